@@ -1,0 +1,1 @@
+"""The architectures of the paper: one Vision Transformer built from a config."""

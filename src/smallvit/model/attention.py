@@ -1,0 +1,118 @@
+"""Multi-head self-attention with full or low-rank projections (the paper's multi-head latent attention, "MLA").
+
+Shapes: B batch, N tokens, M tokens that ask (N, or the CLS tokens alone), D embed_dim, H heads, K head width.
+"""
+
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+AttentionImplementation = Literal["bmm", "sdpa"]
+
+
+def attention_weights(q: Float[Tensor, "B H M K"], k: Float[Tensor, "B H N K"]) -> Float[Tensor, "B H M N"]:
+    """Return softmax(q k^T / sqrt(K)); each row sums to 1."""
+    return (q @ k.transpose(-2, -1) * q.shape[-1] ** -0.5).softmax(dim=-1)
+
+
+def attend(
+    q: Float[Tensor, "B H M K"],
+    k: Float[Tensor, "B H N K"],
+    v: Float[Tensor, "B H N K"],
+    implementation: AttentionImplementation,
+) -> Float[Tensor, "B H M K"]:
+    """Return each query's weighted mean of the values.
+
+    "sdpa" is torch's fused attention. "bmm" is two batched matrix products around a softmax: with some 65 tokens the
+    weights are small, and on a CPU its backward pass is several times faster than the fused one.
+    """
+    if implementation == "sdpa":
+        return F.scaled_dot_product_attention(q, k, v)
+    return (attention_weights(q, k) @ v).to(v.dtype)
+
+
+class LowRankLinear(nn.Module):
+    """A linear layer through a narrow one: `up(down(x))`, with a bias on `up` alone."""
+
+    def __init__(self, in_features: int, latent_features: int, out_features: int) -> None:
+        super().__init__()
+        self.down = nn.Linear(in_features, latent_features, bias=False)
+        self.up = nn.Linear(latent_features, out_features)
+
+    def forward(self, x: Float[Tensor, "... D"]) -> Float[Tensor, "... E"]:
+        """Return the layer's output."""
+        return self.up(self.down(x))
+
+    def merged(self) -> nn.Linear:
+        """Return the plain layer with the same output."""
+        plain = nn.Linear(self.down.in_features, self.up.out_features, device=self.up.weight.device)
+        plain.weight.data = self.up.weight.detach() @ self.down.weight.detach()
+        plain.bias.data = self.up.bias.detach().clone()
+        return plain
+
+
+def _projection(embed_dim: int, latent_dim: int | None) -> nn.Module:
+    return nn.Linear(embed_dim, embed_dim) if latent_dim is None else LowRankLinear(embed_dim, latent_dim, embed_dim)
+
+
+class Attention(nn.Module):
+    """Self-attention; `qkv` is one matrix, or `q`, `k` and `v` stand apart where one of them is low-rank.
+
+    With `num_queries`, only that many leading tokens ask (class attention); every token answers.
+    """
+
+    def __init__(
+        self,
+        embed_dim: int,
+        num_heads: int,
+        latent_dims: tuple[int | None, int | None, int | None] = (None, None, None),
+        num_queries: int | None = None,
+        implementation: AttentionImplementation = "sdpa",
+    ) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.num_queries = num_queries
+        self.implementation: AttentionImplementation = implementation
+        self.is_low_rank = any(width is not None for width in latent_dims)
+        if self.is_low_rank:
+            self.q, self.k, self.v = (_projection(embed_dim, width) for width in latent_dims)
+        else:
+            self.qkv = nn.Linear(embed_dim, 3 * embed_dim)
+        self.proj = nn.Linear(embed_dim, embed_dim)
+
+    def _project(
+        self, x: Float[Tensor, "B N D"]
+    ) -> tuple[Float[Tensor, "B H M K"], Float[Tensor, "B H N K"], Float[Tensor, "B H N K"]]:
+        if self.is_low_rank:
+            parts = (self.q(x[:, : self.num_queries]), self.k(x), self.v(x))
+        else:
+            q, k, v = self.qkv(x).chunk(3, dim=-1)
+            parts = (q[:, : self.num_queries], k, v)
+        q, k, v = (part.unflatten(-1, (self.num_heads, -1)).transpose(1, 2) for part in parts)
+        return q, k, v
+
+    def forward(self, x: Float[Tensor, "B N D"]) -> Float[Tensor, "B M D"]:
+        """Return the tokens that ask, after attention and `proj`."""
+        q, k, v = self._project(x)
+        return self.proj(attend(q, k, v, self.implementation).transpose(1, 2).flatten(2))
+
+    def weights(self, x: Float[Tensor, "B N D"]) -> Float[Tensor, "B H M N"]:
+        """Return the attention weights that `forward` uses for the same tokens."""
+        q, k, _ = self._project(x)
+        return attention_weights(q, k)
+
+    def merge_low_rank(self) -> None:
+        """Replace `q`, `k`, `v` by the one `qkv` with the same output, in place."""
+        if not self.is_low_rank:
+            return
+        parts = [p.merged() if isinstance(p, LowRankLinear) else p for p in (self.q, self.k, self.v)]
+        weights, biases = zip(*((p.get_parameter("weight"), p.get_parameter("bias")) for p in parts), strict=True)
+        width = self.proj.in_features
+        self.qkv = nn.Linear(width, 3 * width, device=self.proj.weight.device)
+        self.qkv.weight.data = torch.cat([w.detach() for w in weights])
+        self.qkv.bias.data = torch.cat([b.detach() for b in biases])
+        del self.q, self.k, self.v
+        self.is_low_rank = False

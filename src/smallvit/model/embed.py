@@ -1,0 +1,41 @@
+"""From an image to tokens: patches and positions.
+
+Shapes: B batch, S image size, P patch size, G = S / P patches a side, N = G * G patches, D embed_dim.
+"""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+
+class PatchEmbed(nn.Module):
+    """One linear map of every patch, written as a convolution whose stride is its size."""
+
+    def __init__(self, patch_size: int, embed_dim: int) -> None:
+        super().__init__()
+        self.proj = nn.Conv2d(3, embed_dim, kernel_size=patch_size, stride=patch_size)
+
+    def forward(self, images: Float[Tensor, "B 3 S S"]) -> Float[Tensor, "B N D"]:
+        """Return the patch tokens, row by row."""
+        return self.proj(images).flatten(2).transpose(1, 2)
+
+
+def sincos_positions(grid_size: int, embed_dim: int) -> Float[Tensor, "N D"]:
+    """Return fixed two-dimensional sine-cosine positions, row by row.
+
+    A quarter of the width each for sin(row), cos(row), sin(column), cos(column), at embed_dim / 4 wavelengths from
+    2 pi to 20,000 pi patches in geometric steps (Vaswani et al., 2017, on each axis).
+    """
+    quarter = embed_dim // 4
+    frequency = 10_000.0 ** (-torch.arange(quarter, dtype=torch.float64) / quarter)
+    angle = torch.arange(grid_size, dtype=torch.float64)[:, None] * frequency
+    axis = torch.cat([angle.sin(), angle.cos()], dim=1)
+    rows = axis[:, None, :].expand(grid_size, grid_size, -1)
+    columns = axis[None, :, :].expand(grid_size, grid_size, -1)
+    return torch.cat([rows, columns], dim=-1).flatten(0, 1).float()
+
+
+def image_patches(images: Float[Tensor, "B 3 S S"], patch_size: int) -> Float[Tensor, "BN E"]:
+    """Return every patch as a row of E = 3 * P * P values, in the order of the embedding's filters."""
+    rows = nn.functional.unfold(images, patch_size, stride=patch_size)
+    return rows.transpose(1, 2).flatten(0, 1)

@@ -1,0 +1,83 @@
+"""First weights: the paper's truncated normals, and whitening of the patch embedding.
+
+Shapes: E = 3 * P * P values of a patch, R patches, D embed_dim.
+"""
+
+import math
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from smallvit.model.embed import PatchEmbed
+
+STD = 0.02
+WHITENING_EPS = 1e-3
+"""Added to the variances, of order 1, so that directions in which patches hardly vary are not blown up."""
+
+
+@torch.no_grad()
+def init_weights(model: nn.Module, generator: torch.Generator | None = None) -> None:
+    """Set every parameter: linear weights, CLS tokens and positions from a normal of standard deviation 0.02 cut at
+    +-2, biases 0, norms 1 and 0, and the patch embedding uniform in +-1/sqrt(E), all as the paper's code has them.
+    """
+    for module in model.modules():
+        if isinstance(module, nn.Linear):
+            nn.init.trunc_normal_(module.weight, std=STD, generator=generator)
+            if module.bias is not None:  # pyright: ignore[reportUnnecessaryComparison]
+                nn.init.zeros_(module.bias)
+        elif isinstance(module, nn.LayerNorm):
+            nn.init.ones_(module.weight)
+            nn.init.zeros_(module.bias)
+        elif isinstance(module, nn.Conv2d):
+            bound = 1 / math.sqrt(module.weight[0].numel())
+            nn.init.uniform_(module.weight, -bound, bound, generator=generator)
+            if module.bias is not None:
+                nn.init.uniform_(module.bias, -bound, bound, generator=generator)
+    for parameter in model.parameters(recurse=False):
+        nn.init.trunc_normal_(parameter, std=STD, generator=generator)
+
+
+def whitening(patches: Float[Tensor, "R E"]) -> tuple[Float[Tensor, "E E"], Float[Tensor, " E"]]:
+    """Return filters whose outputs on these patches are uncorrelated with variance 1, largest variance first, and the
+    mean patch.
+    """
+    mean = patches.mean(0)
+    covariance = torch.cov((patches - mean).double().T)
+    variance, direction = torch.linalg.eigh(covariance)
+    filters = direction.T / (variance.clamp_min(0) + WHITENING_EPS).sqrt()[:, None]
+    return filters.flip(0).to(patches.dtype), mean
+
+
+@torch.no_grad()
+def init_whitening(
+    patch_embed: PatchEmbed, patches: Float[Tensor, "R E"], generator: torch.Generator | None = None
+) -> None:
+    """Make every filter of the patch embedding whiten: unit variance, and uncorrelated within each group of E filters.
+
+    The first E filters are the principal directions; every further group of E is a random rotation of them. The biases
+    centre the outputs.
+    """
+    filters, mean = whitening(patches)
+    size, width = filters.shape[0], patch_embed.proj.out_channels
+    groups = [filters]
+    while len(groups) * size < width:
+        noise = torch.empty(size, size).normal_(generator=generator)
+        groups.append(torch.linalg.qr(noise).Q @ filters)
+    _set_filters(patch_embed, torch.cat(groups)[:width], mean)
+
+
+@torch.no_grad()
+def init_whitening_paper(patch_embed: PatchEmbed, patches: Float[Tensor, "R E"]) -> None:
+    """Set only the first E filters to principal directions that whiten, and leave the rest random (the paper's code,
+    which hands over augmented patches).
+    """
+    filters, mean = whitening(patches)
+    _set_filters(patch_embed, filters[: patch_embed.proj.out_channels], mean)
+
+
+def _set_filters(patch_embed: PatchEmbed, filters: Float[Tensor, "C E"], mean: Float[Tensor, " E"]) -> None:
+    bias = patch_embed.proj.get_parameter("bias")
+    count = len(filters)
+    patch_embed.proj.weight[:count] = filters.view(count, *patch_embed.proj.weight.shape[1:])
+    bias[:count] = -filters @ mean

@@ -1,0 +1,145 @@
+"""The Vision Transformer of the paper (section "Method"; Dosovitskiy et al., 2021), with its variants in one class.
+
+Shapes: B batch, S image size, T CLS tokens, N = T + patches tokens, D embed_dim, L blocks, H heads, C classes.
+"""
+
+import copy
+from dataclasses import replace
+from functools import partial
+from typing import cast
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from smallvit.model.attention import Attention, AttentionImplementation
+from smallvit.model.block import LAYER_NORM_EPS, Block, Mlp
+from smallvit.model.config import ModelConfig
+from smallvit.model.embed import PatchEmbed, sincos_positions
+from smallvit.model.init import init_weights
+
+
+class VisionTransformer(nn.Module):
+    """Patch embedding, CLS tokens and positions, blocks, norm, head; attributes are named as timm's.
+
+    `config.num_classes` must be set. Weights are drawn from `generator`, or from torch's global one.
+    """
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        *,
+        attention: AttentionImplementation = "sdpa",
+        generator: torch.Generator | None = None,
+    ) -> None:
+        super().__init__()
+        if config.num_classes is None:
+            raise ValueError("config.num_classes is None: a model needs to know its number of classes")
+        self.config = config
+        width, tokens = config.embed_dim, config.num_cls_tokens
+        self.patch_embed = PatchEmbed(config.patch_size, width)
+        self.cls_token = nn.Parameter(torch.empty(1, tokens, width)) if tokens else None
+        if config.position == "learned":
+            self.pos_embed = nn.Parameter(torch.empty(1, tokens + config.num_patches, width))
+        else:
+            positions = sincos_positions(config.image_size // config.patch_size, width)
+            self.register_buffer("pos_embed", torch.cat([torch.zeros(tokens, width), positions])[None])
+        block_attention = partial(Attention, width, config.num_heads, config.latent_dims, implementation=attention)
+        self.blocks = nn.ModuleList(Block(block_attention(), width, config.mlp_ratio) for _ in range(config.depth))
+        self.cls_blocks = nn.ModuleList(
+            Block(block_attention(num_queries=tokens), width, config.mlp_ratio)
+            for _ in range(config.num_class_attention_blocks)
+        )
+        self.norm = nn.LayerNorm(width, eps=LAYER_NORM_EPS)
+        features = width * max(tokens, 1)
+        if config.head == "linear":
+            self.head = nn.Linear(features, config.num_classes)
+        else:
+            self.head = Mlp(features, width, config.num_classes)
+        init_weights(self, generator)
+
+    def forward_features(
+        self, images: Float[Tensor, "B 3 S S"], branch_scale: Float[Tensor, "L 2 B"] | None = None
+    ) -> Float[Tensor, "B N D"]:
+        """Return every token after the last norm, the CLS tokens first."""
+        return self._features(images, branch_scale, None)
+
+    def forward_head(self, tokens: Float[Tensor, "B N D"]) -> Float[Tensor, "B C"]:
+        """Return the logits of normalised tokens."""
+        count = self.config.num_cls_tokens
+        return self.head(tokens[:, :count].flatten(1) if count else tokens.mean(1))
+
+    def forward(
+        self,
+        images: Float[Tensor, "B 3 S S"],
+        branch_scale: Float[Tensor, "L 2 B"] | None = None,
+        *,
+        return_attention: bool = False,
+    ) -> Float[Tensor, "B C"] | tuple[Float[Tensor, "B C"], list[Float[Tensor, "B H M N"]]]:
+        """Return the logits of normalised images, and with `return_attention` each block's attention weights too.
+
+        `branch_scale` (see `drop_path_scale`) is stochastic depth's draw. Without one, a model in training mode draws
+        from torch's global generator; a model in evaluation mode skips nothing.
+        """
+        if branch_scale is None and self.training and self.config.drop_path_rate > 0:
+            uniform = torch.rand(len(self.all_blocks), 2, len(images), device=images.device)
+            branch_scale = self.drop_path_scale(uniform)
+        weights: list[Tensor] | None = [] if return_attention else None
+        logits = self.forward_head(self._features(images, branch_scale, weights))
+        return logits if weights is None else (logits, weights)
+
+    def _features(
+        self,
+        images: Float[Tensor, "B 3 S S"],
+        branch_scale: Float[Tensor, "L 2 B"] | None,
+        weights: list[Tensor] | None,
+    ) -> Float[Tensor, "B N D"]:
+        x = self.patch_embed(images)
+        if self.cls_token is not None:
+            x = torch.cat([self.cls_token.expand(len(x), -1, -1).to(x.dtype), x], dim=1)
+        x = x + self.pos_embed
+        for index, block in enumerate(self.all_blocks):
+            if weights is not None:
+                weights.append(block.attn.weights(block.norm1(x)))
+            x = block(x, None if branch_scale is None else branch_scale[index])
+        return self.norm(x)
+
+    @property
+    def all_blocks(self) -> list[Block]:
+        """The blocks of both kinds, in order."""
+        return cast("list[Block]", [*self.blocks, *self.cls_blocks])
+
+    def drop_path_scale(self, uniform: Float[Tensor, "L 2 B"]) -> Float[Tensor, "L 2 B"]:
+        """Turn uniform draws in [0, 1) into factors of the branches: 0 where skipped, else 1 / P(kept).
+
+        The probability to be skipped rises linearly from 0 at the first block to `drop_path_rate` at the last.
+        """
+        skip = torch.linspace(0, self.config.drop_path_rate, len(self.all_blocks), device=uniform.device)[:, None, None]
+        return (uniform >= skip).float() / (1 - skip)
+
+    def merge_low_rank(self) -> "VisionTransformer":
+        """Return a copy in which every low-rank projection is the plain one with the same output."""
+        merged = copy.deepcopy(self)
+        for block in merged.all_blocks:
+            block.attn.merge_low_rank()
+        merged.config = replace(self.config, latent_dim_q=None, latent_dim_k=None, latent_dim_v=None)
+        return merged
+
+
+def count_parameters(model: nn.Module) -> int:
+    """Return the number of trained values."""
+    return sum(p.numel() for p in model.parameters() if p.requires_grad)
+
+
+def count_macs(config: ModelConfig) -> int:
+    """Return the multiply-accumulates of one image's forward pass: matrix products and convolutions, by torch's own
+    counter on a model without storage.
+    """
+    from torch.utils.flop_counter import FlopCounterMode
+
+    with torch.device("meta"):
+        model = VisionTransformer(config, attention="bmm").eval()
+        images = torch.empty(1, 3, config.image_size, config.image_size)
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        model(images)
+    return counter.get_total_flops() // 2
