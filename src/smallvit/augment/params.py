@@ -1,0 +1,38 @@
+"""What one batch's draws are kept in: frozen records of tensors whose leading dimension is the batch.
+
+Row i of every tensor belongs to image i alone, so that a slice of the record is the record of the slice.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, fields, replace
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+# Not typing.Self, which the tests' run-time checker cannot follow inside methods.
+Params = TypeVar("Params", bound="BatchParams")
+
+
+@dataclass(frozen=True, kw_only=True)
+class BatchParams:
+    """A record of per-image tensors, nested records and plain settings, moved and indexed together."""
+
+    def map_tensors(self: Params, change: Callable[[Tensor], Tensor]) -> Params:
+        """Return the record with every tensor in it, nested ones too, changed."""
+        changed: dict[str, object] = {}
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, Tensor):
+                changed[field.name] = change(value)
+            elif isinstance(value, BatchParams):
+                changed[field.name] = value.map_tensors(change)
+        return replace(self, **changed)
+
+    def to(self: Params, device: torch.device | str) -> Params:
+        """Return the same draws on another device."""
+        return self.map_tensors(lambda tensor: tensor.to(device, non_blocking=True))
+
+    def __getitem__(self: Params, rows: slice | Tensor) -> Params:
+        """Return the draws of some of the images."""
+        return self.map_tensors(lambda tensor: tensor[rows])

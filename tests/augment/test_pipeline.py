@@ -1,0 +1,118 @@
+"""The pipeline's contract: slices, chunks, switches, soft targets, and what wrong input is told."""
+
+import numpy as np
+import pytest
+import torch
+
+from smallvit.augment import AugmentConfig, apply_augment, normalise, sample_augment
+from smallvit.errors import UsageError
+from smallvit.rng import generator
+
+MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
+FULL = AugmentConfig(affine_degrees=15.0, affine_translate=0.1, affine_scale=(0.8, 1.2), affine_shear=10.0)
+OFF = AugmentConfig(horizontal_flip=0.0, crop_padding=0)
+
+
+def noise(batch, height=32, width=32, seed=0):
+    rng = np.random.default_rng(seed)
+    return torch.from_numpy(rng.integers(0, 256, (batch, 3, height, width), dtype=np.uint8))
+
+
+def run(images, labels, params, label_smoothing=0.1, apply=apply_augment):
+    return apply(images, labels, params, mean=MEAN, std=STD, num_classes=10, label_smoothing=label_smoothing)
+
+
+@pytest.mark.parametrize("size", [(32, 32), (17, 40), (1, 1)])
+def test_a_slice_of_the_draws_is_the_draw_of_the_slice(size):
+    images, labels = noise(24, *size), torch.arange(24) % 10
+    params = sample_augment(FULL, generator(0, "augment", 3), 24, size)
+    whole, targets = run(images, labels, params)
+    for rows in (slice(0, 24), slice(5, 13), slice(23, 24)):
+        part = params[rows]
+        got, got_targets = run(images[part.rows], labels[part.rows], part)
+        assert torch.equal(got, whole[rows])
+        assert torch.equal(got_targets, targets[rows])
+
+
+def test_draws_repeat_by_seed_stream_and_step_and_do_not_depend_on_the_batch_size():
+    params = sample_augment(FULL, generator(1, "augment", 7), 16, (32, 32))
+    again = sample_augment(FULL, generator(1, "augment", 7), 16, (32, 32))
+    other = sample_augment(FULL, generator(1, "augment", 8), 16, (32, 32))
+    shorter = sample_augment(FULL, generator(1, "augment", 7), 9, (32, 32))
+    assert params.flip_crop is not None
+    assert params.affine is not None
+    assert torch.equal(params.flip_crop.offset, again.flip_crop.offset)
+    assert torch.equal(params.affine.matrix, again.affine.matrix)
+    assert not torch.equal(params.flip_crop.offset, other.flip_crop.offset)
+    assert torch.equal(params.flip_crop.flip[:9], shorter.flip_crop.flip)
+    assert torch.equal(params.affine.matrix[:9], shorter.affine.matrix)
+
+
+def test_switching_a_part_off_leaves_the_other_draws_alone():
+    both = sample_augment(FULL, generator(0, "augment"), 16, (32, 32))
+    only_crop = sample_augment(AugmentConfig(horizontal_flip=0.0), generator(0, "augment"), 16, (32, 32))
+    assert only_crop.affine is None
+    assert not only_crop.flip_crop.flip.any()
+    assert torch.equal(both.flip_crop.offset, only_crop.flip_crop.offset)
+
+
+def test_with_everything_off_only_the_normalisation_is_left():
+    images, labels = noise(4), torch.tensor([0, 3, 9, 3])
+    params = sample_augment(OFF, np.random.default_rng(0), 4, (32, 32))
+    got, targets = run(images, labels, params, label_smoothing=0.0)
+    expected = (images.double() / 255 - torch.tensor(MEAN)[:, None, None]) / torch.tensor(STD)[:, None, None]
+    torch.testing.assert_close(got.double(), expected, rtol=1e-5, atol=1e-6)
+    assert torch.equal(got, normalise(images, MEAN, STD))
+    assert torch.equal(targets, torch.eye(10)[labels])
+
+
+def test_soft_targets_give_the_loss_of_torch_with_label_smoothing():
+    images, labels = noise(8), torch.arange(8)
+    _, targets = run(images, labels, sample_augment(OFF, np.random.default_rng(0), 8, (32, 32)))
+    logits = torch.randn(8, 10, generator=torch.Generator().manual_seed(0))
+    ours = torch.nn.functional.cross_entropy(logits, targets)
+    torch.testing.assert_close(ours, torch.nn.functional.cross_entropy(logits, labels, label_smoothing=0.1))
+    torch.testing.assert_close(targets.sum(1), torch.ones(8))
+
+
+@pytest.mark.parametrize(
+    ("images", "words"),
+    [
+        (torch.zeros(4, 3, 8, 8), "float32, expected torch.uint8"),
+        (torch.zeros(4, 1, 8, 8, dtype=torch.uint8), r"\(4, 1, 8, 8\), expected \(batch, 3"),
+        (torch.zeros(3, 8, 8, dtype=torch.uint8), r"expected \(batch, 3"),
+        (torch.zeros(4, 3, 0, 8, dtype=torch.uint8), r"expected \(batch, 3"),
+        (torch.zeros(5, 3, 8, 8, dtype=torch.uint8), "5 images, expected 4"),
+    ],
+)
+def test_wrong_images_are_told_in_one_line(images, words):
+    params = sample_augment(OFF, np.random.default_rng(0), 4, (8, 8))
+    with pytest.raises(UsageError, match=words) as error:
+        run(images, torch.zeros(len(images), dtype=torch.int64), params)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "field",
+    [
+        {"horizontal_flip": 1.5},
+        {"crop_padding": -1},
+        {"affine_degrees": 200.0},
+        {"affine_translate": 2.0},
+        {"affine_scale": (1.2, 0.8)},
+        {"affine_shear": -1.0},
+    ],
+)
+def test_wrong_settings_name_their_field(field):
+    with pytest.raises(UsageError, match=rf"augment\.{next(iter(field))} is "):
+        AugmentConfig(**field)
+
+
+def test_strided_and_channels_last_images_give_the_same_pictures():
+    images, labels = noise(6), torch.arange(6)
+    params = sample_augment(FULL, np.random.default_rng(0), 6, (32, 32))
+    expected, _ = run(images, labels, params)
+    strided = torch.stack([images, images], dim=-1)[..., 0]
+    for view in (strided, images.contiguous(memory_format=torch.channels_last)):
+        got, _ = run(view, labels, params)
+        assert torch.equal(got, expected)
