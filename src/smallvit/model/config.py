@@ -1,9 +1,14 @@
 """What a model is; free of torch, so that the command line can show it at once."""
 
+import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from smallvit.errors import UsageError
+
+Position = Literal["learned", "sincos"]
+PatchInit = Literal["random", "whiten", "whiten-paper"]
+Head = Literal["linear", "mlp"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,9 +33,9 @@ class ModelConfig:
     """CLS tokens, concatenated after the last norm for the head; 0: the mean of the patch tokens instead."""
     num_class_attention_blocks: int = 0
     """Further blocks at the end in which only the CLS tokens attend and change."""
-    position: Literal["learned", "sincos"] = "learned"
+    position: Position = "learned"
     """Position embedding: learned, or the fixed two-dimensional sine and cosine."""
-    patch_init: Literal["random", "whiten", "whiten-paper"] = "random"
+    patch_init: PatchInit = "random"
     """First weights of the patch embedding: random; whitening by the training set's patches; or the paper's whitening,
     which takes augmented patches and sets only the first 3 * patch_size^2 filters."""
     latent_dim_q: int | None = None
@@ -39,34 +44,42 @@ class ModelConfig:
     """Latent width of low-rank keys; None: a full matrix."""
     latent_dim_v: int | None = None
     """Latent width of low-rank values; None: a full matrix."""
-    head: Literal["linear", "mlp"] = "linear"
+    head: Head = "linear"
     """Classifier: one linear layer, or one hidden layer of width embed_dim with GELU."""
     drop_path_rate: float = 0.1
     """Stochastic depth: the last block's probability to be skipped, for each image and branch; 0 at the first."""
 
     def __post_init__(self) -> None:
         for name in ("image_size", "patch_size", "embed_dim", "depth", "num_heads"):
-            _at_least(name, getattr(self, name), 1)
+            _whole_number(name, getattr(self, name), 1)
         for name in ("num_cls_tokens", "num_class_attention_blocks"):
-            _at_least(name, getattr(self, name), 0)
+            _whole_number(name, getattr(self, name), 0)
         if self.num_classes is not None:
-            _at_least("num_classes", self.num_classes, 2)
+            _whole_number("num_classes", self.num_classes, 2)
+        for name in ("latent_dim_q", "latent_dim_k", "latent_dim_v"):
+            if getattr(self, name) is not None:
+                _whole_number(name, getattr(self, name), 1, self.embed_dim)
+        _one_of("position", self.position, get_args(Position))
+        _one_of("patch_init", self.patch_init, get_args(PatchInit))
+        _one_of("head", self.head, get_args(Head))
+        if not (_is_number(self.mlp_ratio) and 1 / self.embed_dim <= self.mlp_ratio < math.inf):
+            raise UsageError(
+                f"model.mlp_ratio is {self.mlp_ratio!r}: mlp_ratio * embed_dim must be at least 1, and finite"
+            )
+        if not (_is_number(self.drop_path_rate) and 0 <= self.drop_path_rate < 1):
+            raise UsageError(f"model.drop_path_rate is {self.drop_path_rate!r}: allowed is 0 up to, not including, 1")
+        self._check_together()
+
+    def _check_together(self) -> None:
         if self.image_size % self.patch_size:
             raise UsageError(f"model.patch_size is {self.patch_size}: it must divide image_size, {self.image_size}")
         if self.embed_dim % self.num_heads:
             raise UsageError(f"model.num_heads is {self.num_heads}: it must divide embed_dim, {self.embed_dim}")
         if self.position == "sincos" and self.embed_dim % 4:
             raise UsageError(f"model.embed_dim is {self.embed_dim}: sine-cosine positions need a multiple of 4")
-        if round(self.embed_dim * self.mlp_ratio) < 1:
-            raise UsageError(f"model.mlp_ratio is {self.mlp_ratio}: mlp_ratio * embed_dim must be at least 1")
-        for name in ("latent_dim_q", "latent_dim_k", "latent_dim_v"):
-            width = getattr(self, name)
-            if width is not None and not 1 <= width <= self.embed_dim:
-                raise UsageError(f"model.{name} is {width}: allowed are 1 to embed_dim, {self.embed_dim}, or None")
         if self.num_class_attention_blocks and not self.num_cls_tokens:
-            raise UsageError("model.num_class_attention_blocks needs num_cls_tokens of at least 1")
-        if not 0 <= self.drop_path_rate < 1:
-            raise UsageError(f"model.drop_path_rate is {self.drop_path_rate}: allowed is 0 up to, not including, 1")
+            blocks = self.num_class_attention_blocks
+            raise UsageError(f"model.num_class_attention_blocks is {blocks}: it must be 0 where num_cls_tokens is 0")
 
     @property
     def num_patches(self) -> int:
@@ -79,6 +92,17 @@ class ModelConfig:
         return self.latent_dim_q, self.latent_dim_k, self.latent_dim_v
 
 
-def _at_least(name: str, value: int, least: int) -> None:
-    if value < least:
-        raise UsageError(f"model.{name} is {value}: it must be at least {least}")
+def _whole_number(name: str, value: object, least: int, most: int | None = None) -> None:
+    if isinstance(value, int) and not isinstance(value, bool) and least <= value and (most is None or value <= most):
+        return
+    allowed = f"at least {least}" if most is None else f"from {least} to embed_dim, {most}, or None"
+    raise UsageError(f"model.{name} is {value!r}: it must be a whole number, {allowed}")
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _one_of(name: str, value: object, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        raise UsageError(f"model.{name} is {value!r}: allowed are {', '.join(allowed)}")
