@@ -23,8 +23,8 @@ class PatchEmbed(nn.Module):
 def sincos_positions(grid_size: int, embed_dim: int) -> Float[Tensor, "N D"]:
     """Return fixed two-dimensional sine-cosine positions, row by row.
 
-    A quarter of the width each for sin(row), cos(row), sin(column), cos(column), at embed_dim / 4 wavelengths from
-    2 pi to 20,000 pi patches in geometric steps (Vaswani et al., 2017, on each axis).
+    A quarter of the width each for sin(row), cos(row), sin(column), cos(column), at embed_dim / 4 wavelengths in
+    geometric steps from 2 pi patches up to, not including, 20,000 pi (Vaswani et al., 2017, on each axis).
     """
     quarter = embed_dim // 4
     frequency = 10_000.0 ** (-torch.arange(quarter, dtype=torch.float64) / quarter)

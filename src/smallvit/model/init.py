@@ -41,9 +41,13 @@ def init_weights(model: nn.Module, generator: torch.Generator | None = None) -> 
 def whitening(patches: Float[Tensor, "R E"]) -> tuple[Float[Tensor, "E E"], Float[Tensor, " E"]]:
     """Return filters whose outputs on these patches are uncorrelated with variance 1, largest variance first, and the
     mean patch.
+
+    A direction of variance v comes out with v / (v + WHITENING_EPS) instead of 1.
     """
     mean = patches.mean(0)
-    covariance = torch.cov((patches - mean).double().T)
+    # In slices: all patches of a training set at once in float64 are some gigabytes.
+    products = [part.T @ part for part in ((rows - mean).double() for rows in patches.split(2**16))]
+    covariance = torch.stack(products).sum(0) / (len(patches) - 1)
     variance, direction = torch.linalg.eigh(covariance)
     filters = direction.T / (variance.clamp_min(0) + WHITENING_EPS).sqrt()[:, None]
     return filters.flip(0).to(patches.dtype), mean
@@ -63,7 +67,7 @@ def init_whitening(
     groups = [filters]
     while len(groups) * size < width:
         noise = torch.empty(size, size).normal_(generator=generator)
-        groups.append(torch.linalg.qr(noise).Q @ filters)
+        groups.append(torch.linalg.qr(noise).Q.to(filters) @ filters)
     _set_filters(patch_embed, torch.cat(groups)[:width], mean)
 
 
