@@ -57,7 +57,8 @@ def whitening(patches: Float[Tensor, "R E"]) -> tuple[Float[Tensor, "E E"], Floa
 def init_whitening(
     patch_embed: PatchEmbed, patches: Float[Tensor, "R E"], generator: torch.Generator | None = None
 ) -> None:
-    """Make every filter of the patch embedding whiten: unit variance, and uncorrelated within each group of E filters.
+    """Make every filter of the patch embedding whiten: unit variance, and uncorrelated within each group of E filters,
+    as far as the patches vary by more than WHITENING_EPS in every direction.
 
     The first E filters are the principal directions; every further group of E is a random rotation of them. The biases
     centre the outputs.

@@ -61,7 +61,7 @@ class VisionTransformer(nn.Module):
     def forward_features(
         self, images: Float[Tensor, "B 3 S S"], branch_scale: Float[Tensor, "L 2 B"] | None = None
     ) -> Float[Tensor, "B N D"]:
-        """Return every token after the last norm, the CLS tokens first."""
+        """Return every token after the last norm, the CLS tokens first; `branch_scale` as in `forward`."""
         return self._features(images, branch_scale, None)
 
     def forward_head(self, tokens: Float[Tensor, "B N D"]) -> Float[Tensor, "B C"]:
@@ -81,9 +81,6 @@ class VisionTransformer(nn.Module):
         `branch_scale` (see `drop_path_scale`) is stochastic depth's draw. Without one, a model in training mode draws
         from torch's global generator; a model in evaluation mode skips nothing.
         """
-        if branch_scale is None and self.training and self.config.drop_path_rate > 0:
-            uniform = torch.rand(len(self.all_blocks), 2, len(images), device=images.device)
-            branch_scale = self.drop_path_scale(uniform)
         weights: list[Tensor] | None = [] if return_attention else None
         logits = self.forward_head(self._features(images, branch_scale, weights))
         return logits if weights is None else (logits, weights)
@@ -94,6 +91,9 @@ class VisionTransformer(nn.Module):
         branch_scale: Float[Tensor, "L 2 B"] | None,
         weights: list[Tensor] | None,
     ) -> Float[Tensor, "B N D"]:
+        if branch_scale is None and self.training and self.config.drop_path_rate > 0:
+            uniform = torch.rand(len(self.all_blocks), 2, len(images), device=images.device)
+            branch_scale = self.drop_path_scale(uniform)
         x = self.patch_embed(images)
         if self.cls_token is not None:
             x = torch.cat([self.cls_token.expand(len(x), -1, -1).to(x.dtype), x], dim=1)
