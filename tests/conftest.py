@@ -1,5 +1,66 @@
-"""Shapes and dtypes written in jaxtyping are checked at every call while the tests run."""
+"""Shapes and dtypes written in jaxtyping are checked at every call while the tests run.
+
+Also here: oracles that others wrote (torchvision, timm; the `oracle` extra) and golden files. A golden file is
+rewritten with `pytest --update-golden`; read its diff before committing it.
+"""
+
+import importlib.util
+import json
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 from jaxtyping import install_import_hook
 
 install_import_hook("smallvit", "beartype.beartype")
+
+import pytest  # noqa: E402  # after the hook, as is everything that may import smallvit
+import torch  # noqa: E402
+
+GOLDEN = Path(__file__).parent / "golden"
+_DECLARED: list[torch.library.Library] = []  # a declaration lasts as long as its object
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--update-golden", action="store_true", help="rewrite the golden files with what the code does now"
+    )
+
+
+@pytest.fixture
+def golden(request: pytest.FixtureRequest) -> Callable[[str, Any], Any]:
+    """Return `read(name, now)`, the content of tests/golden/<name>; with --update-golden it is `now`, written there."""
+
+    def read(name: str, now: Any) -> Any:
+        if request.config.getoption("--update-golden"):
+            GOLDEN.mkdir(exist_ok=True)
+            (GOLDEN / name).write_text(json.dumps(now, indent=1) + "\n", encoding="utf-8")
+        return json.loads((GOLDEN / name).read_text(encoding="utf-8"))
+
+    return read
+
+
+def _oracle(name: str) -> ModuleType:
+    if importlib.util.find_spec(name) is None:
+        pytest.skip(f"{name} is not installed: it comes with the oracle extra")
+    return importlib.import_module(name)
+
+
+@pytest.fixture(scope="session")
+def torchvision() -> ModuleType:
+    """torchvision; beside a CPU torch its public build only imports once two operators are declared for it."""
+    try:
+        return _oracle("torchvision")
+    except RuntimeError:
+        library = torch.library.Library("torchvision", "DEF")
+        for name in ("nms", "qnms"):
+            library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+        _DECLARED.append(library)
+        return _oracle("torchvision")
+
+
+@pytest.fixture(scope="session")
+def timm(torchvision: ModuleType) -> ModuleType:
+    """timm, which imports torchvision."""
+    return _oracle("timm")

@@ -1,0 +1,75 @@
+"""A wrong value is one line that names the field, the value, and what is allowed."""
+
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+
+from smallvit.errors import UsageError
+from smallvit.model.config import ModelConfig
+
+WRONG: list[tuple[dict[str, Any], str, str]] = [
+    ({"image_size": 0}, "model.image_size is 0", "at least 1"),
+    ({"image_size": 32.0}, "model.image_size is 32.0", "whole number"),
+    ({"num_classes": 1}, "model.num_classes is 1", "at least 2"),
+    ({"num_classes": "10"}, "model.num_classes is '10'", "whole number"),
+    ({"patch_size": -4}, "model.patch_size is -4", "at least 1"),
+    ({"patch_size": 5}, "model.patch_size is 5", "divide image_size, 32"),
+    ({"patch_size": 64}, "model.patch_size is 64", "divide image_size, 32"),
+    ({"embed_dim": 0}, "model.embed_dim is 0", "at least 1"),
+    ({"embed_dim": None}, "model.embed_dim is None", "at least 1"),
+    ({"embed_dim": 6, "num_heads": 1, "position": "sincos"}, "model.embed_dim is 6", "multiple of 4"),
+    ({"depth": 0}, "model.depth is 0", "at least 1"),
+    ({"depth": True}, "model.depth is True", "whole number"),
+    ({"num_heads": 0}, "model.num_heads is 0", "at least 1"),
+    ({"num_heads": 7}, "model.num_heads is 7", "divide embed_dim, 192"),
+    ({"num_heads": 384}, "model.num_heads is 384", "divide embed_dim, 192"),
+    ({"mlp_ratio": 0.0}, "model.mlp_ratio is 0.0", "at least 1"),
+    ({"mlp_ratio": -2}, "model.mlp_ratio is -2", "at least 1"),
+    ({"mlp_ratio": float("nan")}, "model.mlp_ratio is nan", "finite"),
+    ({"mlp_ratio": float("inf")}, "model.mlp_ratio is inf", "finite"),
+    ({"mlp_ratio": "2"}, "model.mlp_ratio is '2'", "finite"),
+    ({"num_cls_tokens": -1}, "model.num_cls_tokens is -1", "at least 0"),
+    ({"num_class_attention_blocks": -1}, "model.num_class_attention_blocks is -1", "at least 0"),
+    (
+        {"num_class_attention_blocks": 2, "num_cls_tokens": 0},
+        "model.num_class_attention_blocks is 2",
+        "must be 0 where num_cls_tokens is 0",
+    ),
+    ({"position": "sine"}, "model.position is 'sine'", "allowed are learned, sincos"),
+    ({"patch_init": "white"}, "model.patch_init is 'white'", "allowed are random, whiten, whiten-paper"),
+    ({"head": "lienar"}, "model.head is 'lienar'", "allowed are linear, mlp"),
+    ({"latent_dim_q": 0}, "model.latent_dim_q is 0", "from 1 to embed_dim, 192, or None"),
+    ({"latent_dim_k": 193}, "model.latent_dim_k is 193", "from 1 to embed_dim, 192, or None"),
+    ({"latent_dim_v": 2.5}, "model.latent_dim_v is 2.5", "from 1 to embed_dim, 192, or None"),
+    ({"drop_path_rate": 1.0}, "model.drop_path_rate is 1.0", "0 up to, not including, 1"),
+    ({"drop_path_rate": -0.1}, "model.drop_path_rate is -0.1", "0 up to, not including, 1"),
+    ({"drop_path_rate": float("nan")}, "model.drop_path_rate is nan", "0 up to, not including, 1"),
+    ({"drop_path_rate": "0.1"}, "model.drop_path_rate is '0.1'", "0 up to, not including, 1"),
+]
+
+
+@pytest.mark.parametrize(("fields", "value", "allowed"), WRONG, ids=[wrong[1] for wrong in WRONG])
+def test_a_wrong_value_is_named_with_what_is_allowed(fields: dict[str, Any], value: str, allowed: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        ModelConfig(**fields)
+    message = str(caught.value)
+    assert message.startswith(value + ":")
+    assert allowed in message
+    assert "\n" not in message
+    assert len(message) < 120
+
+
+def test_every_field_has_a_wrong_value_here() -> None:
+    assert {name for fields, _, _ in WRONG for name in fields} == set(ModelConfig.__dataclass_fields__)
+
+
+def test_the_limits_themselves_are_allowed() -> None:
+    ModelConfig(num_classes=2, mlp_ratio=1 / 192, drop_path_rate=0, latent_dim_q=1, latent_dim_k=192)
+    ModelConfig(image_size=4, patch_size=4, embed_dim=4, num_heads=4, depth=1, position="sincos", mlp_ratio=1)
+
+
+def test_the_config_is_read_without_torch() -> None:
+    program = "import sys, smallvit.model.config; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0

@@ -1,0 +1,108 @@
+"""Low-rank projections: merging them, comparing them with the plain layer, counting them."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from itertools import product
+
+import pytest
+import torch
+from torch import Tensor
+
+from smallvit.model.config import ModelConfig
+from smallvit.model.vit import VisionTransformer, count_parameters
+
+BuildModel = Callable[..., VisionTransformer]
+SMALL = ModelConfig(image_size=16, patch_size=4, num_classes=7, embed_dim=24, depth=2, num_heads=3)
+WIDTHS = [widths for widths in product((None, 5), (None, 8), (None, 24)) if any(widths)]  # every subset, own widths
+
+
+def low_rank(base: ModelConfig, widths: tuple[int | None, int | None, int | None]) -> ModelConfig:
+    return replace(base, latent_dim_q=widths[0], latent_dim_k=widths[1], latent_dim_v=widths[2])
+
+
+@pytest.mark.parametrize("widths", WIDTHS)
+@pytest.mark.parametrize("class_blocks", [0, 1])
+def test_merging_gives_a_plain_model_with_equal_outputs(
+    rough_model: BuildModel, images: Tensor, widths: tuple[int | None, int | None, int | None], class_blocks: int
+) -> None:
+    base = replace(SMALL, num_class_attention_blocks=class_blocks)
+    model = rough_model(low_rank(base, widths))
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    merged = model.merge_low_rank()
+    torch.testing.assert_close(merged(images), model(images), rtol=0, atol=1e-11)
+    plain = rough_model(base)
+    assert {n: v.shape for n, v in merged.state_dict().items()} == {n: v.shape for n, v in plain.state_dict().items()}
+    assert merged.config == base
+    plain.load_state_dict(merged.state_dict(), strict=True)
+    torch.testing.assert_close(plain(images), model(images), rtol=0, atol=1e-11)
+    assert before.keys() == model.state_dict().keys(), "the model itself stays as it was"
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    with torch.no_grad():
+        merged.head.weight.zero_()
+        merged.get_parameter("blocks.0.attn.qkv.weight").zero_()
+    assert torch.equal(model.head.weight, before["head.weight"]), "the copy shares no storage"
+
+
+def test_merging_a_plain_model_changes_nothing(rough_model: BuildModel, images: Tensor) -> None:
+    model = rough_model(SMALL)
+    merged = model.merge_low_rank()
+    assert merged is not model
+    assert torch.equal(merged(images), model(images))
+
+
+def test_the_merged_matrix_is_the_product_of_the_factors_row_by_row(rough_model: BuildModel) -> None:
+    model = rough_model(low_rank(SMALL, (5, None, 8)))
+    state, merged = model.state_dict(), model.merge_low_rank().state_dict()
+    for block in ("blocks.0.attn.", "blocks.1.attn."):
+        wanted = torch.cat(
+            [
+                torch.einsum("or,ri->oi", state[block + "q.up.weight"], state[block + "q.down.weight"]),
+                state[block + "k.weight"],
+                torch.einsum("or,ri->oi", state[block + "v.up.weight"], state[block + "v.down.weight"]),
+            ]
+        )
+        torch.testing.assert_close(merged[block + "qkv.weight"], wanted)
+        bias = torch.cat([state[block + name] for name in ("q.up.bias", "k.bias", "v.up.bias")])
+        assert torch.equal(merged[block + "qkv.bias"], bias)
+
+
+@pytest.mark.parametrize("full", [(24, 24, 24), (24, None, None), (None, 24, 24)])
+def test_a_latent_width_of_embed_dim_with_an_identity_down_is_the_plain_layer(
+    rough_model: BuildModel, images: Tensor, full: tuple[int | None, int | None, int | None]
+) -> None:
+    plain, wide = rough_model(SMALL), rough_model(low_rank(SMALL, full))
+    state = wide.state_dict()
+    for name, value in plain.state_dict().items():
+        if ".qkv." not in name:
+            state[name] = value
+            continue
+        prefix, kind = name.split("qkv.")
+        for letter, width, part in zip("qkv", full, value.chunk(3), strict=True):
+            state[f"{prefix}{letter}.{kind}" if width is None else f"{prefix}{letter}.up.{kind}"] = part
+            if width is not None:
+                state[f"{prefix}{letter}.down.weight"] = torch.eye(24, dtype=torch.float64)
+    wide.load_state_dict(state, strict=True)
+    torch.testing.assert_close(wide(images), plain(images), rtol=0, atol=1e-11)
+
+
+@pytest.mark.parametrize("widths", WIDTHS)
+def test_each_low_rank_projection_replaces_d_by_d_weights_by_2_d_r(
+    widths: tuple[int | None, int | None, int | None],
+) -> None:
+    saved = sum(SMALL.depth * (24 * 24 - 2 * 24 * r) for r in widths if r is not None)
+    plain, model = VisionTransformer(SMALL), VisionTransformer(low_rank(SMALL, widths))
+    assert count_parameters(plain) - count_parameters(model) == saved
+
+
+@pytest.mark.parametrize(
+    ("widths", "count"),
+    # By hand from 2,697,610: per block and projection 192 * 192 = 36,864 becomes 2 * 192 * 48 = 18,432 at 48.
+    [
+        ((48, None, None), 2_531_722),
+        ((None, 48, 48), 2_365_834),
+        ((48, 48, 48), 2_199_946),
+        ((64, None, None), 2_587_018),
+    ],
+)
+def test_the_papers_low_rank_models_count(widths: tuple[int | None, int | None, int | None], count: int) -> None:
+    assert count_parameters(VisionTransformer(low_rank(ModelConfig(num_classes=10), widths))) == count
