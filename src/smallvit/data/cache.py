@@ -1,0 +1,178 @@
+"""Decoded arrays on disk: written whole or not at all, checked and memory-mapped when opened.
+
+An entry is a folder `<dataset>-<size>-<16 hex of the source's hash>/` of .npy files and a manifest.json with the
+sha256 of each. It is written in a hidden sibling folder, flushed to disk, then renamed, so a killed writer leaves
+nothing that looks whole. One writer at a time holds the entry's lock, which the kernel drops when its process dies.
+"""
+
+import hashlib
+import json
+import os
+import secrets
+import shutil
+import sys
+from collections.abc import Generator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from smallvit.errors import SmallvitError
+
+SCHEMA = 1
+_MANIFEST = "manifest.json"
+
+
+class BrokenEntryError(SmallvitError):
+    """A cache entry that is not whole; the message names the file and what is wrong with it."""
+
+
+class UnwritableError(SmallvitError):
+    """The cache folder cannot be written; the message names it and says why."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """The arrays of one data set at one size, and the facts that were stored beside them."""
+
+    arrays: Mapping[str, np.ndarray]
+    facts: Mapping[str, Any]
+
+
+def cache_folder(configured: Path | None) -> Path:
+    """Return the configured folder, else $SMALLVIT_CACHE, else smallvit/ in $XDG_CACHE_HOME or ~/.cache."""
+    if configured is not None:
+        return configured.expanduser()
+    if own := os.environ.get("SMALLVIT_CACHE"):
+        return Path(own).expanduser()
+    base = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    # The XDG specification has relative paths ignored.
+    return (base if base.is_absolute() else Path.home() / ".cache") / "smallvit"
+
+
+def open_entry(folder: Path) -> Entry:
+    """Return the entry, memory-mapped, once every file's checksum is found right; else BrokenEntryError."""
+    manifest = folder / _MANIFEST
+    try:
+        stored = json.loads(manifest.read_bytes())
+        schema, facts, sums = stored["schema"], stored["facts"], dict[str, str](stored["sha256"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise BrokenEntryError(f"{manifest} is missing or broken") from error
+    if schema != SCHEMA:
+        raise BrokenEntryError(f"{manifest} was written by another version (schema {schema}, expected {SCHEMA})")
+    arrays: dict[str, np.ndarray] = {}
+    for name, expected in sums.items():
+        path = folder / f"{name}.npy"
+        try:
+            if _sha256(path) != expected:
+                raise BrokenEntryError(f"{path} is cut short or altered (its sha256 is not the manifest's)")
+            arrays[name] = np.load(path, mmap_mode="r", allow_pickle=False)
+        except OSError as error:
+            raise BrokenEntryError(f"{path} cannot be read ({error.strerror})") from error
+    return Entry(arrays=arrays, facts=facts)
+
+
+def entries(cache: Path, prefix: str) -> list[Path]:
+    """Return the cache's entries whose names begin with `prefix`, the newest first."""
+    found = [path for path in cache.glob(f"{prefix}-*") if (path / _MANIFEST).is_file()]
+    return sorted(found, key=lambda path: (path / _MANIFEST).stat().st_mtime_ns, reverse=True)
+
+
+@contextmanager
+def building(cache: Path, name: str) -> Generator[None]:
+    """Hold the entry's lock, waiting for another builder if need be; on entry, clear what dead builders left."""
+    with ExitStack() as held:
+        try:
+            cache.mkdir(parents=True, exist_ok=True)
+            held.enter_context(_lock(cache, name, wait=True))
+            _clear_leftovers(cache, name)
+        except OSError as error:
+            raise UnwritableError(f"{cache} cannot be written ({error.strerror})") from error
+        yield
+
+
+def _clear_leftovers(cache: Path, held: str) -> None:
+    for leftover in cache.glob(".*.tmp"):
+        owner = leftover.name[1:].rsplit(".", 2)[0]
+        if owner == held:
+            shutil.rmtree(leftover, ignore_errors=True)
+            continue
+        with _lock(cache, owner, wait=False) as ours:
+            if ours:
+                shutil.rmtree(leftover, ignore_errors=True)
+
+
+def write_entry(cache: Path, name: str, entry: Entry) -> Entry:
+    """Write an entry and return it opened; UnwritableError where the folder is read-only or full."""
+    draft = cache / f".{name}.{secrets.token_hex(4)}.tmp"
+    try:
+        draft.mkdir()
+        sums = {array: _save(draft / f"{array}.npy", values) for array, values in entry.arrays.items()}
+        with (draft / _MANIFEST).open("w", encoding="utf-8") as file:
+            json.dump({"schema": SCHEMA, "facts": dict(entry.facts), "sha256": sums}, file, indent=1)
+            file.flush()
+            os.fsync(file.fileno())
+        _sync_folder(draft)
+        _put_in_place(draft, cache / name)
+    except BaseException as error:
+        shutil.rmtree(draft, ignore_errors=True)
+        if isinstance(error, OSError):
+            raise UnwritableError(f"{cache} cannot be written ({error.strerror})") from error
+        raise
+    return open_entry(cache / name)
+
+
+def _save(path: Path, values: np.ndarray) -> str:
+    """Write one array, flushed to disk, and return the file's sha256."""
+    with path.open("wb") as file:
+        np.save(file, values, allow_pickle=False)
+        file.flush()
+        os.fsync(file.fileno())
+    return _sha256(path)
+
+
+def _put_in_place(draft: Path, final: Path) -> None:
+    if final.exists():
+        broken = draft.with_name(f".{final.name}.{secrets.token_hex(4)}.tmp")
+        final.rename(broken)
+        draft.rename(final)
+        shutil.rmtree(broken, ignore_errors=True)
+    else:
+        draft.rename(final)
+    _sync_folder(final.parent)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _sync_folder(folder: Path) -> None:
+    if sys.platform != "win32":
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+@contextmanager
+def _lock(cache: Path, name: str, *, wait: bool) -> Generator[bool]:
+    """Yield whether the lock is ours; where the system has no file locks, writers only rely on the atomic rename."""
+    if sys.platform == "win32":
+        yield wait
+        return
+    import fcntl
+
+    with (cache / f".{name}.lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if not wait:
+                yield False
+                return
+            print(f"Waiting for another process that is decoding {name} ...", file=sys.stderr)
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield True

@@ -1,0 +1,154 @@
+"""Encoded images to uint8 arrays, in threads, behind a progress bar; what Pillow may do and what it may not.
+
+What becomes RGB: RGB as it is; grey, palette and black-and-white exactly; 16-bit grey by dividing its full range
+(x / 257, rounded, never clipped; of 16-bit colour Pillow keeps the high byte); CMYK and YCbCr by Pillow's conversion;
+transparency over white, as a browser page shows it. Anything else (float, 32-bit, Lab) has no one meaning and is
+refused. Exif orientation is applied.
+
+Shapes: n images, H height, W width.
+"""
+
+import io
+import os
+import sys
+import warnings
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+from jaxtyping import UInt8
+from PIL import Image, ImageOps
+
+from smallvit.errors import SmallvitError
+
+Item = TypeVar("Item")
+
+_CHUNK = 64
+_LOSSLESS = ("RGB", "L", "1", "P", "LA", "PA", "La", "RGBA", "RGBa")
+_SIXTEEN_BIT = ("I;16", "I;16B", "I;16L", "I;16N")
+
+
+class BadImageError(SmallvitError):
+    """An image that cannot be used; the message says why, the caller says where."""
+
+
+def decode_all(
+    items: Sequence[Item], decode: Callable[[Item], UInt8[np.ndarray, "H W 3"]], *, size: int, title: str
+) -> UInt8[np.ndarray, "n 3 H W"]:
+    """Return all items decoded, in order; the first failing item's error is raised.
+
+    On a terminal a progress bar runs on stderr under `title`.
+    """
+    images = np.empty((len(items), 3, size, size), dtype=np.uint8)
+
+    def fill(start: int) -> int:
+        stop = min(start + _CHUNK, len(items))
+        for i in range(start, stop):
+            images[i] = decode(items[i]).transpose(2, 0, 1)
+        return stop - start
+
+    # The filter is process-wide, so it is set here once and not in the threads.
+    with warnings.catch_warnings(), Bar(title, len(items)) as bar, ThreadPoolExecutor(os.cpu_count()) as pool:
+        warnings.filterwarnings("ignore", module=r"PIL\.")
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        for count in pool.map(fill, range(0, len(items), _CHUNK)):
+            bar.advance(count)
+    return images
+
+
+class Bar:
+    """A rich progress bar on stderr; silent where stderr is no terminal."""
+
+    def __init__(self, title: str, total: int) -> None:
+        self._title = title
+        self._total = total
+        self._stop: Callable[[], None] | None = None
+        self._advance: Callable[[int], None] | None = None
+
+    def __enter__(self) -> "Bar":
+        if sys.stderr.isatty() and self._total:
+            from rich.console import Console
+            from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+            columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+            progress = Progress(*columns, console=Console(stderr=True))
+            task = progress.add_task(self._title, total=self._total)
+            progress.start()
+            self._advance = lambda count: progress.advance(task, count)
+            self._stop = progress.stop
+        return self
+
+    def advance(self, count: int) -> None:
+        """Say that `count` more items are done."""
+        if self._advance:
+            self._advance(count)
+
+    def __exit__(self, *_: object) -> None:
+        if self._stop:
+            self._stop()
+
+
+def decode_exact(data: bytes, size: int) -> UInt8[np.ndarray, "H W 3"]:
+    """Return a `size` x `size` image of bytes; anything of another size, or not exactly RGB, is a BadImageError."""
+
+    def convert(image: Image.Image) -> Image.Image:
+        expected = f"expected a {size} x {size} RGB image"
+        if image.size != (size, size):
+            raise BadImageError(f"is {image.size[0]} x {image.size[1]} pixels; {expected}")
+        if image.mode not in _LOSSLESS:
+            raise BadImageError(f"has mode {image.mode}; {expected}")
+        image.load()
+        if image.has_transparency_data and np.asarray(image.convert("RGBA"))[..., 3].min() < 255:
+            raise BadImageError(f"has transparent pixels; {expected}")
+        return image.convert("RGB")
+
+    return _opened(io.BytesIO(data), convert)
+
+
+def decode_fitted(path: Path, size: int) -> UInt8[np.ndarray, "H W 3"]:
+    """Return a file's image upright, as RGB, its short side resized to `size` (bicubic) and centre-cropped."""
+
+    def convert(image: Image.Image) -> Image.Image:
+        image.load()
+        ImageOps.exif_transpose(image, in_place=True)
+        return ImageOps.fit(to_rgb(image), (size, size), method=Image.Resampling.BICUBIC)
+
+    return _opened(path, convert)
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """Return the image as RGB by the rules at the module's head; BadImageError where none applies."""
+    sixteen = image.mode in _SIXTEEN_BIT or (image.mode == "I" and image.format in ("PNG", "PPM"))
+    if sixteen:
+        values = np.asarray(image).astype(np.float64)
+        image = Image.fromarray(np.rint(values / 257).astype(np.uint8))
+    if image.has_transparency_data:
+        layer = image.convert("RGBA")
+        page = Image.new("RGBA", layer.size, (255, 255, 255, 255))
+        return Image.alpha_composite(page, layer).convert("RGB")
+    if image.mode in (*_LOSSLESS, "CMYK", "YCbCr"):
+        return image.convert("RGB")
+    raise BadImageError(f"has mode {image.mode}; expected 8-bit or 16-bit grey, RGB, palette or CMYK")
+
+
+def _opened(source: Path | io.BytesIO, convert: Callable[[Image.Image], Image.Image]) -> UInt8[np.ndarray, "H W 3"]:
+    try:
+        _not_empty(source)
+        with Image.open(source) as image:
+            return np.asarray(convert(image))
+    except BadImageError:
+        raise
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        limit = f"{Image.MAX_IMAGE_PIXELS:,}" if Image.MAX_IMAGE_PIXELS else "any"
+        raise BadImageError(f"would unpack to more than {limit} pixels (a decompression bomb)") from error
+    except Image.UnidentifiedImageError as error:
+        raise BadImageError("is not an image that Pillow can read") from error
+    except Exception as error:  # decoders of broken files raise almost anything: OSError, SyntaxError, struct.error
+        raise BadImageError(f"is truncated or broken ({' '.join(str(error).split())})") from error
+
+
+def _not_empty(source: Path | io.BytesIO) -> None:
+    if (len(source.getbuffer()) if isinstance(source, io.BytesIO) else source.stat().st_size) == 0:
+        raise BadImageError("is empty (0 bytes); expected an image")

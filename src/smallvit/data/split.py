@@ -1,0 +1,97 @@
+"""A split's arrays, their canonical order and digest, and seeded, class-balanced slices held out of them.
+
+Canonical order: rows sorted by label, then by a hash of their pixels. Index i is then the same image whatever file
+form, shard count or row order the bytes came in, so seeded draws over indices mean the same images everywhere.
+
+Shapes: n images, C channels (3), H height, W width.
+"""
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float64, Int64, UInt8
+
+from smallvit.rng import generator
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Split:
+    """Images and their labels, row by row."""
+
+    images: UInt8[np.ndarray, "n 3 H W"]
+    labels: Int64[np.ndarray, " n"]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def take(self, rows: Int64[np.ndarray, " k"]) -> "Split":
+        """Return the given rows, as a copy."""
+        return Split(images=self.images[rows], labels=self.labels[rows])
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Decoded:
+    """A source's splits as they were read, with what only the source could tell."""
+
+    train: Split
+    val: Split | None = None
+    test: Split | None = None
+    train_moments: Float64[np.ndarray, "n 2 3"] | None = None
+    """Each train image's mean and mean square per channel, in units of 0..1, where no statistics are published."""
+    class_names: tuple[str, ...]
+    notes: tuple[str, ...] = ()
+
+    def splits(self) -> dict[str, Split]:
+        """Return the splits that are there, by name."""
+        found = {"train": self.train, "val": self.val, "test": self.test}
+        return {name: split for name, split in found.items() if split is not None}
+
+
+def canonical(split: Split) -> Split:
+    """Return the split with its rows in canonical order."""
+    hashes = [hashlib.blake2b(image, digest_size=16).digest() for image in np.ascontiguousarray(split.images)]
+    order = np.lexsort((np.array(hashes, dtype="S16"), split.labels))
+    return split.take(order)
+
+
+def digest(split: Split) -> str:
+    """Return the sha256 of the pixels [n, 3, H, W] followed by the labels as little-endian int64."""
+    state = hashlib.sha256(np.ascontiguousarray(split.images).data)
+    state.update(split.labels.astype("<i8").data)
+    return state.hexdigest()
+
+
+def hold_out(
+    split: Split, fraction: float, *, seed: int, stream: str
+) -> tuple[Int64[np.ndarray, " k"], Int64[np.ndarray, " h"]]:
+    """Return the rows (kept, held): of every class, `fraction` of its images is held out, at least one of two or more.
+
+    The split must be in canonical order, where exact copies within a class are neighbours: they stay on one side.
+    """
+    held = np.zeros(len(split), dtype=bool)
+    for label in np.unique(split.labels):
+        rows = np.flatnonzero(split.labels == label)
+        quota = min(max(round(fraction * len(rows)), 1), len(rows) - 1)
+        draws = generator(seed, f"data/{stream}", int(label))
+        for group in _drawn(_copies(split.images[rows]), quota, draws):
+            held[rows[group]] = True
+    return np.flatnonzero(~held), np.flatnonzero(held)
+
+
+def _copies(images: UInt8[np.ndarray, "n 3 H W"]) -> list[np.ndarray]:
+    """Return the row numbers, grouped so that neighbouring rows with equal pixels share a group."""
+    flat = images.reshape(len(images), -1)
+    new = np.flatnonzero((flat[1:] != flat[:-1]).any(axis=1)) + 1
+    return np.split(np.arange(len(images)), new)
+
+
+def _drawn(groups: list[np.ndarray], quota: int, draws: np.random.Generator) -> Iterator[np.ndarray]:
+    """Yield randomly drawn groups until `quota` rows are out, passing over a group that would overshoot."""
+    for i in draws.permutation(len(groups)):
+        if quota <= 0:
+            return
+        if len(groups[i]) <= quota:
+            quota -= len(groups[i])
+            yield groups[i]

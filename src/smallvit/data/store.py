@@ -1,0 +1,212 @@
+"""From a DataConfig to arrays: find the bytes, decode them once, keep them in the cache, divide them.
+
+Shapes: n images, H height, W width.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from smallvit.data import cache as cached
+from smallvit.data.config import DataConfig
+from smallvit.data.decode import decode_all
+from smallvit.data.digits import read_digits
+from smallvit.data.hub import HubError
+from smallvit.data.source import Source, find_folder, find_hub, find_published, forms
+from smallvit.data.spec import SPECS, DatasetSpec
+from smallvit.data.split import Decoded, Split, hold_out
+from smallvit.errors import SmallvitError
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Dataset:
+    """A data set ready to train on."""
+
+    spec: DatasetSpec
+    train: Split
+    val: Split | None
+    test: Split
+    notes: tuple[str, ...]
+    """What the user must be told: a cache rebuilt, pixels that are not the official ones, files passed over."""
+
+
+def load_dataset(config: DataConfig, *, image_size: int = 32) -> Dataset:
+    """Return the configured data set with images of `image_size` x `image_size` pixels.
+
+    Decoded once and memory-mapped from the cache after that. SmallvitError names the file, the row and what was
+    expected.
+    """
+    if image_size < 1:
+        raise SmallvitError(f"image_size: {image_size} is not allowed; image_size >= 1")
+    try:
+        return load_from_spec(SPECS.get(config.dataset), config, image_size=image_size)
+    except OSError as error:
+        raise SmallvitError(f"{error.filename}: {error.strerror}") from error
+
+
+def load_from_spec(spec: DatasetSpec | None, config: DataConfig, *, image_size: int) -> Dataset:
+    """Return the data set of a spec; None is a folder, whose spec is made from what is found."""
+    if spec is not None and spec.name == "digits":
+        decoded = read_digits(spec)
+        return _divided(spec, _pack(_resized(decoded, image_size)), config, [])
+    folder = cached.cache_folder(config.cache)
+    if spec is None:
+        assert config.root is not None
+        source = find_folder(config.root.expanduser(), image_size)
+        entry, notes = _cached_or_built(folder, "folder", source, image_size)
+    elif config.root is not None:
+        source = find_published(config.root.expanduser(), spec)
+        entry, notes = _cached_or_built(folder, spec.name, source, image_size)
+    else:
+        entry, notes = _without_root(folder, spec, image_size)
+    notes += entry.facts["notes"]
+    return _divided(spec or _folder_spec(entry), entry.arrays, config, notes)
+
+
+def _without_root(folder: Path, spec: DatasetSpec, size: int) -> tuple[cached.Entry, list[str]]:
+    """Return the cache's entry, or one made from the cache's entry at native size, or one from the hub."""
+    broken: list[str] = []
+    for at_size in dict.fromkeys((size, spec.native_size)):
+        found: list[tuple[Path, cached.Entry]] = []
+        for path in cached.entries(folder, f"{spec.name}-{at_size}"):
+            try:
+                found.append((path, cached.open_entry(path)))
+            except cached.BrokenEntryError as error:
+                broken.append(str(error))
+        # Pixels known to differ from the official ones are the second choice.
+        found.sort(key=lambda pair: bool(pair[1].facts["notes"]))
+        if found and at_size == size:
+            return found[0][1], [f"cache: {problem}; another copy is used" for problem in broken]
+        if found:
+            return _cached_or_built(folder, spec.name, _stored(*found[0]), size)
+    try:
+        source = find_hub(spec)
+    except HubError as error:
+        problems = "".join(f" ({problem})" for problem in broken)
+        raise SmallvitError(
+            f"{spec.name}: not in the cache {folder}{problems} and not to be had from the hub {error}; "
+            f"supply it in one of three ways: --data.root with {forms(spec)}; a cache filled on another machine, "
+            f"in {folder} or where --data.cache or SMALLVIT_CACHE points; or a network route to the hub or a mirror "
+            "(HF_ENDPOINT)"
+        ) from error
+    entry, notes = _cached_or_built(folder, spec.name, source, size)
+    return entry, [f"cache rebuilt: {problem}" for problem in broken] + notes
+
+
+def _cached_or_built(folder: Path, dataset: str, source: Source, size: int) -> tuple[cached.Entry, list[str]]:
+    """Return the source's cache entry, decoding it first where there is none that is whole."""
+    name = f"{dataset}-{size}-{source.key()}"
+    entry, _ = _opened(folder / name)
+    if entry is not None:
+        return entry, []
+    built: cached.Entry | None = None
+    try:
+        with cached.building(folder, name):
+            entry, notes = _opened(folder / name)  # another process may have built it while this one waited
+            if entry is None:
+                built = _decoded(source, size)
+                entry = cached.write_entry(folder, name, built)
+            return entry, notes
+    except cached.UnwritableError as error:
+        return built or _decoded(source, size), [f"cache: {error}; every start decodes again"]
+
+
+def _opened(path: Path) -> tuple[cached.Entry | None, list[str]]:
+    if not path.exists():
+        return None, []
+    try:
+        return cached.open_entry(path), []
+    except cached.BrokenEntryError as error:
+        return None, [f"cache rebuilt: {error}"]
+
+
+def _decoded(source: Source, size: int) -> cached.Entry:
+    decoded = _resized(source.read(), size)
+    facts = {"class_names": decoded.class_names, "notes": decoded.notes, "source": str(source.where)}
+    return cached.Entry(arrays=_pack(decoded), facts=facts)
+
+
+def _pack(decoded: Decoded) -> dict[str, np.ndarray]:
+    arrays: dict[str, np.ndarray] = {}
+    for name, split in decoded.splits().items():
+        arrays |= {f"{name}_images": split.images, f"{name}_labels": split.labels}
+    if decoded.train_moments is not None:
+        arrays["train_moments"] = decoded.train_moments
+    return arrays
+
+
+def _stored(path: Path, entry: cached.Entry) -> Source:
+    """Return an entry of the cache as a source, to be resized from."""
+
+    def read() -> Decoded:
+        names, notes = tuple(entry.facts["class_names"]), tuple(entry.facts["notes"])
+        train, test = _split(entry.arrays, "train"), _split(entry.arrays, "test")
+        return Decoded(train=train, test=test, class_names=names, notes=notes)
+
+    return Source(where=path, files=(path / "manifest.json",), read=read)
+
+
+def _split(arrays: Mapping[str, np.ndarray], name: str) -> Split:
+    return Split(images=arrays[f"{name}_images"], labels=np.asarray(arrays[f"{name}_labels"]))
+
+
+def _resized(decoded: Decoded, size: int) -> Decoded:
+    """Return the splits at `size`, by Pillow's bicubic filter; as they are where they have it."""
+
+    def resize(image: np.ndarray) -> np.ndarray:
+        pillow = Image.fromarray(np.ascontiguousarray(image.transpose(1, 2, 0)))
+        return np.asarray(pillow.resize((size, size), Image.Resampling.BICUBIC))
+
+    def resized(split: Split) -> Split:
+        images = decode_all(list(split.images), resize, size=size, title=f"Resizing to {size} pixels")
+        return Split(images=images, labels=split.labels)
+
+    if decoded.train.images.shape[-1] == size:
+        return decoded
+    return replace(decoded, train=resized(decoded.train), test=resized(decoded.test) if decoded.test else None)
+
+
+def _divided(spec: DatasetSpec, arrays: Mapping[str, np.ndarray], config: DataConfig, notes: list[str]) -> Dataset:
+    """Hold test and val out of train where the source does not bring them; statistics are of what train keeps."""
+    train = _split(arrays, "train")
+    rows = np.arange(len(train))
+    if "test_images" in arrays:
+        test = _split(arrays, "test")
+    else:
+        kept, held = hold_out(train, config.test_fraction, seed=config.split_seed, stream="test")
+        train, test, rows = train.take(kept), train.take(held), rows[kept]
+    val = None
+    if "val_images" in arrays:
+        val = _split(arrays, "val")
+    elif config.val_fraction > 0:
+        kept, held = hold_out(train, config.val_fraction, seed=config.split_seed, stream="val")
+        train, val, rows = train.take(kept), train.take(held), rows[kept]
+    if "train_moments" in arrays:
+        mean, square = arrays["train_moments"][rows].mean(axis=0)
+        std = np.sqrt(np.maximum(square - mean**2, 0))
+        # A channel without any variation would be divided by zero: one grey level is the least step there is.
+        spec = replace(spec, mean=_channels(mean), std=_channels(np.maximum(std, 1 / 255)))
+    return Dataset(spec=spec, train=train, val=val, test=test, notes=tuple(notes))
+
+
+def _channels(values: np.ndarray) -> tuple[float, float, float]:
+    red, green, blue = (round(float(value), 6) for value in values)
+    return red, green, blue
+
+
+def _folder_spec(entry: cached.Entry) -> DatasetSpec:
+    return DatasetSpec(
+        name="folder",
+        class_names=tuple(entry.facts["class_names"]),
+        mean=(0.5, 0.5, 0.5),
+        std=(0.25, 0.25, 0.25),
+        horizontal_flip=True,
+        native_size=None,
+        train_size=len(entry.arrays["train_labels"]),
+        test_size=len(entry.arrays.get("test_labels", ())),
+        licence="not known to smallvit",
+        attribution=str(entry.facts["source"]),
+    )
