@@ -1,0 +1,50 @@
+"""Every trained value has a gradient, in every variant."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor
+
+from smallvit.model.config import ModelConfig
+from smallvit.model.vit import VisionTransformer
+
+BASE = ModelConfig(image_size=16, patch_size=4, num_classes=7, embed_dim=24, depth=2, num_heads=3)
+VARIANTS = {
+    "baseline": BASE,
+    "mean": replace(BASE, num_cls_tokens=0),
+    "several-cls": replace(BASE, num_cls_tokens=3),
+    "class-attention": replace(BASE, num_cls_tokens=2, num_class_attention_blocks=2),
+    "sincos": replace(BASE, position="sincos"),
+    "low-rank": replace(BASE, latent_dim_q=5, latent_dim_k=6, latent_dim_v=7),
+    "low-rank-q": replace(BASE, latent_dim_q=5),
+    "low-rank-class-attention": replace(BASE, latent_dim_k=5, num_class_attention_blocks=1),
+    "mlp-head": replace(BASE, head="mlp"),
+    "mlp-head-mean": replace(BASE, head="mlp", num_cls_tokens=0),
+}
+
+
+@pytest.mark.parametrize("implementation", ["bmm", "sdpa"])
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_every_value_has_a_gradient_except_the_keys_biases(
+    rough_model: Callable[..., VisionTransformer], images: Tensor, variant: str, implementation: str
+) -> None:
+    model = rough_model(VARIANTS[variant], attention=implementation)
+    logits = model(images)
+    (
+        logits * torch.randn(logits.shape, generator=torch.Generator().manual_seed(1), dtype=logits.dtype)
+    ).sum().backward()
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is not None, name
+        gradient = parameter.grad
+        # The same vector added to every key adds the same to all scores of a query, and softmax does not see it.
+        if name.endswith(("attn.k.bias", "attn.k.up.bias")):
+            assert gradient.abs().max() < 1e-12, name
+            continue
+        if name.endswith("attn.qkv.bias"):
+            q, k, v = gradient.chunk(3)
+            assert k.abs().max() < 1e-12, name
+            gradient = torch.cat([q, v])
+        assert gradient.isfinite().all(), name
+        assert (gradient != 0).all(), name
