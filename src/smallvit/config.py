@@ -1,0 +1,114 @@
+"""A whole run as one value: the stations' configs put together, cross-checked, JSON in and out, a digest."""
+
+import dataclasses
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from smallvit.augment.config import AugmentConfig
+from smallvit.data.config import DataConfig
+from smallvit.data.spec import SPECS
+from smallvit.device.config import DeviceConfig
+from smallvit.errors import SmallvitError, UsageError
+from smallvit.model.config import ModelConfig
+from smallvit.strict_json import digest, from_json, to_json
+from smallvit.train.config import OptimConfig, TrainConfig
+
+SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateConfig:
+    """When and how a run measures itself."""
+
+    every_epochs: int = 5
+    """Epochs between two measurements on val."""
+    test_curve: bool = False
+    """Measure on test, too, whenever val is measured; otherwise test is read once, at the end."""
+    batch_size: int = 500
+    """Images in a forward pass of the evaluation; it does not change the result."""
+
+    def __post_init__(self) -> None:
+        for name in ("every_epochs", "batch_size"):
+            if getattr(self, name) < 1:
+                raise UsageError(f"evaluate.{name} is {getattr(self, name)}: it must be at least 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """Everything that decides a run's result."""
+
+    recipe: str = field(default="custom", metadata={"digest": False})
+    """Name of the recipe that the run started from."""
+    seed: int = 0
+    """Seed of the weights, the order, the augmentation and stochastic depth."""
+    data: DataConfig = field(default_factory=DataConfig)
+    """What to train on."""
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+    """What happens to training images."""
+    model: ModelConfig = field(default_factory=ModelConfig)
+    """What is trained."""
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    """The optimiser and its rate."""
+    train: TrainConfig = field(default_factory=TrainConfig)
+    """How long, in which batches."""
+    evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
+    """When to measure."""
+    device: DeviceConfig = field(default_factory=DeviceConfig)
+    """Where and how arithmetic is done."""
+
+    def __post_init__(self) -> None:
+        if self.seed < 0:
+            raise UsageError(f"seed is {self.seed}: it must be at least 0")
+        if self.optim.warmup_epochs > self.train.epochs:
+            raise UsageError(
+                f"optim.warmup_epochs is {self.optim.warmup_epochs:g}: it must be at most train.epochs, "
+                f"{self.train.epochs}"
+            )
+        spec = SPECS.get(self.data.dataset)
+        if spec is not None:
+            self._check_classes(spec.num_classes)
+
+    def resolve(self, num_classes: int) -> "RunConfig":
+        """Return the config with the data set's number of classes filled in."""
+        self._check_classes(num_classes)
+        return dataclasses.replace(self, model=dataclasses.replace(self.model, num_classes=num_classes))
+
+    def _check_classes(self, num_classes: int) -> None:
+        if self.model.num_classes not in (None, num_classes):
+            raise UsageError(
+                f"model.num_classes is {self.model.num_classes}: {self.data.dataset} has {num_classes}; leave it out"
+            )
+
+    def digest(self) -> str:
+        """Return the sha256 that identifies the run: of every field but those that only say where bytes lie."""
+        return digest(_identity(self))
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the config with every default, and its schema version, as JSON values."""
+        return {"schema": SCHEMA_VERSION, **to_json(self)}
+
+    @classmethod
+    def from_json(cls, value: Any) -> "RunConfig":
+        """Return the config of `to_json`; an unknown, missing or mistyped key is a `SmallvitError` that names it."""
+        if not isinstance(value, dict) or value.get("schema") != SCHEMA_VERSION:
+            found = value.get("schema") if isinstance(value, dict) else None
+            raise SmallvitError(f"config.schema is {found}: this version of smallvit reads schema {SCHEMA_VERSION}")
+        return from_json(cls, {key: item for key, item in value.items() if key != "schema"})
+
+    @classmethod
+    def load(cls, path: Path) -> "RunConfig":
+        """Read a config file."""
+        try:
+            value = json.loads(path.read_text())
+        except (OSError, ValueError) as error:
+            raise SmallvitError(f"{path} is not a readable config: {error}") from None
+        return cls.from_json(value)
+
+
+def _identity(value: Any) -> Any:
+    if not dataclasses.is_dataclass(value):
+        return to_json(value)
+    kept = [f for f in dataclasses.fields(value) if f.metadata.get("digest", True)]
+    return {f.name: _identity(getattr(value, f.name)) for f in kept}

@@ -1,0 +1,113 @@
+"""Turns `auto` into decisions, by asking torch and by measuring."""
+
+import os
+import platform
+import statistics
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+from smallvit.device.config import DeviceConfig
+from smallvit.errors import UsageError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choices:
+    """What was decided for a run."""
+
+    device: Literal["cpu", "cuda", "mps"]
+    precision: Literal["float32", "bfloat16"]
+    attention: Literal["bmm", "sdpa"]
+    compile: bool
+    num_threads: int
+    reason: str
+    """How the precision was chosen, for the user."""
+
+    def __str__(self) -> str:
+        where = f"cpu with {self.num_threads} threads" if self.device == "cpu" else self.device
+        compiled = "compiled" if self.compile else "not compiled"
+        return f"{where}, {self.precision} ({self.reason}), {self.attention} attention, {compiled}"
+
+
+def choose(config: DeviceConfig, *, rows: int, embed_dim: int) -> Choices:
+    """Decide everything that `config` leaves to `auto`, and set torch's thread count.
+
+    `rows` and `embed_dim` are the shape of the matrix products to come (tokens in a batch, width). Raises `UsageError`
+    for a device that torch does not see.
+    """
+    available: list[Literal["cpu", "cuda", "mps"]] = ["cpu"]
+    if torch.backends.mps.is_available():
+        available.insert(0, "mps")
+    if torch.cuda.is_available():
+        available.insert(0, "cuda")
+    device = available[0] if config.device == "auto" else config.device
+    if device not in available:
+        raise UsageError(f"device.device is {device}: torch sees none here; available: {', '.join(available)}, or auto")
+    if config.num_threads is not None:
+        torch.set_num_threads(config.num_threads)
+    if config.precision == "auto":
+        precision, reason = _faster_precision(device, rows, embed_dim)
+    else:
+        precision, reason = config.precision, "as asked"
+    return Choices(
+        device=device,
+        precision=precision,
+        attention=("bmm" if device == "cpu" else "sdpa") if config.attention == "auto" else config.attention,
+        compile=device == "cuda" if config.compile == "auto" else config.compile == "on",
+        num_threads=torch.get_num_threads(),
+        reason=reason,
+    )
+
+
+def hardware() -> dict[str, str | int]:
+    """Return what a reader of a number needs to know of the machine: processor, cores, memory in GiB, GPU."""
+    info: dict[str, str | int] = {
+        "processor": _processor_name(),
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
+        "platform": platform.platform(terse=True),
+    }
+    if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
+        info["memory_gib"] = round(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30)
+    if torch.cuda.is_available():
+        info["gpu"] = torch.cuda.get_device_name()
+    return info
+
+
+def synchronize(device: str) -> None:
+    """Wait until the device has done what was asked of it."""
+    if device == "cuda":
+        torch.cuda.synchronize()
+    elif device == "mps":
+        torch.mps.synchronize()
+
+
+def _faster_precision(device: str, rows: int, embed_dim: int) -> tuple[Literal["float32", "bfloat16"], str]:
+    full = _matmul_seconds(device, torch.float32, rows, embed_dim)
+    half = _matmul_seconds(device, torch.bfloat16, rows, embed_dim)
+    speed = f"bfloat16 products measured {full / half:.2g} times as fast"
+    return ("bfloat16" if half < full else "float32"), speed
+
+
+def _matmul_seconds(device: str, dtype: torch.dtype, rows: int, embed_dim: int) -> float:
+    a = torch.ones(rows, embed_dim, device=device, dtype=dtype)
+    b = torch.ones(embed_dim, 3 * embed_dim, device=device, dtype=dtype)
+    times: list[float] = []
+    for _ in range(5):
+        synchronize(device)
+        start = time.perf_counter()
+        _ = a @ b
+        synchronize(device)
+        times.append(time.perf_counter() - start)
+    return statistics.median(times[1:])
+
+
+def _processor_name() -> str:
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        for line in cpuinfo.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.processor() or platform.machine()

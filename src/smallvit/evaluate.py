@@ -1,0 +1,66 @@
+"""Exact counts over a split: top-1, negative log likelihood, calibration error, confusion.
+
+Shapes: n images, B batch, C classes.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int64, UInt8
+from torch import Tensor
+
+CALIBRATION_BINS = 15
+
+
+@dataclass(frozen=True, kw_only=True)
+class Metrics:
+    """How good a model is on a split."""
+
+    correct: int
+    """Images whose largest logit is that of their class."""
+    count: int
+    """Images of the split."""
+    negative_log_likelihood: float
+    """Mean of -log p(class), in nats."""
+    calibration_error: float
+    """Expected calibration error over 15 bins of equal width (Guo et al., 2017), 0 to 1."""
+
+    @property
+    def accuracy(self) -> float:
+        """Top-1 accuracy, 0 to 1."""
+        return self.correct / self.count
+
+
+@torch.inference_mode()
+def predict(
+    forward: Callable[[Tensor], Tensor], images: UInt8[Tensor, "n 3 S S"], batch_size: int
+) -> Float[Tensor, "n C"]:
+    """Return the logits of every image, in order, as float32 on the CPU."""
+    return torch.cat([forward(part).float().cpu() for part in images.split(batch_size)])
+
+
+def measure(logits: Float[Tensor, "n C"], labels: Int64[Tensor, " n"]) -> Metrics:
+    """Return the metrics of logits against the true classes."""
+    labels = labels.cpu()
+    log_probabilities = logits.double().log_softmax(dim=-1)
+    confidence, predicted = log_probabilities.max(dim=-1)
+    hit = predicted == labels
+    return Metrics(
+        correct=int(hit.sum()),
+        count=len(labels),
+        negative_log_likelihood=float(-log_probabilities.gather(1, labels[:, None]).mean()),
+        calibration_error=_calibration_error(confidence.exp(), hit),
+    )
+
+
+def confusion(logits: Float[Tensor, "n C"], labels: Int64[Tensor, " n"]) -> Int64[Tensor, "C C"]:
+    """Return how often each class (row) was taken for each class (column)."""
+    classes = logits.shape[1]
+    return torch.bincount(labels.cpu() * classes + logits.argmax(-1), minlength=classes**2).view(classes, classes)
+
+
+def _calibration_error(confidence: Float[Tensor, " n"], hit: Tensor) -> float:
+    bins = (confidence * CALIBRATION_BINS).ceil().clamp(1, CALIBRATION_BINS).long() - 1
+    gap = torch.zeros(CALIBRATION_BINS, dtype=torch.float64).index_add_(0, bins, confidence - hit.double())
+    return float(gap.abs().sum() / len(hit))

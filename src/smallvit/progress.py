@@ -1,0 +1,76 @@
+"""What a person sees of a run: on a terminal a live bar, elsewhere one line a measurement."""
+
+import time
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from smallvit.evaluate import Metrics
+from smallvit.record import CurvePoint
+
+ESTIMATE_AFTER_STEPS = 20
+
+
+class RunProgress:
+    """Shows loss, rate, images/s and the time left; says after 20 steps how long the whole run will take."""
+
+    def __init__(self, console: Console, total_steps: int, batch_size: int) -> None:
+        self.console = console
+        self.total_steps = total_steps
+        self.batch_size = batch_size
+        self._first_end = 0.0
+        self._bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=None),
+            MofNCompleteColumn(),
+            TextColumn("loss {task.fields[loss]:.3f}  lr {task.fields[lr]:.2e}  {task.fields[speed]:,.0f} images/s"),
+            TimeRemainingColumn(),
+            console=console,
+            disable=not console.is_terminal,
+            transient=True,
+        )
+        self._task = self._bar.add_task("training", total=total_steps, loss=float("nan"), lr=0.0, speed=0.0)
+
+    def __enter__(self) -> "RunProgress":
+        self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._bar.stop()
+
+    def step(self, steps_done: int) -> None:
+        """Count a step, and after the first twenty say how long the run will take."""
+        self._bar.update(self._task, completed=steps_done)
+        if steps_done == 1:
+            self._first_end = time.perf_counter()
+        if steps_done == ESTIMATE_AFTER_STEPS + 1 and self.total_steps > 2 * ESTIMATE_AFTER_STEPS:
+            per_step = (time.perf_counter() - self._first_end) / ESTIMATE_AFTER_STEPS
+            speed = self.batch_size / per_step
+            total = duration(per_step * self.total_steps)
+            self.console.print(f"about {total} of training at {speed:,.0f} images/s", highlight=False)
+
+    def numbers(self, loss: float, lr: float, images_per_second: float) -> None:
+        """Show the newest loss, rate and speed."""
+        self._bar.update(self._task, loss=loss, lr=lr, speed=images_per_second)
+
+    def point(self, point: CurvePoint, epochs: int) -> None:
+        """Print one measurement as a line."""
+        parts = [f"epoch {point.epoch:>{len(str(epochs))}}/{epochs}", f"loss {point.train_loss:.3f}"]
+        parts += [f"{name} {percent(m)}" for name, m in (("val", point.val), ("test", point.test)) if m is not None]
+        self.console.print("  ".join([*parts, duration(point.seconds)]), highlight=False)
+
+
+def percent(metrics: Metrics) -> str:
+    """Return the accuracy with its counts: `98.05 % (352 of 359)`."""
+    return f"{100 * metrics.accuracy:.2f} % ({metrics.correct:,} of {metrics.count:,})"
+
+
+def duration(seconds: float) -> str:
+    """Return a time as a person writes it: `48 s`, `12 min`, `3 h 05 min`."""
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60:02d} min"

@@ -1,0 +1,120 @@
+"""What a run leaves behind for its readers: one JSON file that holds everything a published number rests on."""
+
+import json
+import os
+import platform
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Literal
+
+from smallvit.config import RunConfig
+from smallvit.device.choose import Choices
+from smallvit.errors import SmallvitError
+from smallvit.evaluate import Metrics
+from smallvit.strict_json import digest, from_json, to_json
+
+SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class CurvePoint:
+    """One measurement on the way."""
+
+    epoch: int
+    """Epochs finished."""
+    images_seen: int
+    """Training images so far, each pass counted."""
+    train_loss: float
+    """Mean loss in nats since the point before, on augmented images with soft targets."""
+    seconds: float
+    """Seconds of training so far, evaluation left out."""
+    val: Metrics | None
+    test: Metrics | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunRecord:
+    """A finished run: its config, where it ran, how it went, how good it is."""
+
+    config: dict[str, Any]
+    """The whole config as JSON, every default resolved."""
+    config_digest: str
+    """Identifies the run; equal configs have equal digests."""
+    class_names: list[str]
+    num_train: int
+    """Training images of one pass."""
+    dataset_notes: list[str]
+    """What was odd about the data."""
+    num_parameters: int
+    num_macs: int
+    """Multiply-accumulates of one image's forward pass."""
+    choices: Choices
+    hardware: dict[str, str | int]
+    versions: dict[str, str]
+    started: str
+    """Coordinated universal time, ISO 8601."""
+    train_seconds: float
+    """Seconds of all training steps, the first (and compilation) included, evaluation left out."""
+    first_step_seconds: float
+    evaluate_seconds: float
+    images_per_second: float
+    """Training images a second, augmentation included, the first step left out."""
+    curve: list[CurvePoint]
+    val: Metrics | None
+    """At the last epoch."""
+    test: Metrics
+    """At the last epoch."""
+    test_read: Literal["once, at the last epoch", "along the curve"]
+    test_confusion: list[list[int]]
+    """Images of each class (row) taken for each class (column)."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the record as JSON values, with its schema version and a digest over all of it."""
+        body = {"schema": SCHEMA_VERSION, **to_json(self)}
+        return {**body, "sha256": digest(body)}
+
+    @classmethod
+    def from_json(cls, value: Any, where: str = "record") -> "RunRecord":
+        """Return the record of `to_json`; raise `SmallvitError` if it is another schema, incomplete or was edited."""
+        if not isinstance(value, dict) or value.get("schema") != SCHEMA_VERSION:
+            found = value.get("schema") if isinstance(value, dict) else None
+            raise SmallvitError(f"{where} has schema {found}: this version of smallvit reads {SCHEMA_VERSION}")
+        body = {key: item for key, item in value.items() if key != "sha256"}
+        if value.get("sha256") != digest(body):
+            raise SmallvitError(f"{where} was changed after it was written: its digest differs")
+        del body["schema"]
+        return from_json(cls, body, where)
+
+    def save(self, path: Path) -> None:
+        """Write the record whole or not at all."""
+        write_atomically(path, json.dumps(self.to_json(), indent=1, allow_nan=False) + "\n")
+
+    @classmethod
+    def load(cls, path: Path) -> "RunRecord":
+        """Read a record file."""
+        try:
+            value = json.loads(path.read_text())
+        except (OSError, ValueError) as error:
+            raise SmallvitError(f"{path} is not a readable record: {error}") from None
+        return cls.from_json(value, str(path))
+
+    def run_config(self) -> RunConfig:
+        """Return the config as a value."""
+        return RunConfig.from_json(self.config)
+
+
+def versions() -> dict[str, str]:
+    """Return the versions that a result may depend on."""
+    packages = ("smallvit", "torch", "numpy", "pillow")
+    return {"python": platform.python_version(), **{name: version(name) for name in packages}}
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write a text file so that readers see the old one or the whole new one."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    with temporary.open("w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)

@@ -1,0 +1,119 @@
+"""Dataclasses to canonical JSON and strictly back: no key may be unknown, none may be missing.
+
+Understands what configs and records are made of: dataclasses, str, int, float, bool, None, Path, Literal, unions,
+tuple[X, ...], tuple[X, Y], list[X] and dict[str, X].
+"""
+
+import dataclasses
+import difflib
+import hashlib
+import json
+import types
+from pathlib import Path
+from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
+
+from smallvit.errors import SmallvitError
+
+T = TypeVar("T")
+
+
+def to_json(value: Any) -> Any:
+    """Return a dataclass (or what its fields hold) as dicts, lists and scalars."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {field.name: to_json(getattr(value, field.name)) for field in dataclasses.fields(value)}
+    if isinstance(value, dict):
+        return {key: to_json(item) for key, item in cast("dict[str, Any]", value).items()}
+    if isinstance(value, (list, tuple)):
+        return [to_json(item) for item in cast("list[Any]", value)]
+    return str(value) if isinstance(value, Path) else value
+
+
+def from_json(kind: type[T], value: Any, where: str = "config") -> T:
+    """Return `value` as the dataclass `kind`; raise a `SmallvitError` that names the key and what is expected."""
+    if not isinstance(value, dict):
+        raise SmallvitError(f"{where} is {_brief(value)}: expected an object with the fields of {kind.__name__}")
+    items = cast("dict[str, Any]", value)
+    fields = [field.name for field in dataclasses.fields(cast("Any", kind))]
+    for key in items:
+        if key not in fields:
+            near = difflib.get_close_matches(key, fields, n=1)
+            hint = f"did you mean {near[0]}?" if near else f"allowed are {', '.join(fields)}"
+            raise SmallvitError(f"{where}.{key} is not known: {hint}")
+    missing = [name for name in fields if name not in items]
+    if missing:
+        raise SmallvitError(f"{where}.{missing[0]} is missing")
+    hints = get_type_hints(kind)
+    return kind(**{name: _convert(hints[name], items[name], f"{where}.{name}") for name in fields})
+
+
+def canonical(value: Any) -> str:
+    """Return the one JSON text of a JSON value: sorted keys, no spaces, no NaN."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def digest(value: Any) -> str:
+    """Return the sha256 of the canonical JSON text, in hexadecimal."""
+    return hashlib.sha256(canonical(value).encode()).hexdigest()
+
+
+def _convert(kind: Any, value: Any, where: str) -> Any:
+    origin, arguments = get_origin(kind), get_args(kind)
+    if kind is Any:
+        return value
+    if dataclasses.is_dataclass(kind):
+        return from_json(cast("type[Any]", kind), value, where)
+    if origin in (Union, types.UnionType):
+        return _convert_union(arguments, value, where)
+    if origin is Literal:
+        if value in arguments and type(value) in {type(a) for a in arguments}:
+            return value
+        raise _wrong(where, value, "one of " + ", ".join(map(str, arguments)))
+    if origin in (list, tuple):
+        return _convert_sequence(origin, arguments, value, where)
+    if origin is dict and isinstance(value, dict):
+        items = cast("dict[str, Any]", value).items()
+        return {key: _convert(arguments[1], item, f"{where}.{key}") for key, item in items}
+    return _convert_scalar(kind, value, where)
+
+
+def _convert_union(arguments: tuple[Any, ...], value: Any, where: str) -> Any:
+    if value is None and type(None) in arguments:
+        return None
+    options = [a for a in arguments if a is not type(None)]
+    if len(options) == 1:
+        return _convert(options[0], value, where)
+    for option in options:
+        try:
+            return _convert(option, value, where)
+        except SmallvitError:
+            continue
+    raise _wrong(where, value, " or ".join(getattr(a, "__name__", str(a)) for a in arguments))
+
+
+def _convert_sequence(origin: Any, arguments: tuple[Any, ...], value: Any, where: str) -> Any:
+    if not isinstance(value, list):
+        raise _wrong(where, value, "a list")
+    items = cast("list[Any]", value)
+    kinds = [arguments[0]] * len(items) if origin is list or arguments[1:] == (...,) else list(arguments)
+    if len(kinds) != len(items):
+        raise _wrong(where, value, f"a list of {len(kinds)}")
+    return origin(_convert(k, item, f"{where}[{i}]") for i, (k, item) in enumerate(zip(kinds, items, strict=True)))
+
+
+def _convert_scalar(kind: Any, value: Any, where: str) -> Any:
+    if kind is Path and isinstance(value, str):
+        return Path(value)
+    if kind is float and type(value) in (int, float):
+        return float(value)
+    if type(value) is kind:
+        return value
+    raise _wrong(where, value, {Path: "a path", float: "a number"}.get(kind, kind.__name__))
+
+
+def _wrong(where: str, value: Any, expected: str) -> SmallvitError:
+    return SmallvitError(f"{where} is {_brief(value)}: expected {expected}")
+
+
+def _brief(value: Any) -> str:
+    text = json.dumps(value, default=str)
+    return text if len(text) <= 40 else text[:37] + "..."

@@ -1,0 +1,57 @@
+"""Optimisers by name: torch's Adam, AdamW and Muon, and Lion from lion-pytorch."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import torch
+from lion_pytorch import Lion
+from torch import nn
+
+from smallvit.train.config import OptimConfig
+
+WEIGHT_NDIMS = (2, 4)
+"""Linear and convolution weights; CLS tokens and positions have three dimensions, biases and norms one."""
+
+
+def build_optimizers(model: nn.Module, config: OptimConfig) -> list[torch.optim.Optimizer]:
+    """Return the optimisers that together update every parameter of `model` once a step.
+
+    One, but for Muon: it takes the matrices inside the blocks (Jordan et al., 2024), with its updates scaled to the
+    size of AdamW's, and AdamW takes the rest.
+    """
+    named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+    if config.optimizer != "muon":
+        return [_elementwise(config.optimizer, [p for _, p in named], config)]
+    hidden = [p for name, p in named if p.ndim == 2 and "blocks." in name]
+    rest = [p for name, p in named if not (p.ndim == 2 and "blocks." in name)]
+    muon = torch.optim.Muon(hidden, lr=config.lr, weight_decay=config.weight_decay, adjust_lr_fn="match_rms_adamw")
+    return [muon, _elementwise("adamw", rest, config)]
+
+
+def set_learning_rate(optimizers: Sequence[torch.optim.Optimizer], lr: float) -> None:
+    """Set the rate of every parameter group."""
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            group["lr"] = lr
+
+
+def _elementwise(name: str, parameters: Sequence[nn.Parameter], config: OptimConfig) -> torch.optim.Optimizer:
+    groups = _groups(parameters, config)
+    options: dict[str, Any] = {"lr": config.lr}
+    if config.betas is not None:
+        options["betas"] = config.betas
+    if name == "lion":
+        return Lion(groups, **options)
+    return (torch.optim.AdamW if name == "adamw" else torch.optim.Adam)(groups, fused=True, **options)
+
+
+def _groups(parameters: Iterable[nn.Parameter], config: OptimConfig) -> list[dict[str, Any]]:
+    decayed: list[nn.Parameter] = []
+    kept: list[nn.Parameter] = []
+    for parameter in parameters:
+        (decayed if config.decay_on == "all" or parameter.ndim in WEIGHT_NDIMS else kept).append(parameter)
+    groups = [
+        {"params": decayed, "weight_decay": config.weight_decay},
+        {"params": kept, "weight_decay": 0.0},
+    ]
+    return [group for group in groups if group["params"]]
