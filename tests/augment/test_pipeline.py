@@ -1,5 +1,7 @@
 """The pipeline's contract: slices, chunks, switches, soft targets, and what wrong input is told."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -10,6 +12,10 @@ from smallvit.rng import generator
 
 MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
 FULL = AugmentConfig(affine_degrees=15.0, affine_translate=0.1, affine_scale=(0.8, 1.2), affine_shear=10.0)
+PAPER = AugmentConfig(
+    policy="autoaugment-cifar10", policy_variant="paper", erase_probability=0.25, cutmix_alpha=1.0, mixup_alpha=1.0
+)
+IMAGES_ALONE = replace(PAPER, mix_per="image", mix_probability=0.9, erase_fill="noise")
 OFF = AugmentConfig(horizontal_flip=0.0, crop_padding=0)
 
 
@@ -23,9 +29,10 @@ def run(images, labels, params, label_smoothing=0.1, apply=apply_augment):
 
 
 @pytest.mark.parametrize("size", [(32, 32), (17, 40), (1, 1)])
-def test_a_slice_of_the_draws_is_the_draw_of_the_slice(size):
+@pytest.mark.parametrize("config", [FULL, PAPER, IMAGES_ALONE], ids=["affine", "paper", "per image"])
+def test_a_slice_of_the_draws_is_the_draw_of_the_slice(config, size):
     images, labels = noise(24, *size), torch.arange(24) % 10
-    params = sample_augment(FULL, generator(0, "augment", 3), 24, size)
+    params = sample_augment(config, generator(0, "augment", 3), 24, size)
     whole, targets = run(images, labels, params)
     for rows in (slice(0, 24), slice(5, 13), slice(23, 24)):
         part = params[rows]

@@ -1,11 +1,12 @@
 """The whole augmentation of a batch, sampling apart from applying.
 
-The order is the paper's (arXiv 2501.06220): flip, crop, normalise. `sample_augment` draws on the CPU with NumPy;
-`apply_augment` is pure, runs where its images are, and compiles in one graph.
+The order is the paper's (arXiv 2501.06220): flip, crop, policy, normalise, erase, mix.
+`sample_augment` draws on the CPU with NumPy; `apply_augment` is pure, runs where its images are, and compiles in one
+graph.
 Legend: B batch, R rows drawn for, H height, W width, C classes.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -13,6 +14,8 @@ from jaxtyping import Float32, Int64, Num
 from torch import Tensor
 
 from smallvit.augment.config import AugmentConfig
+from smallvit.augment.erase import EraseParams, apply_erase, sample_erase
+from smallvit.augment.errors import check_images
 from smallvit.augment.geometric import (
     AffineParams,
     FlipCropParams,
@@ -21,7 +24,10 @@ from smallvit.augment.geometric import (
     sample_affine,
     sample_flip_crop,
 )
+from smallvit.augment.mix import MixParams, apply_mix, sample_mix
 from smallvit.augment.params import BatchParams
+from smallvit.augment.policy import PolicyParams, apply_policy
+from smallvit.augment.sampling import sample_policy
 from smallvit.errors import UsageError
 
 _PARTS = ("flip", "crop", "affine", "policy", "erase", "mix")
@@ -31,13 +37,30 @@ _PARTS = ("flip", "crop", "affine", "policy", "erase", "mix")
 class AugmentParams(BatchParams):
     """One batch's draws; a part that is switched off is None.
 
-    `rows` says which images of the whole batch these draws are for: the draws `params[a:b]` are applied to
-    `images[params[a:b].rows]`.
+    `rows` says which images of the whole batch these draws are applied to: always `images[params.rows]`. For a slice
+    with mixing on, the partners follow the slice's own rows, since they may lie anywhere in the batch; they are
+    augmented too, and only the slice's own rows come out.
     """
 
     rows: Int64[Tensor, " R"]
     flip_crop: FlipCropParams | None
     affine: AffineParams | None
+    policy: PolicyParams | None
+    erase: EraseParams | None
+    mix: MixParams | None
+
+    def __len__(self) -> int:
+        """Return how many images come out."""
+        return len(self.rows if self.mix is None else self.mix.partner)
+
+    def __getitem__(self, rows: slice | Tensor) -> "AugmentParams":
+        """Return the draws of some of the images that come out, with those of their partners."""
+        if self.mix is None:
+            return self.map_tensors(lambda tensor: tensor[rows])
+        own = torch.arange(len(self), device=self.rows.device)[rows]
+        given = torch.cat([own, self.mix.partner[own]])
+        mix = replace(self.mix[own], partner=torch.arange(len(own), len(given), device=self.rows.device))
+        return replace(replace(self, mix=None).map_tensors(lambda tensor: tensor[given]), mix=mix)
 
 
 def sample_augment(
@@ -52,10 +75,28 @@ def sample_augment(
     keys = generator.integers(0, 2**64, size=len(_PARTS), dtype=np.uint64)
     part = {name: np.random.Generator(np.random.Philox(key=int(key))) for name, key in zip(_PARTS, keys, strict=True)}
     flips_or_crops = config.horizontal_flip > 0 or config.crop_padding > 0
+    erases = config.erase_probability > 0
     return AugmentParams(
         rows=torch.arange(batch_size),
         flip_crop=sample_flip_crop(config, part["flip"], part["crop"], batch_size) if flips_or_crops else None,
         affine=sample_affine(config, part["affine"], batch_size, image_size) if config.has_affine else None,
+        policy=None if config.policy == "none" else _sample_policy(config, part["policy"], batch_size, image_size),
+        erase=sample_erase(config, part["erase"], batch_size, image_size) if erases else None,
+        mix=sample_mix(config, part["mix"], batch_size, image_size) if config.has_mix else None,
+    )
+
+
+def _sample_policy(
+    config: AugmentConfig, generator: np.random.Generator, batch_size: int, image_size: tuple[int, int]
+) -> PolicyParams:
+    return sample_policy(
+        config.policy,
+        generator,
+        batch_size,
+        image_size,
+        variant=config.policy_variant,
+        num_ops=config.randaugment_num_ops,
+        magnitude=config.randaugment_magnitude,
     )
 
 
@@ -74,23 +115,20 @@ def apply_augment(
     Images are uint8 [R, 3, H, W]; labels are class indices [R]; mean and std are per channel on the scale 0 to 1.
     Raises UsageError where the images are not uint8 with three channels or do not match the draws.
     """
-    check_images(images)
-    if len(images) != len(params.rows):
-        raise UsageError(f"the batch has {len(images)} images, expected {len(params.rows)}, as many as were drawn for")
+    check_images(images, len(params.rows))
     if params.flip_crop is not None:
         images = apply_flip_crop(images, params.flip_crop)
     if params.affine is not None:
         images = apply_affine(images, params.affine)
+    if params.policy is not None:
+        images = apply_policy(images, params.policy)
+    result = normalise(images, mean, std)
+    if params.erase is not None:
+        result = apply_erase(result, params.erase, mean)
     targets = torch.nn.functional.one_hot(labels, num_classes).float()
-    return normalise(images, mean, std), smooth(targets, label_smoothing)
-
-
-def check_images(images: Tensor) -> None:
-    """Raise UsageError unless the images are a uint8 batch [B, 3, H, W]."""
-    if images.dtype != torch.uint8:
-        raise UsageError(f"images have dtype {images.dtype}, expected torch.uint8 with values from 0 to 255")
-    if images.ndim != 4 or images.shape[1] != 3 or 0 in images.shape:
-        raise UsageError(f"images have shape {tuple(images.shape)}, expected (batch, 3, height, width)")
+    if params.mix is not None:
+        result, targets = apply_mix(result, targets, params.mix)
+    return result, smooth(targets, label_smoothing)
 
 
 def smooth(targets: Float32[Tensor, "B C"], label_smoothing: float) -> Float32[Tensor, "B C"]:

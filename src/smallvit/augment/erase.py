@@ -1,0 +1,101 @@
+"""Random erasing after normalisation (Zhong et al., AAAI 2020), with the box that the paper's code draws.
+
+Area and aspect are uniform (not log-uniform); a box that does not fit inside the image is drawn again, up to ten times.
+Legend: B batch, H height, W width, A attempts.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float32, Int64
+from torch import Tensor
+
+from smallvit.augment.config import AugmentConfig
+from smallvit.augment.params import BatchParams
+
+_ATTEMPTS = 10
+_LOW_BITS = 0xFFFFFFFF
+
+
+@dataclass(frozen=True, kw_only=True)
+class EraseParams(BatchParams):
+    """Each image's box (first row, first column, row and column after the last; empty for none) and its noise's key."""
+
+    box: Int64[Tensor, "B 4"]
+    key: Int64[Tensor, " B"]
+    fill: str
+
+
+def sample_erase(
+    config: AugmentConfig, generator: np.random.Generator, batch_size: int, image_size: tuple[int, int]
+) -> EraseParams:
+    """Draw a box for a share of the images; image_size is (height, width) in pixels."""
+    height, width = image_size
+    uniform = generator.random((batch_size, 2 + 4 * _ATTEMPTS))
+    area, aspect, row, column = uniform[:, 2:].reshape(batch_size, 4, _ATTEMPTS).transpose(1, 0, 2)
+    low, high = config.erase_area
+    area = (low + (high - low) * area) * (height * width)
+    low, high = config.erase_aspect
+    aspect = low + (high - low) * aspect
+    rows = np.rint(np.sqrt(area * aspect)).astype(np.int64)
+    columns = np.rint(np.sqrt(area / aspect)).astype(np.int64)
+    fits = (rows < height) & (columns < width)
+    top = (row * (height - rows + 1)).astype(np.int64)
+    left = (column * (width - columns + 1)).astype(np.int64)
+    boxes = np.stack([top, left, top + rows, left + columns], axis=-1)
+    box = boxes[np.arange(batch_size), fits.argmax(axis=1)]
+    erased = (uniform[:, 0] < config.erase_probability) & fits.any(axis=1)
+    key = (uniform[:, 1] * (1 << 32)).astype(np.int64)
+    return EraseParams(box=torch.from_numpy(box * erased[:, None]), key=torch.from_numpy(key), fill=config.erase_fill)
+
+
+def apply_erase(
+    images: Float32[Tensor, "B 3 H W"], params: EraseParams, mean: tuple[float, float, float]
+) -> Float32[Tensor, "B 3 H W"]:
+    """Fill the boxes of normalised images.
+
+    With `raw-mean` the channels' means on the scale 0 to 1, as the paper's code paints them (so nearly white on a dark
+    channel once normalised); with `mean` the mean itself, 0 here; with `noise` a standard normal number for each value.
+    """
+    if images.device.type != "cpu" or torch.compiler.is_compiling():
+        return _erased(images, params, mean)
+    rows = params.box[:, 2].nonzero()[:, 0]
+    return images.index_copy(0, rows, _erased(images[rows], params[rows], mean)) if len(rows) else images
+
+
+def _erased(
+    images: Float32[Tensor, "B 3 H W"], params: EraseParams, mean: tuple[float, float, float]
+) -> Float32[Tensor, "B 3 H W"]:
+    rows = torch.arange(images.shape[2], device=images.device)[:, None]
+    columns = torch.arange(images.shape[3], device=images.device)
+    top, left, bottom, right = params.box[:, :, None, None].unbind(1)
+    inside = (rows >= top) & (rows < bottom) & (columns >= left) & (columns < right)
+    if params.fill == "noise":
+        fill = keyed_noise(params.key, images.shape[1:])
+    else:
+        values = mean if params.fill == "raw-mean" else (0.0, 0.0, 0.0)
+        fill = torch.tensor(values, device=images.device)[:, None, None]
+    return torch.where(inside[:, None], fill, images)
+
+
+def keyed_noise(key: Int64[Tensor, " B"], shape: torch.Size | tuple[int, int, int]) -> Float32[Tensor, "B 3 H W"]:
+    """Return standard normal numbers that are a function of an image's key and the position alone.
+
+    So the noise is never sent to the device and is the same on any. Box and Muller's transform of hashed counters.
+    """
+    channels, height, width = shape
+    count = channels * height * width
+    position = torch.arange(count, device=key.device)
+    radius, angle = (_hashed(_hashed(key)[:, None] + 2 * position + half) for half in (0, 1))
+    uniform = (radius.double() + 1) / (1 << 32)
+    normal = (-2 * uniform.log()).sqrt() * torch.cos(angle.double() * (2 * torch.pi / (1 << 32)))
+    return normal.float().view(len(key), channels, height, width)
+
+
+def _hashed(number: Int64[Tensor, "..."]) -> Int64[Tensor, "..."]:
+    """Scramble the low 32 bits (Wellons' lowbias32 permutation, 2018); products wrap, which leaves those bits right."""
+    number = number & _LOW_BITS
+    number = ((number ^ (number >> 16)) * 0x7FEB352D) & _LOW_BITS
+    number = ((number ^ (number >> 15)) * 0x846CA68B) & _LOW_BITS
+    return number ^ (number >> 16)

@@ -1,0 +1,170 @@
+"""Sequences of ops with per-image values, run on a whole batch at once.
+
+What AutoAugment, RandAugment, TrivialAugment and 3-Augment draw (`smallvit.augment.sampling`) is run here. Ops of one
+shape make a family: a table, a map, a blend. Legend: B batch, T ops in sequence, H height, W width.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float64, Int64, Num, UInt8
+from numpy import ndarray
+from torch import Tensor
+
+from smallvit.augment import blend, resample, tables
+from smallvit.augment.errors import check_images
+from smallvit.augment.ops import OPS, Space
+from smallvit.augment.params import BatchParams
+from smallvit.errors import UsageError
+
+
+@dataclass(frozen=True, kw_only=True)
+class PolicyParams(BatchParams):
+    """Each image's ops in sequence, by id, with their values and the integers that some ops turn them into.
+
+    Numbers are a geometric op's 16.16 map, cutout's box (first row, first column, row and column after the last), or
+    the blur's three weights. `used` names every op that can occur, so that the others cost nothing.
+    """
+
+    op: Int64[Tensor, "B T"]
+    value: Float64[Tensor, "B T"]
+    numbers: Int64[Tensor, "B T 6"]
+    used: tuple[str, ...]
+    space: Space
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepParams(BatchParams):
+    """One op of the sequence for each image."""
+
+    op: Int64[Tensor, " B"]
+    value: Float64[Tensor, " B"]
+    numbers: Int64[Tensor, "B 6"]
+    space: Space
+
+
+_Change = Callable[[Tensor, StepParams], Tensor]
+_FAMILIES: tuple[tuple[tuple[str, ...], _Change], ...] = (
+    (("Invert", "Solarize", "Posterize"), lambda images, step: tables.apply_pointwise(images, step.op, step.value)),
+    (("AutoContrast",), lambda images, _: tables.apply_autocontrast(images)),
+    (("Equalize",), lambda images, _: tables.apply_equalize(images)),
+    (("Contrast", "Color", "Brightness"), lambda images, step: blend.apply_tone(images, step.op, step.value)),
+    (("Sharpness",), lambda images, step: blend.apply_sharpness(images, step.value)),
+    (("Cutout",), lambda images, step: resample.apply_cutout(images, step.numbers[:, :4], step.space.fill)),
+    (("Grayscale",), lambda images, _: blend.apply_grayscale(images)),
+    (("GaussianBlur",), lambda images, step: blend.apply_gaussian_blur(images, step.numbers[:, :3])),
+)
+_SHEARS, _SHIFTS = ("ShearX", "ShearY"), ("TranslateX", "TranslateY", "Rotate")
+
+
+def _geometric(space: Space) -> tuple[tuple[tuple[str, ...], _Change], ...]:
+    def nearest(images: Tensor, step: StepParams) -> Tensor:
+        return resample.apply_nearest(images, step.numbers, space.fill)
+
+    def bicubic(images: Tensor, step: StepParams) -> Tensor:
+        return resample.apply_bicubic_shear(images, step.op, step.value, space.fill)
+
+    if space.bicubic_shear:
+        return ((_SHIFTS, nearest), (_SHEARS, bicubic))
+    return ((_SHIFTS + _SHEARS, nearest),)
+
+
+def blur_weights(radius: Float64[ndarray, "*draws"]) -> Int64[ndarray, "*draws 3"]:
+    """Return the three integer weights of the box that, passed three times, is Pillow's blur of a radius up to 2.
+
+    Source: Gwosdek et al., SSVM 2011 (extended box filtering), in 32-bit arithmetic with weights in 2 ** -24.
+    """
+    f = np.float32
+    variance = radius.astype(f) * radius.astype(f) / f(3)
+    whole = np.floor((np.sqrt(12.0 * variance.astype(np.float64) + 1.0).astype(f) - f(1)) / f(2))
+    part = (f(2) * whole + f(1)) * (whole * (whole + f(1)) - f(3) * variance)
+    box = whole + part / (f(6) * (variance - (whole + f(1)) * (whole + f(1))))
+    full = ((1 << 24) / (box * f(2) + f(1)).astype(np.float64)).astype(np.int64)
+    size = box.astype(np.int64)
+    edge = ((1 << 24) - (size * 2 + 1) * full) // 2
+    near, far = np.where(size >= 1, full, edge), np.where(size >= 1, edge, 0)
+    return np.stack([full, near, far], axis=-1)
+
+
+def encode_ops(
+    op: Int64[ndarray, "B T"],
+    value: Float64[ndarray, "B T"],
+    image_size: tuple[int, int],
+    space: Space,
+    *,
+    used: Sequence[str] = OPS,
+    centre: Float64[ndarray, "B T 2"] | None = None,
+) -> PolicyParams:
+    """Make the record of chosen ops and values; centre, 0 to 1 down and across, is where a cutout's box lies.
+
+    Raises UsageError where a value is outside what its op can do.
+    """
+    if op.size and not 0 <= op.min() <= op.max() < len(OPS):
+        raise UsageError(f"op id {op.max()} is unknown, expected 0 to {len(OPS) - 1}")
+    numbers = resample.fixed_maps(op, value, image_size)
+    if "Posterize" in used:
+        _check_values(op, value, "Posterize", 0, 8)
+    if "Cutout" in used:
+        middle = np.full((*op.shape, 2), 0.5) if centre is None else centre
+        corner = np.floor(middle * image_size).astype(np.int64)
+        reach = (value.astype(np.int64) // 2)[..., None]
+        box = np.concatenate([corner - reach, corner + reach, np.zeros_like(corner)], axis=-1)
+        numbers = np.where((op == OPS.index("Cutout"))[..., None], box, numbers)
+    if "GaussianBlur" in used:
+        _check_values(op, value, "GaussianBlur", 0, 2)
+        blurred = op == OPS.index("GaussianBlur")
+        numbers[blurred, :3] = blur_weights(value[blurred])
+    return PolicyParams(
+        op=torch.from_numpy(op),
+        value=torch.from_numpy(value),
+        numbers=torch.from_numpy(numbers),
+        used=tuple(used),
+        space=space,
+    )
+
+
+def _check_values(op: ndarray, value: ndarray, name: str, low: int, high: int) -> None:
+    values = value[op == OPS.index(name)]
+    if ((values < low) | (values > high)).any():
+        raise UsageError(f"{name} has the value {values[np.abs(values).argmax()]:g}, expected {low} to {high}")
+
+
+def apply_policy(images: Num[Tensor, "B ..."], params: PolicyParams) -> UInt8[Tensor, "B 3 H W"]:
+    """Run each image's ops in sequence on uint8 images [B, 3, H, W], which are left as they are.
+
+    Raises UsageError where the images are not uint8 with three channels or do not match the draws.
+    """
+    check_images(images, len(params.op))
+    families = [
+        ([OPS.index(name) for name in names if name in params.used], change)
+        for names, change in _FAMILIES + _geometric(params.space)
+    ]
+    result = images.clone(memory_format=torch.contiguous_format)
+    for number in range(params.op.shape[1]):
+        step = StepParams(
+            op=params.op[:, number],
+            value=params.value[:, number],
+            numbers=params.numbers[:, number],
+            space=params.space,
+        )
+        for ids, change in families:
+            if ids:
+                result = _apply_family(result, step, ids, change)
+    return result
+
+
+def _apply_family(images: Tensor, step: StepParams, ids: list[int], change: _Change) -> Tensor:
+    """Apply one family to the images whose op is in it.
+
+    On a CPU only those images are computed. On an accelerator, and when compiled, all are computed and the others'
+    results dropped: a list of rows would have to be waited for, and its length would break the graph.
+    """
+    member = step.op == ids[0]
+    for other in ids[1:]:
+        member = member | (step.op == other)
+    if images.device.type != "cpu" or torch.compiler.is_compiling():
+        return torch.where(member[:, None, None, None], change(images, step), images)
+    rows = member.nonzero()[:, 0]
+    return images.index_copy_(0, rows, change(images[rows], step[rows])) if len(rows) else images

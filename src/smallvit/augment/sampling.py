@@ -1,0 +1,112 @@
+"""What each policy draws: AutoAugment, RandAugment, TrivialAugment and 3-Augment.
+
+Sources: Cubuk et al. 2019 and 2020; Mueller and Hutter 2021; Touvron et al. 2022 (DeiT III). Row i of one array of
+uniform numbers is all that image i gets, so its draw depends on no other image and not on the batch's size.
+Legend: B batch, T ops in sequence.
+"""
+
+import numpy as np
+from jaxtyping import Float64
+from numpy import ndarray
+
+from smallvit.augment.ops import OPS, SPACES, magnitudes
+from smallvit.augment.policy import PolicyParams, encode_ops
+from smallvit.augment.subpolicies import AUTOAUGMENT, Policy
+from smallvit.errors import UsageError
+
+_SEARCHED = tuple(name for name in OPS if name not in ("Invert", "Cutout", "Grayscale", "GaussianBlur"))
+"""RandAugment's and TrivialAugment's 14 ops."""
+
+_NUM_BINS = 31
+_JITTER = 0.3
+_THRESHOLD, _RADII = 128.0, (0.1, 2.0)
+
+
+def sample_policy(
+    name: str,
+    generator: np.random.Generator,
+    batch_size: int,
+    image_size: tuple[int, int],
+    *,
+    variant: str = "deepvoltaire",
+    num_ops: int = 2,
+    magnitude: int = 9,
+) -> PolicyParams:
+    """Draw a policy for each image; image_size is (height, width) in pixels.
+
+    `variant` is for the autoaugment policies, `num_ops` and `magnitude` (0 to 30) are for randaugment.
+    Raises UsageError for a name, variant or magnitude that does not exist.
+    """
+    if name in AUTOAUGMENT:
+        return sample_autoaugment(AUTOAUGMENT[name], generator, batch_size, image_size, variant=variant)
+    if name == "randaugment":
+        return sample_randaugment(generator, batch_size, image_size, num_ops=num_ops, magnitude=magnitude)
+    if name == "trivialaugment":
+        return sample_trivialaugment(generator, batch_size, image_size)
+    if name == "three-augment":
+        return sample_three_augment(generator, batch_size, image_size)
+    allowed = ", ".join([*AUTOAUGMENT, "randaugment", "trivialaugment", "three-augment"])
+    raise UsageError(f"policy {name!r} is unknown, expected one of {allowed}")
+
+
+def _pick(uniform: Float64[ndarray, "*draws"], count: int) -> ndarray:
+    return (uniform * count).astype(np.int64)
+
+
+def sample_autoaugment(
+    policy: Policy,
+    generator: np.random.Generator,
+    batch_size: int,
+    image_size: tuple[int, int],
+    *,
+    variant: str = "deepvoltaire",
+) -> PolicyParams:
+    """Draw a sub-policy for each image, then whether each of its ops happens, and its sign."""
+    table = magnitudes(variant, 10, image_size)
+    length = policy.op.shape[1]
+    uniform = generator.random((batch_size, 1 + 4 * length))
+    chosen = _pick(uniform[:, 0], len(policy.op))
+    happens, sign, *centre = uniform[:, 1:].reshape(batch_size, 4, length).transpose(1, 0, 2)
+    op = np.where(happens < policy.probability[chosen], policy.op[chosen], 0)
+    value = table[_pick(sign, 2), op, policy.magnitude[chosen]]
+    used = tuple(OPS[index] for index in np.unique(policy.op))
+    return encode_ops(op, value, image_size, SPACES[variant], used=used, centre=np.stack(centre, axis=-1))
+
+
+def sample_randaugment(
+    generator: np.random.Generator, batch_size: int, image_size: tuple[int, int], *, num_ops: int, magnitude: int
+) -> PolicyParams:
+    """Draw num_ops ops for each image, all at one magnitude index of 31, as torchvision has them."""
+    if not 0 <= magnitude < _NUM_BINS:
+        raise UsageError(f"randaugment's magnitude is {magnitude}, expected an index from 0 to {_NUM_BINS - 1}")
+    uniform = generator.random((batch_size, num_ops, 2))
+    op = _searched(uniform[..., 0])
+    value = magnitudes("torchvision", _NUM_BINS, image_size)[_pick(uniform[..., 1], 2), op, magnitude]
+    return encode_ops(op, value, image_size, SPACES["torchvision"], used=_SEARCHED)
+
+
+def sample_trivialaugment(generator: np.random.Generator, batch_size: int, image_size: tuple[int, int]) -> PolicyParams:
+    """Draw one op for each image and its magnitude, of 31 in the wide space, as torchvision has them."""
+    uniform = generator.random((batch_size, 1, 3))
+    op = _searched(uniform[..., 0])
+    value = magnitudes("wide", _NUM_BINS, image_size)[_pick(uniform[..., 2], 2), op, _pick(uniform[..., 1], _NUM_BINS)]
+    return encode_ops(op, value, image_size, SPACES["wide"], used=_SEARCHED)
+
+
+def _searched(uniform: Float64[ndarray, "*draws"]) -> ndarray:
+    return np.array([OPS.index(name) for name in _SEARCHED])[_pick(uniform, len(_SEARCHED))]
+
+
+def sample_three_augment(generator: np.random.Generator, batch_size: int, image_size: tuple[int, int]) -> PolicyParams:
+    """Draw grey, solarized or blurred for each image, then brightness, contrast and colour in a drawn order."""
+    first, jitter = ("Grayscale", "Solarize", "GaussianBlur"), ("Brightness", "Contrast", "Color")
+    uniform = generator.random((batch_size, 8))
+    chosen = np.array([OPS.index(name) for name in first])[_pick(uniform[:, 0], 3)]
+    low, high = _RADII
+    radius = low + (high - low) * uniform[:, 1]
+    value = np.where(chosen == OPS.index("Solarize"), _THRESHOLD, radius)
+    order = np.argsort(uniform[:, 2:5], axis=1)
+    factor = 1 + _JITTER * (2 * uniform[:, 5:] - 1)
+    op = np.concatenate([chosen[:, None], np.array([OPS.index(name) for name in jitter])[order]], axis=1)
+    values = np.concatenate([value[:, None], factor], axis=1)
+    return encode_ops(op, values, image_size, SPACES["torchvision"], used=first + jitter)
