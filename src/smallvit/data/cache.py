@@ -166,7 +166,7 @@ def _lock(cache: Path, name: str, *, wait: bool) -> Generator[bool]:
         return
     import fcntl
 
-    with (cache / f".{name}.lock").open("w") as file:
+    with (cache / f".{name}.lock").open("wb") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

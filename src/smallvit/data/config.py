@@ -24,7 +24,7 @@ class DataConfig:
     """Folder of decoded images; by default $SMALLVIT_CACHE, else $XDG_CACHE_HOME/smallvit, else ~/.cache/smallvit."""
 
     val_fraction: float = 0.1
-    """Share of train, balanced over the classes, that is held out as val; 0 trains on everything."""
+    """Share of train, drawn class by class, held out as val unless a folder brings its own; 0 trains on everything."""
 
     test_fraction: float = 0.2
     """Share held out as test where the data set has no test split of its own (digits, a single folder)."""

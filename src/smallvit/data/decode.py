@@ -14,6 +14,7 @@ import sys
 import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from pathlib import Path
 from typing import TypeVar
 
@@ -27,7 +28,16 @@ Item = TypeVar("Item")
 
 _CHUNK = 64
 _LOSSLESS = ("RGB", "L", "1", "P", "LA", "PA", "La", "RGBA", "RGBa")
+# Pillow goes by content, not by name, and its EPS reader starts Ghostscript: only these formats are ever tried.
+_FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "PPM", "TIFF", "AVIF", "JPEG2000", "TGA", "ICO")
 _SIXTEEN_BIT = ("I;16", "I;16B", "I;16L", "I;16N")
+
+
+@cache
+def formats() -> tuple[str, ...]:
+    """Return the image formats that are read, as this Pillow was built, by Pillow's names."""
+    Image.init()
+    return tuple(name for name in _FORMATS if name in Image.OPEN)
 
 
 class BadImageError(SmallvitError):
@@ -136,7 +146,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
 def _opened(source: Path | io.BytesIO, convert: Callable[[Image.Image], Image.Image]) -> UInt8[np.ndarray, "H W 3"]:
     try:
         _not_empty(source)
-        with Image.open(source) as image:
+        with Image.open(source, formats=formats()) as image:
             return np.asarray(convert(image))
     except BadImageError:
         raise
@@ -144,7 +154,7 @@ def _opened(source: Path | io.BytesIO, convert: Callable[[Image.Image], Image.Im
         limit = f"{Image.MAX_IMAGE_PIXELS:,}" if Image.MAX_IMAGE_PIXELS else "any"
         raise BadImageError(f"would unpack to more than {limit} pixels (a decompression bomb)") from error
     except Image.UnidentifiedImageError as error:
-        raise BadImageError("is not an image that Pillow can read") from error
+        raise BadImageError(f"is not an image in a known format ({', '.join(formats())})") from error
     except Exception as error:  # decoders of broken files raise almost anything: OSError, SyntaxError, struct.error
         raise BadImageError(f"is truncated or broken ({' '.join(str(error).split())})") from error
 

@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Float64, UInt8
 from PIL import Image
 
-from smallvit.data.decode import BadImageError, decode_all, decode_fitted
+from smallvit.data.decode import BadImageError, decode_all, decode_fitted, formats
 from smallvit.data.split import Decoded, Split, canonical
 from smallvit.errors import SmallvitError
 
@@ -149,7 +149,7 @@ def _images(folder: Path, listing: Listing) -> list[Path]:
 
 
 def _readable_suffixes() -> set[str]:
-    return {suffix for suffix, kind in Image.registered_extensions().items() if kind in Image.OPEN}
+    return {suffix for suffix, kind in Image.registered_extensions().items() if kind in formats()}
 
 
 def _annotated(folder: Path, listing: Listing) -> list[tuple[Path, int]]:

@@ -178,6 +178,9 @@ def _divided(spec: DatasetSpec, arrays: Mapping[str, np.ndarray], config: DataCo
     else:
         kept, held = hold_out(train, config.test_fraction, seed=config.split_seed, stream="test")
         train, test, rows = train.take(kept), train.take(held), rows[kept]
+        absent = [spec.class_names[label] for label in sorted({*train.labels.tolist()} - {*test.labels.tolist()})]
+        if absent:
+            notes = [*notes, f"test: too few images to hold one out of class {', '.join(absent)}"]
     val = None
     if "val_images" in arrays:
         val = _split(arrays, "val")

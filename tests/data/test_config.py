@@ -1,0 +1,60 @@
+import dataclasses
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from smallvit.data.config import DATASETS, DataConfig
+from smallvit.errors import UsageError
+
+
+def test_defaults_are_the_embedded_digits() -> None:
+    config = DataConfig()
+    assert (config.dataset, config.root, config.val_fraction, config.test_fraction) == ("digits", None, 0.1, 0.2)
+
+
+@pytest.mark.parametrize(
+    ("given", "nearest"), [("cifar", "cifar10"), ("CIFAR10", "cifar10"), ("digit", "digits"), ("cifra100", "cifar100")]
+)
+def test_a_wrong_name_gets_the_nearest_right_one(given: str, nearest: str) -> None:
+    with pytest.raises(UsageError, match=f"data.dataset: unknown '{given}'; did you mean '{nearest}'") as caught:
+        DataConfig(dataset=given)
+    assert all(name in str(caught.value) for name in DATASETS)
+
+
+def test_a_name_like_no_other_gets_the_allowed_ones_alone() -> None:
+    with pytest.raises(UsageError) as caught:
+        DataConfig(dataset="zzz")
+    assert "did you mean" not in str(caught.value)
+    assert "digits, cifar10, cifar100, folder" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        *[("val_fraction", -0.1), ("val_fraction", 1.0), ("val_fraction", float("nan"))],
+        *[("test_fraction", 0.0), ("test_fraction", 1.0), ("split_seed", -1)],
+    ],
+)
+def test_a_value_out_of_range_is_named(field: str, value: float) -> None:
+    with pytest.raises(UsageError, match=rf"data\.{field}: {value}"):
+        DataConfig(**{field: value})
+
+
+def test_root_is_needed_by_a_folder_and_refused_by_digits() -> None:
+    with pytest.raises(UsageError, match=r"data\.root: needed"):
+        DataConfig(dataset="folder")
+    with pytest.raises(UsageError, match="no use"):
+        DataConfig(dataset="digits", root=Path("x"))
+
+
+def test_where_bytes_lie_is_left_out_of_digests() -> None:
+    marked = {f.name for f in dataclasses.fields(DataConfig) if f.metadata.get("digest") is False}
+    assert marked == {"root", "cache"}
+
+
+def test_importing_the_config_imports_nothing_heavy() -> None:
+    code = "import sys, smallvit.data.config; print({'torch', 'numpy', 'pyarrow', 'PIL', 'rich'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"

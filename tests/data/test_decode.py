@@ -1,0 +1,196 @@
+import io
+import struct
+import warnings
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image, ImageOps
+
+from smallvit.data.decode import BadImageError, decode_all, decode_exact, decode_fitted
+from smallvit.errors import SmallvitError
+
+RNG = np.random.Generator(np.random.PCG64(0))
+COLOUR = RNG.integers(0, 256, (32, 32, 3), dtype=np.uint8)
+
+
+def encoded(image: Image.Image, kind: str = "PNG", **options: object) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def saved(folder: Path, image: Image.Image, name: str = "image.png", **options: object) -> Path:
+    image.save(folder / name, **options)
+    return folder / name
+
+
+def bomb(width: int = 60_000, height: int = 60_000) -> bytes:
+    """A PNG of a few hundred bytes that claims 3.6 billion pixels."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", width, height, 1, 0, 0, 0, 0)
+    pixels = zlib.compress(b"\0" * 1000)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", pixels) + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize(("kind", "options"), [("PNG", {}), ("WEBP", {"lossless": True, "exact": True}), ("BMP", {})])
+def test_lossless_formats_give_their_pixels(kind: str, options: dict[str, object]) -> None:
+    assert np.array_equal(decode_exact(encoded(Image.fromarray(COLOUR), kind, **options), 32), COLOUR)
+
+
+@pytest.mark.parametrize("mode", ["L", "1", "P", "LA", "RGBA"])
+def test_modes_that_hold_rgb_exactly_are_taken(mode: str) -> None:
+    image = Image.fromarray(COLOUR).convert(mode)
+    assert np.array_equal(decode_exact(encoded(image), 32), np.asarray(image.convert("RGB")))
+
+
+def translucent() -> Image.Image:
+    image = Image.fromarray(COLOUR).convert("RGBA")
+    image.putpixel((3, 4), (0, 0, 0, 128))
+    return image
+
+
+@pytest.mark.parametrize(
+    ("image", "kind", "reason"),
+    [
+        (Image.new("RGB", (31, 32)), "PNG", "is 31 x 32 pixels; expected a 32 x 32 RGB image"),
+        (Image.new("CMYK", (32, 32)), "JPEG", "has mode CMYK"),
+        (Image.fromarray(np.zeros((32, 32), np.uint16)), "PNG", "has mode I;16"),
+        (translucent(), "PNG", "has transparent pixels"),
+    ],
+)
+def test_what_is_not_32_x_32_rgb_is_refused(image: Image.Image, kind: str, reason: str) -> None:
+    with pytest.raises(BadImageError, match=reason):
+        decode_exact(encoded(image, kind), 32)
+
+
+def test_empty_truncated_and_foreign_bytes_are_told_apart() -> None:
+    whole = encoded(Image.fromarray(COLOUR))
+    with pytest.raises(BadImageError, match="is empty"):
+        decode_exact(b"", 32)
+    with pytest.raises(BadImageError, match="truncated or broken"):
+        decode_exact(whole[: len(whole) // 2], 32)
+    with pytest.raises(BadImageError, match="not an image in a known format"):
+        decode_exact(b"hello world", 32)
+
+
+def test_every_cut_of_an_image_is_an_error_or_the_whole_picture() -> None:
+    for whole in (encoded(Image.fromarray(COLOUR[:8, :8])), encoded(Image.fromarray(COLOUR[:8, :8]), "WEBP")):
+        expected = decode_exact(whole, 8)
+        for length in range(len(whole)):
+            try:
+                found = decode_exact(whole[:length], 8)
+            except BadImageError:
+                continue
+            assert np.array_equal(found, expected)
+
+
+@pytest.mark.parametrize("size", [(60_000, 60_000), (10_000, 10_000)])
+def test_a_decompression_bomb_is_an_error_and_never_a_warning(tmp_path: Path, size: tuple[int, int]) -> None:
+    path = tmp_path / "bomb.png"
+    path.write_bytes(bomb(*size))
+    with pytest.raises(SmallvitError, match="decompression bomb"):
+        decode_all([path], lambda item: decode_fitted(item, 32), size=32, title="")
+
+
+def test_no_warning_filter_is_left_behind(tmp_path: Path) -> None:
+    before = list(warnings.filters)
+    decode_all([COLOUR], lambda item: item, size=32, title="")
+    assert list(warnings.filters) == before
+
+
+def test_sixteen_bits_are_scaled_and_not_clipped(tmp_path: Path) -> None:
+    values = np.linspace(0, 65535, 1024).round().astype(np.uint16).reshape(32, 32)
+    expected = np.rint(values / 257).astype(np.uint8)
+    for name in ("a.png", "a.tif", "a.pgm"):
+        found = decode_fitted(saved(tmp_path, Image.fromarray(values), name), 32)
+        assert np.array_equal(found, np.repeat(expected[..., None], 3, axis=2)), name
+    big = Image.fromarray(values.astype(">u2"))
+    assert np.array_equal(decode_fitted(saved(tmp_path, big, "big.tif"), 32)[..., 0], expected)
+
+
+@pytest.mark.parametrize("mode", ["F", "I"])
+def test_pixels_without_a_known_range_are_refused(tmp_path: Path, mode: str) -> None:
+    with pytest.raises(BadImageError, match=f"has mode {mode}; expected"):
+        decode_fitted(saved(tmp_path, Image.new(mode, (32, 32), 7), "a.tif"), 32)
+
+
+@pytest.mark.parametrize(("mode", "name"), [("CMYK", "a.jpg"), ("L", "a.png"), ("P", "a.gif"), ("1", "a.png")])
+def test_other_modes_become_rgb_as_pillow_has_it(tmp_path: Path, mode: str, name: str) -> None:
+    path = saved(tmp_path, Image.fromarray(COLOUR).convert(mode), name)
+    with Image.open(path) as image:
+        assert image.mode == mode
+        assert np.array_equal(decode_fitted(path, 32), np.asarray(image.convert("RGB")))
+
+
+def test_transparency_lies_on_white(tmp_path: Path) -> None:
+    image = Image.new("RGBA", (32, 32), (200, 0, 0, 0))
+    image.paste((200, 0, 0, 255), (0, 0, 16, 32))
+    image.paste((200, 0, 0, 127), (16, 0, 20, 32))
+    found = decode_fitted(saved(tmp_path, image), 32)
+    assert found[0, 0].tolist() == [200, 0, 0]
+    assert found[0, 31].tolist() == [255, 255, 255]
+    assert found[0, 18].tolist() == [228, 128, 128]
+    palette = Image.new("P", (32, 32), 1)
+    palette.putpalette([9, 9, 9, 50, 60, 70])
+    assert decode_fitted(saved(tmp_path, palette, "p.png", transparency=1), 32)[5, 5].tolist() == [255, 255, 255]
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("mode", ["RGB", "I;16"])
+def test_exif_orientation_is_applied(tmp_path: Path, orientation: int, mode: str) -> None:
+    pixels = COLOUR if mode == "RGB" else COLOUR[..., 0].astype(np.uint16) * 257
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    path = saved(tmp_path, Image.fromarray(pixels), exif=exif)
+    upright = {
+        1: COLOUR,
+        2: COLOUR[:, ::-1],
+        3: COLOUR[::-1, ::-1],
+        4: COLOUR[::-1],
+        5: COLOUR.transpose(1, 0, 2),
+        6: np.rot90(COLOUR, -1),
+        7: COLOUR[::-1, ::-1].transpose(1, 0, 2),
+        8: np.rot90(COLOUR),
+    }[orientation]
+    expected = upright if mode == "RGB" else np.repeat(upright[..., :1], 3, axis=2)
+    assert np.array_equal(decode_fitted(path, 32), expected)
+
+
+@pytest.mark.parametrize("shape", [(32, 32), (40, 100), (100, 40), (7, 9), (1, 50)])
+def test_the_short_side_is_resized_and_the_centre_cropped(tmp_path: Path, shape: tuple[int, int]) -> None:
+    image = Image.fromarray(RNG.integers(0, 256, (*shape, 3), dtype=np.uint8))
+    expected = ImageOps.fit(image, (16, 16), Image.Resampling.BICUBIC)
+    found = decode_fitted(saved(tmp_path, image), 16)
+    assert np.array_equal(found, np.asarray(expected))
+
+
+def test_the_crop_is_of_the_centre(tmp_path: Path) -> None:
+    pixels = np.zeros((20, 60, 3), np.uint8)
+    pixels[:, 20:40] = 255
+    assert (decode_fitted(saved(tmp_path, Image.fromarray(pixels)), 20) == 255).all()
+
+
+def test_an_eps_file_is_not_handed_to_ghostscript(tmp_path: Path) -> None:
+    path = tmp_path / "photo.png"
+    Image.new("RGB", (32, 32)).save(path, "EPS")
+    with pytest.raises(BadImageError, match="not an image in a known format"):
+        decode_fitted(path, 32)
+
+
+def test_order_is_kept_and_the_first_error_is_raised() -> None:
+    items = list(range(1000))
+
+    def decode(i: int) -> np.ndarray:
+        if i in (700, 300, 999):
+            raise BadImageError(f"number {i}")
+        return np.full((2, 2, 3), i % 256, np.uint8)
+
+    with pytest.raises(BadImageError, match="number 300"):
+        decode_all(items, decode, size=2, title="")
+    found = decode_all(items[:300], decode, size=2, title="")
+    assert found[:, 0, 0, 0].tolist() == [i % 256 for i in range(300)]
