@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tyro.conf import Positional
+
 from smallvit.augment.config import AugmentConfig
 from smallvit.data.config import DataConfig
 from smallvit.data.spec import SPECS
@@ -39,8 +41,8 @@ class EvaluateConfig:
 class RunConfig:
     """Everything that decides a run's result."""
 
-    recipe: str = field(default="custom", metadata={"digest": False})
-    """Name of the recipe that the run started from."""
+    recipe: Positional[str] = field(default="custom", metadata={"digest": False})
+    """Name of the recipe that the run starts from; `smallvit recipes` lists them."""
     seed: int = 0
     """Seed of the weights, the order, the augmentation and stochastic depth."""
     data: DataConfig = field(default_factory=DataConfig)

@@ -8,14 +8,15 @@ import json
 import math
 import os
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from rich.console import Console
-from safetensors.torch import save_file
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from smallvit.config import RunConfig
@@ -23,7 +24,7 @@ from smallvit.data.loader import DeviceSplit
 from smallvit.data.store import Dataset, load_dataset
 from smallvit.device.choose import hardware, synchronize
 from smallvit.errors import SmallvitError, UsageError
-from smallvit.evaluate import confusion, measure
+from smallvit.evaluate import Metrics, confusion, measure
 from smallvit.model.vit import count_macs, count_parameters
 from smallvit.progress import RunProgress
 from smallvit.record import CurvePoint, RunRecord, versions, write_atomically
@@ -40,11 +41,11 @@ def run(config: RunConfig, folder: Path, *, console: Console | None = None) -> R
     """Train and measure what `config` says, write it all to `folder`, and return the record.
 
     Raises `SmallvitError` (and `UsageError`) for what the user can mend: data that is not there, a folder that already
-    holds a run, a loss that is no longer a number.
+    holds a finished run, a loss that is no longer a number.
     """
     console = console or Console(quiet=True)
-    if (folder / "config.json").exists():
-        raise UsageError(f"{folder} already holds a run: name another folder with --out, or delete it")
+    if (folder / "record.json").exists():
+        raise UsageError(f"{folder} already holds a finished run: name another folder with --out, or delete it")
     started = datetime.now(UTC)
     dataset = load_dataset(config.data, image_size=config.model.image_size)
     for note in dataset.notes:
@@ -57,6 +58,22 @@ def run(config: RunConfig, folder: Path, *, console: Console | None = None) -> R
     record = _finish(session, training, folder, started)
     record.save(folder / "record.json")
     return record
+
+
+def evaluate(folder: Path, split: Literal["val", "test"], data_root: Path | None = None) -> Metrics:
+    """Return the metrics of a finished run's weights; `data_root` stands in for the data folder of its config."""
+    config, weights = RunConfig.load(folder / "config.json"), folder / "model.safetensors"
+    if data_root is not None:
+        config = replace(config, data=replace(config.data, root=data_root))
+    session = Session(config, load_dataset(config.data, image_size=config.model.image_size))
+    if split not in session.splits:
+        raise UsageError(f"{folder} held out no val (data.val_fraction is 0): measure on test")
+    try:
+        session.model.load_state_dict(load_file(weights))
+    except (OSError, SafetensorError, RuntimeError) as error:
+        reason = str(error).splitlines()[0]
+        raise SmallvitError(f"{weights} does not hold this model's weights: {reason}") from None
+    return measure(session.predict(split), session.splits[split].labels)
 
 
 @dataclass

@@ -1,0 +1,186 @@
+"""The command line: parse, call one function, turn errors into one line and an exit status.
+
+0 success, 1 failure, 2 bad usage, 130 interrupted. torch is imported by the commands, never to parse or to help.
+"""
+
+import contextlib
+import difflib
+import io
+import re
+import sys
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+from tyro.conf import Positional, arg, subcommand
+
+from smallvit.config import RunConfig
+from smallvit.errors import SmallvitError, UsageError
+from smallvit.recipes import RECIPES
+
+
+@dataclass(frozen=True, kw_only=True)
+class Quickstart:
+    """Train a small model on handwritten digits, in about a minute, and show how good it is."""
+
+    out: Path = Path("runs/quickstart")
+    """Run folder; an earlier quickstart there is replaced."""
+    seed: int = 0
+    """Seed of the run."""
+
+    def __call__(self) -> None:
+        """Replace an earlier quickstart, train, write the page."""
+        import shutil
+
+        config_file = self.out / "config.json"
+        if config_file.exists() and RunConfig.load(config_file).recipe == "quickstart":
+            shutil.rmtree(self.out)
+        _train_and_report(replace(RECIPES["quickstart"](), seed=self.seed), self.out)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Train:
+    """Train a recipe, measure it, write record and page."""
+
+    config: Annotated[RunConfig, arg(name="")] = field(default_factory=RunConfig)
+    out: Path | None = None
+    """Run folder; by default runs/RECIPE-DIGEST."""
+
+    def __call__(self) -> None:
+        """Train in a folder named after the config, unless told where."""
+        out = self.out or Path("runs") / f"{self.config.recipe}-{self.config.digest()[:8]}"
+        _train_and_report(self.config, out)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluate:
+    """Measure a finished run's weights again."""
+
+    folder: Positional[Path]
+    """Run folder."""
+    split: Literal["val", "test"] = "test"
+    """Images to measure on."""
+    data_root: Path | None = None
+    """Where the data set lies, if no longer where the run found it."""
+
+    def __call__(self) -> None:
+        """Print the metrics."""
+        from smallvit.progress import percent
+        from smallvit.run import evaluate
+
+        metrics = evaluate(self.folder, self.split, self.data_root)
+        print(f"{self.split} accuracy {percent(metrics)}")
+        print(f"negative log likelihood {metrics.negative_log_likelihood:.4f} nats")
+        print(f"expected calibration error {100 * metrics.calibration_error:.2f} %")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipes:
+    """List the recipes with their size, arithmetic and estimated time on this machine."""
+
+    def __call__(self) -> None:
+        """Print the table."""
+        from rich.console import Console
+
+        console = Console()
+        with console.status("measuring some training steps of each recipe"):
+            from smallvit.bench import recipe_table
+
+            table = recipe_table(RECIPES)
+        console.print(table)
+
+
+COMMANDS = {"quickstart": Quickstart, "train": Train, "evaluate": Evaluate, "recipes": Recipes}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and return the exit status."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        if words == ["--version"]:
+            from importlib.metadata import version
+
+            print(version("smallvit"))
+        else:
+            _parse(words or ["--help"])()
+    except SmallvitError as error:
+        print(f"smallvit: {error}", file=sys.stderr)
+        return error.exit_status
+    except KeyboardInterrupt:
+        print("smallvit: interrupted", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _parse(words: list[str]) -> Any:
+    """Return the command that the words ask for; tyro's boxed usage errors become one line."""
+    commands: list[Any] = [Annotated[kind, subcommand(name)] for name, kind in COMMANDS.items() if name != "train"]
+    commands.insert(1, Annotated[Train, subcommand("train", default=_train_default(words))])
+    errors = io.StringIO()
+    with contextlib.redirect_stderr(errors):
+        try:
+            return tyro.cli(
+                _union(commands),
+                args=words,
+                prog="smallvit",
+                description="Small Vision Transformers, trained from scratch on small images.",
+            )
+        except SystemExit as stop:
+            if not stop.code:
+                raise
+    raise UsageError(_one_line(errors.getvalue()))
+
+
+def _union(commands: list[Any]) -> Any:
+    union = commands[0]
+    for command in commands[1:]:
+        union = union | command
+    return union
+
+
+def _train_default(words: list[str]) -> Train:
+    """Return the values that the options of `train` start from: those of the recipe that the words name."""
+    if words and not words[0].startswith("-"):
+        _check_known("command", words[0], COMMANDS)
+    recipe = words[1] if words[:1] == ["train"] and len(words) > 1 else None
+    if words == ["train"] or ((recipe or "").startswith("--") and recipe != "--help"):
+        raise UsageError(f"train needs a recipe first, one of {', '.join(RECIPES)}")
+    if recipe is None or recipe in ("-h", "--help"):
+        recipe = next(iter(RECIPES))
+    _check_known("recipe", recipe, RECIPES)
+    return Train(config=RECIPES[recipe]())
+
+
+def _check_known(kind: str, name: str, names: Collection[str]) -> None:
+    if name not in names:
+        near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+        hint = f"did you mean {near[0]}? " if near else ""
+        raise UsageError(f"unknown {kind} {name!r}; {hint}allowed are {', '.join(names)}")
+
+
+def _one_line(box: str) -> str:
+    """Return the message of tyro's error box, without its frame and help text."""
+    lines = [re.sub("[│╭╮╰╯]", "", line).strip() for line in box.splitlines()]
+    body = [line for line in lines[1:] if line]
+    end = next((index for index, line in enumerate(body) if set(line) == {"─"}), len(body))
+    near = re.search(r"Perhaps you meant:\s+(--\S+)", " ".join(body[end:]))
+    hint = f"; did you mean {near[1]}?" if near else ""
+    return re.sub(r"\. Got errors: .*", "", " ".join(body[:end])) + hint
+
+
+def _train_and_report(config: RunConfig, folder: Path) -> None:
+    from rich.console import Console
+
+    console = Console(soft_wrap=True, highlight=False)
+    with console.status("starting"):
+        from smallvit.progress import duration, percent
+        from smallvit.run import run
+
+    record = run(config, folder, console=console)
+    from smallvit.report.page import write_page
+
+    speed = f"{duration(record.train_seconds)} of training at {record.images_per_second:,.0f} images/s"
+    console.print(f"test accuracy {percent(record.test)} after {speed}")
+    console.print(f"record  {folder / 'record.json'}\npage    {write_page(folder)}")
