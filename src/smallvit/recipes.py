@@ -17,9 +17,9 @@ def quickstart() -> RunConfig:
         augment=AugmentConfig(
             horizontal_flip=0.0, crop_padding=0, affine_degrees=10, affine_translate=0.08, affine_scale=(0.9, 1.1)
         ),
-        model=ModelConfig(embed_dim=64, depth=6, num_heads=4, num_cls_tokens=2, drop_path_rate=0.0),
+        model=ModelConfig(patch_size=8, embed_dim=64, depth=6, num_heads=4, num_cls_tokens=2, drop_path_rate=0.0),
         optim=OptimConfig(optimizer="muon", lr=2e-3, warmup_epochs=2),
-        train=TrainConfig(epochs=20, passes_per_epoch=1, batch_size=64),
+        train=TrainConfig(epochs=50, passes_per_epoch=1, batch_size=64),
     )
 
 
