@@ -108,6 +108,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except SmallvitError as error:
         print(f"smallvit: {error}", file=sys.stderr)
         return error.exit_status
+    except OSError as error:
+        print(f"smallvit: {error.filename or 'a file'}: {error.strerror or error}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print("smallvit: interrupted", file=sys.stderr)
         return 130

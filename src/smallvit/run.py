@@ -48,7 +48,12 @@ def run(config: RunConfig, folder: Path, *, console: Console | None = None) -> R
         raise UsageError(f"{folder} already holds a finished run: name another folder with --out, or delete it")
     started = datetime.now(UTC)
     dataset = load_dataset(config.data, image_size=config.model.image_size)
-    for note in dataset.notes:
+    notes = list(dataset.notes)
+    if config.augment.horizontal_flip > 0 and not dataset.spec.horizontal_flip:
+        notes.append(f"a mirror image of {dataset.spec.name} is of another class: set augment.horizontal_flip to 0")
+    if (folder / "config.json").exists():
+        notes.append(f"{folder} holds an unfinished run, which is started over")
+    for note in notes:
         console.print(f"note: {note}", highlight=False)
     session = Session(config.resolve(dataset.spec.num_classes), dataset)
     console.print(f"{config.recipe} on {_sizes(dataset)}\n{session.choices}", highlight=False)
