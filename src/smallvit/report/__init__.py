@@ -1,0 +1,1 @@
+"""Reports: what a run folder holds, made readable. Reads records, never trains."""

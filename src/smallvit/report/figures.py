@@ -1,0 +1,211 @@
+"""Figures of a run as SVG text, to stand in a page: the learning curve and the confusion matrix.
+
+Colours are CSS variables with a fallback, and the background is left out, so that a page sets them for light and dark.
+Text stays text: the reader's fonts, whatever the script. Equal records give equal bytes. Shapes: C classes.
+"""
+
+import io
+import re
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any
+from xml.etree import ElementTree
+
+import matplotlib.style
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from smallvit.record import CurvePoint, RunRecord
+
+INK, MUTED, GRID, VAL, TEST = "#1c2024", "#59616b", "#dcdfe4", "#1f62c8", "#b4500f"
+_VARIABLES = {INK: "--ink", MUTED: "--muted", GRID: "--grid", VAL: "--val", TEST: "--test"}
+_RIGHT_RGB, _WRONG_RGB = (0.16, 0.46, 0.90), (0.90, 0.40, 0.06)
+"""Mid tones, seen on white and on black; how much of them is set by opacity."""
+MOST_NUMBERED = 15
+"""Classes up to which every cell of the confusion matrix carries its count."""
+MOST_TICKS = 20
+_LONGEST_TICK = 14
+_STYLE: dict[str, Any] = {
+    "svg.fonttype": "none",
+    "svg.hashsalt": "smallvit",
+    "text.parse_math": False,
+    "font.size": 10.5,
+    "text.color": INK,
+    "axes.edgecolor": MUTED,
+    "axes.labelcolor": INK,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "xtick.color": MUTED,
+    "ytick.color": MUTED,
+    "xtick.labelcolor": INK,
+    "ytick.labelcolor": INK,
+    "grid.color": GRID,
+    "grid.linewidth": 0.6,
+    "legend.frameon": False,
+}
+
+
+def learning_curve(record: RunRecord, rows: Sequence[dict[str, Any]]) -> str:
+    """Return accuracy (val, and test where it was measured) and train loss by epoch.
+
+    `rows` are the lines of metrics.jsonl; those with a step give the thin line of single batches.
+    """
+    epochs = record.run_config().train.epochs
+    return _svg("curve", f"Accuracy and train loss over {epochs} epochs", lambda: _draw_curve(record, rows))
+
+
+def confusion_matrix(record: RunRecord) -> str:
+    """Return the confusion matrix: true classes down, predicted classes across, shaded by the share of the true class.
+
+    Every cell has its count up to `MOST_NUMBERED` classes; beyond, the shade has a scale and the names are thinned.
+    """
+    title = f"Confusion matrix of {len(record.class_names)} classes"
+    return _svg("confusion", title, lambda: _draw_confusion(record))
+
+
+def printable(name: str) -> str:
+    """Return `name` with every character that would not show, or would move others, replaced."""
+    return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in name)
+
+
+def _draw_curve(record: RunRecord, rows: Sequence[dict[str, Any]]) -> Figure:
+    figure = Figure(figsize=(5.4, 4.9), layout="constrained")
+    top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=[3, 2])
+    _accuracy_line(top, "val", [p for p in record.curve if p.val], VAL, "o")
+    _accuracy_line(top, "test", [p for p in record.curve if p.test], TEST, "D")
+    top.set_ylabel("accuracy, %")
+    top.set_ylim(top=min(100.0, top.get_ylim()[1]))
+    top.legend(loc="lower right")
+    config = record.run_config().train
+    per_epoch = config.steps_per_epoch(record.num_train)
+    steps = [row for row in rows if "step" in row]
+    if steps:
+        epochs = [(row["step"] + 1) / per_epoch for row in steps]
+        bottom.plot(epochs, [row["loss"] for row in steps], color=MUTED, linewidth=0.6, label="single batches")
+    ends, means = [0, *(p.epoch for p in record.curve)], [p.train_loss for p in record.curve]
+    bottom.stairs(means, ends, baseline=None, color=INK, linewidth=1.4, label="mean of the interval")
+    bottom.set_ylabel("train loss, nats")
+    passes = "" if config.passes_per_epoch == 1 else f" (of {config.passes_per_epoch} passes)"
+    bottom.set_xlabel(f"epoch{passes}")
+    bottom.set_xlim(0, config.epochs * 1.02)
+    bottom.xaxis.set_major_locator(MaxNLocator(integer=True))
+    bottom.legend(loc="upper right")
+    for axes in (top, bottom):
+        axes.grid(axis="y")
+    return figure
+
+
+def _accuracy_line(axes: Axes, split: str, points: list[CurvePoint], colour: str, marker: str) -> None:
+    if not points:
+        return
+    values = [100 * getattr(point, split).accuracy for point in points]
+    label = f"{split}, {values[-1]:.2f} % at epoch {points[-1].epoch}"
+    epochs = [point.epoch for point in points]
+    axes.plot(epochs, values, f"{marker}-", color=colour, markersize=4.5, label=label, clip_on=False)
+
+
+def _draw_confusion(record: RunRecord) -> Figure:
+    counts = np.array(record.test_confusion)
+    classes = len(counts)
+    share = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    numbered = classes <= MOST_NUMBERED
+    right = np.eye(classes, dtype=bool)
+    figure = Figure(figsize=(5.4, 5.4 if numbered else 6.0), layout="constrained")
+    axes = figure.subplots()
+    # Opacity stops where the ink of the numbers still reads on white and on black.
+    axes.imshow(_shades(share, right, 0.6 if numbered else 1.0), interpolation="none")
+    stride = -(-classes // MOST_TICKS)
+    names = [_tick(name) for name in record.class_names[::stride]]
+    size = 10 if len(names) <= MOST_NUMBERED else 8
+    upright = len(names) * max(map(len, names)) > 40  # characters that fit side by side
+    axes.set_xticks(range(0, classes, stride), names, rotation=90 if upright else 0, fontsize=size)
+    axes.set_yticks(range(0, classes, stride), names, fontsize=size)
+    axes.set_xlabel("predicted class")
+    axes.set_ylabel("true class")
+    if numbered:
+        _number_cells(axes, counts)
+    else:
+        _scale(figure, axes)
+    return figure
+
+
+def _shades(share: np.ndarray, right: np.ndarray, strongest: float) -> np.ndarray:
+    """Return RGBA cells; the square root of the share, so that one mistake in a hundred is still seen."""
+    colour = np.where(right[..., None], _RIGHT_RGB, _WRONG_RGB)
+    return np.concatenate([colour, strongest * np.sqrt(share)[..., None]], axis=-1)
+
+
+def _number_cells(axes: Axes, counts: np.ndarray) -> None:
+    classes = len(counts)
+    digits = len(str(counts.max()))
+    size = min(10.5, 260 / classes / max(digits, 2))
+    for row, column in np.ndindex(counts.shape):
+        if counts[row, column]:
+            axes.text(column, row, str(counts[row, column]), ha="center", va="center", fontsize=size)
+    lines = np.arange(-0.5, classes)
+    axes.hlines(lines, -0.5, classes - 0.5, color=GRID, linewidth=0.6)
+    axes.vlines(lines, -0.5, classes - 0.5, color=GRID, linewidth=0.6)
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
+
+
+def _scale(figure: Figure, axes: Axes) -> None:
+    """Draw under the matrix what the shades mean."""
+    axes.spines[:].set_visible(True)
+    scale = axes.inset_axes((0.0, 1.03, 1.0, 0.075))
+    share = np.linspace(0, 1, 200)[None].repeat(2, axis=0) ** 2
+    right = np.array([[True], [False]]).repeat(200, axis=1)
+    scale.imshow(_shades(share, right, 1.0), interpolation="none", aspect="auto", extent=(0, 1, 1, -1))
+    marks = [0, 1, 5, 20, 50, 100]
+    scale.set_xticks([(mark / 100) ** 0.5 for mark in marks], [f"{mark} %" for mark in marks], fontsize=8)
+    scale.set_yticks([-0.5, 0.5], ["right", "wrong"], fontsize=8)
+    scale.tick_params(length=2, labeltop=True, top=True, labelbottom=False, bottom=False)
+    scale.set_title("share of the true class's images", fontsize=9)
+
+
+def _tick(name: str) -> str:
+    name = printable(name)
+    return name if len(name) <= _LONGEST_TICK else name[: _LONGEST_TICK - 1] + "…"
+
+
+def _svg(prefix: str, title: str, draw: Callable[[], Figure]) -> str:
+    """Draw, and return SVG whose ids start with `prefix`, so that several stand in one page."""
+    file = io.BytesIO()
+    nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
+    with matplotlib.style.context(["default", _STYLE]), warnings.catch_warnings():
+        # The reader's browser has the glyphs that matplotlib's own font lacks; it only measures with it.
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+        draw().savefig(file, format="svg", transparent=True, metadata=nothing)
+    return _for_page(file.getvalue(), prefix, title)
+
+
+def _for_page(svg: bytes, prefix: str, title: str) -> str:
+    root = ElementTree.fromstring(svg)
+    for parent in root.iter():
+        for child in [c for c in parent if c.tag.endswith("}style")]:
+            parent.remove(child)  # its rules would hold for the whole page
+    for element in root.iter():
+        element.tag = element.tag.partition("}")[2]
+        _for_page_attributes(element, prefix)
+    for size in ("width", "height"):
+        del root.attrib[size]
+    root.set("xmlns", "http://www.w3.org/2000/svg")
+    root.set("role", "img")
+    root.set("aria-label", title)
+    root.set("style", "stroke-linejoin: round; stroke-linecap: butt")
+    return ElementTree.tostring(root, encoding="unicode")
+
+
+def _for_page_attributes(element: ElementTree.Element, prefix: str) -> None:
+    for name, value in list(element.attrib.items()):
+        if name.startswith("{"):
+            del element.attrib[name]
+            name = name.partition("}")[2]
+        value = f"{prefix}-{value}" if name == "id" else re.sub(r"#(?=[A-Za-z_]\w*(\)|$))", f"#{prefix}-", value)
+        if name == "style":
+            value = re.sub(r"font-family: [^;]*", "font-family: system-ui, sans-serif", value)
+            for colour, variable in _VARIABLES.items():
+                value = value.replace(colour, f"var({variable}, {colour})")
+        element.set(name, value)

@@ -1,0 +1,170 @@
+"""The page of one run: `write_page(folder)` reads its record, metrics and test predictions, and writes index.html.
+
+The page is one file that refers to nothing outside itself; numbers are rounded to be read, and exact in `<data>`.
+"""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from smallvit.errors import SmallvitError
+from smallvit.progress import duration
+from smallvit.record import CurvePoint, RunRecord, write_atomically
+from smallvit.report.command import repeat_command
+from smallvit.report.figures import MOST_NUMBERED, confusion_matrix, learning_curve, printable
+from smallvit.report.predictions import read_mistakes
+from smallvit.report.stats import wilson_interval
+
+MOST_PAIRS = 10
+"""Confused pairs that are listed where the matrix is too large for numbers."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassRow:
+    """A class on the test split."""
+
+    name: str
+    correct: int
+    count: int
+    taken_for: str | None
+    """The most frequent wrong answer."""
+    taken_for_count: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pair:
+    """Test images of one class that were taken for another."""
+
+    true: str
+    predicted: str
+    count: int
+
+
+def write_page(folder: Path) -> Path:
+    """Write `folder`/index.html from what the run left in `folder`, whole or not at all, and return its path.
+
+    Raises `SmallvitError` if the record or the predictions are absent, cut short, edited, or of different runs.
+    """
+    record = _load_record(folder)
+    mistakes = read_mistakes(folder / "test.safetensors", record)
+    rows = _read_metrics(folder / "metrics.jsonl")
+    page = folder / "index.html"
+    config = record.run_config()
+    html = (
+        _environment()
+        .get_template("run.html.j2")
+        .render(
+            record=record,
+            config=config,
+            config_json=json.dumps(record.config, indent=2),
+            record_digest=record.to_json()["sha256"],
+            command=repeat_command(config),
+            interval=wilson_interval(record.test.correct, record.test.count),
+            best_test=_best_on_test(record),
+            test_points=sum(point.test is not None for point in record.curve),
+            curve_svg=Markup(learning_curve(record, rows)),
+            confusion_svg=Markup(confusion_matrix(record)),
+            numbered=len(record.class_names) <= MOST_NUMBERED,
+            pairs=_pairs(record)[:MOST_PAIRS],
+            classes=_class_rows(record),
+            mistakes=mistakes,
+        )
+    )
+    # Class names may hold any character; character references keep the file whole whatever the encoding.
+    write_atomically(page, html.encode("ascii", "xmlcharrefreplace").decode())
+    return page
+
+
+def _load_record(folder: Path) -> RunRecord:
+    path = folder / "record.json"
+    if not path.exists():
+        raise SmallvitError(f"{folder} holds no finished run: expected record.json in it")
+    record = RunRecord.load(path)
+    classes, matrix = len(record.class_names), record.test_confusion
+    if len(matrix) != classes or any(len(row) != classes for row in matrix):
+        raise SmallvitError(f"{path}: test_confusion is not {classes} x {classes}, one row and column a class")
+    return record
+
+
+def _read_metrics(path: Path) -> list[dict[str, Any]]:
+    """Return the lines of metrics.jsonl; none if the file is absent, for the record holds the curve."""
+    if not path.exists():
+        return []
+    rows: list[dict[str, Any]] = []
+    try:
+        for line in path.read_text(encoding="utf-8").splitlines():
+            row = json.loads(line)
+            if "step" in row:
+                row = {name: float(row[name]) for name in ("step", "loss")}
+            rows.append(row)
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise SmallvitError(f"{path} line {len(rows) + 1} is not a line of metrics: {error}") from None
+    return rows
+
+
+def _class_rows(record: RunRecord) -> list[ClassRow]:
+    """Return the classes, the least accurate first; those without a test image last."""
+    rows: list[ClassRow] = []
+    for index, counts in enumerate(record.test_confusion):
+        wrong = {other: count for other, count in enumerate(counts) if other != index and count}
+        most = max(wrong, key=lambda other: wrong[other], default=None)
+        rows.append(
+            ClassRow(
+                name=record.class_names[index],
+                correct=counts[index],
+                count=sum(counts),
+                taken_for=None if most is None else record.class_names[most],
+                taken_for_count=0 if most is None else wrong[most],
+            )
+        )
+    return sorted(rows, key=lambda row: row.correct / row.count if row.count else 2.0)
+
+
+def _pairs(record: RunRecord) -> list[Pair]:
+    """Return the confused pairs, the most frequent first."""
+    names = record.class_names
+    pairs = [
+        Pair(true=names[true], predicted=names[predicted], count=count)
+        for true, counts in enumerate(record.test_confusion)
+        for predicted, count in enumerate(counts)
+        if count and true != predicted
+    ]
+    return sorted(pairs, key=lambda pair: -pair.count)
+
+
+def _best_on_test(record: RunRecord) -> CurvePoint | None:
+    """Return the first of the curve's best points on test, if the run looked there more than once."""
+    points = [point for point in record.curve if point.test is not None]
+    return max(points, key=lambda p: p.test.accuracy if p.test else 0.0) if len(points) > 1 else None
+
+
+def _environment() -> Environment:
+    environment = Environment(
+        loader=PackageLoader("smallvit.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    filters: dict[str, Callable[..., Any]] = {
+        "duration": duration,
+        "percent": _percent,
+        "exactly": _exactly,
+        "name": printable,
+    }
+    environment.filters.update(filters)
+    return environment
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.2f}\N{NO-BREAK SPACE}%"
+
+
+def _exactly(value: float, form: str, scale: float = 1) -> Markup:
+    """Return a number rounded for the eye, with the record's own digits beside it for a program."""
+    return Markup('<data value="{}">{}</data>').format(repr(value), format(value * scale, form))

@@ -1,0 +1,105 @@
+"""Figures: well-formed SVG, equal bytes for equal records, themed by variables, right marks in the right places."""
+
+import base64
+import io
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from xml.etree import ElementTree
+
+import matplotlib as mpl
+import numpy as np
+import pytest
+from PIL import Image
+
+from smallvit.record import RunRecord
+from smallvit.report.figures import confusion_matrix, learning_curve
+
+MakeRun = Callable[..., RunRecord]
+SVG = "{http://www.w3.org/2000/svg}"
+
+
+def _texts(svg: str) -> list[str]:
+    return [element.text or "" for element in ElementTree.fromstring(svg).iter(f"{SVG}text")]
+
+
+def _cells(svg: str) -> np.ndarray:
+    """Return the largest square picture in the SVG: RGBA, a pixel a cell."""
+    images = [element.get("href", "") for element in ElementTree.fromstring(svg).iter(f"{SVG}image")]
+    arrays = [np.array(Image.open(io.BytesIO(base64.b64decode(i.partition("base64,")[2])))) for i in images]
+    return max((array for array in arrays if array.shape[0] == array.shape[1]), key=len)
+
+
+@pytest.mark.parametrize("classes", [2, 10, 15, 16, 100, 200])
+def test_cells_are_the_shares(tmp_path: Path, run_folder: MakeRun, classes: int) -> None:
+    record = run_folder(tmp_path, classes=classes, count=2000, wrong=0.4)
+    svg = confusion_matrix(record)
+    counts = np.array(record.test_confusion)
+    cells = _cells(svg)
+    assert cells.shape == (classes, classes, 4)
+    share = counts / counts.sum(axis=1, keepdims=True)
+    strongest = 0.6 if classes <= 15 else 1.0
+    np.testing.assert_allclose(cells[..., 3] / 255, strongest * np.sqrt(share), atol=1 / 255)
+    blue = cells[..., 2] > cells[..., 0]
+    assert (blue == np.eye(classes, dtype=bool)).all()
+    numbers = sorted(int(text) for text in _texts(svg) if text.isdecimal())
+    assert numbers == (sorted(counts[counts > 0].tolist()) if classes <= 15 else [])
+    assert sum(text.startswith("class ") for text in _texts(svg)) <= 2 * 20
+
+
+def test_the_curve_has_its_points_and_units(tmp_path: Path, run_folder: MakeRun) -> None:
+    record = run_folder(tmp_path)
+    assert record.val is not None
+    texts = _texts(learning_curve(record, []))
+    assert {"accuracy, %", "train loss, nats", "epoch"} <= set(texts)
+    assert f"val, {100 * record.val.accuracy:.2f} % at epoch 20" in texts
+    assert f"test, {100 * record.test.accuracy:.2f} % at epoch 20" in texts
+
+
+def test_without_val_there_is_no_val_line(tmp_path: Path, run_folder: MakeRun) -> None:
+    texts = _texts(learning_curve(run_folder(tmp_path, val=False), []))
+    assert not [text for text in texts if text.startswith("val")]
+    assert [text for text in texts if text.startswith("test")]
+
+
+def test_colours_are_variables(tmp_path: Path, run_folder: MakeRun) -> None:
+    record = run_folder(tmp_path)
+    for svg in (
+        learning_curve(record, [{"step": 0, "loss": 2.3}, {"step": 19, "loss": 2.0}]),
+        confusion_matrix(record),
+    ):
+        root = ElementTree.fromstring(svg)
+        assert not list(root.iter(f"{SVG}style"))
+        for element in root.iter():
+            style = dict(part.split(": ", 1) for part in element.get("style", "").split("; ") if ": " in part)
+            for name in ("fill", "stroke"):
+                assert style.get(name, "none").startswith(("none", "var(--"))
+        assert all("fill: var(--ink" in element.get("style", "") for element in root.iter(f"{SVG}text"))
+
+
+def test_equal_records_give_equal_bytes_in_any_process(tmp_path: Path, run_folder: MakeRun) -> None:
+    record = run_folder(tmp_path)
+    with mpl.rc_context({"font.size": 30, "lines.linewidth": 9, "svg.fonttype": "path"}):  # a user's own settings
+        here = learning_curve(record, []) + confusion_matrix(record)
+    code = (
+        "import sys; from pathlib import Path; from smallvit.record import RunRecord\n"
+        "from smallvit.report.figures import confusion_matrix, learning_curve\n"
+        "record = RunRecord.load(Path(sys.argv[1])); sys.stdout.reconfigure(encoding='utf-8')\n"
+        "print(learning_curve(record, []) + confusion_matrix(record), end='')\n"
+        "assert 'matplotlib.pyplot' not in sys.modules"
+    )
+    there = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path / "record.json")],
+        env={**os.environ, "PYTHONHASHSEED": "7"},
+        capture_output=True,
+        check=True,
+    )
+    assert there.stdout.decode() == here
+
+
+def test_settings_of_matplotlib_are_left_alone(tmp_path: Path, run_folder: MakeRun) -> None:
+    before = dict(mpl.rcParams)
+    confusion_matrix(run_folder(tmp_path))
+    assert dict(mpl.rcParams) == before

@@ -1,0 +1,289 @@
+"""The page of a run: whole, self-contained, faithful to the record, safe with any class name."""
+
+import base64
+import dataclasses
+import io
+import json
+import re
+from collections.abc import Callable
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from safetensors.torch import load_file, save_file
+
+from smallvit.errors import SmallvitError
+from smallvit.record import RunRecord
+from smallvit.report.page import write_page
+
+MakeRun = Callable[..., RunRecord]
+VOID = {"meta", "link", "br", "img", "hr", "input"}
+
+
+class Page(HTMLParser):
+    """What a page holds; fails on a tag that is closed out of turn or not at all."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(convert_charrefs=True)
+        self.source = path.read_text(encoding="ascii")
+        self.open: list[str] = []
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.text = ""
+        self.feed(self.source)
+        self.close()
+        assert self.open == []
+        self.text = " ".join(self.text.replace("\N{NO-BREAK SPACE}", " ").split())
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+        if tag in ("p", "th", "td", "dt", "dd", "h1"):
+            self.text += " "
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if self.open[-1:] != ["style"]:
+            self.text += data
+
+    def attributes(self, tag: str) -> list[dict[str, str | None]]:
+        return [attributes for name, attributes in self.elements if name == tag]
+
+    def values(self, name: str) -> list[str]:
+        return [value for _, attributes in self.elements if (value := attributes.get(name)) is not None]
+
+
+@pytest.mark.parametrize(
+    ("classes", "count", "val"), [(2, 40, True), (10, 300, False), (100, 1000, True), (200, 1000, False)]
+)
+def test_a_page_is_whole_and_refers_to_nothing_outside(
+    tmp_path: Path, run_folder: MakeRun, classes: int, count: int, val: bool
+) -> None:
+    record = run_folder(tmp_path, classes=classes, count=count, val=val)
+    path = write_page(tmp_path)
+    assert path == tmp_path / "index.html"
+    page = Page(path)
+    references = [
+        v for name in ("src", "href", "xlink:href", "srcset", "data", "action", "poster") for v in page.values(name)
+    ]
+    assert references
+    assert all(reference.startswith(("data:", "#")) for reference in references)
+    assert "@import" not in page.source
+    assert not re.search(r"url\((?!#)", page.source)
+    assert not {"script", "iframe", "object", "form"} & {tag for tag, _ in page.elements}
+    ids = page.values("id")
+    assert len(ids) == len(set(ids))
+    targets = {r[1:] for r in references if r.startswith("#")} | set(re.findall(r"url\(#([^)]+)\)", page.source))
+    assert targets | set(page.values("aria-labelledby")) <= set(ids)
+    assert all(f"class {index} " in page.text for index in range(classes))
+    assert ("No val split was held out." in page.text) != val
+    assert f"{record.test.correct:,} of {count:,} test images right" in page.text
+
+
+def test_the_numbers_are_the_records(tmp_path: Path, run_folder: MakeRun) -> None:
+    record = run_folder(tmp_path, count=1000)
+    page = Page(write_page(tmp_path))
+    exact = {json.loads(attributes["value"] or "") for attributes in page.attributes("data")}
+    assert record.val is not None
+    for number in (
+        *(getattr(m, f.name) for m in (record.test, record.val) for f in dataclasses.fields(m)),
+        *(getattr(point, name) for point in record.curve for name in ("images_seen", "train_loss")),
+        *(record.train_seconds, record.first_step_seconds, record.evaluate_seconds, record.images_per_second),
+        *(record.num_parameters, record.num_macs, record.num_train),
+    ):
+        assert number in exact
+    for text in (
+        f"{record.test.correct / 10:.2f} % test accuracy",
+        "209,738",
+        "16,519,424",
+        "cpu with 2 threads, float32 (as asked), bmm attention, not compiled",
+        "python 3.11.7, smallvit 0.1.0, torch 2.13.0, numpy 2.4.6, pillow 13.0.0",
+        "A Processor",
+        "24 GiB",
+        "7 images were grey: made RGB",
+        "smallvit train quickstart --seed 0 --data.dataset folder --data.root pictures",
+        record.config_digest,
+        json.loads((tmp_path / "record.json").read_text())["sha256"],
+        "Test was read once, at the last epoch.",
+    ):
+        assert text in page.text
+    for index, row in enumerate(record.test_confusion):
+        assert f"class {index} {100 * row[index] / sum(row):.2f} % {row[index]} {sum(row)}" in page.text
+
+
+def test_the_interval_is_wilsons(tmp_path: Path, run_folder: MakeRun) -> None:
+    run_folder(tmp_path, classes=2, count=100, wrong=0.0)
+    assert "96.30 % to 100.00 %" in Page(write_page(tmp_path)).text  # 1 / (1 + z^2 / 100)
+
+
+def test_a_test_set_read_along_the_curve_is_said(tmp_path: Path, run_folder: MakeRun) -> None:
+    record = run_folder(tmp_path, test_curve=True)
+    best = max(point.test.correct for point in record.curve if point.test)
+    text = Page(write_page(tmp_path)).text
+    assert "Test was read along the curve, at 4 of its points" in text
+    assert f"The best point on test is {100 * best / 300:.2f} %" in text
+
+
+def test_pictures_are_the_runs_own(tmp_path: Path, run_folder: MakeRun) -> None:
+    run_folder(tmp_path)
+    kept = load_file(tmp_path / "test.safetensors")
+    images = Page(write_page(tmp_path)).attributes("img")
+    assert len(images) == len(kept["mistakes"]) > 1
+    for attributes, index, pixels in zip(images, kept["mistakes"].tolist(), kept["mistake_images"], strict=True):
+        png = base64.b64decode((attributes["src"] or "").removeprefix("data:image/png;base64,"))
+        np.testing.assert_array_equal(np.array(Image.open(io.BytesIO(png))), pixels.permute(1, 2, 0).numpy())
+        true, taken = int(kept["labels"][index]), int(kept["logits"][index].argmax())
+        assert attributes["alt"] == f"Test image {index}: class {true}, taken for class {taken}"
+
+
+def test_no_mistakes_are_said(tmp_path: Path, run_folder: MakeRun) -> None:
+    run_folder(tmp_path, wrong=0.0)
+    page = Page(write_page(tmp_path))
+    assert "There are none: all 300 test images are right." in page.text
+    assert page.attributes("img") == []
+
+
+def test_a_class_without_test_images(tmp_path: Path, run_folder: MakeRun) -> None:
+    run_folder(tmp_path, classes=10, count=9, wrong=0.0)
+    assert "class 9 \N{EN DASH} 0 0" in Page(write_page(tmp_path)).text
+
+
+HOSTILE = [
+    "<script>alert(1)</script>",
+    "</style></svg><img src=x onerror=alert(1)>",
+    "$\\frac{1}{0}$",
+    '"quoted" & {{ config }} {% raw %}',
+    "\N{CJK UNIFIED IDEOGRAPH-732B} \N{CAT FACE}",
+    "\x1b[31m\x00\n\N{RIGHT-TO-LEFT OVERRIDE}",
+    "x" * 300,
+    'url(http://x.invalid/a) #1f62c8 id="figure_1"',
+    "_hidden",
+    "%s %d {0}",
+]
+
+
+@pytest.mark.parametrize("copies", [1, 3])
+def test_hostile_class_names_are_text(tmp_path: Path, run_folder: MakeRun, copies: int) -> None:
+    names = [name + "!" * copy for copy in range(copies) for name in HOSTILE]
+    run_folder(tmp_path, classes=len(names), names=names, wrong=0.5)
+    page = Page(write_page(tmp_path))
+    assert "script" not in {tag for tag, _ in page.elements}
+    assert page.values("onerror") == []
+    assert not {"\x1b", "\x00", "\N{RIGHT-TO-LEFT OVERRIDE}"} & set(page.text)
+    assert all(" ".join(name.split()) in page.text for name in HOSTILE if name.isprintable())
+
+
+def test_the_page_is_replaced_whole(tmp_path: Path, run_folder: MakeRun) -> None:
+    run_folder(tmp_path)
+    first, before = write_page(tmp_path).read_bytes(), (tmp_path / "index.html").stat()
+    assert write_page(tmp_path).read_bytes() == first
+    assert (tmp_path / "index.html").stat().st_ino != before.st_ino  # a new file in its place, not one rewritten
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "index.html",
+        "metrics.jsonl",
+        "record.json",
+        "test.safetensors",
+    }
+
+
+def _cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size * 2 // 3])
+
+
+def _edit(path: Path) -> None:
+    path.write_text(path.read_text().replace('"num_train": 1295', '"num_train": 1296'))
+
+
+def _of_another_run(path: Path) -> None:
+    tensors = load_file(path)
+    save_file({**tensors, "labels": tensors["labels"].roll(1)}, path)
+
+
+def _without_labels(path: Path) -> None:
+    tensors = load_file(path)
+    del tensors["labels"]
+    save_file(tensors, path)
+
+
+def _other_pictures(path: Path) -> None:
+    tensors = load_file(path)
+    save_file(
+        {
+            **tensors,
+            "mistakes": (tensors["logits"].argmax(-1) == tensors["labels"]).nonzero()[:, 0][: len(tensors["mistakes"])],
+        },
+        path,
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "damage", "words"),
+    [
+        ("record.json", Path.unlink, "holds no finished run"),
+        ("record.json", _cut, "is not a readable record"),
+        ("record.json", _edit, "was changed after it was written"),
+        ("test.safetensors", Path.unlink, "is not a readable file of predictions"),
+        ("test.safetensors", _cut, "is not a readable file of predictions"),
+        ("test.safetensors", _of_another_run, "is not of the run in record.json"),
+        ("test.safetensors", _without_labels, "has no labels"),
+        ("test.safetensors", _other_pictures, "holds mistakes that are none"),
+        ("metrics.jsonl", _cut, "is not a line of metrics"),
+    ],
+)
+def test_a_damaged_folder_is_one_line(
+    tmp_path: Path, run_folder: MakeRun, name: str, damage: Callable[[Path], Any], words: str
+) -> None:
+    run_folder(tmp_path)
+    damage(tmp_path / name)
+    with pytest.raises(SmallvitError, match=words) as caught:
+        write_page(tmp_path)
+    assert "\n" not in str(caught.value)
+    assert str(tmp_path) in str(caught.value)
+    assert not (tmp_path / "index.html").exists()
+
+
+def test_without_metrics_the_record_gives_the_curve(tmp_path: Path, run_folder: MakeRun) -> None:
+    run_folder(tmp_path)
+    with_steps = write_page(tmp_path).read_text()
+    (tmp_path / "metrics.jsonl").unlink()
+    without = write_page(tmp_path).read_text()
+    assert "single batches" in with_steps
+    assert "single batches" not in without
+    assert "mean of the interval" in without
+
+
+def test_colours_have_the_contrast_of_wcag_aa() -> None:
+    css = (Path(__file__).parents[2] / "src/smallvit/report/templates/run.css").read_text()
+    modes = [dict(re.findall(r"--(\w+): (#\w{6})", block)) for block in re.findall(r":root \{(.*?)\}", css, re.DOTALL)]
+    assert len(modes) == 2
+    for colours in modes:
+        for ink in ("ink", "muted", "val", "test"):
+            assert _contrast(colours[ink], colours["page"]) >= 4.5
+        assert _contrast(colours["ink"], colours["warn"]) >= 4.5
+        for red, green, blue in ((0.16, 0.46, 0.90), (0.90, 0.40, 0.06)):  # the darkest numbered cell
+            cell = 0.6 * np.array([red, green, blue]) + 0.4 * _rgb(colours["page"])
+            assert _ratio(_rgb(colours["ink"]), cell) >= 4.5
+
+
+def _rgb(colour: str) -> np.ndarray:
+    return np.array([int(colour[start : start + 2], 16) / 255 for start in (1, 3, 5)])
+
+
+def _contrast(one: str, other: str) -> float:
+    return _ratio(_rgb(one), _rgb(other))
+
+
+def _ratio(one: np.ndarray, other: np.ndarray) -> float:
+    """WCAG 2.1's contrast ratio."""
+    light = [
+        np.where(c <= 0.04045, c / 12.92, ((c + 0.055) / 1.055) ** 2.4) @ (0.2126, 0.7152, 0.0722) for c in (one, other)
+    ]
+    return (max(light) + 0.05) / (min(light) + 0.05)
