@@ -44,8 +44,8 @@ def measure(logits: Float[Tensor, "n C"], labels: Int64[Tensor, " n"]) -> Metric
     """Return the metrics of logits against the true classes."""
     labels = labels.cpu()
     log_probabilities = logits.double().log_softmax(dim=-1)
-    confidence, predicted = log_probabilities.max(dim=-1)
-    hit = predicted == labels
+    confidence = log_probabilities.amax(dim=-1)
+    hit = logits.argmax(dim=-1) == labels
     return Metrics(
         correct=int(hit.sum()),
         count=len(labels),

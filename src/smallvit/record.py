@@ -3,6 +3,8 @@
 import json
 import os
 import platform
+from collections.abc import Generator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -12,7 +14,7 @@ from smallvit.config import RunConfig
 from smallvit.device.choose import Choices
 from smallvit.errors import SmallvitError
 from smallvit.evaluate import Metrics
-from smallvit.strict_json import digest, from_json, to_json
+from smallvit.strict_json import digest, from_json, parse, to_json
 
 SCHEMA_VERSION = 1
 
@@ -94,7 +96,7 @@ class RunRecord:
     def load(cls, path: Path) -> "RunRecord":
         """Read a record file."""
         try:
-            value = json.loads(path.read_text())
+            value = parse(path.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise SmallvitError(f"{path} is not a readable record: {error}") from None
         return cls.from_json(value, str(path))
@@ -112,9 +114,18 @@ def versions() -> dict[str, str]:
 
 def write_atomically(path: Path, text: str) -> None:
     """Write a text file so that readers see the old one or the whole new one."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    with temporary.open("w") as file:
+    with replacing(path) as temporary, temporary.open("w", encoding="utf-8") as file:
         file.write(text)
         file.flush()
         os.fsync(file.fileno())
-    temporary.replace(path)
+
+
+@contextmanager
+def replacing(path: Path) -> Generator[Path]:
+    """Give a temporary path beside `path` to write to; it takes the place of `path` only if nothing was raised."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        yield temporary
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -6,7 +6,6 @@ last epoch), test.safetensors (logits, labels, and the surest mistakes as pictur
 
 import json
 import math
-import os
 import time
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -27,7 +26,7 @@ from smallvit.errors import SmallvitError, UsageError
 from smallvit.evaluate import Metrics, confusion, measure
 from smallvit.model.vit import count_macs, count_parameters
 from smallvit.progress import RunProgress
-from smallvit.record import CurvePoint, RunRecord, versions, write_atomically
+from smallvit.record import CurvePoint, RunRecord, replacing, versions, write_atomically
 from smallvit.session import Session
 from smallvit.strict_json import to_json
 from smallvit.train.loop import StepState, fit
@@ -66,8 +65,14 @@ def run(config: RunConfig, folder: Path, *, console: Console | None = None) -> R
 
 
 def evaluate(folder: Path, split: Literal["val", "test"], data_root: Path | None = None) -> Metrics:
-    """Return the metrics of a finished run's weights; `data_root` stands in for the data folder of its config."""
-    config, weights = RunConfig.load(folder / "config.json"), folder / "model.safetensors"
+    """Return the metrics of a finished run's weights; `data_root` stands in for the data folder of its config.
+
+    The arithmetic is that of the run: measured anew, `auto` might round otherwise and count otherwise.
+    """
+    record, weights = RunRecord.load(folder / "record.json"), folder / "model.safetensors"
+    config, choices = record.run_config(), record.choices
+    device = replace(config.device, precision=choices.precision, attention=choices.attention)
+    config = replace(config, device=device)
     if data_root is not None:
         config = replace(config, data=replace(config.data, root=data_root))
     session = Session(config, load_dataset(config.data, image_size=config.model.image_size))
@@ -127,8 +132,7 @@ def _log_step(
     state: StepState, seconds: float, training: _Training, session: Session, progress: RunProgress, metrics: "_Metrics"
 ) -> None:
     loss = float(state.loss)
-    if not math.isfinite(loss):
-        raise SmallvitError(f"the loss is {loss} at step {state.step} (rate {state.lr:.3g}): try a lower optim.lr")
+    _check_finite(loss, f"at step {state.step} (rate {state.lr:.3g})")
     if state.step == 0:
         training.first_step_seconds = seconds
     speed = state.step * session.config.train.batch_size / (seconds - training.first_step_seconds or math.inf)
@@ -142,6 +146,8 @@ def _measure(epoch: int, training: _Training, session: Session, progress: RunPro
     if epoch % config.evaluate.every_epochs and epoch != config.train.epochs:
         return
     start = time.perf_counter()
+    train_loss = float(torch.stack(training.losses).mean())
+    _check_finite(train_loss, f"on average up to epoch {epoch}")
     splits = ["val"] if "val" in session.splits else []
     if config.evaluate.test_curve or epoch == config.train.epochs:
         splits.append("test")
@@ -150,7 +156,7 @@ def _measure(epoch: int, training: _Training, session: Session, progress: RunPro
     point = CurvePoint(
         epoch=epoch,
         images_seen=epoch * session.order.steps_per_epoch * config.train.batch_size,
-        train_loss=float(torch.stack(training.losses).mean()),
+        train_loss=train_loss,
         seconds=training.train_seconds,
         val=measured.get("val"),
         test=measured.get("test"),
@@ -161,6 +167,11 @@ def _measure(epoch: int, training: _Training, session: Session, progress: RunPro
     training.test_logits = logits.get("test")
     metrics.write(to_json(point))
     progress.point(point, config.train.epochs)
+
+
+def _check_finite(loss: float, when: str) -> None:
+    if not math.isfinite(loss):
+        raise SmallvitError(f"the loss is {loss} {when}: try a lower optim.lr")
 
 
 def _finish(session: Session, training: _Training, folder: Path, started: datetime) -> RunRecord:
@@ -200,8 +211,8 @@ def _finish(session: Session, training: _Training, folder: Path, started: dateti
 def _predictions(logits: Tensor, test: DeviceSplit) -> dict[str, Tensor]:
     """Return the test logits and labels, and as pictures the mistakes that the model was surest of."""
     labels = test.labels.cpu()
-    confidence, predicted = logits.softmax(-1).max(-1)
-    wrong = (predicted != labels).nonzero().flatten()
+    confidence = logits.softmax(-1).amax(-1)
+    wrong = (logits.argmax(-1) != labels).nonzero().flatten()
     worst = wrong[confidence[wrong].argsort(descending=True)[:MISTAKES_SHOWN]]
     pictures = test.images[worst.to(test.images.device)].cpu()
     return {"logits": logits, "labels": labels, "mistakes": worst, "mistake_images": pictures}
@@ -209,9 +220,8 @@ def _predictions(logits: Tensor, test: DeviceSplit) -> dict[str, Tensor]:
 
 def save_atomically(tensors: dict[str, Tensor], path: Path) -> None:
     """Write tensors as safetensors, whole or not at all."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, temporary)
-    temporary.replace(path)
+    with replacing(path) as temporary:
+        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, temporary)
 
 
 class _Metrics:

@@ -15,7 +15,7 @@ from smallvit.config import RunConfig
 from smallvit.data.loader import DeviceSplit, Order
 from smallvit.data.store import Dataset
 from smallvit.device.choose import choose
-from smallvit.errors import UsageError
+from smallvit.errors import SmallvitError, UsageError
 from smallvit.evaluate import predict
 from smallvit.model.embed import image_patches
 from smallvit.model.init import init_whitening, init_whitening_paper
@@ -87,7 +87,10 @@ class Session:
         return torch.compile(loss, fullgraph=True) if self.choices.compile else loss
 
     def predict(self, split: str) -> Tensor:
-        """Return the float32 logits [n, C] of a split's images, on the CPU."""
+        """Return the float32 logits [n, C] of a split's images, on the CPU.
+
+        Raises `SmallvitError` if one is not a finite number: a step can ruin the weights and leave its own loss whole.
+        """
 
         def forward(images: Tensor) -> Tensor:
             with self._precision():
@@ -96,6 +99,8 @@ class Session:
         self.model.eval()
         logits = predict(forward, self.splits[split].images, self.config.evaluate.batch_size)
         self.model.train()
+        if not logits.isfinite().all():
+            raise SmallvitError(f"the model's outputs on {split} are not finite numbers: try a lower optim.lr")
         return logits
 
     def _precision(self) -> torch.autocast:

@@ -8,6 +8,7 @@ import dataclasses
 import difflib
 import hashlib
 import json
+import math
 import types
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
@@ -38,7 +39,8 @@ def from_json(kind: type[T], value: Any, where: str = "config") -> T:
         if key not in fields:
             near = difflib.get_close_matches(key, fields, n=1)
             hint = f"did you mean {near[0]}?" if near else f"allowed are {', '.join(fields)}"
-            raise SmallvitError(f"{where}.{key} is not known: {hint}")
+            name = key if key.isprintable() else _brief(key)
+            raise SmallvitError(f"{where}.{name} is not known: {hint}")
     missing = [name for name in fields if name not in items]
     if missing:
         raise SmallvitError(f"{where}.{missing[0]} is missing")
@@ -51,9 +53,29 @@ def canonical(value: Any) -> str:
     return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
+def parse(text: str) -> Any:
+    """Return the value of a JSON text; raise `ValueError` also for NaN, infinities and repeated keys."""
+    try:
+        return json.loads(text, parse_constant=_refuse_constant, object_pairs_hook=_unique)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+
+
 def digest(value: Any) -> str:
     """Return the sha256 of the canonical JSON text, in hexadecimal."""
     return hashlib.sha256(canonical(value).encode()).hexdigest()
+
+
+def _refuse_constant(name: str) -> Any:
+    raise ValueError(f"{name} is not a JSON number")
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    items = dict(pairs)
+    if len(items) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"the key {next(name for name in names if names.count(name) > 1)!r} appears twice")
+    return items
 
 
 def _convert(kind: Any, value: Any, where: str) -> Any:
@@ -103,11 +125,18 @@ def _convert_sequence(origin: Any, arguments: tuple[Any, ...], value: Any, where
 def _convert_scalar(kind: Any, value: Any, where: str) -> Any:
     if kind is Path and isinstance(value, str):
         return Path(value)
-    if kind is float and type(value) in (int, float):
+    if kind is float and _is_finite(value):
         return float(value)
-    if type(value) is kind:
+    if kind is not float and type(value) is kind:
         return value
-    raise _wrong(where, value, {Path: "a path", float: "a number"}.get(kind, kind.__name__))
+    raise _wrong(where, value, {Path: "a path", float: "a finite number"}.get(kind, kind.__name__))
+
+
+def _is_finite(value: Any) -> bool:
+    try:
+        return type(value) in (int, float) and math.isfinite(value)
+    except OverflowError:  # a whole number that no float holds
+        return False
 
 
 def _wrong(where: str, value: Any, expected: str) -> SmallvitError:
