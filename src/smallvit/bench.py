@@ -9,6 +9,7 @@ import numpy as np
 from rich.table import Table
 
 from smallvit.config import RunConfig
+from smallvit.data.loader import Order
 from smallvit.data.spec import SPECS
 from smallvit.data.split import Split
 from smallvit.data.store import Dataset
@@ -63,11 +64,16 @@ def cost(config: RunConfig) -> Cost:
     held_out = spec.train_size * config.data.val_fraction
     if not spec.test_size:
         held_out = spec.train_size * (1 - (1 - config.data.test_fraction) * (1 - config.data.val_fraction))
-    steps = config.train.epochs * config.train.steps_per_epoch(round(spec.train_size - held_out))
+    order = Order(
+        round(spec.train_size - held_out),
+        batch_size=config.train.batch_size,
+        passes_per_epoch=config.train.passes_per_epoch,
+        seed=config.seed,
+    )
     return Cost(
         num_parameters=count_parameters(session.model),
         num_macs=count_macs(session.config.model),
-        train_seconds=steps * statistics.median(seconds[1:]),
+        train_seconds=config.train.epochs * order.steps_per_epoch * statistics.median(seconds[1:]),
     )
 
 

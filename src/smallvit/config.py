@@ -1,7 +1,6 @@
 """A whole run as one value: the stations' configs put together, cross-checked, JSON in and out, a digest."""
 
 import dataclasses
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -9,12 +8,13 @@ from typing import Any
 from tyro.conf import Positional
 
 from smallvit.augment.config import AugmentConfig
+from smallvit.checks import require, require_flag, require_whole
 from smallvit.data.config import DataConfig
 from smallvit.data.spec import SPECS
 from smallvit.device.config import DeviceConfig
-from smallvit.errors import SmallvitError, UsageError
+from smallvit.errors import SmallvitError
 from smallvit.model.config import ModelConfig
-from smallvit.strict_json import digest, from_json, to_json
+from smallvit.strict_json import digest, from_json, parse, to_json
 from smallvit.train.config import OptimConfig, TrainConfig
 
 SCHEMA_VERSION = 1
@@ -33,8 +33,8 @@ class EvaluateConfig:
 
     def __post_init__(self) -> None:
         for name in ("every_epochs", "batch_size"):
-            if getattr(self, name) < 1:
-                raise UsageError(f"evaluate.{name} is {getattr(self, name)}: it must be at least 1")
+            require_whole(f"evaluate.{name}", getattr(self, name), 1)
+        require_flag("evaluate.test_curve", self.test_curve)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,13 +61,9 @@ class RunConfig:
     """Where and how arithmetic is done."""
 
     def __post_init__(self) -> None:
-        if self.seed < 0:
-            raise UsageError(f"seed is {self.seed}: it must be at least 0")
-        if self.optim.warmup_epochs > self.train.epochs:
-            raise UsageError(
-                f"optim.warmup_epochs is {self.optim.warmup_epochs:g}: it must be at most train.epochs, "
-                f"{self.train.epochs}"
-            )
+        require_whole("seed", self.seed, 0)
+        warmup, epochs = self.optim.warmup_epochs, self.train.epochs
+        require(warmup <= epochs, "optim.warmup_epochs", warmup, f"it must be at most train.epochs, {epochs}")
         spec = SPECS.get(self.data.dataset)
         if spec is not None:
             self._check_classes(spec.num_classes)
@@ -78,14 +74,15 @@ class RunConfig:
         return dataclasses.replace(self, model=dataclasses.replace(self.model, num_classes=num_classes))
 
     def _check_classes(self, num_classes: int) -> None:
-        if self.model.num_classes not in (None, num_classes):
-            raise UsageError(
-                f"model.num_classes is {self.model.num_classes}: {self.data.dataset} has {num_classes}; leave it out"
-            )
+        given, name = self.model.num_classes, self.data.dataset
+        require(given in (None, num_classes), "model.num_classes", given, f"{name} has {num_classes}; leave it out")
 
     def digest(self) -> str:
-        """Return the sha256 that identifies the run: of every field but those that only say where bytes lie."""
-        return digest(_identity(self))
+        """Return the sha256 that identifies the run: of every field but those that only say where bytes lie.
+
+        It is that of the config as it loads again, so that 2 and 2.0 in a field of type float are one run.
+        """
+        return digest(_identity(from_json(RunConfig, to_json(self))))
 
     def to_json(self) -> dict[str, Any]:
         """Return the config with every default, and its schema version, as JSON values."""
@@ -103,10 +100,13 @@ class RunConfig:
     def load(cls, path: Path) -> "RunConfig":
         """Read a config file."""
         try:
-            value = json.loads(path.read_text())
+            value = parse(path.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise SmallvitError(f"{path} is not a readable config: {error}") from None
-        return cls.from_json(value)
+        try:
+            return cls.from_json(value)
+        except SmallvitError as error:
+            raise SmallvitError(f"{path}: {error}") from None
 
 
 def _identity(value: Any) -> Any:

@@ -1,26 +1,35 @@
 """What the user says about the machine; free of torch, so that the command line can show it at once."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
-from smallvit.errors import UsageError
+from smallvit.checks import require_one_of, require_whole
+
+DeviceName = Literal["auto", "cpu", "cuda", "mps"]
+Precision = Literal["auto", "float32", "bfloat16"]
+AttentionChoice = Literal["auto", "bmm", "sdpa"]
+Switch = Literal["auto", "on", "off"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class DeviceConfig:
     """How to use the machine. `auto` is decided at the start of a run, said aloud, and kept in the record."""
 
-    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    device: DeviceName = "auto"
     """Where the run takes place; auto: a GPU if torch sees one."""
-    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    precision: Precision = "auto"
     """Type of the matrix products; auto: the faster one in a short measurement on this device."""
-    attention: Literal["auto", "bmm", "sdpa"] = "auto"
+    attention: AttentionChoice = "auto"
     """Attention implementation; auto: two plain matrix products on a CPU, torch's fused attention on a GPU."""
-    compile: Literal["auto", "on", "off"] = "auto"
+    compile: Switch = "auto"
     """Whether torch.compile makes the training step; auto: on a GPU only."""
     num_threads: int | None = None
     """Threads of a CPU run; None: as many as torch chooses."""
 
     def __post_init__(self) -> None:
-        if self.num_threads is not None and self.num_threads < 1:
-            raise UsageError(f"device.num_threads is {self.num_threads}: it must be at least 1, or None")
+        require_one_of("device.device", self.device, get_args(DeviceName))
+        require_one_of("device.precision", self.precision, get_args(Precision))
+        require_one_of("device.attention", self.attention, get_args(AttentionChoice))
+        require_one_of("device.compile", self.compile, get_args(Switch))
+        if self.num_threads is not None:
+            require_whole("device.num_threads", self.num_threads, 1)

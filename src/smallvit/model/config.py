@@ -1,10 +1,9 @@
 """What a model is; free of torch, so that the command line can show it at once."""
 
-import math
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from smallvit.errors import UsageError
+from smallvit.checks import is_number, is_whole, require, require_one_of, require_whole
 
 Position = Literal["learned", "sincos"]
 PatchInit = Literal["random", "whiten", "whiten-paper"]
@@ -51,35 +50,35 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         for name in ("image_size", "patch_size", "embed_dim", "depth", "num_heads"):
-            _whole_number(name, getattr(self, name), 1)
+            require_whole(f"model.{name}", getattr(self, name), 1)
         for name in ("num_cls_tokens", "num_class_attention_blocks"):
-            _whole_number(name, getattr(self, name), 0)
+            require_whole(f"model.{name}", getattr(self, name), 0)
         if self.num_classes is not None:
-            _whole_number("num_classes", self.num_classes, 2)
+            require_whole("model.num_classes", self.num_classes, 2)
         for name in ("latent_dim_q", "latent_dim_k", "latent_dim_v"):
-            if getattr(self, name) is not None:
-                _whole_number(name, getattr(self, name), 1, self.embed_dim)
-        _one_of("position", self.position, get_args(Position))
-        _one_of("patch_init", self.patch_init, get_args(PatchInit))
-        _one_of("head", self.head, get_args(Head))
-        if not (_is_number(self.mlp_ratio) and 1 / self.embed_dim <= self.mlp_ratio < math.inf):
-            raise UsageError(
-                f"model.mlp_ratio is {self.mlp_ratio!r}: mlp_ratio * embed_dim must be at least 1, and finite"
-            )
-        if not (_is_number(self.drop_path_rate) and 0 <= self.drop_path_rate < 1):
-            raise UsageError(f"model.drop_path_rate is {self.drop_path_rate!r}: allowed is 0 up to, not including, 1")
+            width = getattr(self, name)
+            allowed = f"it must be a whole number, from 1 to embed_dim, {self.embed_dim}, or None"
+            require(width is None or is_whole(width, 1, self.embed_dim), f"model.{name}", width, allowed)
+        require_one_of("model.position", self.position, get_args(Position))
+        require_one_of("model.patch_init", self.patch_init, get_args(PatchInit))
+        require_one_of("model.head", self.head, get_args(Head))
+        allowed = "mlp_ratio * embed_dim must be at least 1, and finite"
+        require(is_number(self.mlp_ratio, 1 / self.embed_dim), "model.mlp_ratio", self.mlp_ratio, allowed)
+        allowed = "allowed is 0 up to, not including, 1"
+        ok = is_number(self.drop_path_rate, 0) and self.drop_path_rate < 1
+        require(ok, "model.drop_path_rate", self.drop_path_rate, allowed)
         self._check_together()
 
     def _check_together(self) -> None:
-        if self.image_size % self.patch_size:
-            raise UsageError(f"model.patch_size is {self.patch_size}: it must divide image_size, {self.image_size}")
-        if self.embed_dim % self.num_heads:
-            raise UsageError(f"model.num_heads is {self.num_heads}: it must divide embed_dim, {self.embed_dim}")
-        if self.position == "sincos" and self.embed_dim % 4:
-            raise UsageError(f"model.embed_dim is {self.embed_dim}: sine-cosine positions need a multiple of 4")
-        if self.num_class_attention_blocks and not self.num_cls_tokens:
-            blocks = self.num_class_attention_blocks
-            raise UsageError(f"model.num_class_attention_blocks is {blocks}: it must be 0 where num_cls_tokens is 0")
+        size, width = self.image_size, self.embed_dim
+        divides = f"it must divide image_size, {size}"
+        require(size % self.patch_size == 0, "model.patch_size", self.patch_size, divides)
+        require(width % self.num_heads == 0, "model.num_heads", self.num_heads, f"it must divide embed_dim, {width}")
+        fits = self.position != "sincos" or width % 4 == 0
+        require(fits, "model.embed_dim", width, "sine-cosine positions need a multiple of 4")
+        blocks = self.num_class_attention_blocks
+        fits = blocks == 0 or self.num_cls_tokens > 0
+        require(fits, "model.num_class_attention_blocks", blocks, "it must be 0 where num_cls_tokens is 0")
 
     @property
     def num_patches(self) -> int:
@@ -90,19 +89,3 @@ class ModelConfig:
     def latent_dims(self) -> tuple[int | None, int | None, int | None]:
         """Latent widths of queries, keys and values."""
         return self.latent_dim_q, self.latent_dim_k, self.latent_dim_v
-
-
-def _whole_number(name: str, value: object, least: int, most: int | None = None) -> None:
-    if isinstance(value, int) and not isinstance(value, bool) and least <= value and (most is None or value <= most):
-        return
-    allowed = f"at least {least}" if most is None else f"from {least} to embed_dim, {most}, or None"
-    raise UsageError(f"model.{name} is {value!r}: it must be a whole number, {allowed}")
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def _one_of(name: str, value: object, allowed: tuple[str, ...]) -> None:
-    if value not in allowed:
-        raise UsageError(f"model.{name} is {value!r}: allowed are {', '.join(allowed)}")

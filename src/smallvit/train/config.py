@@ -1,22 +1,25 @@
 """How a model is trained; free of torch, so that the command line can show it at once."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
-from smallvit.errors import UsageError
+from smallvit.checks import is_number, require, require_one_of, require_whole
+
+Optimizer = Literal["adamw", "adam", "lion", "muon"]
+DecayOn = Literal["all", "matrices"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class OptimConfig:
     """The optimiser and its rate; the defaults are those of the paper's code."""
 
-    optimizer: Literal["adamw", "adam", "lion", "muon"] = "adamw"
+    optimizer: Optimizer = "adamw"
     """Muon orthogonalises the updates of the blocks' matrices and leaves the rest to AdamW, both at `lr`."""
     lr: float = 1e-3
     """Highest learning rate, at the end of the warm-up."""
     weight_decay: float = 0.05
     """Decoupled decay per unit of rate; for Adam it is an L2 penalty in the gradient, as torch has it."""
-    decay_on: Literal["all", "matrices"] = "all"
+    decay_on: DecayOn = "all"
     """What decays: every parameter, as in the paper's code, or only linear and convolution weights."""
     betas: tuple[float, float] | None = None
     """Averaging factors of Adam, AdamW and Lion; None: 0.9 and 0.999, for Lion 0.9 and 0.99."""
@@ -24,14 +27,15 @@ class OptimConfig:
     """Length of the linear warm-up from 0; cosine decay to 0 follows."""
 
     def __post_init__(self) -> None:
-        if not self.lr > 0:
-            raise UsageError(f"optim.lr is {self.lr}: it must be above 0")
-        if not self.weight_decay >= 0:
-            raise UsageError(f"optim.weight_decay is {self.weight_decay}: it must be at least 0")
-        if self.betas is not None and not all(0 <= beta < 1 for beta in self.betas):
-            raise UsageError(f"optim.betas is {self.betas}: each must be at least 0 and below 1")
-        if not self.warmup_epochs >= 0:
-            raise UsageError(f"optim.warmup_epochs is {self.warmup_epochs}: it must be at least 0")
+        require_one_of("optim.optimizer", self.optimizer, get_args(Optimizer))
+        require(is_number(self.lr, 0) and self.lr > 0, "optim.lr", self.lr, "it must be a number above 0")
+        for name in ("weight_decay", "warmup_epochs"):
+            value = getattr(self, name)
+            require(is_number(value, 0), f"optim.{name}", value, "it must be a number, at least 0")
+        require_one_of("optim.decay_on", self.decay_on, get_args(DecayOn))
+        if self.betas is not None:
+            ok = len(self.betas) == 2 and all(is_number(beta, 0) and beta < 1 for beta in self.betas)
+            require(ok, "optim.betas", self.betas, "two numbers, each at least 0 and below 1, or None")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,11 +53,7 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         for name in ("epochs", "passes_per_epoch", "batch_size"):
-            if getattr(self, name) < 1:
-                raise UsageError(f"train.{name} is {getattr(self, name)}: it must be at least 1")
-        if not 0 <= self.label_smoothing < 1:
-            raise UsageError(f"train.label_smoothing is {self.label_smoothing}: allowed is 0 up to, not including, 1")
-
-    def steps_per_epoch(self, num_images: int) -> int:
-        """Return the number of full batches in an epoch over `num_images`."""
-        return self.passes_per_epoch * num_images // self.batch_size
+            require_whole(f"train.{name}", getattr(self, name), 1)
+        smoothing = self.label_smoothing
+        ok = is_number(smoothing, 0) and smoothing < 1
+        require(ok, "train.label_smoothing", smoothing, "allowed is 0 up to, not including, 1")

@@ -1,0 +1,44 @@
+"""What every config asks of its fields, and the one form of saying no."""
+
+import math
+
+from smallvit.errors import UsageError
+
+
+def require(condition: bool, field: str, value: object, allowed: str) -> None:
+    """Raise a `UsageError` that names the field, its value and what is allowed, unless `condition` holds."""
+    if not condition:
+        raise UsageError(f"{field} is {value!r}: {allowed}")
+
+
+def is_whole(value: object, least: int, most: int | None = None) -> bool:
+    """Return whether a value is an integer in the range, ends included; True and False are none."""
+    return (
+        isinstance(value, int) and not isinstance(value, bool) and least <= value <= (value if most is None else most)
+    )
+
+
+def is_number(value: object, least: int | float = -math.inf, most: int | float = math.inf) -> bool:
+    """Return whether a value is a finite number in the range, ends included; True and False are none."""
+    return (
+        isinstance(value, int | float)
+        and not isinstance(value, bool)
+        and math.isfinite(value)
+        and least <= value <= most
+    )
+
+
+def require_whole(field: str, value: object, least: int, most: int | None = None) -> None:
+    """Require an integer in the range, ends included."""
+    allowed = f"at least {least}" if most is None else f"from {least} to {most}"
+    require(is_whole(value, least, most), field, value, f"it must be a whole number, {allowed}")
+
+
+def require_one_of(field: str, value: object, allowed: tuple[str, ...]) -> None:
+    """Require one of some words."""
+    require(value in allowed, field, value, f"allowed are {', '.join(allowed)}")
+
+
+def require_flag(field: str, value: object) -> None:
+    """Require True or False."""
+    require(isinstance(value, bool), field, value, "allowed are True and False")
