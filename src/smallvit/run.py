@@ -6,6 +6,7 @@ last epoch), test.safetensors (logits, labels, and the surest mistakes as pictur
 
 import json
 import math
+import textwrap
 import time
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -56,7 +57,10 @@ def run(config: RunConfig, folder: Path, *, console: Console | None = None) -> R
         console.print(f"note: {note}", highlight=False)
     session = Session(config.resolve(dataset.spec.num_classes), dataset)
     console.print(f"{config.recipe} on {_sizes(dataset)}\n{session.choices}", highlight=False)
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise SmallvitError(f"{folder} cannot be made a run folder: {error.strerror}") from None
     write_atomically(folder / "config.json", json.dumps(session.config.to_json(), indent=1) + "\n")
     training = _train(session, folder, console)
     record = _finish(session, training, folder, started)
@@ -81,7 +85,7 @@ def evaluate(folder: Path, split: Literal["val", "test"], data_root: Path | None
     try:
         session.model.load_state_dict(load_file(weights))
     except (OSError, SafetensorError, RuntimeError) as error:
-        reason = str(error).splitlines()[0]
+        reason = textwrap.shorten(str(error), 200, placeholder=" ...")
         raise SmallvitError(f"{weights} does not hold this model's weights: {reason}") from None
     return measure(session.predict(split), session.splits[split].labels)
 
