@@ -6,12 +6,13 @@
 import contextlib
 import difflib
 import io
+import json
 import re
 import sys
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass, field, is_dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, cast, get_args, get_origin, get_type_hints
 
 import tyro
 from tyro.conf import Positional, arg, subcommand
@@ -32,11 +33,10 @@ class Quickstart:
 
     def __call__(self) -> None:
         """Replace an earlier quickstart, train, write the page."""
-        import shutil
-
-        config_file = self.out / "config.json"
-        if config_file.exists() and RunConfig.load(config_file).recipe == "quickstart":
-            shutil.rmtree(self.out)
+        if _recipe_of(self.out) == "quickstart":
+            # Nothing else in the folder is ours to delete, and a run overwrites what it writes.
+            for name in ("record.json", "index.html", "model.safetensors", "test.safetensors"):
+                (self.out / name).unlink(missing_ok=True)
         _train_and_report(replace(RECIPES["quickstart"](), seed=self.seed), self.out)
 
 
@@ -106,11 +106,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         else:
             _parse(words or ["--help"])()
     except SmallvitError as error:
-        print(f"smallvit: {error}", file=sys.stderr)
-        return error.exit_status
-    except OSError as error:
-        print(f"smallvit: {error.filename or 'a file'}: {error.strerror or error}", file=sys.stderr)
-        return 1
+        return _failed(str(error), error.exit_status)
+    except OSError as error:  # a full disk, a folder that may not be written
+        return _failed(f"{error.filename or 'a file'}: {error.strerror or error}", 1)
     except KeyboardInterrupt:
         print("smallvit: interrupted", file=sys.stderr)
         return 130
@@ -133,7 +131,7 @@ def _parse(words: list[str]) -> Any:
         except SystemExit as stop:
             if not stop.code:
                 raise
-    raise UsageError(_one_line(errors.getvalue()))
+    raise UsageError(_one_line(errors.getvalue(), words))
 
 
 def _union(commands: list[Any]) -> Any:
@@ -158,25 +156,70 @@ def _train_default(words: list[str]) -> Train:
 
 def _check_known(kind: str, name: str, names: Collection[str]) -> None:
     if name not in names:
-        near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
-        hint = f"did you mean {near[0]}? " if near else ""
-        raise UsageError(f"unknown {kind} {name!r}; {hint}allowed are {', '.join(names)}")
+        raise UsageError(f"unknown {kind} {name!r}; {_hint(name, names)}allowed are {', '.join(names)}")
 
 
-def _one_line(box: str) -> str:
-    """Return the message of tyro's error box, without its frame and help text."""
+def _hint(name: str, names: Collection[str]) -> str:
+    near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    return f"did you mean {near[0]}? " if near else ""
+
+
+def _one_line(box: str, words: list[str]) -> str:
+    """Return the message of tyro's error box, without its frame and help text, and with the nearest right name."""
     lines = [re.sub("[│╭╮╰╯]", "", line).strip() for line in box.splitlines()]
     body = [line for line in lines[1:] if line]
     end = next((index for index, line in enumerate(body) if set(line) == {"─"}), len(body))
-    near = re.search(r"Perhaps you meant:\s+(--\S+)", " ".join(body[end:]))
-    hint = f"; did you mean {near[1]}?" if near else ""
-    return re.sub(r"\. Got errors: .*", "", " ".join(body[:end])) + hint
+    message = re.sub(r"\. Got errors: .*", "", " ".join(body[:end]))
+    choice = re.fullmatch(r"invalid choice '(.*)' for argument '(.*)'\. Expected one of \((.*)\)\.", message)
+    if choice:
+        allowed = re.findall(r"'([^']*)'", choice[3])
+        return f"{choice[2]} is {choice[1]!r}; {_hint(choice[1], allowed)}allowed are {', '.join(allowed)}"
+    unknown = re.match(r"Unrecognized options: ([^\s,]+)", message)
+    if unknown and not unknown[1].startswith("-"):
+        return f"unexpected {unknown[1]!r}; see {_help_for(words)}"
+    if unknown:
+        command = COMMANDS.get(words[0])
+        options = ["--help", *(_options(command) if command else ("--version", "--tyro-print-completion"))]
+        option = unknown[1].split("=")[0]
+        return f"unknown option {option}; {_hint(option, options)}see {_help_for(words)}"
+    return message
+
+
+def _help_for(words: list[str]) -> str:
+    """Return the command line whose help lists the options that the words may choose from."""
+    named = words[: 2 if words[0] == "train" else 1] if words[0] in COMMANDS else []
+    return " ".join(["smallvit", *named, "--help"])
+
+
+def _options(kind: type, prefix: str = "--") -> Iterator[str]:
+    """Yield the long options of a command, those of a config within it by their dotted names."""
+    for name, hint in get_type_hints(kind, include_extras=True).items():
+        plain = get_args(hint)[0] if get_origin(hint) is Annotated else hint
+        if is_dataclass(plain):
+            yield from _options(cast("type", plain), prefix if name == "config" else f"{prefix}{name}.")
+        elif hint != Positional[plain]:
+            yield prefix + name.replace("_", "-")
+
+
+def _failed(reason: str, status: int) -> int:
+    print("smallvit:", " ".join(reason.splitlines()), file=sys.stderr)
+    return status
+
+
+def _recipe_of(folder: Path) -> str | None:
+    """Return the recipe of the run in a folder, by whatever version of smallvit; None where there is none."""
+    try:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return config.get("recipe") if isinstance(config, dict) else None
 
 
 def _train_and_report(config: RunConfig, folder: Path) -> None:
     from rich.console import Console
 
-    console = Console(soft_wrap=True, highlight=False)
+    # Names of classes and folders are not markup: "[/x]" would raise, ":x:" turn into a picture.
+    console = Console(soft_wrap=True, highlight=False, markup=False, emoji=False)
     with console.status("starting"):
         from smallvit.progress import duration, percent
         from smallvit.run import run
