@@ -1,0 +1,81 @@
+"""A picture of what a recipe's augmentation does: training images, and several draws of each with their soft labels.
+
+Shapes: B images (columns), D draws (rows below the originals), S image size, C classes.
+"""
+
+from pathlib import Path
+
+import torch
+from jaxtyping import Float, UInt8
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from smallvit import rng
+from smallvit.augment.pipeline import apply_augment, sample_augment
+from smallvit.config import RunConfig
+from smallvit.data.loader import DeviceSplit, Order
+from smallvit.data.store import load_dataset
+from smallvit.errors import UsageError
+
+SHOWN_SHARE = 0.1
+"""Classes with less of a soft label than this are not written."""
+
+
+def show_augment(config: RunConfig, path: Path, *, num_images: int = 8, num_draws: int = 5) -> None:
+    """Write the first images of a run as a PNG (or whatever matplotlib makes of the suffix): originals above, each row
+    below one step's draw for the same images.
+    """
+    if path.suffix not in (".png", ".svg", ".pdf"):
+        raise UsageError(f"out is {path}: the name must end in .png, .svg or .pdf")
+    dataset = load_dataset(config.data, image_size=config.model.image_size)
+    spec, train = dataset.spec, DeviceSplit.of(dataset.train, "cpu")
+    order = Order(len(train), batch_size=num_images, passes_per_epoch=1, seed=config.seed)
+    chosen = order.batch(0)
+    images, labels = train.images[chosen], train.labels[chosen]
+    rows = [([_pixels(image) for image in images], [spec.class_names[label] for label in labels.tolist()])]
+    for step in range(num_draws):
+        params = sample_augment(
+            config.augment, rng.generator(config.seed, "augment", step), num_images, (images.shape[2], images.shape[3])
+        )
+        augmented, targets = apply_augment(
+            images,
+            labels,
+            params,
+            mean=spec.mean,
+            std=spec.std,
+            num_classes=spec.num_classes,
+            label_smoothing=config.train.label_smoothing,
+        )
+        pixels = _displayable(augmented, spec.mean, spec.std)
+        rows.append(([_pixels(image) for image in pixels], [_caption(t, spec.class_names) for t in targets]))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    _figure(rows).savefig(path, dpi=110)
+
+
+def _displayable(
+    images: Float[Tensor, "B 3 S S"], mean: tuple[float, ...], std: tuple[float, ...]
+) -> UInt8[Tensor, "B 3 S S"]:
+    """Undo the normalisation; what lies outside of 0..255 (noise of erasing) is cut."""
+    channels = torch.tensor((mean, std))[:, :, None, None]
+    return ((images * channels[1] + channels[0]) * 255).round().clamp(0, 255).to(torch.uint8)
+
+
+def _pixels(image: UInt8[Tensor, "3 S S"]) -> Tensor:
+    return image.permute(1, 2, 0)
+
+
+def _caption(target: Float[Tensor, " C"], class_names: tuple[str, ...]) -> str:
+    share, index = target.sort(descending=True)
+    pairs = zip(share.tolist(), index.tolist(), strict=True)
+    return "\n".join(f"{class_names[i]}: {s:.2f}" for s, i in list(pairs)[:2] if s >= SHOWN_SHARE)
+
+
+def _figure(rows: list[tuple[list[Tensor], list[str]]]) -> Figure:
+    figure = Figure(figsize=(1.25 * len(rows[0][0]), 1.55 * len(rows)), layout="constrained")
+    axes = figure.subplots(len(rows), len(rows[0][0]), squeeze=False)
+    for line, (images, captions) in zip(axes, rows, strict=True):
+        for ax, image, caption in zip(line, images, captions, strict=True):
+            ax.imshow(image.numpy(), interpolation="nearest")
+            ax.set_title(caption, fontsize=8, parse_math=False)
+            ax.set_axis_off()
+    return figure
