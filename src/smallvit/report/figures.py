@@ -79,7 +79,8 @@ def _draw_curve(record: RunRecord, rows: Sequence[dict[str, Any]]) -> Figure:
     top.set_ylim(top=min(100.0, top.get_ylim()[1]))
     top.legend(loc="lower right")
     config = record.run_config().train
-    per_epoch = config.steps_per_epoch(record.num_train)
+    last = record.curve[-1]
+    per_epoch = last.images_seen / last.epoch / config.batch_size  # steps
     steps = [row for row in rows if "step" in row]
     if steps:
         epochs = [(row["step"] + 1) / per_epoch for row in steps]

@@ -165,6 +165,6 @@ def _percent(share: float) -> str:
     return f"{100 * share:.2f}\N{NO-BREAK SPACE}%"
 
 
-def _exactly(value: float, form: str, scale: float = 1) -> Markup:
+def _exactly(value: int | float, form: str, scale: int = 1) -> Markup:
     """Return a number rounded for the eye, with the record's own digits beside it for a program."""
     return Markup('<data value="{}">{}</data>').format(repr(value), format(value * scale, form))
