@@ -15,10 +15,10 @@ def quickstart() -> RunConfig:
         recipe="quickstart",
         data=DataConfig(dataset="digits", val_fraction=0.1),
         augment=AugmentConfig(
-            horizontal_flip=0.0, crop_padding=0, affine_degrees=10, affine_translate=0.08, affine_scale=(0.9, 1.1)
+            horizontal_flip=0.0, crop_padding=0, affine_degrees=10.0, affine_translate=0.08, affine_scale=(0.9, 1.1)
         ),
         model=ModelConfig(patch_size=8, embed_dim=64, depth=6, num_heads=4, num_cls_tokens=2, drop_path_rate=0.0),
-        optim=OptimConfig(optimizer="muon", lr=2e-3, warmup_epochs=2),
+        optim=OptimConfig(optimizer="muon", lr=2e-3, warmup_epochs=2.0),
         train=TrainConfig(epochs=50, passes_per_epoch=1, batch_size=64),
     )
 
@@ -34,7 +34,7 @@ def small() -> RunConfig:
         recipe="small",
         data=DataConfig(dataset="cifar10"),
         model=ModelConfig(embed_dim=96, num_heads=3, num_cls_tokens=2, drop_path_rate=0.0),
-        optim=OptimConfig(optimizer="muon", lr=2e-3, warmup_epochs=2),
+        optim=OptimConfig(optimizer="muon", lr=2e-3, warmup_epochs=2.0),
         train=TrainConfig(epochs=20, passes_per_epoch=1),
         evaluate=EvaluateConfig(every_epochs=2),
     )
