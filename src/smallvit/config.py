@@ -28,7 +28,7 @@ class EvaluateConfig:
     """Epochs between two measurements on val."""
     test_curve: bool = False
     """Measure on test, too, whenever val is measured; otherwise test is read once, at the end."""
-    batch_size: int = 500
+    batch_size: int = field(default=500, metadata={"digest": False})
     """Images in a forward pass of the evaluation; it does not change the result."""
 
     def __post_init__(self) -> None:
@@ -78,7 +78,8 @@ class RunConfig:
         require(given in (None, num_classes), "model.num_classes", given, f"{name} has {num_classes}; leave it out")
 
     def digest(self) -> str:
-        """Return the sha256 that identifies the run: of every field but those that only say where bytes lie.
+        """Return the sha256 that identifies the run: of every field but those that say where bytes lie, how a device
+        is used, or what follows from the data set.
 
         It is that of the config as it loads again, so that 2 and 2.0 in a field of type float are one run.
         """

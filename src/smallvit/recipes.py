@@ -29,13 +29,13 @@ def baseline() -> RunConfig:
 
 
 def small() -> RunConfig:
-    """Width 96, 3 heads, 2 CLS tokens, Muon, 20 passes over CIFAR-10: for a laptop."""
+    """Width 96, 3 heads, 2 CLS tokens, Muon, 16 passes over CIFAR-10: for a laptop."""
     return RunConfig(
         recipe="small",
         data=DataConfig(dataset="cifar10"),
         model=ModelConfig(embed_dim=96, num_heads=3, num_cls_tokens=2, drop_path_rate=0.0),
         optim=OptimConfig(optimizer="muon", lr=2e-3, warmup_epochs=2.0),
-        train=TrainConfig(epochs=20, passes_per_epoch=1),
+        train=TrainConfig(epochs=16, passes_per_epoch=1),
         evaluate=EvaluateConfig(every_epochs=2),
     )
 

@@ -42,6 +42,7 @@ class Session:
             len(self.splits["train"]),
             batch_size=config.train.batch_size,
             passes_per_epoch=config.train.passes_per_epoch,
+            repeats_in_batch=config.train.repeats_in_batch,
             seed=config.seed,
         )
         if self.order.steps_per_epoch == 0:

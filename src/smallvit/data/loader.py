@@ -3,6 +3,7 @@
 Shapes: n images of a split, B batch, S image size.
 """
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -31,12 +32,18 @@ class DeviceSplit:
 
 
 class Order:
-    """The order of training images: `passes_per_epoch` reshuffled passes make an epoch, cut into full batches."""
+    """The order of training images: `passes_per_epoch` reshuffled passes make an epoch, cut into full batches.
 
-    def __init__(self, num_images: int, *, batch_size: int, passes_per_epoch: int, seed: int) -> None:
+    With `repeats_in_batch` each image stands that many times in a row, in an epoch of the same length.
+    """
+
+    def __init__(
+        self, num_images: int, *, batch_size: int, passes_per_epoch: int, repeats_in_batch: int = 1, seed: int
+    ) -> None:
         self.num_images = num_images
         self.batch_size = batch_size
         self.passes_per_epoch = passes_per_epoch
+        self.repeats_in_batch = repeats_in_batch
         self.seed = seed
         self.steps_per_epoch = num_images * passes_per_epoch // batch_size
         self._epoch = -1
@@ -47,8 +54,8 @@ class Order:
         epoch, position = divmod(step, self.steps_per_epoch)
         if epoch != self._epoch:
             first = epoch * self.passes_per_epoch
-            passes = range(first, first + self.passes_per_epoch)
+            passes = range(first, first + math.ceil(self.passes_per_epoch / self.repeats_in_batch))
             orders = [rng.generator(self.seed, "order", p).permutation(self.num_images) for p in passes]
-            self._epoch, self._indices = epoch, np.concatenate(orders)
+            self._epoch, self._indices = epoch, np.concatenate(orders).repeat(self.repeats_in_batch)
         start = position * self.batch_size
         return torch.from_numpy(self._indices[start : start + self.batch_size])

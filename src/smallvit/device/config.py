@@ -1,6 +1,6 @@
 """What the user says about the machine; free of torch, so that the command line can show it at once."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, get_args
 
 from smallvit.checks import require_one_of, require_whole
@@ -13,17 +13,20 @@ Switch = Literal["auto", "on", "off"]
 
 @dataclass(frozen=True, kw_only=True)
 class DeviceConfig:
-    """How to use the machine. `auto` is decided at the start of a run, said aloud, and kept in the record."""
+    """How to use the machine. `auto` is decided at the start of a run, said aloud, and kept in the record.
 
-    device: DeviceName = "auto"
+    Of these only the precision is a part of a run's identity (its digest).
+    """
+
+    device: DeviceName = field(default="auto", metadata={"digest": False})
     """Where the run takes place; auto: a GPU if torch sees one."""
     precision: Precision = "auto"
     """Type of the matrix products; auto: the faster one in a short measurement on this device."""
-    attention: AttentionChoice = "auto"
+    attention: AttentionChoice = field(default="auto", metadata={"digest": False})
     """Attention implementation; auto: two plain matrix products on a CPU, torch's fused attention on a GPU."""
-    compile: Switch = "auto"
+    compile: Switch = field(default="auto", metadata={"digest": False})
     """Whether torch.compile makes the training step; auto: on a GPU only."""
-    num_threads: int | None = None
+    num_threads: int | None = field(default=None, metadata={"digest": False})
     """Threads of a CPU run; None: as many as torch chooses."""
 
     def __post_init__(self) -> None:

@@ -1,6 +1,6 @@
 """What a model is; free of torch, so that the command line can show it at once."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, get_args
 
 from smallvit.checks import is_number, is_whole, require, require_one_of, require_whole
@@ -16,7 +16,7 @@ class ModelConfig:
 
     image_size: int = 32
     """Height and width of an image in pixels; images of another size are resized to it."""
-    num_classes: int | None = None
+    num_classes: int | None = field(default=None, metadata={"digest": False})
     """Number of classes; None: as many as the data set has."""
     patch_size: int = 4
     """Height and width of a patch in pixels; it divides image_size."""

@@ -48,12 +48,17 @@ class TrainConfig:
     """Reshuffled passes over the training images that make one epoch; the paper's epoch has 3."""
     batch_size: int = 256
     """Images in a step; what does not fill a last batch of an epoch is left out."""
+    repeats_in_batch: int = 1
+    """Times that an image stands in its batch, each time augmented anew (Hoffer et al., 2020; the paper's distributed
+    path has 3). An epoch keeps its length, and sees as many times fewer images."""
     label_smoothing: float = 0.1
     """Share of each target that is spread evenly over all classes."""
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "passes_per_epoch", "batch_size"):
+        for name in ("epochs", "passes_per_epoch", "batch_size", "repeats_in_batch"):
             require_whole(f"train.{name}", getattr(self, name), 1)
+        repeats, batch = self.repeats_in_batch, self.batch_size
+        require(batch % repeats == 0, "train.repeats_in_batch", repeats, f"it must divide batch_size, {batch}")
         smoothing = self.label_smoothing
         ok = is_number(smoothing, 0) and smoothing < 1
         require(ok, "train.label_smoothing", smoothing, "allowed is 0 up to, not including, 1")
