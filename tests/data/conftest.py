@@ -130,6 +130,16 @@ def load(small, tmp_path: Path) -> Callable[..., Dataset]:
     return run
 
 
+@pytest.fixture
+def small_load(small: Small, tmp_path: Path) -> Callable[..., Dataset]:
+    def run(
+        root: Path | None, size: int = 32, cache: Path = tmp_path / "cache", spec: DatasetSpec = small.spec
+    ) -> Dataset:
+        return load_from_spec(spec, DataConfig(dataset="cifar10", root=root, cache=cache), image_size=size)
+
+    return run
+
+
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     if not SHARED.is_dir():

@@ -59,6 +59,7 @@ def list_images(root: Path) -> Listing:
         listing.notes.append(f"{root / 'val'} serves as test (test/ has no labels); val is held out of train")
     elif split_layout:
         _own_splits(root, listing)
+    listing.notes.append("folder: mirror images are taken to keep their class; switch flips off for text or signs")
     if listing.strays:
         named = ", ".join(str(path.relative_to(root)) for path in listing.strays[:_NAMED])
         more = ", ..." if len(listing.strays) > _NAMED else ""
@@ -80,7 +81,6 @@ def read_images(listing: Listing, size: int) -> Decoded:
         images = decode_all(items, decode, size=size, title=f"Decoding {listing.root.name} {name}")
         return canonical(Split(images=images, labels=np.array([label for _, label in items], dtype=np.int64)))
 
-    notes = (*listing.notes, "folder: mirror images are taken to keep their class; switch flips off for text or signs")
     found = {name: read(name) for name in listing.splits}
     return Decoded(
         train=found["train"],
@@ -88,7 +88,6 @@ def read_images(listing: Listing, size: int) -> Decoded:
         test=found.get("test"),
         train_moments=_moments(found["train"].images),
         class_names=listing.class_names,
-        notes=notes,
     )
 
 
@@ -145,6 +144,7 @@ def _images(folder: Path, listing: Listing) -> list[Path]:
             if name.startswith(".") or name.lower() in _SYSTEM_FILES or name == f"{folder.name}_boxes.txt":
                 continue
             (images if path.suffix.lower() in readable else listing.strays).append(path)
+    listing.strays.sort()
     return sorted(images)
 
 

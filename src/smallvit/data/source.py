@@ -28,6 +28,8 @@ class Source:
     where: Path
     files: tuple[Path, ...]
     read: Callable[[], Decoded]
+    notes: tuple[str, ...] = ()
+    """What the search itself found worth telling; what reading finds is in Decoded."""
 
     def key(self) -> str:
         """Return 16 hex digits of a hash of the files' names (within `where`) and contents."""
@@ -47,7 +49,9 @@ def find_folder(root: Path, size: int) -> Source:
     if not root.is_dir():
         raise SmallvitError(f"data.root: {root} is a file; expected a folder of images, one subfolder a class")
     listing = own.list_images(root)
-    return Source(where=root, files=listing.files(), read=lambda: own.read_images(listing, size))
+    return Source(
+        where=root, files=listing.files(), read=lambda: own.read_images(listing, size), notes=tuple(listing.notes)
+    )
 
 
 def find_published(root: Path, spec: DatasetSpec) -> Source:

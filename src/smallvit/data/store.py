@@ -57,6 +57,7 @@ def load_from_spec(spec: DatasetSpec | None, config: DataConfig, *, image_size: 
         assert config.root is not None
         source = find_folder(config.root.expanduser(), image_size)
         entry, notes = _cached_or_built(folder, "folder", source, image_size)
+        notes += source.notes
     elif config.root is not None:
         source = find_published(config.root.expanduser(), spec)
         entry, notes = _cached_or_built(folder, spec.name, source, image_size)

@@ -1,0 +1,222 @@
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from smallvit.data.config import DataConfig
+from smallvit.data.store import Dataset, load_dataset
+from smallvit.errors import SmallvitError
+
+FLIP_NOTE = "mirror images are taken to keep their class"
+
+
+@pytest.fixture
+def load(tmp_path: Path) -> Callable[..., Dataset]:
+    def run(root: Path, size: int = 16, **changes: object) -> Dataset:
+        return load_dataset(
+            DataConfig(dataset="folder", root=root, cache=tmp_path / "cache", **changes), image_size=size
+        )
+
+    return run
+
+
+def colour(label: int, number: int) -> tuple[int, int, int]:
+    return (40 + 60 * label, number, 100)
+
+
+def fill(
+    folder: Path, classes: str | list[str] = "abc", count: int = 10, suffix: str = ".png", labels: str = "abc"
+) -> Path:
+    """Images of one colour each: red tells the class, green the number."""
+    for name in classes:
+        (folder / name).mkdir(parents=True, exist_ok=True)
+        for i in range(count):
+            shape = (20 + i, 30)
+            Image.new("RGB", shape, colour(labels.index(name), i)).save(folder / name / f"{i}{suffix}")
+    return folder
+
+
+def numbers(split) -> set[tuple[int, int]]:
+    for image, label in zip(split.images, split.labels, strict=True):
+        assert (image == np.array(colour(int(label), int(image[1, 0, 0])))[:, None, None]).all()
+    return {(int(label), int(image[1, 0, 0])) for image, label in zip(split.images, split.labels, strict=True)}
+
+
+def test_one_folder_is_divided_by_the_seed(tmp_path: Path, load) -> None:
+    data = load(fill(tmp_path / "root"), val_fraction=0.25)
+    assert data.val is not None
+    assert data.spec.class_names == ("a", "b", "c")
+    parts = [numbers(split) for split in (data.train, data.val, data.test)]
+    assert [len(part) for part in parts] == [18, 6, 6]
+    assert set.union(*parts) == {(label, i) for label in range(3) for i in range(10)}
+    assert [np.bincount(s.labels).tolist() for s in (data.val, data.test)] == [[2, 2, 2], [2, 2, 2]]
+    assert [FLIP_NOTE in note for note in data.notes] == [True]
+    again = load(fill(tmp_path / "root"), val_fraction=0.25)
+    assert np.array_equal(again.train.images, data.train.images)
+    assert isinstance(again.train.images, np.ndarray)
+    assert numbers(load(tmp_path / "root", split_seed=4).test) != parts[2]
+
+
+@pytest.mark.parametrize("val_fraction", [0.0, 0.5])
+def test_statistics_are_of_train_alone(tmp_path: Path, load, val_fraction: float) -> None:
+    data = load(fill(tmp_path / "root"), val_fraction=val_fraction)
+    scaled = data.train.images / 255
+    np.testing.assert_allclose(data.spec.mean, scaled.mean(axis=(0, 2, 3)), atol=1e-6)
+    np.testing.assert_allclose(data.spec.std[:2], scaled.std(axis=(0, 2, 3))[:2], atol=1e-6)
+    assert data.spec.std[2] == pytest.approx(1 / 255, abs=1e-6), "a channel that never varies is not divided by zero"
+
+
+def test_train_val_and_test_folders_are_taken_as_they_are(tmp_path: Path, load) -> None:
+    root = tmp_path / "root"
+    fill(root / "train", count=5)
+    fill(root / "val", count=3)
+    fill(root / "test", count=4)
+    data = load(root)
+    assert data.val is not None
+    assert [len(split) for split in (data.train, data.val, data.test)] == [15, 9, 12]
+
+
+def test_a_val_folder_without_test_serves_as_test(tmp_path: Path, load) -> None:
+    root = tmp_path / "root"
+    fill(root / "train", count=10)
+    fill(root / "val", count=3)
+    data = load(root, val_fraction=0.2)
+    assert data.val is not None
+    assert [len(split) for split in (data.train, data.val, data.test)] == [24, 6, 9]
+    assert any("serves as test (there is no test/)" in note for note in data.notes)
+
+
+def test_train_alone_is_divided(tmp_path: Path, load) -> None:
+    fill(tmp_path / "root" / "train", count=10)
+    assert len(load(tmp_path / "root").test) == 6
+
+
+def test_tiny_imagenet_is_read_from_its_annotations(tmp_path: Path, load) -> None:
+    root = tmp_path / "tiny-imagenet-200"
+    for name, label in (("n01", "a"), ("n02", "b")):
+        folder = root / "train" / name / "images"
+        folder.mkdir(parents=True)
+        for i in range(6):
+            Image.new("RGB", (64, 64), colour("abc".index(label), i)).save(folder / f"{name}_{i}.png")
+        (root / "train" / name / f"{name}_boxes.txt").write_text("n01_0.png\t0\t0\t9\t9\n")
+    for folder in ("val", "test"):
+        (root / folder / "images").mkdir(parents=True)
+        for i in range(4):
+            Image.new("RGB", (64, 64), colour(i % 2, i)).save(root / folder / "images" / f"{folder}_{i}.png")
+    annotations = root / "val" / "val_annotations.txt"
+    annotations.write_text("".join(f"val_{i}.png\tn0{i % 2 + 1}\t0\t0\t9\t9\n" for i in range(4)))
+    data = load(root, val_fraction=0.0)
+    assert data.spec.class_names == ("n01", "n02")
+    assert numbers(data.test) == {(0, 0), (1, 1), (0, 2), (1, 3)}
+    assert len(data.train) == 12
+    assert not any("not images" in note for note in data.notes)
+    annotations.write_text("val_0.png\tn02\t0\t0\t9\t9\n")
+    assert load(root, val_fraction=0.0).test.labels.tolist() == [1], "the annotations are part of the content's hash"
+    annotations.write_text("val_0.png\tn01\t0\t0\t9\t9\nval_1.png\tn09\t0\t0\t9\t9\n")
+    with pytest.raises(SmallvitError, match=r"val_annotations\.txt line 2: .*expected an image, a tab and a class"):
+        load(root)
+    annotations.write_text("val_9.png\tn01\t0\t0\t9\t9\n")
+    with pytest.raises(SmallvitError, match=r"val_annotations\.txt line 1: .*val_9\.png is missing"):
+        load(root)
+
+
+def test_system_files_are_passed_over_and_others_named(tmp_path: Path, load) -> None:
+    root = fill(tmp_path / "root")
+    for name in (".DS_Store", "Thumbs.db", "desktop.ini", "._0.png"):
+        (root / "a" / name).write_bytes(b"x")
+    (root / ".git").mkdir()
+    (root / "a" / ".cache").mkdir()
+    (root / "a" / ".cache" / "x.png").write_bytes(b"x")
+    assert len(load(root).notes) == 1
+    for name in ("notes.txt", "labels.csv", "film.mp4", "phone.heic"):
+        (root / "b" / name).write_bytes(b"x")
+    (note,) = [note for note in load(root).notes if "not images" in note]
+    assert "passed over 4 files" in note
+    assert "b/film.mp4, b/labels.csv, b/notes.txt, ..." in note
+
+
+def test_images_lie_at_any_depth_and_in_upper_case(tmp_path: Path, load) -> None:
+    root = fill(tmp_path / "root")
+    fill(root / "a" / "deeper", "a", 2, ".PNG")
+    assert len(load(root, val_fraction=0.0, test_fraction=0.01).train) == 32 - 3
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "reason"),
+    [
+        ("cut.png", None, "truncated or broken"),
+        ("empty.jpg", b"", "is empty"),
+        ("text.png", b"hello", "not an image in a known format"),
+    ],
+)
+def test_a_bad_image_is_named(tmp_path: Path, load, name: str, data: bytes | None, reason: str) -> None:
+    root = fill(tmp_path / "root")
+    if data is None:
+        Image.effect_noise((64, 64), 90).save(root / "b" / name)
+        data = (root / "b" / name).read_bytes()[:1000]
+    (root / "b" / name).write_bytes(data)
+    with pytest.raises(SmallvitError) as caught:
+        load(root)
+    assert str(caught.value).startswith(f"{root / 'b' / name}: ")
+    assert reason in str(caught.value)
+
+
+def test_layouts_that_cannot_be_read_are_named(tmp_path: Path, load) -> None:
+    with pytest.raises(SmallvitError, match="absent does not exist"):
+        load(tmp_path / "absent")
+    (tmp_path / "file.zip").write_bytes(b"x")
+    with pytest.raises(SmallvitError, match="is a file; expected a folder of images"):
+        load(tmp_path / "file.zip")
+    with pytest.raises(SmallvitError, match="expected at least 2 class folders with images in them, found only 'a'"):
+        load(fill(tmp_path / "one", "a"))
+    flat = tmp_path / "flat"
+    flat.mkdir()
+    Image.new("RGB", (9, 9)).save(flat / "x.png")
+    with pytest.raises(SmallvitError, match="found none"):
+        load(flat)
+    empty = fill(tmp_path / "empty")
+    (empty / "d").mkdir()
+    with pytest.raises(SmallvitError, match="empty/d: class folder without images"):
+        load(empty)
+    fill(tmp_path / "no-train" / "val")
+    with pytest.raises(SmallvitError, match="has val/ but no train/"):
+        load(tmp_path / "no-train")
+
+
+def test_classes_of_test_must_be_classes_of_train(tmp_path: Path, load) -> None:
+    root = tmp_path / "root"
+    fill(root / "train", "ab")
+    fill(root / "test", "abc", 2)
+    with pytest.raises(SmallvitError, match="test: class folder 'c' that train/ has not; expected some of a, b"):
+        load(root)
+    fewer = tmp_path / "fewer"
+    fill(fewer / "train", "abc")
+    fill(fewer / "test", "ac", 2)
+    data = load(fewer)
+    assert sorted(set(data.test.labels.tolist())) == [0, 2]
+    assert any("1 of 3 classes have no folder here" in note for note in data.notes)
+    (tmp_path / "bare" / "test").mkdir(parents=True)
+    fill(tmp_path / "bare" / "train")
+    with pytest.raises(SmallvitError, match="test: no class folders"):
+        load(tmp_path / "bare")
+
+
+def test_a_class_of_one_image_stays_in_train_and_this_is_told(tmp_path: Path, load) -> None:
+    root = fill(tmp_path / "root", "ab")
+    fill(root, "c", 1)
+    data = load(root)
+    assert 2 not in data.test.labels
+    assert any("too few images to hold one out of class c" in note for note in data.notes)
+
+
+def test_a_changed_renamed_or_added_file_is_seen(tmp_path: Path, load) -> None:
+    root = fill(tmp_path / "root")
+    before = load(root, test_fraction=0.5, val_fraction=0.0)
+    Image.new("RGB", (20, 20), (40, 200, 100)).save(root / "a" / "0.png")
+    changed = load(root, test_fraction=0.5, val_fraction=0.0)
+    greens = [{x for _, x in numbers(d.train) | numbers(d.test)} for d in (before, changed)]
+    assert greens[1] - greens[0] == {200}
+    (root / "a").rename(root / "z")
+    assert load(root).spec.class_names == ("b", "c", "z")
