@@ -55,6 +55,22 @@ class Train:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ShowAugment:
+    """Write a picture of a recipe's augmentation: training images, several draws of each, and their soft labels."""
+
+    config: Annotated[RunConfig, arg(name="")] = field(default_factory=RunConfig)
+    out: Path = Path("augment.png")
+    """File to write: .png, .svg or .pdf."""
+
+    def __call__(self) -> None:
+        """Write the picture and say where."""
+        from smallvit.preview import show_augment
+
+        show_augment(self.config, self.out)
+        print(self.out)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Evaluate:
     """Measure a finished run's weights again."""
 
@@ -92,7 +108,15 @@ class Recipes:
         console.print(table)
 
 
-COMMANDS = {"quickstart": Quickstart, "train": Train, "evaluate": Evaluate, "recipes": Recipes}
+COMMANDS: dict[str, Any] = {
+    "quickstart": Quickstart,
+    "train": Train,
+    "show-augment": ShowAugment,
+    "evaluate": Evaluate,
+    "recipes": Recipes,
+}
+STARTS_FROM_RECIPE = ("train", "show-augment")
+"""Commands whose first word is a recipe, from which their options start."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -117,8 +141,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parse(words: list[str]) -> Any:
     """Return the command that the words ask for; tyro's boxed usage errors become one line."""
-    commands: list[Any] = [Annotated[kind, subcommand(name)] for name, kind in COMMANDS.items() if name != "train"]
-    commands.insert(1, Annotated[Train, subcommand("train", default=_train_default(words))])
+    config = _starting_config(words)
+    commands: list[Any] = []
+    for name, kind in COMMANDS.items():
+        start = subcommand(name, default=kind(config=config)) if name in STARTS_FROM_RECIPE else subcommand(name)
+        commands.append(Annotated[kind, start])
     errors = io.StringIO()
     with contextlib.redirect_stderr(errors):
         try:
@@ -141,17 +168,18 @@ def _union(commands: list[Any]) -> Any:
     return union
 
 
-def _train_default(words: list[str]) -> Train:
-    """Return the values that the options of `train` start from: those of the recipe that the words name."""
+def _starting_config(words: list[str]) -> RunConfig:
+    """Return the values that the options start from: those of the recipe that the words name, if they name one."""
     if words and not words[0].startswith("-"):
         _check_known("command", words[0], COMMANDS)
-    recipe = words[1] if words[:1] == ["train"] and len(words) > 1 else None
-    if words == ["train"] or ((recipe or "").startswith("--") and recipe != "--help"):
-        raise UsageError(f"train needs a recipe first, one of {', '.join(RECIPES)}")
-    if recipe is None or recipe in ("-h", "--help"):
-        recipe = next(iter(RECIPES))
+    command, recipe = (*words[:2], "", "")[:2]
+    default = next(iter(RECIPES))
+    if command not in STARTS_FROM_RECIPE or recipe in ("-h", "--help"):
+        return RECIPES[default]()
+    if not recipe or recipe.startswith("-"):
+        raise UsageError(f"{command} needs a recipe first, one of {', '.join(RECIPES)}")
     _check_known("recipe", recipe, RECIPES)
-    return Train(config=RECIPES[recipe]())
+    return RECIPES[recipe]()
 
 
 def _check_known(kind: str, name: str, names: Collection[str]) -> None:
@@ -187,7 +215,7 @@ def _one_line(box: str, words: list[str]) -> str:
 
 def _help_for(words: list[str]) -> str:
     """Return the command line whose help lists the options that the words may choose from."""
-    named = words[: 2 if words[0] == "train" else 1] if words[0] in COMMANDS else []
+    named = words[: 2 if words[0] in STARTS_FROM_RECIPE else 1] if words[0] in COMMANDS else []
     return " ".join(["smallvit", *named, "--help"])
 
 
