@@ -1,0 +1,358 @@
+"""RunConfig to JSON and strictly back, its digest, and every recipe's whole config."""
+
+import dataclasses
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from smallvit.augment.config import AugmentConfig
+from smallvit.config import EvaluateConfig, RunConfig
+from smallvit.data.config import DataConfig
+from smallvit.device.config import DeviceConfig
+from smallvit.errors import SmallvitError, UsageError
+from smallvit.model.config import ModelConfig
+from smallvit.recipes import RECIPES
+from smallvit.train.config import OptimConfig, TrainConfig
+
+UNIT = st.floats(0, 1)
+BELOW_ONE = st.floats(0, 1, exclude_max=True)
+RANGE = st.tuples(st.floats(1e-3, 0.5), st.floats(0.5, 1))
+
+
+def choices(kind: type, *names: str) -> dict[str, st.SearchStrategy[Any]]:
+    hints = get_type_hints(kind)
+    return {name: st.sampled_from(get_args(hints[name])) for name in names}
+
+
+@st.composite
+def data_fields(draw: st.DrawFn) -> dict[str, Any]:
+    dataset = draw(st.sampled_from(["digits", "cifar10", "cifar100", "folder"]))
+    paths = st.text().map(Path)
+    root = None if dataset == "digits" else draw(paths if dataset == "folder" else st.none() | paths)
+    return {
+        "dataset": dataset,
+        "root": root,
+        "cache": draw(st.none() | paths),
+        "val_fraction": draw(BELOW_ONE),
+        "test_fraction": draw(st.floats(0, 1, exclude_min=True, exclude_max=True)),
+        "split_seed": draw(st.integers(0, 2**80)),
+    }
+
+
+@st.composite
+def model_fields(draw: st.DrawFn) -> dict[str, Any]:
+    heads, patch, tokens = draw(st.integers(1, 8)), draw(st.integers(1, 16)), draw(st.integers(0, 3))
+    width = heads * 4 * draw(st.integers(1, 16))
+    latent = st.none() | st.integers(1, width)
+    return dict(
+        image_size=patch * draw(st.integers(1, 8)),
+        patch_size=patch,
+        embed_dim=width,
+        depth=draw(st.integers(1, 20)),
+        num_heads=heads,
+        mlp_ratio=draw(st.floats(1, 8)),
+        num_cls_tokens=tokens,
+        num_class_attention_blocks=draw(st.integers(0, 3)) if tokens else 0,
+        latent_dim_q=draw(latent),
+        latent_dim_k=draw(latent),
+        latent_dim_v=draw(latent),
+        drop_path_rate=draw(BELOW_ONE),
+        **{name: draw(s) for name, s in choices(ModelConfig, "position", "patch_init", "head").items()},
+    )
+
+
+def fields(**strategies: st.SearchStrategy[Any]) -> st.SearchStrategy[dict[str, Any]]:
+    return st.fixed_dictionaries(strategies)
+
+
+PARTS: dict[type, st.SearchStrategy[dict[str, Any]]] = {
+    DataConfig: data_fields(),
+    AugmentConfig: fields(
+        horizontal_flip=UNIT,
+        crop_padding=st.integers(0, 64),
+        affine_degrees=st.floats(0, 180),
+        affine_translate=UNIT,
+        affine_scale=RANGE,
+        affine_shear=st.floats(0, 60),
+        randaugment_num_ops=st.integers(1, 14),
+        randaugment_magnitude=st.integers(0, 30),
+        erase_probability=UNIT,
+        erase_area=RANGE,
+        erase_aspect=RANGE,
+        cutmix_alpha=st.floats(0, 9),
+        mixup_alpha=st.floats(0, 9),
+        mix_probability=UNIT,
+        **choices(AugmentConfig, "policy", "policy_variant", "erase_fill", "mix_per"),
+    ),
+    ModelConfig: model_fields(),
+    OptimConfig: fields(
+        lr=st.floats(1e-12, 1e3),
+        weight_decay=st.floats(0, 1e3),
+        betas=st.none() | st.tuples(BELOW_ONE, BELOW_ONE),
+        warmup_epochs=UNIT,
+        **choices(OptimConfig, "optimizer", "decay_on"),
+    ),
+    TrainConfig: fields(
+        epochs=st.integers(1, 10**6),
+        passes_per_epoch=st.integers(1, 9),
+        batch_size=st.integers(1, 10**6).map(lambda number: 6 * number),
+        repeats_in_batch=st.sampled_from([1, 2, 3, 6]),
+        label_smoothing=BELOW_ONE,
+    ),
+    EvaluateConfig: fields(every_epochs=st.integers(1, 99), test_curve=st.booleans(), batch_size=st.integers(1, 9999)),
+    DeviceConfig: fields(
+        num_threads=st.none() | st.integers(1, 64),
+        **choices(DeviceConfig, "device", "precision", "attention", "compile"),
+    ),
+}
+RUNS = fields(recipe=st.text(), seed=st.integers(0, 2**80), **{kind.__name__: part for kind, part in PARTS.items()})
+
+
+def built(drawn: dict[str, Any]) -> RunConfig:
+    """Return the config of some drawn fields; not within a strategy, since beartype draws from `random`."""
+    parts = {kind.__name__.removesuffix("Config").lower(): kind(**drawn[kind.__name__]) for kind in PARTS}
+    return RunConfig(recipe=drawn["recipe"], seed=drawn["seed"], **parts)
+
+
+SLOW = settings(deadline=None, max_examples=30)
+
+
+def refusal(value: Any) -> str:
+    with pytest.raises(SmallvitError) as caught:
+        RunConfig.from_json(value)
+    text = str(caught.value)
+    assert len(text.splitlines()) == 1
+    return text
+
+
+@SLOW
+@given(RUNS)
+def test_json_round_trip_is_exact(drawn: dict[str, Any]) -> None:
+    config = built(drawn)
+    again = RunConfig.from_json(json.loads(json.dumps(config.to_json(), allow_nan=False)))
+    assert again == config
+    assert again.digest() == config.digest()
+    assert again.to_json() == config.to_json()
+
+
+def nodes(value: Any, path: tuple[str | int, ...] = ()) -> Iterator[tuple[str | int, ...]]:
+    """Yield the path of every value inside a JSON value."""
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, item in items:
+        yield (*path, key)
+        yield from nodes(item, (*path, key))
+
+
+def parent_of(value: Any, path: tuple[str | int, ...]) -> Any:
+    for key in path[:-1]:
+        value = value[key]
+    return value
+
+
+def dotted(path: tuple[str | int, ...]) -> str:
+    return "config" + "".join(f"[{key}]" if isinstance(key, int) else f".{key}" for key in path)
+
+
+WRONG: dict[type, list[Any]] = {
+    bool: [0, 1, "true", None, []],
+    int: [True, 1.5, "1", [1], {"x": 1}],
+    float: [True, "0.5", [0.5], {"x": 1}, float("nan"), float("inf"), 10**400],
+    str: [1, True, ["adam"], {"x": 1}, "no such word\n"],
+    type(None): [True, {"x": 1}, [[1]]],
+    list: [1, "ab", {}, [], [0.5, 0.6, 0.7], None, True],
+    dict: [1, "ab", [], None, True],
+}
+FREE_TEXT = {("recipe",), ("data", "dataset"), ("data", "root"), ("data", "cache")}
+
+
+@SLOW
+@given(st.data(), RUNS)
+def test_a_wrong_type_is_refused_by_its_dotted_path_at_any_depth(data: st.DataObject, drawn: dict[str, Any]) -> None:
+    value = built(drawn).to_json()
+    path = data.draw(st.sampled_from([path for path in nodes(value) if path != ("schema",)]))
+    holder = parent_of(value, path)
+    wrong = [w for w in WRONG[type(holder[path[-1]])] if not (isinstance(w, str) and path in FREE_TEXT)]
+    if path == ("optim", "betas"):
+        wrong.remove(None)
+    holder[path[-1]] = data.draw(st.sampled_from(wrong))
+    assert dotted(path) + " is " in refusal(value) or dotted(path) + "." in refusal(value)
+
+
+@SLOW
+@given(st.data(), RUNS)
+def test_a_missing_key_is_refused_by_its_dotted_path(data: st.DataObject, drawn: dict[str, Any]) -> None:
+    value = built(drawn).to_json()
+    path = data.draw(st.sampled_from([p for p in nodes(value) if p != ("schema",) and isinstance(p[-1], str)]))
+    del parent_of(value, path)[path[-1]]
+    assert refusal(value) == f"{dotted(path)} is missing"
+
+
+@SLOW
+@given(st.data(), RUNS)
+def test_an_unknown_key_is_refused_with_the_nearest_name(data: st.DataObject, drawn: dict[str, Any]) -> None:
+    value = built(drawn).to_json()
+    path = data.draw(st.sampled_from([p for p in nodes(value) if p != ("schema",) and isinstance(p[-1], str)]))
+    misspelt = f"{path[-1]}s"
+    parent_of(value, path)[misspelt] = 1
+    assert refusal(value) == f"{dotted((*path[:-1], misspelt))} is not known: did you mean {path[-1]}?"
+
+
+@given(st.text())
+def test_any_unknown_key_is_one_line(key: str) -> None:
+    value = RunConfig().to_json()
+    if key not in value:
+        assert "is not known" in refusal({**value, key: 1})
+
+
+@pytest.mark.parametrize("value", [None, [], 3, {}, {"schema": 2}, {"schema": "1"}])
+def test_another_schema_is_refused(value: Any) -> None:
+    assert "schema" in refusal(value)
+
+
+def test_a_file_that_is_no_config_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "config.json"
+    good = json.dumps(RunConfig().to_json())
+    for text, expected in (
+        ("{", "not a readable config"),
+        (good.replace('"seed": 0', '"seed": "0"'), 'config.seed is "0": expected int'),
+        (good.replace('"seed": 0', '"seed": 0, "seed": 1'), "'seed' appears twice"),
+        (good.replace('"seed": 0', '"seed": NaN'), "NaN is not a JSON number"),
+        (good.replace('"lr": 0.001', '"lr": -1'), "optim.lr is -1"),
+        ("[" * 100_000, "nested too deeply"),
+    ):
+        path.write_text(text)
+        with pytest.raises(SmallvitError) as caught:
+            RunConfig.load(path)
+        assert str(path) in str(caught.value)
+        assert expected in str(caught.value)
+        assert not isinstance(caught.value, UsageError)  # the file is wrong, not the request
+    path.write_text(good)
+    assert RunConfig.load(path) == RunConfig()
+
+
+@pytest.mark.parametrize(
+    ("make", "field"),
+    [
+        (lambda: OptimConfig(lr=float("inf")), "optim.lr"),
+        (lambda: OptimConfig(lr=float("nan")), "optim.lr"),
+        (lambda: OptimConfig(lr=0.0), "optim.lr"),
+        (lambda: OptimConfig(weight_decay=float("inf")), "optim.weight_decay"),
+        (lambda: OptimConfig(betas=(0.9, 1.0)), "optim.betas"),
+        (lambda: OptimConfig(warmup_epochs=-1.0), "optim.warmup_epochs"),
+        (lambda: TrainConfig(epochs=0), "train.epochs"),
+        (lambda: TrainConfig(label_smoothing=1.0), "train.label_smoothing"),
+        (lambda: EvaluateConfig(every_epochs=0), "evaluate.every_epochs"),
+        (lambda: DeviceConfig(num_threads=0), "device.num_threads"),
+        (lambda: RunConfig(seed=-1), "seed"),
+        (lambda: RunConfig(optim=OptimConfig(warmup_epochs=3.0), train=TrainConfig(epochs=2)), "optim.warmup_epochs"),
+        (lambda: RunConfig(model=ModelConfig(num_classes=11)), "model.num_classes"),
+        (lambda: RunConfig().resolve(1).resolve(10), "model.num_classes"),
+    ],
+)
+def test_a_value_out_of_range_is_bad_usage_in_one_line(make: Callable[[], object], field: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        make()
+    assert str(caught.value).startswith(f"{field} is ")
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_resolve_fills_in_the_classes() -> None:
+    assert RunConfig().resolve(10).model.num_classes == 10
+    assert RunConfig().resolve(10).resolve(10) == RunConfig().resolve(10)
+
+
+def other_values(hint: Any, value: Any) -> list[Any]:
+    if get_origin(hint) is Literal:
+        return [word for word in get_args(hint) if word != value]
+    if isinstance(value, bool):
+        return [not value]
+    if isinstance(value, int):
+        return [value + 1, value * 2]
+    if isinstance(value, float):
+        return [value / 2, value + 0.25] if value else [0.25]
+    if isinstance(value, tuple):
+        return [tuple(item * 0.75 for item in value)]
+    if value is None:
+        return [(0.8, 0.9)] if tuple in map(get_origin, get_args(hint)) else [8]
+    return ["cifar100"]
+
+
+def changed(config: Any) -> Iterator[tuple[str, Any]]:
+    """Yield every field's dotted name and the config with that field alone changed."""
+    hints = get_type_hints(type(config))
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        if dataclasses.is_dataclass(value):
+            for name, part in changed(value):
+                yield f"{field.name}.{name}", lambda part=part, name=field.name: {name: part()}
+            continue
+        others = [Path("/elsewhere")] if field.name in ("root", "cache") else other_values(hints[field.name], value)
+
+        def variants(name: str = field.name, others: list[Any] = others, base: Any = config) -> Any:
+            for other in others:
+                try:
+                    return dataclasses.replace(base, **{name: other})
+                except UsageError:
+                    continue
+            raise AssertionError(f"no other value was found for {name}")
+
+        yield field.name, variants
+
+
+def replaced(config: RunConfig, change: Any) -> RunConfig:
+    made = change()
+    return dataclasses.replace(config, **made) if isinstance(made, dict) else made
+
+
+NOT_IDENTITY = {
+    "recipe",
+    "data.root",
+    "data.cache",
+    "model.num_classes",
+    "evaluate.batch_size",
+    "device.device",
+    "device.attention",
+    "device.compile",
+    "device.num_threads",
+}
+BASE = RunConfig(recipe="cifar100", data=DataConfig(dataset="cifar10"), optim=OptimConfig(warmup_epochs=10.0))
+
+
+@pytest.mark.parametrize(
+    ("name", "change"), list(changed(BASE)), ids=lambda value: value if isinstance(value, str) else ""
+)
+def test_every_field_that_decides_the_result_changes_the_digest(name: str, change: Any) -> None:
+    if name == "recipe":
+        other = dataclasses.replace(BASE, recipe="another")
+    elif name == "model.num_classes":
+        other = BASE.resolve(10)
+    elif name == "model.num_heads":
+        other = dataclasses.replace(BASE, model=dataclasses.replace(BASE.model, num_heads=6))
+    else:
+        other = replaced(BASE, change)
+    assert other != BASE
+    assert (other.digest() == BASE.digest()) == (name in NOT_IDENTITY)
+
+
+def test_equal_configs_have_equal_digests_however_the_numbers_are_written() -> None:
+    whole, point = RunConfig(optim=OptimConfig(warmup_epochs=2.0)), RunConfig(optim=OptimConfig(warmup_epochs=2.0))
+    object.__setattr__(whole.optim, "warmup_epochs", 2)  # as a user's Python may, which nothing checks at run time
+    assert whole == point
+    assert whole.digest() == point.digest() == RunConfig.from_json(whole.to_json()).digest()
+
+
+def test_golden_recipes(golden: Callable[[str, Any], Any]) -> None:
+    now = {name: {"digest": recipe().digest(), "config": recipe().to_json()} for name, recipe in RECIPES.items()}
+    assert golden("recipes.json", now) == now
+
+
+def test_recipes_are_named_after_themselves_and_described_in_a_line() -> None:
+    for name, recipe in RECIPES.items():
+        assert recipe().recipe == name
+        assert recipe.__doc__
+        assert len(recipe.__doc__.splitlines()) == 1
