@@ -1,0 +1,107 @@
+"""Counts and calibration against scikit-learn and plain NumPy."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.metrics import accuracy_score, confusion_matrix, log_loss
+
+from smallvit.evaluate import CALIBRATION_BINS, confusion, measure, predict
+
+
+def drawn(seed: int, n: int, classes: int, spread: float) -> tuple[torch.Tensor, torch.Tensor]:
+    random = np.random.default_rng(seed)
+    logits = torch.from_numpy(random.normal(0, spread, (n, classes)).astype(np.float32))
+    return logits, torch.from_numpy(random.integers(0, classes, n))
+
+
+def probabilities(logits: torch.Tensor) -> np.ndarray:
+    exponents = np.exp(logits.double().numpy() - logits.double().numpy().max(1, keepdims=True))
+    return exponents / exponents.sum(1, keepdims=True)
+
+
+def calibration_error(logits: torch.Tensor, labels: torch.Tensor) -> float:
+    """Guo et al., 2017: the bins are ((m - 1) / M, m / M]."""
+    p = probabilities(logits)
+    confidence, right = p.max(1), p.argmax(1) == labels.numpy()
+    total = 0.0
+    for m in range(1, CALIBRATION_BINS + 1):
+        inside = (confidence > (m - 1) / CALIBRATION_BINS) & (confidence <= m / CALIBRATION_BINS)
+        if inside.any():
+            total += inside.sum() / len(labels) * abs(right[inside].mean() - confidence[inside].mean())
+    return total
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.integers(0, 10**6), st.integers(1, 200), st.integers(2, 12), st.sampled_from([0.01, 1.0, 5.0, 50.0]))
+def test_metrics_equal_the_oracles(seed: int, n: int, classes: int, spread: float) -> None:
+    logits, labels = drawn(seed, n, classes, spread)
+    metrics = measure(logits, labels)
+    predicted = logits.numpy().argmax(1)
+    assert metrics.count == n
+    assert metrics.correct == accuracy_score(labels, predicted, normalize=False)
+    assert metrics.accuracy == accuracy_score(labels, predicted)
+    expected = confusion_matrix(labels, predicted, labels=range(classes))
+    assert confusion(logits, labels).tolist() == expected.tolist()
+    assert int(confusion(logits, labels).trace()) == metrics.correct
+    assert metrics.calibration_error == pytest.approx(calibration_error(logits, labels), abs=1e-9)
+    if spread <= 5:  # log_loss clips at the smallest probabilities
+        oracle = log_loss(labels, probabilities(logits), labels=range(classes))
+        assert metrics.negative_log_likelihood == pytest.approx(oracle, rel=1e-9)
+
+
+@given(st.permutations(range(12)))
+def test_the_order_of_images_does_not_matter(order: list[int]) -> None:
+    logits, labels = drawn(3, 12, 4, 2.0)
+    one, other = measure(logits, labels), measure(logits[order], labels[order])
+    assert one.correct == other.correct
+    assert one.negative_log_likelihood == pytest.approx(other.negative_log_likelihood, rel=1e-12)
+    assert one.calibration_error == pytest.approx(other.calibration_error, rel=1e-9)
+
+
+def test_a_tie_counts_for_the_first_class_everywhere() -> None:
+    logits = torch.tensor([[1.0, 1.0, 0.0], [1.0, 1.0, 0.0]])
+    assert measure(logits, torch.tensor([0, 1])).correct == 1
+    assert confusion(logits, torch.tensor([0, 1])).tolist() == [[1, 0, 0], [1, 0, 0], [0, 0, 0]]
+
+
+def test_logits_that_differ_by_less_than_their_softmax_can_show_still_count() -> None:
+    logits = torch.tensor([[0.0, 1e-30]])
+    assert measure(logits, torch.tensor([1])).correct == 1
+    assert confusion(logits, torch.tensor([1])).trace() == 1
+
+
+def test_far_logits_give_finite_numbers() -> None:
+    metrics = measure(torch.tensor([[-1e30, 1e30], [1e30, -1e30]]), torch.tensor([0, 0]))
+    assert metrics.correct == 1
+    assert metrics.negative_log_likelihood == pytest.approx(1e30, rel=1e-6)
+    assert metrics.calibration_error == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize("m", range(8, CALIBRATION_BINS))
+def test_bins_end_at_the_fifteenths(m: int) -> None:
+    """One right and one wrong answer cancel within a bin, but not across its edge."""
+    edge = m / CALIBRATION_BINS
+
+    def gap(right: float, wrong: float) -> float:
+        p = torch.tensor([[right, 1 - right], [1 - wrong, wrong]])
+        return measure(p.log(), torch.tensor([0, 0])).calibration_error
+
+    assert gap(edge - 2e-5, edge - 1e-5) == pytest.approx(edge - 0.5, abs=1e-4)
+    assert gap(edge + 1e-5, edge + 2e-5) == pytest.approx(edge - 0.5, abs=1e-4)
+    assert gap(edge - 1e-5, edge + 1e-5) == pytest.approx(0.5, abs=1e-4)
+
+
+def test_certainty_falls_into_the_last_bin() -> None:
+    assert measure(torch.tensor([[100.0, 0.0]]), torch.tensor([0])).calibration_error == pytest.approx(0, abs=1e-12)
+    assert measure(torch.tensor([[100.0, 0.0]]), torch.tensor([1])).calibration_error == pytest.approx(1)
+
+
+@given(st.integers(1, 40), st.integers(1, 50))
+def test_predict_keeps_the_order_whatever_the_batch(n: int, batch_size: int) -> None:
+    images = torch.arange(n, dtype=torch.uint8)[:, None, None, None].expand(n, 3, 2, 2)
+    logits = predict(lambda part: part[:, :, 0, 0].bfloat16(), images, batch_size)
+    assert logits.dtype == torch.float32
+    assert logits[:, 0].tolist() == list(range(n))
+    assert not logits.requires_grad
