@@ -1,7 +1,10 @@
-"""A small data set in the shape of CIFAR-10, and writers of it in every public form."""
+"""A small data set in the shape of CIFAR-10, writers of it in every public form, and processes that load it."""
 
 import io
+import os
 import pickle
+import subprocess
+import sys
 import tarfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -138,6 +141,78 @@ def small_load(small: Small, tmp_path: Path) -> Callable[..., Dataset]:
         return load_from_spec(spec, DataConfig(dataset="cifar10", root=root, cache=cache), image_size=size)
 
     return run
+
+
+# A process of its own that loads tests' small set: it reads the spec by pickle and prints digests and notes.
+CHILD = """
+import os, pickle, signal, sys
+from pathlib import Path
+from smallvit.data.config import DataConfig
+from smallvit.data.split import digest
+from smallvit.data.store import load_from_spec
+
+kill_at, calls = int(os.environ.get("KILL_AT", "0")), 0
+
+def counted(function):
+    def call(*arguments, **options):
+        global calls
+        calls += 1
+        if calls == kill_at:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return function(*arguments, **options)
+    return call
+
+os.fsync, os.rename, os.mkdir = map(counted, (os.fsync, os.rename, os.mkdir))
+if os.environ.get("AS_NOBODY"):  # whose reach does not extend to the interpreter's folder: import first
+    import fcntl, pyarrow.parquet
+    from PIL import Image
+    Image.init()
+    os.seteuid(65534)
+spec = pickle.loads(Path(sys.argv[1]).read_bytes())
+root = None if sys.argv[2] == "-" else Path(sys.argv[2])
+config = DataConfig(dataset="cifar10", root=root, cache=Path(sys.argv[3]))
+data = load_from_spec(spec, config, image_size=32)
+print(digest(data.train), *data.notes, sep="\\n")
+"""
+
+
+class Runner:
+    def __init__(self, small, folder: Path) -> None:
+        self.folder = folder
+        self.root = small.parquet(folder / "root")
+        self.cache = folder / "cache"
+        (folder / "spec").write_bytes(pickle.dumps(small.spec))
+        (folder / "child.py").write_text(CHILD, encoding="utf-8")
+
+    def start(self, *, root: str | None = None, kill_at: int = 0, nobody: bool = False) -> subprocess.Popen[str]:
+        arguments = [str(self.folder / "child.py"), str(self.folder / "spec"), root or str(self.root), str(self.cache)]
+        environment = {**os.environ, "KILL_AT": str(kill_at), "HF_HUB_OFFLINE": "1"}
+        environment |= {"AS_NOBODY": "1"} if nobody else {}
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        return subprocess.Popen([sys.executable, *arguments], env=environment, **pipes)
+
+    def run(self, **options: object) -> list[str]:
+        process = self.start(**options)
+        out, error = process.communicate(timeout=60)
+        assert process.returncode == 0, error
+        assert error == ""
+        return out.splitlines()
+
+    def entries(self) -> list[Path]:
+        return [path for path in self.cache.iterdir() if not path.name.startswith(".")]
+
+    def leftovers(self) -> list[Path]:
+        return list(self.cache.glob(".*.tmp"))
+
+
+@pytest.fixture
+def runner(small, tmp_path: Path) -> Runner:
+    return Runner(small, tmp_path)
+
+
+@pytest.fixture
+def runner_in(small: Small) -> Callable[[Path], Runner]:
+    return lambda folder: Runner(small, folder)
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,74 @@
+"""Processes that are killed, run side by side, or may not write leave whole entries in the cache or none."""
+
+import os
+import signal
+import tempfile
+from pathlib import Path
+
+from smallvit.data import cache as cached
+
+
+def test_killed_at_any_moment_nothing_that_looks_whole_is_left(runner) -> None:
+    reference = runner.run()
+    for entry in runner.entries():
+        for file in entry.iterdir():
+            file.unlink()
+        entry.rmdir()
+    kills = 0
+    while True:
+        process = runner.start(kill_at=kills + 1)
+        process.communicate(timeout=60)
+        if process.returncode == 0:
+            break
+        assert process.returncode == -signal.SIGKILL
+        kills += 1
+        for entry in runner.entries():  # only the last step, after the rename, may leave one, and it is whole
+            cached.open_entry(entry)
+            for file in entry.iterdir():
+                file.unlink()
+            entry.rmdir()
+    assert kills >= 8, "mkdir, four arrays, the manifest, the folder, the rename"
+    assert runner.leftovers() == []
+    assert runner.run() == reference
+    assert len(runner.entries()) == 1
+
+
+def test_leftovers_of_dead_builders_of_other_sets_go_and_those_of_live_ones_stay(runner) -> None:
+    dead, live = runner.cache / ".other-32-0.00aa.tmp", runner.cache / ".alive-32-0.00bb.tmp"
+    for folder in (dead, live):
+        folder.mkdir(parents=True)
+        (folder / "train_images.npy").write_bytes(b"half")
+    with cached.building(runner.cache, "alive-32-0"):
+        live.mkdir(exist_ok=True)
+        runner.run()
+        assert runner.leftovers() == [live]
+    runner.run()
+    with cached.building(runner.cache, "x-32-0"):
+        assert runner.leftovers() == []
+
+
+def test_builders_side_by_side_agree_and_leave_one_entry(runner) -> None:
+    processes = [runner.start() for _ in range(5)]
+    outputs = [process.communicate(timeout=120)[0] for process in processes]
+    assert [process.returncode for process in processes] == [0] * 5
+    assert len(set(outputs)) == 1
+    (entry,) = runner.entries()
+    cached.open_entry(entry)
+    assert runner.leftovers() == []
+
+
+def test_a_read_only_cache_is_read_and_its_absence_of_an_entry_told(runner_in) -> None:
+    # The administrator may write anywhere, so the child becomes nobody, whom pytest's own folders do not let through.
+    administrator = os.geteuid() == 0
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        runner = runner_in(Path(folder))
+        runner.cache.mkdir()
+        runner.cache.chmod(0o555)
+        digests, note = runner.run(nobody=administrator)
+        assert note == f"cache: {runner.cache} cannot be written (Permission denied); every start decodes again"
+        runner.cache.chmod(0o755)
+        assert runner.run() == [digests]
+        runner.cache.chmod(0o555)
+        assert runner.run(nobody=administrator) == [digests]
+        runner.cache.chmod(0o755)
