@@ -184,11 +184,13 @@ class Runner:
         (folder / "spec").write_bytes(pickle.dumps(small.spec))
         (folder / "child.py").write_text(CHILD, encoding="utf-8")
 
-    def start(self, *, root: str | None = None, kill_at: int = 0, nobody: bool = False) -> subprocess.Popen[str]:
+    def start(
+        self, *, root: str | None = None, kill_at: int = 0, nobody: bool = False, stderr: int = subprocess.PIPE
+    ) -> subprocess.Popen[str]:
         arguments = [str(self.folder / "child.py"), str(self.folder / "spec"), root or str(self.root), str(self.cache)]
         environment = {**os.environ, "KILL_AT": str(kill_at), "HF_HUB_OFFLINE": "1"}
         environment |= {"AS_NOBODY": "1"} if nobody else {}
-        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        pipes = {"stdout": subprocess.PIPE, "stderr": stderr, "text": True}
         return subprocess.Popen([sys.executable, *arguments], env=environment, **pipes)
 
     def run(self, **options: object) -> list[str]:

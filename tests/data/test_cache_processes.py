@@ -1,6 +1,9 @@
 """Processes that are killed, run side by side, or may not write leave whole entries in the cache or none."""
 
+import contextlib
 import os
+import pty
+import shutil
 import signal
 import tempfile
 from pathlib import Path
@@ -72,3 +75,23 @@ def test_a_read_only_cache_is_read_and_its_absence_of_an_entry_told(runner_in) -
         runner.cache.chmod(0o555)
         assert runner.run(nobody=administrator) == [digests]
         runner.cache.chmod(0o755)
+
+
+def test_progress_is_drawn_on_a_terminal_alone(runner) -> None:
+    assert len(runner.run()) == 1  # which also finds nothing on stderr, no terminal there
+    for entry in runner.entries():
+        shutil.rmtree(entry)
+    ours, theirs = pty.openpty()
+    process = runner.start(stderr=theirs)
+    os.close(theirs)
+    assert process.stdout is not None
+    assert len(process.stdout.read().splitlines()) == 1
+    drawn = b""
+    with contextlib.suppress(OSError):  # the kernel's way of saying that the other end has closed
+        while piece := os.read(ours, 4096):
+            drawn += piece
+    os.close(ours)
+    assert process.wait(timeout=60) == 0
+    process.stdout.close()
+    assert b"Decoding small train" in drawn
+    assert b"30/30" in drawn
