@@ -52,7 +52,7 @@ def cost(config: RunConfig) -> Cost:
         build_optimizers(session.model, config.optim),
         session.batch,
         lr=config.optim.lr,
-        warmup_steps=0,
+        warmup_steps=0.0,
         total_steps=1 + TIMED_STEPS,
     )
     seconds: list[float] = []

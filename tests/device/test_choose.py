@@ -1,0 +1,87 @@
+"""What `auto` becomes, and what is said where it cannot be had."""
+
+from typing import Any
+
+import pytest
+import torch
+
+from smallvit.device import choose as module
+from smallvit.device.choose import choose, hardware, synchronize
+from smallvit.device.config import DeviceConfig
+from smallvit.errors import UsageError
+
+DTYPES = {torch.float32: "float32", torch.bfloat16: "bfloat16"}
+
+
+@pytest.fixture(autouse=True)
+def threads() -> Any:
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def cpu_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+
+
+@pytest.mark.usefixtures("cpu_only")
+def test_auto_on_a_cpu() -> None:
+    choices = choose(DeviceConfig(precision="float32", num_threads=1), rows=64, embed_dim=16)
+    assert (choices.device, choices.attention, choices.compile, choices.num_threads) == ("cpu", "bmm", False, 1)
+    assert (choices.precision, choices.reason) == ("float32", "as asked")
+    assert str(choices) == "cpu with 1 threads, float32 (as asked), bmm attention, not compiled"
+
+
+def test_auto_prefers_a_gpu_and_compiles_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    choices = choose(DeviceConfig(precision="bfloat16"), rows=64, embed_dim=16)
+    assert (choices.device, choices.attention, choices.compile) == ("mps", "sdpa", False)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    choices = choose(DeviceConfig(precision="bfloat16"), rows=64, embed_dim=16)
+    assert (choices.device, choices.attention, choices.compile) == ("cuda", "sdpa", True)
+
+
+@pytest.mark.usefixtures("cpu_only")
+def test_what_is_asked_for_is_taken() -> None:
+    config = DeviceConfig(precision="bfloat16", attention="sdpa", compile="on", num_threads=2)
+    choices = choose(config, rows=64, embed_dim=16)
+    assert (choices.precision, choices.attention, choices.compile, choices.num_threads) == ("bfloat16", "sdpa", True, 2)
+    assert torch.get_num_threads() == 2
+
+
+@pytest.mark.usefixtures("cpu_only")
+@pytest.mark.parametrize("device", ["cuda", "mps"])
+def test_a_device_that_is_not_there_is_bad_usage(device: Any) -> None:
+    with pytest.raises(UsageError) as caught:
+        choose(DeviceConfig(device=device), rows=64, embed_dim=16)
+    assert str(caught.value) == f"device.device is {device}: torch sees none here; available: cpu, or auto"
+
+
+@pytest.mark.usefixtures("cpu_only")
+@pytest.mark.parametrize(("half", "expected"), [(0.5, "bfloat16"), (4.0, "float32")])
+def test_the_precision_is_the_faster_one(monkeypatch: pytest.MonkeyPatch, half: float, expected: str) -> None:
+    seconds = {torch.float32: 1.0, torch.bfloat16: half}
+    monkeypatch.setattr(module, "_matmul_seconds", lambda device, dtype, rows, embed_dim: seconds[dtype])
+    choices = choose(DeviceConfig(), rows=64, embed_dim=16)
+    assert choices.precision == expected
+    assert choices.reason == f"bfloat16 products measured {1 / half:.2g} times as fast"
+
+
+@pytest.mark.usefixtures("cpu_only")
+def test_the_measurement_runs() -> None:
+    assert choose(DeviceConfig(), rows=64, embed_dim=16).precision in DTYPES.values()
+
+
+def test_hardware_is_what_a_reader_needs() -> None:
+    info = hardware()
+    assert {"processor", "cores", "platform"} <= info.keys() <= {"processor", "cores", "platform", "memory_gib", "gpu"}
+    assert isinstance(info["cores"], int)
+    assert info["cores"] >= 1
+    assert info["processor"]
+
+
+def test_a_cpu_needs_no_waiting() -> None:
+    synchronize("cpu")

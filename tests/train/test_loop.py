@@ -1,0 +1,105 @@
+"""The loss against torch's, the loop against one written by hand."""
+
+import copy
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.nn import functional as F
+
+from smallvit.model.config import ModelConfig
+from smallvit.model.vit import VisionTransformer
+from smallvit.train.config import OptimConfig
+from smallvit.train.loop import Batch, drop_path_uniform, fit, soft_cross_entropy
+from smallvit.train.optim import build_optimizers
+from smallvit.train.schedule import warmup_cosine
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.integers(1, 20), st.integers(2, 12), st.floats(0, 0.9), st.integers(0, 1000))
+def test_soft_cross_entropy_equals_torchs(n: int, classes: int, smoothing: float, seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    logits = 3 * torch.randn(n, classes, generator=generator)
+    labels = torch.randint(classes, (n,), generator=generator)
+    smooth = F.one_hot(labels, classes) * (1 - smoothing) + smoothing / classes
+    expected = F.cross_entropy(logits, labels, label_smoothing=smoothing)
+    torch.testing.assert_close(soft_cross_entropy(logits, smooth), expected)
+    mixed = torch.rand(n, classes, generator=generator).softmax(-1)
+    torch.testing.assert_close(soft_cross_entropy(logits, mixed), F.cross_entropy(logits, mixed))
+
+
+def test_the_loss_of_bfloat16_logits_is_float32() -> None:
+    logits = torch.tensor([[10.0, 0.0]]).bfloat16()
+    loss = soft_cross_entropy(logits, torch.tensor([[1.0, 0.0]]))
+    assert loss.dtype == torch.float32
+    assert float(loss) == pytest.approx(4.54e-5, rel=1e-3)
+
+
+def small_model() -> VisionTransformer:
+    config = ModelConfig(num_classes=3, image_size=8, embed_dim=8, depth=2, num_heads=2)
+    return VisionTransformer(config, generator=torch.Generator().manual_seed(0))
+
+
+def batch(step: int) -> Batch:
+    generator = torch.Generator().manual_seed(step)
+    images = torch.randn(4, 3, 8, 8, generator=generator)
+    targets = torch.rand(4, 3, generator=generator).softmax(-1)
+    return Batch(images, targets, torch.ones(2, 2, 4))
+
+
+def test_fit_equals_a_loop_written_by_hand() -> None:
+    ours, theirs = small_model(), small_model()
+    config = OptimConfig(lr=3e-3, weight_decay=0.1)
+
+    def loss(images: torch.Tensor, targets: torch.Tensor, scale: torch.Tensor | None) -> torch.Tensor:
+        return soft_cross_entropy(ours(images, scale), targets)
+
+    states = list(fit(loss, build_optimizers(ours, config), batch, lr=config.lr, warmup_steps=2.0, total_steps=5))
+
+    optimizer = torch.optim.AdamW(theirs.parameters(), lr=1.0, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.1)
+    for step in range(5):
+        for group in optimizer.param_groups:
+            group["lr"] = 3e-3 * warmup_cosine(step, warmup_steps=2.0, total_steps=5)
+        data = batch(step)
+        optimizer.zero_grad()
+        value = F.cross_entropy(theirs(data.images, data.branch_scale), data.targets)
+        value.backward()
+        optimizer.step()
+        assert states[step].step == step
+        assert states[step].lr == optimizer.param_groups[0]["lr"]
+        torch.testing.assert_close(states[step].loss, value.detach())
+    for (name, a), b in zip(ours.named_parameters(), theirs.parameters(), strict=True):
+        torch.testing.assert_close(a, b, msg=lambda text, name=name: f"{name}: {text}")
+
+
+def test_fit_is_lazy_and_leaves_no_graph_or_gradients_behind() -> None:
+    model = small_model()
+    first = copy.deepcopy(model.state_dict())
+    seen: list[int] = []
+
+    def watched(step: int) -> Batch:
+        seen.append(step)
+        return batch(step)
+
+    def loss(images: torch.Tensor, targets: torch.Tensor, scale: torch.Tensor | None) -> torch.Tensor:
+        return soft_cross_entropy(model(images, scale), targets)
+
+    states = fit(loss, build_optimizers(model, OptimConfig()), watched, lr=1e-3, warmup_steps=0.0, total_steps=9)
+    assert seen == []
+    state = next(states)
+    assert seen == [0]
+    assert not state.loss.requires_grad
+    assert all(p.grad is None for p in model.parameters())
+    assert any(not torch.equal(value, first[name]) for name, value in model.state_dict().items())
+
+
+def test_drop_path_draws_are_a_function_of_seed_and_step() -> None:
+    draws = drop_path_uniform(3, 5, 4, 100)
+    assert draws.shape == (4, 2, 100)
+    assert draws.dtype == torch.float32
+    assert draws.min() >= 0
+    assert draws.max() < 1
+    assert torch.equal(draws, drop_path_uniform(3, 5, 4, 100))
+    assert not torch.equal(draws, drop_path_uniform(3, 6, 4, 100))
+    assert not torch.equal(draws, drop_path_uniform(4, 5, 4, 100))

@@ -1,0 +1,97 @@
+"""Which optimiser updates what, and which parameters decay."""
+
+from typing import Literal
+
+import lion_pytorch
+import pytest
+import torch
+
+from smallvit.model.config import ModelConfig
+from smallvit.model.vit import VisionTransformer
+from smallvit.train.config import OptimConfig
+from smallvit.train.optim import build_optimizers, set_learning_rate
+
+Name = Literal["adamw", "adam", "lion", "muon"]
+NAMES: tuple[Name, ...] = ("adamw", "adam", "lion", "muon")
+
+
+@pytest.fixture
+def model() -> VisionTransformer:
+    config = ModelConfig(
+        num_classes=3, patch_size=16, embed_dim=8, depth=2, num_heads=2, num_cls_tokens=2,
+        num_class_attention_blocks=1, latent_dim_q=4, head="mlp",
+    )  # fmt: skip
+    return VisionTransformer(config, generator=torch.Generator().manual_seed(0))
+
+
+def taken(optimizer: torch.optim.Optimizer) -> list[torch.nn.Parameter]:
+    return [p for group in optimizer.param_groups for p in group["params"]]
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("decay_on", ["all", "matrices"])
+def test_every_parameter_belongs_to_exactly_one_optimiser(
+    model: VisionTransformer, name: Name, decay_on: Literal["all", "matrices"]
+) -> None:
+    optimizers = build_optimizers(model, OptimConfig(optimizer=name, decay_on=decay_on))
+    ids = [id(p) for optimizer in optimizers for p in taken(optimizer)]
+    assert sorted(ids) == sorted(id(p) for p in model.parameters())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_decay_on_all_or_on_the_weights_of_linear_and_convolution_layers(model: VisionTransformer, name: Name) -> None:
+    layers = (torch.nn.Linear, torch.nn.Conv2d)
+    weights = {id(module.weight) for module in model.modules() if isinstance(module, layers)}
+    for decay_on, decayed in (("all", {id(p) for p in model.parameters()}), ("matrices", weights)):
+        optimizers = build_optimizers(model, OptimConfig(optimizer=name, decay_on=decay_on, weight_decay=0.3))
+        decay = {id(p): group["weight_decay"] for o in optimizers for group in o.param_groups for p in group["params"]}
+        assert {key for key, value in decay.items() if value == 0.3} == decayed
+        assert {value for key, value in decay.items() if key not in decayed} <= {0.0}
+
+
+def test_muon_takes_exactly_the_matrices_in_the_blocks(model: VisionTransformer) -> None:
+    muon, rest = build_optimizers(model, OptimConfig(optimizer="muon"))
+    assert isinstance(muon, torch.optim.Muon)
+    assert isinstance(rest, torch.optim.AdamW)
+    linears = [
+        m for stack in (model.blocks, model.cls_blocks) for m in stack.modules() if isinstance(m, torch.nn.Linear)
+    ]
+    assert {id(p) for p in taken(muon)} == {id(layer.weight) for layer in linears}
+
+
+def test_each_name_is_the_class_it_says(model: VisionTransformer) -> None:
+    kinds = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam, "lion": lion_pytorch.Lion}
+    for name, kind in kinds.items():
+        (optimizer,) = build_optimizers(model, OptimConfig(optimizer=name))
+        assert type(optimizer) is kind
+
+
+def test_betas_are_the_methods_own_unless_given(model: VisionTransformer) -> None:
+    def betas(config: OptimConfig) -> list[tuple[float, float]]:
+        return [group["betas"] for group in build_optimizers(model, config)[-1].param_groups]
+
+    assert betas(OptimConfig()) == [(0.9, 0.999)]
+    assert betas(OptimConfig(optimizer="lion")) == [(0.9, 0.99)]
+    for name in NAMES:
+        assert betas(OptimConfig(optimizer=name, betas=(0.8, 0.95))) == [(0.8, 0.95)]
+
+
+def test_the_rate_reaches_every_group(model: VisionTransformer) -> None:
+    optimizers = build_optimizers(model, OptimConfig(optimizer="muon", decay_on="matrices"))
+    set_learning_rate(optimizers, 0.123)
+    assert {group["lr"] for optimizer in optimizers for group in optimizer.param_groups} == {0.123}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_step_moves_every_parameter_by_about_the_rate(model: VisionTransformer, name: Name) -> None:
+    """All four are scaled so that one rate fits: AdamW's and Lion's first steps are the rate, Muon's like AdamW's."""
+    before = {key: p.detach().clone() for key, p in model.named_parameters()}
+    optimizers = build_optimizers(model, OptimConfig(optimizer=name, lr=1e-2, weight_decay=0.0))
+    generator = torch.Generator().manual_seed(1)
+    for p in model.parameters():
+        p.grad = torch.randn(p.shape, generator=generator)
+    for optimizer in optimizers:
+        optimizer.step()
+    for key, p in model.named_parameters():
+        moved = (p.detach() - before[key]).square().mean().sqrt().item()
+        assert 1e-3 < moved < 1.1e-2, key
