@@ -57,11 +57,13 @@ def apply_erase(
 
     With `raw-mean` the channels' means on the scale 0 to 1, as the paper's code paints them (so nearly white on a dark
     channel once normalised); with `mean` the mean itself, 0 here; with `noise` a standard normal number for each value.
+    The images' memory may be used for the result.
     """
     if images.device.type != "cpu" or torch.compiler.is_compiling():
         return _erased(images, params, mean)
     rows = params.box[:, 2].nonzero()[:, 0]
-    return images.index_copy(0, rows, _erased(images[rows], params[rows], mean)) if len(rows) else images
+    erased = _erased(images.index_select(0, rows), params[rows], mean)
+    return images.index_copy_(0, rows, erased)
 
 
 def _erased(
@@ -76,7 +78,8 @@ def _erased(
     else:
         values = mean if params.fill == "raw-mean" else (0.0, 0.0, 0.0)
         fill = torch.tensor(values, device=images.device)[:, None, None]
-    return torch.where(inside[:, None], fill, images)
+    # An interpolation all the way or not at all: several times as quick as a selection on a CPU.
+    return torch.lerp(images, fill.expand_as(images), inside[:, None].to(torch.float32))
 
 
 def keyed_noise(key: Int64[Tensor, " B"], shape: torch.Size | tuple[int, int, int]) -> Float32[Tensor, "B 3 H W"]:

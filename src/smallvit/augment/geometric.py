@@ -1,7 +1,7 @@
 """Flip, padded crop and a small random affine map of whole batches, each image with its own draw.
 
-The flip and the crop are one gather: an output pixel's source row and column are index arithmetic, so no padded copy
-is made. Legend: B batch, H height, W width, P = H * W pixels.
+The flip and the crop are one gather from a padded copy: an output pixel's source is index arithmetic.
+Legend: B batch, H height, W width, P = H * W pixels.
 """
 
 from dataclasses import dataclass
@@ -21,6 +21,7 @@ class FlipCropParams(BatchParams):
 
     flip: Bool[Tensor, " B"]
     offset: Int64[Tensor, "B 2"]
+    padding: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,20 +37,21 @@ def sample_flip_crop(
     """Draw a mirror bit and a crop offset of -padding to padding pixels for each image."""
     flip = flip_generator.random(batch_size) < config.horizontal_flip
     offset = crop_generator.integers(-config.crop_padding, config.crop_padding + 1, (batch_size, 2))
-    return FlipCropParams(flip=torch.from_numpy(flip), offset=torch.from_numpy(offset))
+    return FlipCropParams(flip=torch.from_numpy(flip), offset=torch.from_numpy(offset), padding=config.crop_padding)
 
 
 def apply_flip_crop(images: UInt8[Tensor, "B 3 H W"], params: FlipCropParams) -> UInt8[Tensor, "B 3 H W"]:
-    """Mirror, then crop from the image padded with black; what lies outside the image is 0."""
+    """Mirror, then crop from the image padded with black."""
     batch, channels, height, width = images.shape
-    row = torch.arange(height, device=images.device) + params.offset[:, :1]
-    column = torch.arange(width, device=images.device) + params.offset[:, 1:]
-    inside = ((row >= 0) & (row < height))[:, :, None] & ((column >= 0) & (column < width))[:, None, :]
-    column = torch.where(params.flip[:, None], width - 1 - column, column).clamp(0, width - 1)
-    source = row.clamp(0, height - 1)[:, :, None] * width + column[:, None, :]
-    index = source.reshape(batch, 1, height * width).expand(batch, channels, height * width)
-    gathered = images.reshape(batch, channels, height * width).gather(2, index).reshape(images.shape)
-    return gathered * inside[:, None]
+    padding = params.padding
+    device = images.device
+    row = torch.arange(padding, padding + height, device=device) + params.offset[:, :1]
+    column = torch.arange(padding, padding + width, device=device) + params.offset[:, 1:]
+    stride = width + 2 * padding
+    column = torch.where(params.flip[:, None], stride - 1 - column, column)
+    index = (row[:, :, None] * stride + column[:, None, :]).view(batch, 1, height * width)
+    padded = torch.nn.functional.pad(images, (padding, padding, padding, padding)).view(batch, channels, -1)
+    return padded.gather(2, index.expand(batch, channels, height * width)).view(images.shape)
 
 
 def sample_affine(

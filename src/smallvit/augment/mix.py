@@ -70,21 +70,12 @@ def apply_mix(
     count = len(params.partner)
     label_share = params.label_share[:, None]
     mixed_targets = targets[:count] * label_share + targets[params.partner] * (1 - label_share)
-    if images.device.type != "cpu" or torch.compiler.is_compiling():
-        return _mixed(images[:count], images[params.partner], params), mixed_targets
-    rows = (params.label_share < 1).nonzero()[:, 0]
-    if len(rows) == 0:
+    if images.device.type == "cpu" and not torch.compiler.is_compiling() and not (params.label_share < 1).any():
         return images[:count], mixed_targets
-    mixed = _mixed(images[rows], images[params.partner[rows]], params[rows])
-    return images[:count].index_copy(0, rows, mixed), mixed_targets
-
-
-def _mixed(
-    images: Float32[Tensor, "B 3 H W"], partners: Float32[Tensor, "B 3 H W"], params: MixParams
-) -> Float32[Tensor, "B 3 H W"]:
     rows = torch.arange(images.shape[2], device=images.device)[:, None]
     columns = torch.arange(images.shape[3], device=images.device)
     top, left, bottom, right = params.box[:, :, None, None].unbind(1)
     inside = (rows >= top) & (rows < bottom) & (columns >= left) & (columns < right)
     share = torch.where(inside, 0.0, params.share[:, None, None])[:, None]
-    return images * share + partners * (1 - share)
+    # One pass, in the partners' place; exact where the share is 0 or 1.
+    return images.index_select(0, params.partner).lerp_(images[:count], share), mixed_targets

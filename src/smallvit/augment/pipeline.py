@@ -30,7 +30,7 @@ from smallvit.augment.policy import PolicyParams, apply_policy
 from smallvit.augment.sampling import sample_policy
 from smallvit.errors import UsageError
 
-_PARTS = ("flip", "crop", "affine", "policy", "erase", "mix")
+_PARTS: tuple[str, ...] = ("flip", "crop", "affine", "policy", "erase", "mix")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,16 +73,19 @@ def sample_augment(
     if batch_size < 1:
         raise UsageError(f"batch_size is {batch_size}, expected at least 1")
     keys = generator.integers(0, 2**64, size=len(_PARTS), dtype=np.uint64)
-    part = {name: np.random.Generator(np.random.Philox(key=int(key))) for name, key in zip(_PARTS, keys, strict=True)}
+
+    def part(name: str) -> np.random.Generator:
+        return np.random.Generator(np.random.Philox(key=int(keys[_PARTS.index(name)])))
+
     flips_or_crops = config.horizontal_flip > 0 or config.crop_padding > 0
     erases = config.erase_probability > 0
     return AugmentParams(
         rows=torch.arange(batch_size),
-        flip_crop=sample_flip_crop(config, part["flip"], part["crop"], batch_size) if flips_or_crops else None,
-        affine=sample_affine(config, part["affine"], batch_size, image_size) if config.has_affine else None,
-        policy=None if config.policy == "none" else _sample_policy(config, part["policy"], batch_size, image_size),
-        erase=sample_erase(config, part["erase"], batch_size, image_size) if erases else None,
-        mix=sample_mix(config, part["mix"], batch_size, image_size) if config.has_mix else None,
+        flip_crop=sample_flip_crop(config, part("flip"), part("crop"), batch_size) if flips_or_crops else None,
+        affine=sample_affine(config, part("affine"), batch_size, image_size) if config.has_affine else None,
+        policy=None if config.policy == "none" else _sample_policy(config, part("policy"), batch_size, image_size),
+        erase=sample_erase(config, part("erase"), batch_size, image_size) if erases else None,
+        mix=sample_mix(config, part("mix"), batch_size, image_size) if config.has_mix else None,
     )
 
 
@@ -139,9 +142,8 @@ def smooth(targets: Float32[Tensor, "B C"], label_smoothing: float) -> Float32[T
 def normalise(
     images: Num[Tensor, "B ..."], mean: tuple[float, float, float], std: tuple[float, float, float]
 ) -> Float32[Tensor, "B 3 H W"]:
-    """Scale uint8 images to 0..1 and standardise each channel, rounding as torchvision's ToTensor and Normalize do."""
+    """Scale uint8 images to 0..1 and standardise each channel, in one product and one sum."""
     check_images(images)
-    constants = torch.tensor((mean, std), dtype=torch.float32, device=images.device)[:, :, None, None]
-    return (
-        images.to(torch.float32, memory_format=torch.contiguous_format).div_(255).sub_(constants[0]).div_(constants[1])
-    )
+    centre, scale = torch.tensor((mean, std), dtype=torch.float64)[:, :, None, None]
+    shift, factor = (-centre / scale).float().to(images.device), (1 / (255 * scale)).float().to(images.device)
+    return images.to(torch.float32, memory_format=torch.contiguous_format).mul_(factor).add_(shift)

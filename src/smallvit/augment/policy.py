@@ -1,10 +1,10 @@
 """Sequences of ops with per-image values, run on a whole batch at once.
 
-What AutoAugment, RandAugment, TrivialAugment and 3-Augment draw (`smallvit.augment.sampling`) is run here. Ops of one
-shape make a family: a table, a map, a blend. Legend: B batch, T ops in sequence, H height, W width.
+What AutoAugment, RandAugment, TrivialAugment and 3-Augment draw (`smallvit.augment.sampling`) is run here.
+Legend: B batch, T ops in sequence, H height, W width.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,8 +13,9 @@ from jaxtyping import Float64, Int64, Num, UInt8
 from numpy import ndarray
 from torch import Tensor
 
-from smallvit.augment import blend, resample, tables
+from smallvit.augment import resample
 from smallvit.augment.errors import check_images
+from smallvit.augment.families import StepParams, families, run_step
 from smallvit.augment.ops import OPS, Space
 from smallvit.augment.params import BatchParams
 from smallvit.errors import UsageError
@@ -33,42 +34,6 @@ class PolicyParams(BatchParams):
     numbers: Int64[Tensor, "B T 6"]
     used: tuple[str, ...]
     space: Space
-
-
-@dataclass(frozen=True, kw_only=True)
-class StepParams(BatchParams):
-    """One op of the sequence for each image."""
-
-    op: Int64[Tensor, " B"]
-    value: Float64[Tensor, " B"]
-    numbers: Int64[Tensor, "B 6"]
-    space: Space
-
-
-_Change = Callable[[Tensor, StepParams], Tensor]
-_FAMILIES: tuple[tuple[tuple[str, ...], _Change], ...] = (
-    (("Invert", "Solarize", "Posterize"), lambda images, step: tables.apply_pointwise(images, step.op, step.value)),
-    (("AutoContrast",), lambda images, _: tables.apply_autocontrast(images)),
-    (("Equalize",), lambda images, _: tables.apply_equalize(images)),
-    (("Contrast", "Color", "Brightness"), lambda images, step: blend.apply_tone(images, step.op, step.value)),
-    (("Sharpness",), lambda images, step: blend.apply_sharpness(images, step.value)),
-    (("Cutout",), lambda images, step: resample.apply_cutout(images, step.numbers[:, :4], step.space.fill)),
-    (("Grayscale",), lambda images, _: blend.apply_grayscale(images)),
-    (("GaussianBlur",), lambda images, step: blend.apply_gaussian_blur(images, step.numbers[:, :3])),
-)
-_SHEARS, _SHIFTS = ("ShearX", "ShearY"), ("TranslateX", "TranslateY", "Rotate")
-
-
-def _geometric(space: Space) -> tuple[tuple[tuple[str, ...], _Change], ...]:
-    def nearest(images: Tensor, step: StepParams) -> Tensor:
-        return resample.apply_nearest(images, step.numbers, space.fill)
-
-    def bicubic(images: Tensor, step: StepParams) -> Tensor:
-        return resample.apply_bicubic_shear(images, step.op, step.value, space.fill)
-
-    if space.bicubic_shear:
-        return ((_SHIFTS, nearest), (_SHEARS, bicubic))
-    return ((_SHIFTS + _SHEARS, nearest),)
 
 
 def blur_weights(radius: Float64[ndarray, "*draws"]) -> Int64[ndarray, "*draws 3"]:
@@ -137,11 +102,8 @@ def apply_policy(images: Num[Tensor, "B ..."], params: PolicyParams) -> UInt8[Te
     Raises UsageError where the images are not uint8 with three channels or do not match the draws.
     """
     check_images(images, len(params.op))
-    families = [
-        ([OPS.index(name) for name in names if name in params.used], change)
-        for names, change in _FAMILIES + _geometric(params.space)
-    ]
-    result = images.clone(memory_format=torch.contiguous_format)
+    chosen = families(params.used, params.space)
+    result = images.contiguous()
     for number in range(params.op.shape[1]):
         step = StepParams(
             op=params.op[:, number],
@@ -149,22 +111,5 @@ def apply_policy(images: Num[Tensor, "B ..."], params: PolicyParams) -> UInt8[Te
             numbers=params.numbers[:, number],
             space=params.space,
         )
-        for ids, change in families:
-            if ids:
-                result = _apply_family(result, step, ids, change)
+        result = run_step(result, step, chosen)
     return result
-
-
-def _apply_family(images: Tensor, step: StepParams, ids: list[int], change: _Change) -> Tensor:
-    """Apply one family to the images whose op is in it.
-
-    On a CPU only those images are computed. On an accelerator, and when compiled, all are computed and the others'
-    results dropped: a list of rows would have to be waited for, and its length would break the graph.
-    """
-    member = step.op == ids[0]
-    for other in ids[1:]:
-        member = member | (step.op == other)
-    if images.device.type != "cpu" or torch.compiler.is_compiling():
-        return torch.where(member[:, None, None, None], change(images, step), images)
-    rows = member.nonzero()[:, 0]
-    return images.index_copy_(0, rows, change(images[rows], step[rows])) if len(rows) else images

@@ -43,8 +43,9 @@ def fixed_maps(
 def _filled(
     images: UInt8[Tensor, "B 3 H W"], inside: Bool[Tensor, "B H W"], fill: tuple[int, int, int]
 ) -> UInt8[Tensor, "B 3 H W"]:
+    """Paint what is not inside, in place; in bytes that wrap around, four times as quick as a selection."""
     colour = torch.tensor(fill, dtype=torch.uint8, device=images.device)[:, None, None]
-    return torch.where(inside[:, None], images, colour)
+    return images.sub_(colour).mul_(inside[:, None].to(torch.uint8)).add_(colour)
 
 
 def apply_nearest(
@@ -52,13 +53,14 @@ def apply_nearest(
 ) -> UInt8[Tensor, "B 3 H W"]:
     """Take the pixel under each mapped centre; what lies outside the image is filled."""
     batch, channels, height, width = images.shape
-    x = torch.arange(width, device=images.device)
-    y = torch.arange(height, device=images.device)[:, None]
-    a, b, c, d, e, f = maps[:, :, None, None].unbind(1)
+    x = torch.arange(width, device=images.device, dtype=torch.int32)
+    y = torch.arange(height, device=images.device, dtype=torch.int32)[:, None]
+    a, b, c, d, e, f = maps.to(torch.int32)[:, :, None, None].unbind(1)
     column = (a * x + (b * y + c)) >> 16
     row = (d * x + (e * y + f)) >> 16
-    inside = (column >= 0) & (column < width) & (row >= 0) & (row < height)
-    index = (row.clamp(0, height - 1) * width + column.clamp(0, width - 1)).view(batch, 1, height * width)
+    near_column, near_row = column.clamp(0, width - 1), row.clamp(0, height - 1)
+    inside = (near_column == column) & (near_row == row)
+    index = torch.add(near_column, near_row, alpha=width).view(batch, 1, height * width).long()
     pixels = images.reshape(batch, channels, height * width)
     return _filled(pixels.gather(2, index.expand_as(pixels)).view(images.shape), inside, fill)
 
@@ -84,18 +86,16 @@ def apply_bicubic_shear(
     inside = (source >= 0) & (source < length)
     first = (source - 0.5).floor()
     fraction = ((source - 0.5) - first)[:, None]
-    pixels = images.reshape(batch, channels, height * width)
-    last = length - 1
-
-    def tap(offset: int) -> Float64[Tensor, "B 3 H W"]:
-        position = torch.minimum((first.long() + offset).clamp(min=0), last)
-        index = (start + position * stride).view(batch, 1, height * width)
-        return pixels.gather(2, index.expand_as(pixels)).view(images.shape).double()
-
-    v1, v2, v3, v4 = tap(-1), tap(0), tap(1), tap(2)
-    square, cubic = 2 * (v1 - v2) + v3 - v4, v2 - v1 - v3 + v4
-    result = v2 + fraction * (v3 - v1 + fraction * (square + fraction * cubic))
-    return _filled(result.clamp(0, 255).to(torch.uint8), inside, fill)
+    offsets = torch.arange(-1, 3, device=images.device)[:, None, None]
+    position = torch.minimum((first.long()[:, None] + offsets).clamp(min=0), length[:, None] - 1)
+    index = (start[:, None] + position * stride[:, None]).view(batch, 1, 4 * height * width)
+    taps = images.reshape(batch, channels, height * width).gather(2, index.expand(batch, channels, -1))
+    # Whole numbers of this size are exact in 32 bits; only what the fraction multiplies needs 64.
+    v1, v2, v3, v4 = taps.view(batch, channels, 4, height, width).float().unbind(2)
+    cubic = (v2 - v1).sub_(v3).add_(v4)
+    square = (v1 - v2).mul_(2).add_(v3).sub_(v4)
+    result = (fraction * cubic).add_(square).mul_(fraction).add_(v3 - v1).mul_(fraction).add_(v2)
+    return _filled(result.clamp_(0, 255).floor_().to(torch.uint8), inside, fill)
 
 
 def apply_cutout(
@@ -105,4 +105,4 @@ def apply_cutout(
     rows = torch.arange(images.shape[2], device=images.device)[:, None]
     columns = torch.arange(images.shape[3], device=images.device)
     top, left, bottom, right = box[:, :, None, None].unbind(1)
-    return _filled(images, ~((rows >= top) & (rows < bottom) & (columns >= left) & (columns < right)), fill)
+    return _filled(images.clone(), ~((rows >= top) & (rows < bottom) & (columns >= left) & (columns < right)), fill)

@@ -1,0 +1,169 @@
+"""One op for each image of a batch: ops of one shape are run together, and there are three shapes.
+
+Tables (a value decides its new value), blends (with a degenerate copy), and moves (a pixel comes from elsewhere).
+Legend: B batch, H height, W width.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float64, Int64, UInt8
+from torch import Tensor
+
+from smallvit.augment import blend, resample, tables
+from smallvit.augment.ops import OPS, Space
+from smallvit.augment.params import BatchParams
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepParams(BatchParams):
+    """One op for each image, as `PolicyParams` has a sequence of them."""
+
+    op: Int64[Tensor, " B"]
+    value: Float64[Tensor, " B"]
+    numbers: Int64[Tensor, "B 6"]
+    space: Space
+
+    def __getitem__(self, rows: slice | Tensor) -> "StepParams":
+        """Return the ops of some of the images; written out, being called for every kind of every step."""
+        return StepParams(op=self.op[rows], value=self.value[rows], numbers=self.numbers[rows], space=self.space)
+
+
+_Make = Callable[[Tensor, StepParams], Tensor]
+
+
+@dataclass(frozen=True)
+class Kind:
+    """Ops that one function computes: a table, a degenerate copy, or the moved images, by shape."""
+
+    names: tuple[str, ...]
+    make: _Make
+
+    @property
+    def ids(self) -> list[int]:
+        """The ops' ids."""
+        return [OPS.index(name) for name in self.names]
+
+    def members(self, step: StepParams) -> Bool[Tensor, " B"]:
+        """Return which images draw one of these ops."""
+        member = step.op == self.ids[0]
+        for other in self.ids[1:]:
+            member = member | (step.op == other)
+        return member
+
+
+@dataclass(frozen=True)
+class Families:
+    """The kinds that a policy can draw, by shape."""
+
+    tables: tuple[Kind, ...]
+    blends: tuple[Kind, ...]
+    moves: tuple[Kind, ...]
+
+
+_TABLES = (
+    Kind(("Invert", "Solarize", "Posterize"), lambda _, step: tables.pointwise_table(step.op, step.value)),
+    Kind(("AutoContrast",), lambda images, _: tables.autocontrast_table(images)),
+    Kind(("Equalize",), lambda images, _: tables.equalize_table(images)),
+)
+_BLENDS = (
+    Kind(("Brightness",), lambda pixels, _: pixels.new_zeros(())),
+    Kind(("Contrast",), lambda pixels, _: blend.mean_grey(pixels)),
+    Kind(("Color",), lambda pixels, _: blend.grey(pixels)),
+    Kind(("Sharpness",), lambda pixels, _: blend.smoothed(pixels)),
+)
+_SHEARS, _SHIFTS = ("ShearX", "ShearY"), ("TranslateX", "TranslateY", "Rotate")
+_OTHERS = (
+    Kind(("Cutout",), lambda images, step: resample.apply_cutout(images, step.numbers[:, :4], step.space.fill)),
+    Kind(("Grayscale",), lambda images, _: blend.apply_grayscale(images)),
+    Kind(("GaussianBlur",), lambda images, step: blend.apply_gaussian_blur(images, step.numbers[:, :3])),
+)
+
+
+def _nearest(images: Tensor, step: StepParams) -> Tensor:
+    return resample.apply_nearest(images, step.numbers, step.space.fill)
+
+
+def _bicubic(images: Tensor, step: StepParams) -> Tensor:
+    return resample.apply_bicubic_shear(images, step.op, step.value, step.space.fill)
+
+
+def families(used: tuple[str, ...], space: Space) -> Families:
+    """Return the kinds that hold at least one of the ops used."""
+    geometric = (
+        (Kind(_SHIFTS, _nearest), Kind(_SHEARS, _bicubic))
+        if space.bicubic_shear
+        else (Kind(_SHIFTS + _SHEARS, _nearest),)
+    )
+
+    def in_use(kinds: tuple[Kind, ...]) -> tuple[Kind, ...]:
+        return tuple(kind for kind in kinds if any(name in used for name in kind.names))
+
+    return Families(in_use(_TABLES), in_use(_BLENDS), in_use(geometric + _OTHERS))
+
+
+def run_step(images: UInt8[Tensor, "B 3 H W"], step: StepParams, chosen: Families) -> UInt8[Tensor, "B 3 H W"]:
+    """Run one op on each image; the images given stay as they are.
+
+    On a CPU only what an image draws is computed. On an accelerator, and when compiled, every kind is computed for all
+    images: how many draw it would have to be waited for, and would break the graph.
+    """
+    if images.device.type == "cpu" and not torch.compiler.is_compiling():
+        return _run_sorted(images, step, chosen)
+    return _run_all(images, step, chosen)
+
+
+def _run_all(images: Tensor, step: StepParams, chosen: Families) -> Tensor:
+    images = tables.stored(images)
+    if chosen.tables:
+        table = torch.arange(256, dtype=torch.uint8, device=images.device).expand(len(images), 3, 256)
+        for kind in chosen.tables:
+            table = torch.where(kind.members(step)[:, None, None], kind.make(images, step), table)
+        images = tables.stored(tables.look_up(images, table))
+    if chosen.blends:
+        pixels = images.to(torch.float32)
+        # An image that draws none of these is blended with black by a factor of 1: itself.
+        base, factor = pixels.new_zeros(()), torch.ones_like(step.value)
+        for kind in chosen.blends:
+            member = kind.members(step)
+            base = torch.where(member[:, None, None, None], kind.make(pixels, step), base)
+            factor = torch.where(member, step.value, factor)
+        images = tables.stored(blend.blended(base, pixels, factor))
+    for kind in chosen.moves:
+        images = tables.stored(torch.where(kind.members(step)[:, None, None, None], kind.make(images, step), images))
+    return images
+
+
+def _run_sorted(images: Tensor, step: StepParams, chosen: Families) -> Tensor:
+    """Sort the images by kind, so that each kind and each shape is one slice, run the slices, and put them back."""
+    kinds = chosen.tables + chosen.blends + chosen.moves
+    place = [len(kinds)] * len(OPS)
+    for number, kind in enumerate(kinds):
+        for op in kind.ids:
+            place[op] = number
+    placed = torch.tensor(place)[step.op]
+    order = placed.argsort(stable=True)
+    ends = torch.bincount(placed, minlength=len(kinds) + 1).cumsum(0).tolist()
+    parts = [slice(start, end) for start, end in zip([0, *ends], ends, strict=False)]
+    images, step = images.index_select(0, order), step[order]
+    first_blend, first_move = len(chosen.tables), len(chosen.tables) + len(chosen.blends)
+    if (count := parts[first_blend].start) > 0:
+        table = torch.empty(count, 3, 256, dtype=torch.uint8)
+        for kind, part in zip(chosen.tables, parts, strict=False):
+            if part.start < part.stop:
+                table[part] = kind.make(images[part], step[part])
+        images[:count] = tables.look_up(images[:count], table)
+    blended = slice(count, parts[first_move].start)
+    if blended.start < blended.stop:
+        pixels = images[blended].to(torch.float32)
+        base = torch.empty_like(pixels)
+        for kind, part in zip(chosen.blends, parts[first_blend:], strict=False):
+            own = slice(part.start - count, part.stop - count)
+            if own.start < own.stop:
+                base[own] = kind.make(pixels[own], step)
+        images[blended] = blend.blended(base, pixels, step.value[blended])
+    for kind, part in zip(chosen.moves, parts[first_move:], strict=False):
+        if part.start < part.stop:
+            images[part] = kind.make(images[part], step[part])
+    return images.index_select(0, order.argsort())
