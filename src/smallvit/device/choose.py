@@ -27,7 +27,8 @@ class Choices:
     """How the precision was chosen, for the user."""
 
     def __str__(self) -> str:
-        where = f"cpu with {self.num_threads} threads" if self.device == "cpu" else self.device
+        threads = f"{self.num_threads} thread{'s' if self.num_threads > 1 else ''}"
+        where = f"cpu with {threads}" if self.device == "cpu" else self.device
         compiled = "compiled" if self.compile else "not compiled"
         return f"{where}, {self.precision} ({self.reason}), {self.attention} attention, {compiled}"
 
