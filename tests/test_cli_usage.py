@@ -1,0 +1,125 @@
+"""The command line as a user meets it: help, mistakes of usage, completion; each in a process of its own."""
+
+import os
+import resource
+import shutil
+import subprocess
+import sys
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+
+from smallvit.recipes import RECIPES
+
+ALLOWED_CPU_SECONDS = 0.3
+
+
+def smallvit(*words: str, columns: int = 80) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "COLUMNS": str(columns)}
+    command = [sys.executable, "-m", "smallvit", *words]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=60)
+
+
+def cpu_seconds(*words: str) -> float:
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert smallvit(*words).returncode == 0
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+
+def test_help_answers_at_once() -> None:
+    assert min(cpu_seconds("--help") for _ in range(4)) < ALLOWED_CPU_SECONDS
+
+
+@pytest.mark.parametrize("words", [["--help"], ["train", "small", "--help"], ["evaluate", "--help"], ["--version"]])
+def test_to_parse_and_to_help_torch_is_not_imported(words: list[str]) -> None:
+    code = (
+        "import sys\nfrom smallvit.cli import main\n"
+        f"try:\n main({words!r})\nexcept SystemExit as stop:\n assert not stop.code\n"
+        "sys.exit('torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout
+
+
+def test_help_names_the_commands_and_their_fields() -> None:
+    assert smallvit().stdout == smallvit("--help").stdout
+    for command in ("quickstart", "train", "evaluate", "recipes"):
+        assert command in smallvit("--help").stdout
+    helped = smallvit("train", "small", "--help", columns=120).stdout
+    assert "--optim.lr FLOAT" in helped
+    assert "Highest learning rate" in helped
+    assert f"(default: {RECIPES['small']().optim.lr})" in helped
+
+
+def test_version() -> None:
+    done = smallvit("--version")
+    assert (done.returncode, done.stdout.strip(), done.stderr) == (0, version("smallvit"), "")
+
+
+USAGE = [
+    (["trian"], "unknown command 'trian'; did you mean train?"),
+    ([""], "unknown command ''; allowed are"),
+    (["--hlep"], "unknown option --hlep; did you mean --help? see smallvit --help"),
+    (["--versoin"], "unknown option --versoin; did you mean --version?"),
+    (["train"], "train needs a recipe first, one of "),
+    (["train", "--out", "x", "small"], "train needs a recipe first, one of "),
+    (["train", "smal"], "unknown recipe 'smal'; did you mean small?"),
+    (["train", "small", "--optim.lrr", "3"], "unknown option --optim.lrr; did you mean --optim.lr?"),
+    (["train", "small", "--optim.lrr=3"], "unknown option --optim.lrr; did you mean --optim.lr?"),
+    (["train", "small", "--epochs", "3"], "unknown option --epochs; did you mean --train.epochs?"),
+    (["train", "small", "--evaluate.test-curv"], "did you mean --evaluate.test-curve? see smallvit train small --help"),
+    (["train", "small", "--optim.lrr", "3", "--model.dept", "1"], "did you mean --optim.lr?"),
+    (["train", "small", "more"], "unexpected 'more'; see smallvit train small --help"),
+    (
+        ["train", "small", "--optim.optimizer", "adamww"],
+        "--optim.optimizer is 'adamww'; did you mean adamw? allowed are",
+    ),
+    (["train", "small", "--device.precision", "float23"], "did you mean float32? allowed are auto, float32, bfloat16"),
+    (["train", "small", "--data.dataset", "cifer10"], "data.dataset: unknown 'cifer10'; did you mean 'cifar10'?"),
+    (["train", "small", "--data.dataset", "a\nb"], r"data.dataset: unknown 'a\nb'"),
+    (["train", "small", "--optim.lr", "fast"], "--optim.lr: could not convert string to float: 'fast'"),
+    (["train", "small", "--optim.lr", "inf"], "optim.lr is inf: "),
+    (["train", "small", "--optim.lr", "nan"], "optim.lr is nan: "),
+    (["train", "small", "--optim.lr"], "Missing value for argument '--optim.lr'"),
+    (["train", "small", "--train.epochs", "2.5"], "--train.epochs: invalid literal for int() with base 10: '2.5'"),
+    (["train", "small", "--train.epochs", "0"], "train.epochs is 0: "),
+    (["train", "small", "--train.epochs", "1"], "optim.warmup_epochs is 2.0: it must be at most train.epochs, 1"),
+    (["train", "small", "--seed", "-1"], "seed is -1: "),
+    (["train", "small", "--model.num-heads", "5"], "model.num_heads is 5: it must divide embed_dim, 96"),
+    (["train", "small", "--optim.betas", "0.9", "x"], "--optim.betas"),
+    (["train", "quickstart", "--data.root", "x"], "data.root: 'x' has no use with data.dataset 'digits'"),
+    (["evaluate"], "Missing from smallvit evaluate"),
+    (["evaluate", "x", "--split", "tets"], "--split is 'tets'; did you mean test? allowed are val, test"),
+    (["evaluate", "x", "--data-rot", "y"], "unknown option --data-rot; did you mean --data-root?"),
+    (["evaluate", "x", "y"], "unexpected 'y'; see smallvit evaluate --help"),
+    (["quickstart", "--sed", "1"], "unknown option --sed; did you mean --seed?"),
+    (["recipes", "all"], "unexpected 'all'; see smallvit recipes --help"),
+]
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"), USAGE, ids=lambda value: " ".join(value)[:40] if isinstance(value, list) else ""
+)
+def test_bad_usage_is_one_line_with_the_nearest_right_name(words: list[str], expected: str, tmp_path: Path) -> None:
+    done = smallvit(*words, columns=30 if len(words) % 2 else 200)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert len(done.stderr.splitlines()) == 1
+    assert done.stderr.startswith("smallvit: ")
+    assert expected in done.stderr
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh"])
+def test_completion(shell: str, tmp_path: Path) -> None:
+    done = smallvit("--tyro-print-completion", shell)
+    assert (done.returncode, done.stderr) == (0, "")
+    for word in ("quickstart", "evaluate", "--optim.lr"):
+        assert word in done.stdout
+    program = shutil.which(shell)
+    if program is None:
+        return
+    (tmp_path / "script").write_text(done.stdout)
+    subprocess.run([program, "-n", tmp_path / "script"], check=True, timeout=60)  # it parses
