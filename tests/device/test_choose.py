@@ -31,7 +31,7 @@ def test_auto_on_a_cpu() -> None:
     choices = choose(DeviceConfig(precision="float32", num_threads=1), rows=64, embed_dim=16)
     assert (choices.device, choices.attention, choices.compile, choices.num_threads) == ("cpu", "bmm", False, 1)
     assert (choices.precision, choices.reason) == ("float32", "as asked")
-    assert str(choices) == "cpu with 1 threads, float32 (as asked), bmm attention, not compiled"
+    assert str(choices) == "cpu with 1 thread, float32 (as asked), bmm attention, not compiled"
 
 
 def test_auto_prefers_a_gpu_and_compiles_there(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,180 @@
+"""Runs through the command line, each in a process of its own: success, failure, interruption, repetition."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from smallvit.record import RunRecord
+from smallvit.run import run
+
+TINY = [
+    *("train", "quickstart", "--seed", "3"),
+    *("--model.patch-size", "16", "--model.embed-dim", "16", "--model.depth", "2", "--model.num-heads", "2"),
+    *("--optim.warmup-epochs", "0", "--optim.lr", "0.01", "--train.epochs", "2", "--evaluate.every-epochs", "1"),
+    *("--device.device", "cpu", "--device.precision", "float32", "--device.num-threads", "1"),
+]
+
+
+def environment(folder: Path, **more: str) -> dict[str, str]:
+    places = {"SMALLVIT_CACHE": str(folder / "cache"), "HF_HOME": str(folder / "hub")}
+    return {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "COLUMNS": "200", **places, **more}
+
+
+def smallvit(folder: Path, *words: str, **more: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "smallvit", *words]
+    return subprocess.run(
+        command, cwd=folder, env=environment(folder, **more), capture_output=True, text=True, check=False, timeout=240
+    )
+
+
+def assert_failed(done: subprocess.CompletedProcess[str], expected: Sequence[str], status: int = 1) -> None:
+    assert done.returncode == status, done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert done.stderr.startswith("smallvit: ")
+    for words in expected:
+        assert words in done.stderr
+
+
+def weights(folder: Path) -> str:
+    return sha256((folder / "model.safetensors").read_bytes()).hexdigest()
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """The working directory of a finished `train`, and what it printed; the run is in its `run`."""
+    folder = tmp_path_factory.mktemp("cli")
+    done = smallvit(folder, *TINY, "--out", "run")
+    assert done.returncode == 0, done.stderr
+    return folder, done.stdout
+
+
+def test_train_then_evaluate_prints_the_records_accuracy(trained: tuple[Path, str]) -> None:
+    folder, said = trained
+    record = RunRecord.load(folder / "run" / "record.json")
+    accuracy = f"accuracy {100 * record.test.accuracy:.2f} % ({record.test.correct} of 359)"
+    assert f"test {accuracy} after" in said
+    assert "run/index.html" in said
+    done = smallvit(folder, "evaluate", "run")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert f"test {accuracy}" in done.stdout
+    assert f"negative log likelihood {record.test.negative_log_likelihood:.4f} nats" in done.stdout
+
+
+def test_a_finished_run_is_refused_and_untouched(trained: tuple[Path, str]) -> None:
+    folder, _ = trained
+    before = {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in (folder / "run").iterdir()}
+    assert_failed(smallvit(folder, *TINY, "--out", "run"), ["run already holds a finished run", "--out"], status=2)
+    assert before == {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in (folder / "run").iterdir()}
+
+
+def test_the_same_config_in_another_process_gives_the_same_bits(trained: tuple[Path, str], tmp_path: Path) -> None:
+    folder, _ = trained
+    first = RunRecord.load(folder / "run" / "record.json")
+    second = run(first.run_config(), tmp_path / "again")
+    assert weights(tmp_path / "again") == weights(folder / "run")
+    assert (second.test, second.val, second.test_confusion) == (first.test, first.val, first.test_confusion)
+    assert [point.train_loss for point in second.curve] == [point.train_loss for point in first.curve]
+    assert second.config_digest == first.config_digest
+
+    def losses(run_folder: Path) -> list[Any]:
+        rows = [json.loads(line) for line in (run_folder / "metrics.jsonl").read_text().splitlines()]
+        return [(row["step"], row["loss"], row["lr"]) for row in rows if "step" in row]
+
+    assert losses(tmp_path / "again") == losses(folder / "run")
+
+
+def test_evaluate_refuses_what_is_no_finished_run(trained: tuple[Path, str], tmp_path: Path) -> None:
+    folder, _ = trained
+    (tmp_path / "empty").mkdir()
+    assert_failed(smallvit(tmp_path, "evaluate", "empty"), ["empty/record.json", "No such file"])
+    shutil.copytree(folder / "run", tmp_path / "cut")
+    path = tmp_path / "cut" / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-100])
+    assert_failed(smallvit(tmp_path, "evaluate", "cut"), ["cut/model.safetensors does not hold this model's weights"])
+
+
+def test_no_data_is_one_line(tmp_path: Path) -> None:
+    done = smallvit(tmp_path, "train", "small", "--data.root", "nowhere")
+    assert_failed(done, ["nowhere"])
+    started = time.monotonic()
+    done = smallvit(tmp_path, "train", "small", HF_ENDPOINT="http://127.0.0.1:9")
+    assert_failed(done, ["cifar10", "http://127.0.0.1:9", "--data.root", "--data.cache", "HF_ENDPOINT"])
+    assert time.monotonic() - started < 60
+    assert not list(tmp_path.glob("runs/*"))
+
+
+def test_an_interrupt_ends_in_one_line_and_leaves_nothing_as_if_whole(tmp_path: Path) -> None:
+    words = [*TINY, "--train.epochs", "100000", "--out", "run"]
+    command, metrics = [sys.executable, "-m", "smallvit", *words], tmp_path / "run" / "metrics.jsonl"
+    with (tmp_path / "out").open("w") as out, (tmp_path / "err").open("w") as err:
+        process = subprocess.Popen(command, cwd=tmp_path, env=environment(tmp_path), stdout=out, stderr=err)
+        try:
+            deadline = time.monotonic() + 120
+            while not (metrics.exists() and metrics.read_text().count("\n") >= 5):
+                assert process.poll() is None, (tmp_path / "err").read_text()
+                assert time.monotonic() < deadline
+                time.sleep(0.05)
+            process.send_signal(signal.SIGINT)
+            assert process.wait(60) == 130
+        finally:
+            process.kill()
+            process.wait()
+    assert (tmp_path / "err").read_text() == "smallvit: interrupted\n"
+    text = metrics.read_text()
+    assert text.endswith("\n")
+    assert all(isinstance(json.loads(line), dict) for line in text.splitlines())
+    assert {path.name for path in (tmp_path / "run").iterdir()} == {"config.json", "metrics.jsonl"}
+
+
+def test_a_huge_rate_is_stopped_in_one_line(tmp_path: Path) -> None:
+    done = smallvit(tmp_path, *TINY, "--optim.lr", "1e38", "--out", "run")
+    assert_failed(done, ["try a lower optim.lr"])
+    assert not (tmp_path / "run" / "record.json").exists()
+
+
+@pytest.mark.skipif(not (shutil.which("c++") or shutil.which("g++")), reason="torch.compile needs a C++ compiler")
+def test_a_compiled_step_trains_to_nearly_the_same_numbers(trained: tuple[Path, str]) -> None:
+    folder, _ = trained
+    done = smallvit(folder, *TINY, "--device.compile", "on", "--out", "compiled")
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"bmm attention, compiled$", done.stdout, re.MULTILINE)
+    plain, compiled = (RunRecord.load(folder / name / "record.json") for name in ("run", "compiled"))
+    assert compiled.choices.compile
+    assert compiled.curve[0].train_loss == pytest.approx(plain.curve[0].train_loss, abs=0.02)
+    assert compiled.first_step_seconds > plain.first_step_seconds
+
+
+def test_quickstart_replaces_an_earlier_quickstart_and_nothing_else(tmp_path: Path) -> None:
+    """Interrupted before the run itself: what is at stake is what it deletes."""
+    code = (
+        "import sys\nfrom pathlib import Path\nfrom smallvit import cli\n"
+        "cli._train_and_report = lambda config, folder: print(config.recipe, folder)\nsys.exit(cli.main())"
+    )
+
+    def quickstart(folder: Path) -> set[str]:
+        command = [sys.executable, "-c", code, "quickstart", "--out", str(folder)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert (done.returncode, done.stdout) == (0, f"quickstart {folder}\n"), done.stderr
+        return {path.name for path in folder.iterdir()}
+
+    for recipe, left in (
+        ("quickstart", {"config.json", "notes.txt"}),
+        ("small", {"config.json", "notes.txt", "record.json"}),
+    ):
+        folder = tmp_path / recipe
+        folder.mkdir()
+        (folder / "config.json").write_text(json.dumps({"schema": 0, "recipe": recipe}))  # of another version
+        (folder / "record.json").write_text("{}")
+        (folder / "notes.txt").write_text("mine")
+        assert quickstart(folder) == left

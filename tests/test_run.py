@@ -1,0 +1,392 @@
+"""Whole runs on the digits, small enough for a test."""
+
+import json
+import math
+import re
+from collections.abc import Callable
+from dataclasses import replace
+from hashlib import sha256
+from itertools import count
+from pathlib import Path
+from typing import Any, Literal
+
+import pytest
+import torch
+from rich.console import Console
+from safetensors.torch import load_file, save_file
+
+from smallvit import run as module
+from smallvit.augment.config import AugmentConfig
+from smallvit.bench import cost, recipe_table
+from smallvit.config import EvaluateConfig, RunConfig
+from smallvit.data.config import DataConfig
+from smallvit.device.config import DeviceConfig
+from smallvit.errors import SmallvitError, UsageError
+from smallvit.model.config import ModelConfig
+from smallvit.model.vit import count_macs
+from smallvit.progress import duration
+from smallvit.record import RunRecord, write_atomically
+from smallvit.run import evaluate, run
+from smallvit.train.config import OptimConfig, TrainConfig
+
+TINY = RunConfig(
+    recipe="tiny",
+    data=DataConfig(dataset="digits"),
+    augment=AugmentConfig(horizontal_flip=0.0, crop_padding=2),
+    model=ModelConfig(patch_size=16, embed_dim=16, depth=2, num_heads=2),
+    optim=OptimConfig(lr=1e-2, warmup_epochs=0.5),
+    train=TrainConfig(epochs=3, passes_per_epoch=2, batch_size=50),
+    evaluate=EvaluateConfig(every_epochs=2),
+    device=DeviceConfig(device="cpu", precision="float32", num_threads=1),
+)
+NUM_TRAIN, NUM_VAL, NUM_TEST = 1295, 143, 359
+STEPS = 2 * NUM_TRAIN // 50  # of an epoch
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread() -> Any:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, RunRecord, str]:
+    """One finished run: its folder, its record, what it said."""
+    folder = tmp_path_factory.mktemp("runs") / "a" / "tiny"
+    console = Console(record=True, width=200, file=(folder.parents[1] / "said").open("w"))
+    record = run(TINY, folder, console=console)
+    console.file.close()
+    return folder, record, console.export_text()
+
+
+def short(**changes: Any) -> RunConfig:
+    return replace(TINY, train=TrainConfig(epochs=1, passes_per_epoch=1, batch_size=100), **changes)
+
+
+def rows_of(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def weights(folder: Path) -> str:
+    return sha256((folder / "model.safetensors").read_bytes()).hexdigest()
+
+
+def test_the_folder_holds_what_a_run_leaves_and_nothing_temporary(finished: tuple[Path, RunRecord, str]) -> None:
+    folder, _, _ = finished
+    expected = {"config.json", "metrics.jsonl", "model.safetensors", "test.safetensors", "record.json"}
+    assert {path.name for path in folder.iterdir()} == expected
+
+
+def test_the_record_agrees_with_itself(finished: tuple[Path, RunRecord, str]) -> None:
+    _, record, _ = finished
+    config = record.run_config()
+    assert config == TINY.resolve(10)
+    assert record.config_digest == config.digest() == TINY.digest()
+    assert record.num_train == NUM_TRAIN
+    assert record.class_names == list("0123456789")
+    assert [point.epoch for point in record.curve] == [2, 3]
+    assert [point.images_seen for point in record.curve] == [2 * STEPS * 50, 3 * STEPS * 50]
+    last = record.curve[-1]
+    assert record.val == last.val
+    assert record.test == last.test
+    assert record.val is not None
+    assert (record.val.count, record.test.count) == (NUM_VAL, NUM_TEST)
+    assert sum(map(sum, record.test_confusion)) == NUM_TEST
+    assert sum(record.test_confusion[i][i] for i in range(10)) == record.test.correct
+    assert record.curve[0].train_loss > last.train_loss
+    assert record.test.accuracy > 0.4
+    assert last.seconds == record.train_seconds > record.first_step_seconds > 0
+    assert record.evaluate_seconds > 0
+    left = record.train_seconds - record.first_step_seconds
+    assert record.images_per_second == pytest.approx((3 * STEPS - 1) * 50 / left)
+    assert (record.choices.device, record.choices.precision, record.choices.num_threads) == ("cpu", "float32", 1)
+    assert {"python", "smallvit", "torch", "numpy"} <= record.versions.keys()
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\+00:00", record.started)
+
+
+def test_metrics_are_whole_lines_that_agree_with_the_curve(finished: tuple[Path, RunRecord, str]) -> None:
+    folder, record, _ = finished
+    rows = rows_of(folder)
+    steps, points = [row for row in rows if "step" in row], [row for row in rows if "epoch" in row]
+    expected = {0, 3 * STEPS - 1} | {s for s in range(3 * STEPS) if (s + 1) % 20 == 0 or (s + 1) % STEPS == 0}
+    assert [row["step"] for row in steps] == sorted(expected)
+    assert [row["seconds"] for row in steps] == sorted(row["seconds"] for row in steps)
+    assert all(row.keys() == {"step", "loss", "lr", "seconds", "images_per_second"} for row in steps)
+    assert points == record.to_json()["curve"]
+    assert max(row["lr"] for row in steps) <= TINY.optim.lr
+
+
+def test_the_record_loads_back_equal_and_an_edited_one_is_refused(
+    finished: tuple[Path, RunRecord, str], tmp_path: Path
+) -> None:
+    folder, record, _ = finished
+    assert RunRecord.load(folder / "record.json") == record
+    text, path = (folder / "record.json").read_text(), tmp_path / "record.json"
+    correct = f'"correct": {record.test.correct},'
+    edits = {
+        text.replace(correct, f'"correct": {NUM_TEST},'): "was changed after it was written",
+        text.replace(correct, '"correct": NaN,'): "NaN is not a JSON number",
+        text.replace('"schema": 1', '"schema": 2', 1): "schema",
+        text[: len(text) // 2]: "not a readable record",
+        "[]": "schema",
+    }
+    assert len(edits) == 5
+    for edited, expected in edits.items():
+        path.write_text(edited)
+        with pytest.raises(SmallvitError, match=expected) as caught:
+            RunRecord.load(path)
+        assert str(path) in str(caught.value)
+        assert len(str(caught.value).splitlines()) == 1
+
+
+def test_what_is_said(finished: tuple[Path, RunRecord, str]) -> None:
+    _, record, said = finished
+    assert "tiny on digits (1,295 train, 143 val, 359 test images)" in said
+    assert "cpu with 1 thread, float32 (as asked), bmm attention, not compiled" in said
+    assert re.search(r"about \d+ s of training at [\d,]+ images/s", said)
+    assert f"epoch 3/3  loss {record.curve[-1].train_loss:.3f}  val" in said
+    assert f"({record.test.correct} of 359)" in said
+
+
+def test_predictions_are_those_that_were_counted(finished: tuple[Path, RunRecord, str]) -> None:
+    folder, record, _ = finished
+    saved = load_file(folder / "test.safetensors")
+    hit = saved["logits"].argmax(-1) == saved["labels"]
+    assert int(hit.sum()) == record.test.correct
+    assert not hit[saved["mistakes"]].any()
+    confidence = saved["logits"].softmax(-1).amax(-1)
+    assert confidence[saved["mistakes"]].tolist() == sorted(confidence[~hit].tolist(), reverse=True)[:24]
+    assert saved["mistake_images"].shape == (len(saved["mistakes"]), 3, 32, 32)
+
+
+def test_evaluate_finds_what_the_record_says(finished: tuple[Path, RunRecord, str]) -> None:
+    folder, record, _ = finished
+    for split, expected in (("test", record.test), ("val", record.val)):
+        assert evaluate(folder, split) == expected
+
+
+def test_evaluate_rounds_as_the_run_did_whatever_auto_would_choose_now(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    speeds = {torch.float32: 1.0, torch.bfloat16: 0.5}
+    monkeypatch.setattr("smallvit.device.choose._matmul_seconds", lambda device, dtype, rows, width: speeds[dtype])
+    config = short(device=DeviceConfig(device="cpu", num_threads=1))
+    record = run(config, tmp_path)
+    assert record.choices.precision == "bfloat16"
+    speeds[torch.bfloat16] = 2.0
+    assert evaluate(tmp_path, "test") == record.test
+
+
+def test_a_finished_run_is_refused_and_left_alone(finished: tuple[Path, RunRecord, str]) -> None:
+    folder, _, _ = finished
+    before = {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in folder.iterdir()}
+    with pytest.raises(UsageError, match="already holds a finished run"):
+        run(TINY, folder)
+    assert before == {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in folder.iterdir()}
+
+
+def test_test_is_read_once_unless_its_curve_is_asked_for(finished: tuple[Path, RunRecord, str], tmp_path: Path) -> None:
+    _, once, _ = finished
+    assert once.test_read == "once, at the last epoch"
+    assert [point.test is None for point in once.curve] == [True, False]
+    along = run(replace(TINY, evaluate=EvaluateConfig(every_epochs=1, test_curve=True)), tmp_path / "along")
+    assert along.test_read == "along the curve"
+    assert [point.test is None for point in along.curve] == [False, False, False]
+    # Measuring more often changes nothing of the training.
+    assert along.test == once.test
+    assert along.config_digest != once.config_digest
+
+
+def test_another_seed_differs(finished: tuple[Path, RunRecord, str], tmp_path: Path) -> None:
+    folder, _, _ = finished
+    run(replace(TINY, seed=1), tmp_path)
+    assert weights(tmp_path) != weights(folder)
+
+
+@pytest.mark.parametrize("name", ["adamw", "adam", "lion", "muon"])
+def test_every_optimiser_lowers_the_loss(name: Literal["adamw", "adam", "lion", "muon"], tmp_path: Path) -> None:
+    optim = OptimConfig(optimizer=name, lr=1e-2 if name != "lion" else 3e-3, weight_decay=1e-3, warmup_epochs=0.0)
+    record = run(replace(short(optim=optim), train=TrainConfig(epochs=1, passes_per_epoch=2, batch_size=50)), tmp_path)
+    losses = [row["loss"] for row in rows_of(tmp_path) if "step" in row]
+    assert losses[-1] < losses[0] - 0.3
+    assert record.test.negative_log_likelihood < math.log(10) - 0.1
+
+
+def test_bfloat16_on_a_cpu(tmp_path: Path) -> None:
+    record = run(short(device=DeviceConfig(device="cpu", precision="bfloat16", num_threads=1)), tmp_path)
+    losses = [row["loss"] for row in rows_of(tmp_path) if "step" in row]
+    assert record.choices.precision == "bfloat16"
+    assert losses[-1] < losses[0]
+    assert {value.dtype for value in load_file(tmp_path / "model.safetensors").values()} == {torch.float32}
+
+
+@pytest.mark.parametrize("patch_init", ["whiten", "whiten-paper"])
+def test_whitened_patches(patch_init: Literal["whiten", "whiten-paper"], tmp_path: Path) -> None:
+    config = short(model=ModelConfig(patch_size=16, embed_dim=16, depth=1, num_heads=2, patch_init=patch_init))
+    record = run(config, tmp_path)
+    assert record.test.count == NUM_TEST
+    assert evaluate(tmp_path, "test") == record.test
+
+
+def test_no_val(finished: tuple[Path, RunRecord, str], tmp_path: Path) -> None:
+    record = run(short(data=DataConfig(dataset="digits", val_fraction=0.0)), tmp_path)
+    assert record.val is None
+    assert record.num_train == NUM_TRAIN + NUM_VAL
+    with pytest.raises(UsageError, match="held out no val"):
+        evaluate(tmp_path, "val")
+
+
+def test_a_single_step_is_a_run(tmp_path: Path) -> None:
+    record = run(replace(TINY, train=TrainConfig(epochs=1, passes_per_epoch=1, batch_size=NUM_TRAIN)), tmp_path)
+    assert record.curve[0].images_seen == NUM_TRAIN
+    assert record.images_per_second == 0
+
+
+def test_a_batch_larger_than_an_epoch_is_bad_usage(tmp_path: Path) -> None:
+    config = replace(TINY, train=TrainConfig(epochs=1, passes_per_epoch=1, batch_size=NUM_TRAIN + 1))
+    with pytest.raises(UsageError, match=f"train.batch_size is {NUM_TRAIN + 1}: an epoch has only {NUM_TRAIN} images"):
+        run(config, tmp_path / "x")
+    assert not (tmp_path / "x").exists()
+
+
+LOSS_FUNCTION = module.Session.loss_function
+Spoil = Callable[[torch.Tensor], torch.Tensor]
+
+
+def spoil_step(step: int, spoil: Spoil, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let `spoil` change the loss of one step of the runs to come."""
+
+    def loss_function(self: module.Session) -> Callable[..., torch.Tensor]:
+        true, steps = LOSS_FUNCTION(self), count()
+
+        def loss(*arguments: Any) -> torch.Tensor:
+            value = true(*arguments)
+            return spoil(value) if next(steps) == step else value
+
+        return loss
+
+    monkeypatch.setattr(module.Session, "loss_function", loss_function)
+
+
+def with_ruined_gradient(loss: torch.Tensor) -> torch.Tensor:
+    loss.register_hook(lambda gradient: gradient * math.nan)
+    return loss
+
+
+@pytest.mark.parametrize(
+    ("step", "spoil", "message"),
+    [
+        (0, lambda loss: loss * math.nan, "the loss is nan at step 0 "),
+        (5, lambda loss: loss * math.nan, "the loss is nan at step 11"),
+        # Between the steps that are logged, and the weights recover: the mean still knows.
+        (4, lambda loss: loss + math.inf, "the loss is inf on average up to epoch 1"),
+        # The last step's gradient: no loss is ever computed with the ruined weights.
+        (11, with_ruined_gradient, "the model's outputs on val are not finite numbers"),
+    ],
+)
+def test_numbers_that_are_none_end_the_run_in_one_line(
+    step: int, spoil: Spoil, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spoil_step(step, spoil, monkeypatch)
+    with pytest.raises(SmallvitError, match=message) as caught:
+        run(short(optim=OptimConfig(lr=1e-2, warmup_epochs=0.0)), tmp_path)
+    assert str(caught.value).endswith(": try a lower optim.lr")
+    assert len(str(caught.value).splitlines()) == 1
+    assert {path.name for path in tmp_path.iterdir()} == {"config.json", "metrics.jsonl"}
+    assert "NaN" not in (tmp_path / "metrics.jsonl").read_text()
+
+
+def test_a_flip_that_changes_the_class_is_said(tmp_path: Path) -> None:
+    console = Console(record=True, width=200, quiet=False, file=(tmp_path / "said").open("w"))
+    run(short(augment=AugmentConfig()), tmp_path / "run", console=console)
+    console.file.close()
+    assert "augment.horizontal_flip" in console.export_text()
+
+
+def test_a_folder_that_cannot_be_made_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    for folder in (tmp_path / "file", tmp_path / "file" / "below"):
+        with pytest.raises(SmallvitError, match="cannot be made a run folder"):
+            run(short(), folder)
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_weights_that_are_not_this_models_are_refused(finished: tuple[Path, RunRecord, str], tmp_path: Path) -> None:
+    folder, _, _ = finished
+    good = (folder / "model.safetensors").read_bytes()
+    (tmp_path / "record.json").write_bytes((folder / "record.json").read_bytes())
+    path = tmp_path / "model.safetensors"
+    state = load_file(folder / "model.safetensors")
+    state.pop("head.bias")
+
+    def refused() -> str:
+        with pytest.raises(SmallvitError, match="does not hold this model's weights") as caught:
+            evaluate(tmp_path, "test")
+        assert len(str(caught.value).splitlines()) == 1
+        return str(caught.value)
+
+    refused()
+    for bad in (b"", good[:5], good[: len(good) // 2], b"\xff" * 64):
+        path.write_bytes(bad)
+        refused()
+    save_file(state, path)
+    assert "head.bias" in refused()
+    save_file({name: value * float("nan") for name, value in load_file(folder / "model.safetensors").items()}, path)
+    with pytest.raises(SmallvitError, match="outputs on test are not finite"):
+        evaluate(tmp_path, "test")
+
+
+def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "record.json"
+    path.write_text("old")
+
+    def full(descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        write_atomically(path, "new")
+    assert [p.name for p in tmp_path.iterdir()] == ["record.json"]
+    assert path.read_text() == "old"
+
+
+def test_the_cost_of_a_recipe_is_measured_without_its_data() -> None:
+    config = replace(TINY, data=DataConfig(dataset="cifar10"))
+    found = cost(config)
+    assert found.num_parameters == 17_050
+    assert found.num_macs == count_macs(config.resolve(10).model)
+    assert 0 < found.train_seconds < 3600
+    assert recipe_table({"tiny": lambda: config}).row_count == 1
+
+
+def test_more_epochs_cost_proportionally_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("smallvit.bench.statistics.median", lambda seconds: 1.0)
+    one = cost(TINY).train_seconds
+    assert one == 3 * STEPS
+    assert cost(replace(TINY, data=DataConfig(dataset="cifar10"))).train_seconds == 3 * (2 * 45_000 // 50)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0.4, "0 s"), (48, "48 s"), (119, "119 s"), (720, "12 min"), (11_100, "3 h 05 min")]
+)
+def test_durations_as_a_person_writes_them(seconds: float, text: str) -> None:
+    assert duration(float(seconds)) == text
+
+
+def test_golden_losses(golden: Callable[[str, Any], Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A change that claims no effect leaves these alone; 2e-4 is what another processor's sums may differ by."""
+    losses: list[float] = []
+    log_step = module._log_step
+
+    def gather(state: Any, *others: Any) -> None:
+        log_step(state, *others)
+        losses.append(round(float(state.loss), 6))
+
+    monkeypatch.setattr(module, "LOG_EVERY_STEPS", 1)
+    monkeypatch.setattr(module, "_log_step", gather)
+    config = replace(TINY, train=TrainConfig(epochs=2, passes_per_epoch=2, batch_size=100))
+    run(replace(config, evaluate=EvaluateConfig(every_epochs=2)), tmp_path)
+    assert len(losses) == 50
+    assert losses == pytest.approx(golden("losses.json", losses), abs=2e-4)
