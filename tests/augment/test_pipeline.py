@@ -1,5 +1,7 @@
 """The pipeline's contract: slices, chunks, switches, soft targets, and what wrong input is told."""
 
+import subprocess
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -103,11 +105,20 @@ def test_wrong_images_are_told_in_one_line(images, words):
     "field",
     [
         {"horizontal_flip": 1.5},
+        {"horizontal_flip": float("nan")},
         {"crop_padding": -1},
         {"affine_degrees": 200.0},
         {"affine_translate": 2.0},
         {"affine_scale": (1.2, 0.8)},
         {"affine_shear": -1.0},
+        {"randaugment_num_ops": 0},
+        {"randaugment_magnitude": 31},
+        {"erase_probability": -0.1},
+        {"erase_area": (0.0, 0.4)},
+        {"erase_aspect": (3.0, 0.3)},
+        {"cutmix_alpha": -1.0},
+        {"mixup_alpha": float("inf")},
+        {"mix_probability": 1.1},
     ],
 )
 def test_wrong_settings_name_their_field(field):
@@ -115,9 +126,63 @@ def test_wrong_settings_name_their_field(field):
         AugmentConfig(**field)
 
 
+@pytest.mark.parametrize("field", ["policy", "policy_variant", "erase_fill", "mix_per"])
+def test_words_that_are_not_allowed_are_told_which_are(field):
+    # Without the tests' run-time checker, which would speak first.
+    code = f"from smallvit.augment.config import AugmentConfig; AugmentConfig({field}='nonsense')"
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False).stderr
+    assert f"augment.{field} is 'nonsense': allowed are " in told.splitlines()[-1]
+
+
+def test_the_config_is_imported_without_torch():
+    code = "import sys, smallvit.augment.config; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
+@pytest.mark.parametrize("config", [PAPER, IMAGES_ALONE, FULL], ids=["paper", "per image", "affine"])
+def test_a_gpu_gives_the_pictures_of_a_cpu(config):
+    images, labels = noise(256), torch.arange(256) % 10
+    for step in range(6):
+        params = sample_augment(config, generator(0, "augment", step), 256, (32, 32))
+        expected, expected_targets = run(images, labels, params)
+        got, targets = run(images.cuda(), labels.cuda(), params.to("cuda"))
+        torch.testing.assert_close(got.cpu(), expected, rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(targets.cpu(), expected_targets)
+
+
+def test_the_loss_is_the_papers_mix_of_two_smoothed_losses():
+    config = replace(OFF, mixup_alpha=1.0, mix_probability=1.0)
+    images, labels = noise(16), torch.arange(16) % 10
+    params = sample_augment(config, generator(0, "augment", 1), 16, (32, 32))
+    _, targets = run(images, labels, params)
+    logits = torch.randn(16, 10, generator=torch.Generator().manual_seed(0))
+    loss = torch.nn.CrossEntropyLoss(label_smoothing=0.1)
+    share = float(params.mix.share[0])
+    expected = share * loss(logits, labels) + (1 - share) * loss(logits, labels[params.mix.partner])
+    torch.testing.assert_close(torch.nn.functional.cross_entropy(logits, targets), expected)
+    torch.testing.assert_close(targets.sum(1), torch.ones(16))
+
+
+def test_the_images_given_stay_as_they_are():
+    images = noise(32)
+    before = images.clone()
+    run(images, torch.zeros(32, dtype=torch.int64), sample_augment(PAPER, generator(0, "augment"), 32, (32, 32)))
+    assert torch.equal(images, before)
+
+
+def test_a_batch_of_one_goes_through():
+    for step in range(10):
+        params = sample_augment(IMAGES_ALONE, generator(0, "augment", step), 1, (32, 32))
+        got, targets = run(noise(1), torch.tensor([4]), params)
+        assert got.shape == (1, 3, 32, 32)
+        assert targets.argmax() == 4
+
+
 def test_strided_and_channels_last_images_give_the_same_pictures():
     images, labels = noise(6), torch.arange(6)
-    params = sample_augment(FULL, np.random.default_rng(0), 6, (32, 32))
+    config = replace(FULL, policy="trivialaugment")
+    params = sample_augment(config, np.random.default_rng(0), 6, (32, 32))
     expected, _ = run(images, labels, params)
     strided = torch.stack([images, images], dim=-1)[..., 0]
     for view in (strided, images.contiguous(memory_format=torch.channels_last)):

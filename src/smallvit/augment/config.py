@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from smallvit.errors import UsageError
+from smallvit.checks import is_number, require, require_one_of, require_whole
 
 PolicyName = Literal[
     "none",
@@ -19,19 +19,14 @@ EraseFill = Literal["raw-mean", "mean", "noise"]
 MixPer = Literal["batch", "image"]
 
 
-def _check_range(field: str, value: int | float, low: int, high: int) -> None:
-    if not low <= value <= high:
-        raise UsageError(f"augment.{field} is {value}, expected a number from {low:g} to {high:g}")
+def _require_number(name: str, value: object, least: int, most: int) -> None:
+    require(is_number(value, least, most), f"augment.{name}", value, f"it must be a number, from {least} to {most}")
 
 
-def _check_pair(field: str, pair: tuple[float, float], high: int) -> None:
-    if not 0 < pair[0] <= pair[1] <= high:
-        raise UsageError(f"augment.{field} is {pair}, expected 0 < smallest <= largest <= {high:g}")
-
-
-def _check_choice(field: str, value: str, allowed: tuple[str, ...]) -> None:
-    if value not in allowed:
-        raise UsageError(f"augment.{field} is {value!r}, expected one of {', '.join(allowed)}")
+def _require_pair(name: str, pair: tuple[float, float], most: int) -> None:
+    ordered = len(pair) == 2 and all(is_number(end, 0, most) for end in pair) and 0 < pair[0] <= pair[1]
+    allowed = f"it must be two numbers, 0 < smallest <= largest <= {most}"
+    require(ordered, f"augment.{name}", pair, allowed)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,24 +93,22 @@ class AugmentConfig:
     """Whether CutMix and MixUp draw once for the whole batch, as the paper, or once for each image."""
 
     def __post_init__(self) -> None:
-        _check_range("horizontal_flip", self.horizontal_flip, 0, 1)
-        _check_range("crop_padding", self.crop_padding, 0, 1024)
-        _check_range("affine_degrees", self.affine_degrees, 0, 180)
-        _check_range("affine_translate", self.affine_translate, 0, 1)
-        _check_range("affine_shear", self.affine_shear, 0, 60)
-        _check_pair("affine_scale", self.affine_scale, 1024)
-        _check_choice("policy", self.policy, get_args(PolicyName))
-        _check_choice("policy_variant", self.policy_variant, get_args(Variant))
-        _check_range("randaugment_num_ops", self.randaugment_num_ops, 1, 14)
-        _check_range("randaugment_magnitude", self.randaugment_magnitude, 0, 30)
-        _check_range("erase_probability", self.erase_probability, 0, 1)
-        _check_pair("erase_area", self.erase_area, 1)
-        _check_pair("erase_aspect", self.erase_aspect, 1024)
-        _check_choice("erase_fill", self.erase_fill, get_args(EraseFill))
-        _check_range("cutmix_alpha", self.cutmix_alpha, 0, 1024)
-        _check_range("mixup_alpha", self.mixup_alpha, 0, 1024)
-        _check_range("mix_probability", self.mix_probability, 0, 1)
-        _check_choice("mix_per", self.mix_per, get_args(MixPer))
+        for name in ("horizontal_flip", "affine_translate", "erase_probability", "mix_probability"):
+            _require_number(name, getattr(self, name), 0, 1)
+        _require_number("affine_degrees", self.affine_degrees, 0, 180)
+        _require_number("affine_shear", self.affine_shear, 0, 60)
+        for name in ("cutmix_alpha", "mixup_alpha"):
+            _require_number(name, getattr(self, name), 0, 1024)
+        require_whole("augment.crop_padding", self.crop_padding, 0, 1024)
+        require_whole("augment.randaugment_num_ops", self.randaugment_num_ops, 1, 14)
+        require_whole("augment.randaugment_magnitude", self.randaugment_magnitude, 0, 30)
+        _require_pair("affine_scale", self.affine_scale, 1024)
+        _require_pair("erase_area", self.erase_area, 1)
+        _require_pair("erase_aspect", self.erase_aspect, 1024)
+        require_one_of("augment.policy", self.policy, get_args(PolicyName))
+        require_one_of("augment.policy_variant", self.policy_variant, get_args(Variant))
+        require_one_of("augment.erase_fill", self.erase_fill, get_args(EraseFill))
+        require_one_of("augment.mix_per", self.mix_per, get_args(MixPer))
 
     @property
     def has_affine(self) -> bool:

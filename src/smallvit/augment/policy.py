@@ -46,7 +46,7 @@ def blur_weights(radius: Float64[ndarray, "*draws"]) -> Int64[ndarray, "*draws 3
     whole = np.floor((np.sqrt(12.0 * variance.astype(np.float64) + 1.0).astype(f) - f(1)) / f(2))
     part = (f(2) * whole + f(1)) * (whole * (whole + f(1)) - f(3) * variance)
     box = whole + part / (f(6) * (variance - (whole + f(1)) * (whole + f(1))))
-    full = ((1 << 24) / (box * f(2) + f(1)).astype(np.float64)).astype(np.int64)
+    full = (f(1 << 24) / (box * f(2) + f(1))).astype(np.int64)
     size = box.astype(np.int64)
     edge = ((1 << 24) - (size * 2 + 1) * full) // 2
     near, far = np.where(size >= 1, full, edge), np.where(size >= 1, edge, 0)

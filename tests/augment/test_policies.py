@@ -1,0 +1,226 @@
+"""Whole policies against a Pillow loop, their values against formulas written anew and against torchvision, and their
+distributions against the published ones."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from smallvit.augment.config import AugmentConfig
+from smallvit.augment.ops import OPS, SPACES, magnitudes, op_id
+from smallvit.augment.pipeline import apply_augment, sample_augment
+from smallvit.augment.policy import apply_policy
+from smallvit.augment.sampling import sample_autoaugment, sample_policy
+from smallvit.augment.subpolicies import AUTOAUGMENT, read_policy
+from smallvit.errors import UsageError
+
+VARIANTS = ("deepvoltaire", "paper", "torchvision", "tf")
+POLICIES = [(name, variant) for name in AUTOAUGMENT for variant in VARIANTS]
+POLICIES += [(name, "torchvision") for name in ("randaugment", "trivialaugment", "three-augment")]
+IDENTITY = op_id("Identity")
+
+
+def draw(name, batch, seed=0, **options):
+    return sample_policy(name, np.random.default_rng(seed), batch, (32, 32), **options)
+
+
+def exceeds(observed, expected):
+    """How far a chi-squared statistic lies above its mean, in standard deviations of its distribution."""
+    freedom = len(observed) - 1
+    statistic = ((np.asarray(observed) - expected) ** 2 / expected).sum()
+    return (statistic - freedom) / (2 * freedom) ** 0.5
+
+
+@pytest.mark.parametrize(("name", "variant"), POLICIES)
+def test_a_policy_equals_a_pillow_loop_with_the_same_draws(name, variant, cifar_images, noise_images, pillow):
+    images = torch.cat([cifar_images, noise_images(100)])
+    params = draw(name, len(images), variant=variant)
+    expected = images
+    for step in range(params.op.shape[1]):
+        names = [OPS[op] for op in params.op[:, step]]
+        space = SPACES[variant]
+        expected = pillow(expected, names, params.value[:, step], bicubic_shear=space.bicubic_shear, fill=space.fill)
+    assert torch.equal(apply_policy(images, params), expected)
+    assert (expected != images).flatten(1).any(1).sum() > 300
+
+
+def port(variant, name, m, sign):
+    """The value that each implementation gives Pillow at magnitude index m of 10, on 32 x 32 images."""
+    tf = variant == "tf"
+    if name in ("ShearX", "ShearY"):
+        return sign * (0.03 * m if tf else 0.3 * m / 9)
+    if name in ("TranslateX", "TranslateY"):
+        # torchvision's shift is the picture's, the others' is that of the place to look.
+        pixels = {"tf": m, "torchvision": -int(150 / 331 * 32 * m / 9)}.get(variant, 150 / 331 * 32 * m / 9)
+        return sign * pixels
+    if name == "Rotate":
+        return (1 if variant == "paper" else sign) * (int(3 * m) if tf else 30 * m / 9)
+    if name in ("Contrast", "Color", "Brightness", "Sharpness"):
+        return 0.1 + 0.18 * m if tf else 1 + sign * 0.1 * m
+    if name == "Posterize":
+        return 4 - int(0.4 * m) if tf else round(8 - 4 * m / 9)
+    if name == "Solarize":
+        return {"tf": 256 - int(25.6 * m), "torchvision": 255 * (1 - m / 9)}.get(variant, 256 * (1 - m / 9))
+    return 0.0
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("name", [name for name in OPS if name not in ("Cutout", "Grayscale", "GaussianBlur")])
+def test_magnitudes_are_those_of_the_implementation(variant, name):
+    table = magnitudes(variant, 10, (32, 32))[:, op_id(name)]
+    expected = [[port(variant, name, m, sign) for m in range(10)] for sign in (1, -1)]
+    assert np.allclose(table, expected, rtol=1e-6, atol=1e-5)
+
+
+def test_translations_follow_the_images_sides():
+    table = magnitudes("deepvoltaire", 10, (64, 32))
+    assert table[0, op_id("TranslateY"), 9] == 2 * table[0, op_id("TranslateX"), 9]
+
+
+def test_policies_and_spaces_are_torchvisions(torchvision):
+    from torchvision.transforms import autoaugment
+
+    for name, policy in AUTOAUGMENT.items():
+        theirs = autoaugment.AutoAugment(autoaugment.AutoAugmentPolicy(name.split("-")[1])).policies
+        ours = [
+            tuple((OPS[op], probability, index) for op, probability, index in zip(*sub, strict=True))
+            for sub in zip(policy.op, policy.probability, policy.magnitude, strict=True)
+        ]
+        assert ours == [tuple((op, p, index or 0) for op, p, index in sub) for sub in theirs]
+    spaces = {
+        ("torchvision", 10): autoaugment.AutoAugment()._augmentation_space(10, (48, 32)),
+        ("torchvision", 31): autoaugment.RandAugment()._augmentation_space(31, (48, 32)),
+        ("wide", 31): autoaugment.TrivialAugmentWide()._augmentation_space(31),
+    }
+    for (space, bins), theirs in spaces.items():
+        table = magnitudes(space, bins, (48, 32))
+        for name, (values, signed) in theirs.items():
+            if values.ndim:
+                base = 1.0 if name in ("Contrast", "Color", "Brightness", "Sharpness") else 0.0
+                values = np.array([float(value) for value in values])
+                values = -np.trunc(values) if name.startswith("Translate") else values
+                assert np.array_equal(table[0, op_id(name)], base + values), (space, name)
+                assert np.array_equal(table[1, op_id(name)], base - values if signed else values), (space, name)
+
+
+@pytest.mark.parametrize(("policy", "bins"), [("randaugment", 31), ("trivialaugment", 31)])
+def test_ops_are_torchvisions_on_pillow_images(policy, bins, torchvision, cifar_images):
+    from torchvision.transforms import InterpolationMode, autoaugment
+
+    space = "torchvision" if policy == "randaugment" else "wide"
+    params = draw(policy, 200)
+    ours = apply_policy(cifar_images[:200], params)
+    table = magnitudes(space, bins, (32, 32))
+    their_space = {
+        "torchvision": autoaugment.RandAugment()._augmentation_space(31, (32, 32)),
+        "wide": autoaugment.TrivialAugmentWide()._augmentation_space(31),
+    }[space]
+    for number in range(200):
+        image = Image.fromarray(cifar_images[number].permute(1, 2, 0).numpy())
+        for op, value in zip(params.op[number], params.value[number], strict=True):
+            name = OPS[op]
+            sign, index = np.argwhere(table[:, op] == float(value))[0]
+            values, _ = their_space[name]
+            magnitude = float(values[index]) if values.ndim else 0.0
+            magnitude = -magnitude if sign else magnitude
+            image = autoaugment._apply_op(image, name, magnitude, InterpolationMode.NEAREST, None)
+        assert np.array_equal(ours[number].permute(1, 2, 0).numpy(), np.asarray(image)), number
+
+
+@pytest.mark.parametrize("name", list(AUTOAUGMENT))
+def test_ops_come_as_often_as_their_sub_policies_say(name):
+    policy, batch = AUTOAUGMENT[name], 50_000
+    params = draw(name, batch, seed=1)
+    for step in range(2):
+        observed = np.bincount(params.op[:, step].numpy(), minlength=len(OPS))
+        share = np.bincount(policy.op[:, step], weights=policy.probability[:, step], minlength=len(OPS)) / 25
+        share[IDENTITY] = 1 - share.sum()
+        assert observed[share == 0].sum() == 0
+        assert exceeds(observed[share > 0], batch * share[share > 0]) < 4
+
+
+def test_sub_policies_signs_and_probabilities_are_drawn_evenly_and_apart():
+    # Every sub-policy is known by its pair of magnitudes.
+    pairs = [(first, second) for first in range(1, 6) for second in range(1, 6)]
+    text = "\n".join(f"Rotate 1 {first}; ShearX 0.5 {second}" for first, second in pairs)
+    params = sample_autoaugment(read_policy(text), np.random.default_rng(2), 50_000, (32, 32))
+    angle, shear = params.value.T.numpy()
+    happens = params.op[:, 1].numpy() != IDENTITY
+    assert abs(happens.sum() - 25_000) < 4 * 112
+    first, second = np.rint(np.abs(angle) * 9 / 30), np.rint(np.abs(shear) * 9 / 0.3)
+    cells = (first[happens] - 1) * 5 + second[happens] - 1
+    assert exceeds(np.bincount(cells.astype(int), minlength=25), happens.sum() / 25) < 4
+    signs = np.bincount(2 * (angle[happens] > 0) + (shear[happens] > 0), minlength=4)
+    assert exceeds(signs, happens.sum() / 4) < 4
+
+
+def test_searched_policies_draw_their_14_ops_evenly():
+    for name, steps in (("randaugment", 2), ("trivialaugment", 1)):
+        params = draw(name, 28_000, seed=3)
+        assert params.op.shape[1] == steps
+        for step in range(steps):
+            observed = np.bincount(params.op[:, step].numpy(), minlength=len(OPS))
+            assert exceeds(observed[observed > 0], 2000) < 4
+            assert (observed > 0).sum() == 14
+    params = draw("trivialaugment", 62_000, seed=4)
+    angles = params.value[params.op == op_id("Rotate")]
+    bins = torch.bincount((angles.abs() / 4.5).round().long(), minlength=31).numpy()
+    assert exceeds(bins, len(angles) / 31) < 4
+    assert draw("randaugment", 10, num_ops=3, magnitude=0).op.shape == (10, 3)
+
+
+def test_three_augment_draws_one_of_three_and_then_jitters_in_any_order():
+    params = draw("three-augment", 30_000, seed=5)
+    first = torch.bincount(params.op[:, 0], minlength=len(OPS)).numpy()
+    assert exceeds(first[[op_id(name) for name in ("Grayscale", "Solarize", "GaussianBlur")]], 10_000) < 4
+    orders = params.op[:, 1:] @ torch.tensor([400, 20, 1])
+    assert exceeds(orders.unique(return_counts=True)[1].numpy(), 5000) < 4
+    factors = params.value[:, 1:].flatten()
+    assert exceeds(torch.histc(factors, 12, 0.7, 1.3).numpy(), len(factors) / 12) < 4
+    radii = params.value[params.op == op_id("GaussianBlur")]
+    assert exceeds(torch.histc(radii, 10, 0.1, 2.0).numpy(), len(radii) / 10) < 4
+
+
+def test_256_copies_of_one_image_part_as_far_as_the_policy_allows(cifar_images):
+    # The published policy has 116 outcomes in all, some of them rare: a loop image by image reaches about 68 of them.
+    copies = cifar_images[300].repeat(256, 1, 1, 1)
+    results = apply_policy(copies, draw("autoaugment-cifar10", 256, seed=6))
+    assert len(results.flatten(1).unique(dim=0)) > 55
+    everything = AugmentConfig(policy="autoaugment-cifar10")
+    params = sample_augment(everything, np.random.default_rng(6), 256, (32, 32))
+    setting = {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5), "num_classes": 2, "label_smoothing": 0.0}
+    results, _ = apply_augment(copies, torch.zeros(256, dtype=torch.int64), params, **setting)
+    assert len(results.flatten(1).unique(dim=0)) > 200
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("Rotate 0.5 10", "magnitude 10 is off the table, expected an index from 0 to 9"),
+        ("Rotate 1.5 1", "probability 1.5"),
+        ("Twirl 0.5 1", "op 'Twirl' is unknown, expected one of Identity, "),
+        ("Rotate 0.5", "expected lines of equal length"),
+        ("Rotate 1 1; Invert 1 0\nRotate 1 1", "expected lines of equal length"),
+    ],
+)
+def test_a_wrong_policy_is_told(text, words):
+    with pytest.raises(UsageError, match=words):
+        read_policy(text)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"name": "augmix"}, "policy 'augmix' is unknown, expected one of autoaugment-cifar10, "),
+        ({"name": "autoaugment-svhn", "variant": "kornia"}, "space 'kornia' is unknown"),
+        ({"name": "randaugment", "magnitude": 31}, "magnitude is 31, expected an index from 0 to 30"),
+    ],
+)
+def test_a_policy_that_does_not_exist_is_told(options, words):
+    with pytest.raises(UsageError, match=words):
+        sample_policy(generator=np.random.default_rng(0), batch_size=2, image_size=(8, 8), **options)
+
+
+def test_every_policy_of_the_config_can_be_drawn():
+    for name in ("autoaugment-cifar10", "randaugment", "trivialaugment", "three-augment"):
+        assert draw(AugmentConfig(policy=name).policy, 3).op.shape[0] == 3
