@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
+from rich import box
 from rich.table import Table
 
 from smallvit.config import RunConfig
@@ -79,18 +80,19 @@ def cost(config: RunConfig) -> Cost:
 
 def recipe_table(recipes: Mapping[str, Callable[[], RunConfig]]) -> Table:
     """Return the recipes with parameters, multiply-accumulates and estimated training time on this machine."""
-    table = Table("recipe", "what it is", "data set")
+    table = Table("recipe", "data set", box=box.SIMPLE, pad_edge=False)
     for heading in ("parameters", "MACs", "time here"):
-        table.add_column(heading, justify="right")
+        table.add_column(heading, justify="right", no_wrap=True)
+    table.add_column("what it is")
     for name, recipe in recipes.items():
         config = recipe()
         costs = cost(config)
         table.add_row(
             name,
-            recipe.__doc__,
             config.data.dataset,
             f"{costs.num_parameters / 1e6:.2f} M",
             f"{costs.num_macs / 1e6:,.0f} M",
-            f"about {duration(costs.train_seconds)}",
+            duration(costs.train_seconds),
+            recipe.__doc__,
         )
     return table
