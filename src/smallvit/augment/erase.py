@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float32, Int64
 from torch import Tensor
 
+from smallvit.augment.boxes import box_mask
 from smallvit.augment.config import AugmentConfig
 from smallvit.augment.params import BatchParams
 
@@ -69,17 +70,14 @@ def apply_erase(
 def _erased(
     images: Float32[Tensor, "B 3 H W"], params: EraseParams, mean: tuple[float, float, float]
 ) -> Float32[Tensor, "B 3 H W"]:
-    rows = torch.arange(images.shape[2], device=images.device)[:, None]
-    columns = torch.arange(images.shape[3], device=images.device)
-    top, left, bottom, right = params.box[:, :, None, None].unbind(1)
-    inside = (rows >= top) & (rows < bottom) & (columns >= left) & (columns < right)
     if params.fill == "noise":
         fill = keyed_noise(params.key, images.shape[1:])
     else:
         values = mean if params.fill == "raw-mean" else (0.0, 0.0, 0.0)
         fill = torch.tensor(values, device=images.device)[:, None, None]
     # An interpolation all the way or not at all: several times as quick as a selection on a CPU.
-    return torch.lerp(images, fill.expand_as(images), inside[:, None].to(torch.float32))
+    inside = box_mask(params.box, images.shape[2], images.shape[3])
+    return torch.lerp(images, fill.expand_as(images), inside)
 
 
 def keyed_noise(key: Int64[Tensor, " B"], shape: torch.Size | tuple[int, int, int]) -> Float32[Tensor, "B 3 H W"]:

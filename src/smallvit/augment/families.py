@@ -73,8 +73,11 @@ _BLENDS = (
     Kind(("Color",), lambda pixels, _: blend.grey(pixels)),
     Kind(("Sharpness",), lambda pixels, _: blend.smoothed(pixels)),
 )
-_SHEARS, _SHIFTS = ("ShearX", "ShearY"), ("TranslateX", "TranslateY", "Rotate")
+_SHEARS = ("ShearX", "ShearY")
 _OTHERS = (
+    Kind(
+        ("TranslateX", "TranslateY"), lambda images, step: resample.apply_shift(images, step.numbers, step.space.fill)
+    ),
     Kind(("Cutout",), lambda images, step: resample.apply_cutout(images, step.numbers[:, :4], step.space.fill)),
     Kind(("Grayscale",), lambda images, _: blend.apply_grayscale(images)),
     Kind(("GaussianBlur",), lambda images, step: blend.apply_gaussian_blur(images, step.numbers[:, :3])),
@@ -91,11 +94,8 @@ def _bicubic(images: Tensor, step: StepParams) -> Tensor:
 
 def families(used: tuple[str, ...], space: Space) -> Families:
     """Return the kinds that hold at least one of the ops used."""
-    geometric = (
-        (Kind(_SHIFTS, _nearest), Kind(_SHEARS, _bicubic))
-        if space.bicubic_shear
-        else (Kind(_SHIFTS + _SHEARS, _nearest),)
-    )
+    nearest = ("Rotate",) if space.bicubic_shear else ("Rotate", *_SHEARS)
+    geometric = (Kind(nearest, _nearest), *((Kind(_SHEARS, _bicubic),) if space.bicubic_shear else ()))
 
     def in_use(kinds: tuple[Kind, ...]) -> tuple[Kind, ...]:
         return tuple(kind for kind in kinds if any(name in used for name in kind.names))
@@ -103,15 +103,31 @@ def families(used: tuple[str, ...], space: Space) -> Families:
     return Families(in_use(_TABLES), in_use(_BLENDS), in_use(geometric + _OTHERS))
 
 
-def run_step(images: UInt8[Tensor, "B 3 H W"], step: StepParams, chosen: Families) -> UInt8[Tensor, "B 3 H W"]:
-    """Run one op on each image; the images given stay as they are.
+def run_steps(images: UInt8[Tensor, "B 3 H W"], steps: list[StepParams], chosen: Families) -> UInt8[Tensor, "B 3 H W"]:
+    """Run one op after another on each image; the images given stay as they are.
 
-    On a CPU only what an image draws is computed. On an accelerator, and when compiled, every kind is computed for all
-    images: how many draw it would have to be waited for, and would break the graph.
+    On a CPU only what an image draws is computed: for each step the images are sorted so that each kind is one slice,
+    and after the last they are put back. On an accelerator, and when compiled, every kind is computed for all images:
+    how many draw it would have to be waited for, and would break the graph.
     """
-    if images.device.type == "cpu" and not torch.compiler.is_compiling():
-        return _run_sorted(images, step, chosen)
-    return _run_all(images, step, chosen)
+    if images.device.type != "cpu" or torch.compiler.is_compiling():
+        for step in steps:
+            images = _run_all(images, step, chosen)
+        return images
+    kinds = chosen.tables + chosen.blends + chosen.moves
+    place = torch.full((len(OPS),), len(kinds))
+    for number, kind in enumerate(kinds):
+        place[kind.ids] = number
+    position = torch.arange(len(images))
+    for step in steps:
+        kind = place[step.op]
+        order = kind.argsort(stable=True)
+        ends = torch.bincount(kind, minlength=len(kinds) + 1).cumsum(0).tolist()
+        parts = [slice(start, end) for start, end in zip([0, *ends], ends, strict=False)]
+        images = images.index_select(0, position[order])
+        _run_sorted(images, step[order], chosen, parts)
+        position = order.argsort()
+    return images.index_select(0, position)
 
 
 def _run_all(images: Tensor, step: StepParams, chosen: Families) -> Tensor:
@@ -135,18 +151,8 @@ def _run_all(images: Tensor, step: StepParams, chosen: Families) -> Tensor:
     return images
 
 
-def _run_sorted(images: Tensor, step: StepParams, chosen: Families) -> Tensor:
-    """Sort the images by kind, so that each kind and each shape is one slice, run the slices, and put them back."""
-    kinds = chosen.tables + chosen.blends + chosen.moves
-    place = [len(kinds)] * len(OPS)
-    for number, kind in enumerate(kinds):
-        for op in kind.ids:
-            place[op] = number
-    placed = torch.tensor(place)[step.op]
-    order = placed.argsort(stable=True)
-    ends = torch.bincount(placed, minlength=len(kinds) + 1).cumsum(0).tolist()
-    parts = [slice(start, end) for start, end in zip([0, *ends], ends, strict=False)]
-    images, step = images.index_select(0, order), step[order]
+def _run_sorted(images: Tensor, step: StepParams, chosen: Families, parts: list[slice]) -> None:
+    """Run one op on each image in place; part by part the images draw the kinds in their order."""
     first_blend, first_move = len(chosen.tables), len(chosen.tables) + len(chosen.blends)
     if (count := parts[first_blend].start) > 0:
         table = torch.empty(count, 3, 256, dtype=torch.uint8)
@@ -166,4 +172,3 @@ def _run_sorted(images: Tensor, step: StepParams, chosen: Families) -> Tensor:
     for kind, part in zip(chosen.moves, parts[first_move:], strict=False):
         if part.start < part.stop:
             images[part] = kind.make(images[part], step[part])
-    return images.index_select(0, order.argsort())

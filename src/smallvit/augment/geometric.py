@@ -1,6 +1,5 @@
 """Flip, padded crop and a small random affine map of whole batches, each image with its own draw.
 
-The flip and the crop are one gather from a padded copy: an output pixel's source is index arithmetic.
 Legend: B batch, H height, W width, P = H * W pixels.
 """
 
@@ -13,6 +12,7 @@ from torch import Tensor
 
 from smallvit.augment.config import AugmentConfig
 from smallvit.augment.params import BatchParams
+from smallvit.augment.runs import copy_runs
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,14 +44,16 @@ def apply_flip_crop(images: UInt8[Tensor, "B 3 H W"], params: FlipCropParams) ->
     """Mirror, then crop from the image padded with black."""
     batch, channels, height, width = images.shape
     padding = params.padding
+    padded_height, padded_width = height + 2 * padding, width + 2 * padding
     device = images.device
+    left = padding + torch.where(params.flip, -params.offset[:, 1], params.offset[:, 1])
+    plane = torch.arange(batch * channels, device=device).view(batch, channels, 1) * (padded_height * padded_width)
     row = torch.arange(padding, padding + height, device=device) + params.offset[:, :1]
-    column = torch.arange(padding, padding + width, device=device) + params.offset[:, 1:]
-    stride = width + 2 * padding
-    column = torch.where(params.flip[:, None], stride - 1 - column, column)
-    index = (row[:, :, None] * stride + column[:, None, :]).view(batch, 1, height * width)
-    padded = torch.nn.functional.pad(images, (padding, padding, padding, padding)).view(batch, channels, -1)
-    return padded.gather(2, index.expand(batch, channels, height * width)).view(images.shape)
+    start = plane + (row * padded_width + left[:, None])[:, None]
+    padded = torch.nn.functional.pad(images.contiguous(), (padding, padding, padding, padding))
+    crops = copy_runs(padded, start.view(-1), width).view(images.shape)
+    chosen = torch.arange(batch, device=device) + batch * params.flip
+    return torch.cat([crops, crops.flip(3)]).index_select(0, chosen)
 
 
 def sample_affine(

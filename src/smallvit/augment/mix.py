@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float32, Int64
 from torch import Tensor
 
+from smallvit.augment.boxes import box_mask
 from smallvit.augment.config import AugmentConfig
 from smallvit.augment.params import BatchParams
 
@@ -72,10 +73,7 @@ def apply_mix(
     mixed_targets = targets[:count] * label_share + targets[params.partner] * (1 - label_share)
     if images.device.type == "cpu" and not torch.compiler.is_compiling() and not (params.label_share < 1).any():
         return images[:count], mixed_targets
-    rows = torch.arange(images.shape[2], device=images.device)[:, None]
-    columns = torch.arange(images.shape[3], device=images.device)
-    top, left, bottom, right = params.box[:, :, None, None].unbind(1)
-    inside = (rows >= top) & (rows < bottom) & (columns >= left) & (columns < right)
-    share = torch.where(inside, 0.0, params.share[:, None, None])[:, None]
+    outside = 1 - box_mask(params.box, images.shape[2], images.shape[3])
+    share = outside * params.share[:, None, None, None]
     # One pass, in the partners' place; exact where the share is 0 or 1.
     return images.index_select(0, params.partner).lerp_(images[:count], share), mixed_targets

@@ -144,6 +144,8 @@ def normalise(
 ) -> Float32[Tensor, "B 3 H W"]:
     """Scale uint8 images to 0..1 and standardise each channel, in one product and one sum."""
     check_images(images)
-    centre, scale = torch.tensor((mean, std), dtype=torch.float64)[:, :, None, None]
-    shift, factor = (-centre / scale).float().to(images.device), (1 / (255 * scale)).float().to(images.device)
-    return images.to(torch.float32, memory_format=torch.contiguous_format).mul_(factor).add_(shift)
+    factor = [1 / (255 * deviation) for deviation in std]
+    shift = [-middle / deviation for middle, deviation in zip(mean, std, strict=True)]
+    constants = torch.tensor((factor, shift), dtype=torch.float32, device=images.device)[:, :, None, None]
+    pixels = images.to(torch.float32, memory_format=torch.contiguous_format)
+    return pixels.mul_(constants[0]).add_(constants[1])

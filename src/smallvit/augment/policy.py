@@ -15,7 +15,7 @@ from torch import Tensor
 
 from smallvit.augment import resample
 from smallvit.augment.errors import check_images
-from smallvit.augment.families import StepParams, families, run_step
+from smallvit.augment.families import StepParams, families, run_steps
 from smallvit.augment.ops import OPS, Space
 from smallvit.augment.params import BatchParams
 from smallvit.errors import UsageError
@@ -103,13 +103,13 @@ def apply_policy(images: Num[Tensor, "B ..."], params: PolicyParams) -> UInt8[Te
     """
     check_images(images, len(params.op))
     chosen = families(params.used, params.space)
-    result = images.contiguous()
-    for number in range(params.op.shape[1]):
-        step = StepParams(
+    steps = [
+        StepParams(
             op=params.op[:, number],
             value=params.value[:, number],
             numbers=params.numbers[:, number],
             space=params.space,
         )
-        result = run_step(result, step, chosen)
-    return result
+        for number in range(params.op.shape[1])
+    ]
+    return run_steps(images.contiguous(), steps, chosen)

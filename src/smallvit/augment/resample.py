@@ -10,7 +10,9 @@ from jaxtyping import Bool, Float64, Int64, UInt8
 from numpy import ndarray
 from torch import Tensor
 
+from smallvit.augment.boxes import box_mask
 from smallvit.augment.ops import OPS
+from smallvit.augment.runs import copy_runs
 
 _ONE = 65536
 
@@ -46,6 +48,23 @@ def _filled(
     """Paint what is not inside, in place; in bytes that wrap around, four times as quick as a selection."""
     colour = torch.tensor(fill, dtype=torch.uint8, device=images.device)[:, None, None]
     return images.sub_(colour).mul_(inside[:, None].to(torch.uint8)).add_(colour)
+
+
+def apply_shift(
+    images: UInt8[Tensor, "B 3 H W"], maps: Int64[Tensor, "B 6"], fill: tuple[int, int, int]
+) -> UInt8[Tensor, "B 3 H W"]:
+    """Do what `apply_nearest` does with whole shifts, row by row: each is a run of a canvas with margins of fill."""
+    batch, channels, height, width = images.shape
+    device = images.device
+    colour = torch.tensor(fill, dtype=torch.uint8, device=device)[:, None, None]
+    canvas = colour.expand(batch, 3, height + 1, 3 * width).contiguous()
+    canvas[:, :, :height, width : 2 * width] = images
+    left = (maps[:, 2] >> 16).clamp(-width, width) + width
+    row = torch.arange(height, device=device) + (maps[:, 5] >> 16)[:, None]
+    row = torch.where((row >= 0) & (row < height), row, height)  # The last row of the canvas is fill alone.
+    plane = torch.arange(batch * channels, device=device).view(batch, channels, 1) * (height + 1)
+    start = (plane + row[:, None]) * (3 * width) + left[:, None, None]
+    return copy_runs(canvas, start.view(-1), width).view(images.shape)
 
 
 def apply_nearest(
@@ -102,7 +121,5 @@ def apply_cutout(
     images: UInt8[Tensor, "B 3 H W"], box: Int64[Tensor, "B 4"], fill: tuple[int, int, int]
 ) -> UInt8[Tensor, "B 3 H W"]:
     """Fill a box given as its first row, first column, and the row and column after its last."""
-    rows = torch.arange(images.shape[2], device=images.device)[:, None]
-    columns = torch.arange(images.shape[3], device=images.device)
-    top, left, bottom, right = box[:, :, None, None].unbind(1)
-    return _filled(images.clone(), ~((rows >= top) & (rows < bottom) & (columns >= left) & (columns < right)), fill)
+    outside = box_mask(box, images.shape[2], images.shape[3])[:, 0] == 0
+    return _filled(images.clone(), outside, fill)
