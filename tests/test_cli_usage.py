@@ -1,4 +1,4 @@
-"""The command line as a user meets it: help, mistakes of usage, completion; each in a process of its own."""
+"""The command line as a user meets it: help, mistakes of usage, completion; mostly in processes of their own."""
 
 import os
 import resource
@@ -10,13 +10,14 @@ from pathlib import Path
 
 import pytest
 
+from smallvit.cli import main
 from smallvit.recipes import RECIPES
 
 ALLOWED_CPU_SECONDS = 0.3
 
 
-def smallvit(*words: str, columns: int = 80) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "COLUMNS": str(columns)}
+def smallvit(*words: str, columns: int = 80, encoding: str = "utf-8") -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "COLUMNS": str(columns), "PYTHONIOENCODING": encoding}
     command = [sys.executable, "-m", "smallvit", *words]
     return subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=60)
 
@@ -103,13 +104,28 @@ USAGE = [
 @pytest.mark.parametrize(
     ("words", "expected"), USAGE, ids=lambda value: " ".join(value)[:40] if isinstance(value, list) else ""
 )
-def test_bad_usage_is_one_line_with_the_nearest_right_name(words: list[str], expected: str, tmp_path: Path) -> None:
-    done = smallvit(*words, columns=30 if len(words) % 2 else 200)
+def test_bad_usage_is_one_line_with_the_nearest_right_name(
+    words: list[str], expected: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "30" if len(words) % 2 else "200")
+    assert main(words) == 2
+    assert_one_line(*capsys.readouterr(), expected)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "ascii"])
+@pytest.mark.parametrize(("words", "expected"), USAGE[3::9])
+def test_bad_usage_in_a_process_of_its_own(words: list[str], expected: str, encoding: str) -> None:
+    """tyro draws its boxes of other characters where the output cannot hold its frames."""
+    done = smallvit(*words, encoding=encoding)
     assert done.returncode == 2
-    assert done.stdout == ""
-    assert len(done.stderr.splitlines()) == 1
-    assert done.stderr.startswith("smallvit: ")
-    assert expected in done.stderr
+    assert_one_line(done.stdout, done.stderr, expected)
+
+
+def assert_one_line(out: str, err: str, expected: str) -> None:
+    assert out == ""
+    assert len(err.splitlines()) == 1
+    assert err.startswith("smallvit: ")
+    assert expected in err
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh"])

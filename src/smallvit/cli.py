@@ -196,7 +196,9 @@ def _one_line(box: str, words: list[str]) -> str:
     """Return the message of tyro's error box, without its frame and help text, and with the nearest right name."""
     lines = [re.sub("[│╭╮╰╯]", "", line).strip() for line in box.splitlines()]
     body = [line for line in lines[1:] if line]
-    end = next((index for index, line in enumerate(body) if set(line) == {"─"}), len(body))
+    if body and _is_rule(body[0]):  # where the output is not UTF-8 the title is underlined instead of framed
+        body = body[1:]
+    end = next((index for index, line in enumerate(body) if _is_rule(line)), len(body))
     message = re.sub(r"\. Got errors: .*", "", " ".join(body[:end]))
     choice = re.fullmatch(r"invalid choice '(.*)' for argument '(.*)'\. Expected one of \((.*)\)\.", message)
     if choice:
@@ -211,6 +213,10 @@ def _one_line(box: str, words: list[str]) -> str:
         option = unknown[1].split("=")[0]
         return f"unknown option {option}; {_hint(option, options)}see {_help_for(words)}"
     return message
+
+
+def _is_rule(line: str) -> bool:
+    return len(line) > 3 and set(line) <= {"─", "-"}
 
 
 def _help_for(words: list[str]) -> str:
