@@ -122,6 +122,11 @@ def ours(apply: Callable[..., Batch], device: torch.device) -> Callable[[torch.T
 
 def torchvision_loop() -> Callable[[torch.Tensor, torch.Tensor], Batch] | None:
     """The stack of torchvision's v2 transforms on tensors, image by image, so that each draws for itself."""
+    # Its public build only imports beside a CPU torch once the operators of its detectors are declared.
+    library = torch.library.Library("torchvision", "FRAGMENT")
+    for name in ("nms", "qnms"):
+        if not torch.cuda.is_available():
+            library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
     try:
         from torchvision.transforms import v2
     except (ImportError, RuntimeError):
