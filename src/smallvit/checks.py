@@ -1,6 +1,8 @@
 """What every config asks of its fields, and the one form of saying no."""
 
+import difflib
 import math
+from collections.abc import Collection
 
 from smallvit.errors import UsageError
 
@@ -42,3 +44,9 @@ def require_one_of(field: str, value: object, allowed: tuple[str, ...]) -> None:
 def require_flag(field: str, value: object) -> None:
     """Require True or False."""
     require(isinstance(value, bool), field, value, "allowed are True and False")
+
+
+def did_you_mean(name: str, names: Collection[str]) -> str:
+    """Return "did you mean X? " with the nearest of the names, or nothing where none is near."""
+    near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    return f"did you mean {near[0]}? " if near else ""

@@ -4,15 +4,13 @@
 """
 
 import contextlib
-import difflib
 import io
 import json
-import re
 import sys
-from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass, field, is_dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal, cast, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal
 
 import tyro
 from tyro.conf import Positional, arg, subcommand
@@ -20,6 +18,7 @@ from tyro.conf import Positional, arg, subcommand
 from smallvit.config import RunConfig
 from smallvit.errors import SmallvitError, UsageError
 from smallvit.recipes import RECIPES
+from smallvit.usage import one_line, options_of, require_known
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -158,7 +157,10 @@ def _parse(words: list[str]) -> Any:
         except SystemExit as stop:
             if not stop.code:
                 raise
-    raise UsageError(_one_line(errors.getvalue(), words))
+    command = COMMANDS.get(words[0])
+    named = words[: 2 if words[0] in STARTS_FROM_RECIPE else 1] if command else []
+    options = ["--help", *(options_of(command) if command else ("--version", "--tyro-print-completion"))]
+    raise UsageError(one_line(errors.getvalue(), options, " ".join(["smallvit", *named, "--help"])))
 
 
 def _union(commands: list[Any]) -> Any:
@@ -171,68 +173,15 @@ def _union(commands: list[Any]) -> Any:
 def _starting_config(words: list[str]) -> RunConfig:
     """Return the values that the options start from: those of the recipe that the words name, if they name one."""
     if words and not words[0].startswith("-"):
-        _check_known("command", words[0], COMMANDS)
+        require_known("command", words[0], COMMANDS)
     command, recipe = (*words[:2], "", "")[:2]
     default = next(iter(RECIPES))
     if command not in STARTS_FROM_RECIPE or recipe in ("-h", "--help"):
         return RECIPES[default]()
     if not recipe or recipe.startswith("-"):
         raise UsageError(f"{command} needs a recipe first, one of {', '.join(RECIPES)}")
-    _check_known("recipe", recipe, RECIPES)
+    require_known("recipe", recipe, RECIPES)
     return RECIPES[recipe]()
-
-
-def _check_known(kind: str, name: str, names: Collection[str]) -> None:
-    if name not in names:
-        raise UsageError(f"unknown {kind} {name!r}; {_hint(name, names)}allowed are {', '.join(names)}")
-
-
-def _hint(name: str, names: Collection[str]) -> str:
-    near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
-    return f"did you mean {near[0]}? " if near else ""
-
-
-def _one_line(box: str, words: list[str]) -> str:
-    """Return the message of tyro's error box, without its frame and help text, and with the nearest right name."""
-    lines = [re.sub("[│╭╮╰╯]", "", line).strip() for line in box.splitlines()]
-    body = [line for line in lines[1:] if line]
-    if body and _is_rule(body[0]):  # where the output is not UTF-8 the title is underlined instead of framed
-        body = body[1:]
-    end = next((index for index, line in enumerate(body) if _is_rule(line)), len(body))
-    message = re.sub(r"\. Got errors: .*", "", " ".join(body[:end]))
-    choice = re.fullmatch(r"invalid choice '(.*)' for argument '(.*)'\. Expected one of \((.*)\)\.", message)
-    if choice:
-        allowed = re.findall(r"'([^']*)'", choice[3])
-        return f"{choice[2]} is {choice[1]!r}; {_hint(choice[1], allowed)}allowed are {', '.join(allowed)}"
-    unknown = re.match(r"Unrecognized options: ([^\s,]+)", message)
-    if unknown and not unknown[1].startswith("-"):
-        return f"unexpected {unknown[1]!r}; see {_help_for(words)}"
-    if unknown:
-        command = COMMANDS.get(words[0])
-        options = ["--help", *(_options(command) if command else ("--version", "--tyro-print-completion"))]
-        option = unknown[1].split("=")[0]
-        return f"unknown option {option}; {_hint(option, options)}see {_help_for(words)}"
-    return message
-
-
-def _is_rule(line: str) -> bool:
-    return len(line) > 3 and set(line) <= {"─", "-"}
-
-
-def _help_for(words: list[str]) -> str:
-    """Return the command line whose help lists the options that the words may choose from."""
-    named = words[: 2 if words[0] in STARTS_FROM_RECIPE else 1] if words[0] in COMMANDS else []
-    return " ".join(["smallvit", *named, "--help"])
-
-
-def _options(kind: type, prefix: str = "--") -> Iterator[str]:
-    """Yield the long options of a command, those of a config within it by their dotted names."""
-    for name, hint in get_type_hints(kind, include_extras=True).items():
-        plain = get_args(hint)[0] if get_origin(hint) is Annotated else hint
-        if is_dataclass(plain):
-            yield from _options(cast("type", plain), prefix if name == "config" else f"{prefix}{name}.")
-        elif hint != Positional[plain]:
-            yield prefix + name.replace("_", "-")
 
 
 def _failed(reason: str, status: int) -> int:

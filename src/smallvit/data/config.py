@@ -1,11 +1,10 @@
 """What to train on and where its bytes lie; free of heavy imports, so that `--help` stays fast."""
 
-import difflib
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from smallvit.checks import did_you_mean, is_number, require, require_whole
 from smallvit.data.spec import SPECS
-from smallvit.errors import UsageError
 
 DATASETS = (*SPECS, "folder")
 
@@ -33,17 +32,16 @@ class DataConfig:
     """Seed of the draws of val and test."""
 
     def __post_init__(self) -> None:
-        if self.dataset not in DATASETS:
-            near = difflib.get_close_matches(self.dataset.lower(), DATASETS, n=1, cutoff=0.5)
-            hint = f"did you mean {near[0]!r}? " if near else ""
-            raise UsageError(f"data.dataset: unknown {self.dataset!r}; {hint}allowed: {', '.join(DATASETS)}")
-        if self.dataset == "folder" and self.root is None:
-            raise UsageError("data.root: needed with data.dataset 'folder'; give the folder of your images")
-        if self.dataset == "digits" and self.root is not None:
-            raise UsageError(f"data.root: {str(self.root)!r} has no use with data.dataset 'digits', which is embedded")
-        if not 0 <= self.val_fraction < 1:
-            raise UsageError(f"data.val_fraction: {self.val_fraction} is not allowed; 0 <= val_fraction < 1")
-        if not 0 < self.test_fraction < 1:
-            raise UsageError(f"data.test_fraction: {self.test_fraction} is not allowed; 0 < test_fraction < 1")
-        if self.split_seed < 0:
-            raise UsageError(f"data.split_seed: {self.split_seed} is not allowed; split_seed >= 0")
+        known = f"{did_you_mean(str(self.dataset).lower(), DATASETS)}allowed are {', '.join(DATASETS)}"
+        require(self.dataset in DATASETS, "data.dataset", self.dataset, known)
+        root = None if self.root is None else str(self.root)
+        given = self.dataset != "folder" or root is not None
+        require(given, "data.root", root, "data.dataset 'folder' needs the folder of your images")
+        useful = self.dataset != "digits" or root is None
+        require(useful, "data.root", root, "it has no use with data.dataset 'digits', which is embedded")
+        val, test = self.val_fraction, self.test_fraction
+        ok = is_number(val, 0) and val < 1
+        require(ok, "data.val_fraction", val, "it must be a number, at least 0 and below 1")
+        ok = is_number(test, 0) and 0 < test < 1
+        require(ok, "data.test_fraction", test, "it must be a number, above 0 and below 1")
+        require_whole("data.split_seed", self.split_seed, 0)

@@ -1,0 +1,59 @@
+"""What is wrong with a command line, in one line and with the nearest right name; made of what tyro reports."""
+
+import re
+from collections.abc import Collection, Iterator
+from dataclasses import is_dataclass
+from typing import Annotated, cast, get_args, get_origin, get_type_hints
+
+from tyro.conf import Positional
+
+from smallvit.checks import did_you_mean
+from smallvit.errors import UsageError
+
+
+def require_known(kind: str, name: str, names: Collection[str]) -> None:
+    """Raise a `UsageError` with the nearest right name unless the name is one of `names`."""
+    if name not in names:
+        raise UsageError(f"unknown {kind} {name!r}; {did_you_mean(name, names)}allowed are {', '.join(names)}")
+
+
+def one_line(box: str, options: Collection[str], help_command: str) -> str:
+    """Return the message of tyro's error box, without its frame and help text.
+
+    `options` are those that the command has, and `help_command` is what lists them.
+    """
+    message = _message(box)
+    choice = re.fullmatch(r"invalid choice '(.*)' for argument '(.*)'\. Expected one of \((.*)\)\.", message)
+    if choice:
+        allowed = re.findall(r"'([^']*)'", choice[3])
+        return f"{choice[2]} is {choice[1]!r}; {did_you_mean(choice[1], allowed)}allowed are {', '.join(allowed)}"
+    unknown = re.match(r"Unrecognized options: ([^\s,]+)", message)
+    if unknown and not unknown[1].startswith("-"):
+        return f"unexpected {unknown[1]!r}; see {help_command}"
+    if unknown:
+        option = unknown[1].split("=")[0]
+        return f"unknown option {option}; {did_you_mean(option, options)}see {help_command}"
+    return message
+
+
+def options_of(kind: type, prefix: str = "--") -> Iterator[str]:
+    """Yield the long options of a command, those of a config within it by their dotted names."""
+    for name, hint in get_type_hints(kind, include_extras=True).items():
+        plain = get_args(hint)[0] if get_origin(hint) is Annotated else hint
+        if is_dataclass(plain):
+            yield from options_of(cast("type", plain), prefix if name == "config" else f"{prefix}{name}.")
+        elif hint != Positional[plain]:
+            yield prefix + name.replace("_", "-")
+
+
+def _message(box: str) -> str:
+    lines = [re.sub("[│╭╮╰╯]", "", line).strip() for line in box.splitlines()]
+    body = [line for line in lines[1:] if line]
+    if body and _is_rule(body[0]):  # where the output is not UTF-8 the title is underlined instead of framed
+        body = body[1:]
+    end = next((index for index, line in enumerate(body) if _is_rule(line)), len(body))
+    return re.sub(r"\. Got errors: .*", "", " ".join(body[:end]))
+
+
+def _is_rule(line: str) -> bool:
+    return len(line) > 3 and set(line) <= {"─", "-"}
