@@ -50,7 +50,9 @@ def run(config: RunConfig, folder: Path, *, console: Console | None = None) -> R
     dataset = load_dataset(config.data, image_size=config.model.image_size)
     notes = list(dataset.notes)
     if config.augment.horizontal_flip > 0 and not dataset.spec.horizontal_flip:
-        notes.append(f"a mirror image of {dataset.spec.name} is of another class: set augment.horizontal_flip to 0")
+        known = dataset.spec.horizontal_flip is False
+        case = f"{dataset.spec.name} are of another class in the mirror" if known else "for text or signs"
+        notes.append(f"images are mirrored at random; {case}: set augment.horizontal_flip to 0")
     if (folder / "config.json").exists():
         notes.append(f"{folder} holds an unfinished run, which is started over")
     for note in notes:

@@ -9,8 +9,6 @@ from smallvit.data.config import DataConfig
 from smallvit.data.store import Dataset, load_dataset
 from smallvit.errors import SmallvitError
 
-FLIP_NOTE = "mirror images are taken to keep their class"
-
 
 @pytest.fixture
 def load(tmp_path: Path) -> Callable[..., Dataset]:
@@ -52,7 +50,8 @@ def test_one_folder_is_divided_by_the_seed(tmp_path: Path, load) -> None:
     assert [len(part) for part in parts] == [18, 6, 6]
     assert set.union(*parts) == {(label, i) for label in range(3) for i in range(10)}
     assert [np.bincount(s.labels).tolist() for s in (data.val, data.test)] == [[2, 2, 2], [2, 2, 2]]
-    assert [FLIP_NOTE in note for note in data.notes] == [True]
+    assert data.notes == ()
+    assert data.spec.horizontal_flip is None
     again = load(fill(tmp_path / "root"), val_fraction=0.25)
     assert np.array_equal(again.train.images, data.train.images)
     assert isinstance(again.train.images, np.ndarray)
@@ -129,7 +128,7 @@ def test_system_files_are_passed_over_and_others_named(tmp_path: Path, load) -> 
     (root / ".git").mkdir()
     (root / "a" / ".cache").mkdir()
     (root / "a" / ".cache" / "x.png").write_bytes(b"x")
-    assert len(load(root).notes) == 1
+    assert load(root).notes == ()
     for name in ("notes.txt", "labels.csv", "film.mp4", "phone.heic"):
         (root / "b" / name).write_bytes(b"x")
     (note,) = [note for note in load(root).notes if "not images" in note]

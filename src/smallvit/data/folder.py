@@ -59,7 +59,6 @@ def list_images(root: Path) -> Listing:
         listing.notes.append(f"{root / 'val'} serves as test (test/ has no labels); val is held out of train")
     elif split_layout:
         _own_splits(root, listing)
-    listing.notes.append("folder: mirror images are taken to keep their class; switch flips off for text or signs")
     if listing.strays:
         named = ", ".join(str(path.relative_to(root)) for path in listing.strays[:_NAMED])
         more = ", ..." if len(listing.strays) > _NAMED else ""

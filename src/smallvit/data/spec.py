@@ -53,8 +53,8 @@ class DatasetSpec:
     mean: tuple[float, float, float]
     """Per channel over train, in units of 0..1."""
     std: tuple[float, float, float]
-    horizontal_flip: bool
-    """Whether a mirror image keeps its class."""
+    horizontal_flip: bool | None
+    """Whether a mirror image keeps its class; None where only its owner knows."""
     native_size: int | None
     """Height and width in pixels as published; None where every image has its own."""
     train_size: int

@@ -207,7 +207,7 @@ def _folder_spec(entry: cached.Entry) -> DatasetSpec:
         class_names=tuple(entry.facts["class_names"]),
         mean=(0.5, 0.5, 0.5),
         std=(0.25, 0.25, 0.25),
-        horizontal_flip=True,
+        horizontal_flip=None,
         native_size=None,
         train_size=len(entry.arrays["train_labels"]),
         test_size=len(entry.arrays.get("test_labels", ())),
