@@ -118,7 +118,15 @@ def test_an_interrupt_ends_in_one_line_and_leaves_nothing_as_if_whole(tmp_path: 
     words = [*TINY, "--train.epochs", "100000", "--out", "run"]
     command, metrics = [sys.executable, "-m", "smallvit", *words], tmp_path / "run" / "metrics.jsonl"
     with (tmp_path / "out").open("w") as out, (tmp_path / "err").open("w") as err:
-        process = subprocess.Popen(command, cwd=tmp_path, env=environment(tmp_path), stdout=out, stderr=err)
+        # Where the tests run in a shell's background, SIGINT is ignored, and children inherit that.
+        process = subprocess.Popen(
+            command,
+            cwd=tmp_path,
+            env=environment(tmp_path),
+            stdout=out,
+            stderr=err,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        )
         try:
             deadline = time.monotonic() + 120
             while not (metrics.exists() and metrics.read_text().count("\n") >= 5):
