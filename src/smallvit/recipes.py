@@ -40,4 +40,4 @@ def small() -> RunConfig:
     )
 
 
-RECIPES: dict[str, Callable[[], RunConfig]] = {f.__name__: f for f in (quickstart, baseline, small)}
+RECIPES: dict[str, Callable[[], RunConfig]] = {f.__name__: f for f in (quickstart, small, baseline)}
