@@ -143,8 +143,13 @@ def _parse(words: list[str]) -> Any:
     config = _starting_config(words)
     commands: list[Any] = []
     for name, kind in COMMANDS.items():
-        start = subcommand(name, default=kind(config=config)) if name in STARTS_FROM_RECIPE else subcommand(name)
-        commands.append(Annotated[kind, start])
+        if words in (["--help"], ["-h"]):  # to list the commands, tyro need not read all their options
+            bare = dataclass(type(kind.__name__, (), {"__doc__": kind.__doc__}))
+            commands.append(Annotated[bare, subcommand(name)])
+        elif name in STARTS_FROM_RECIPE:
+            commands.append(Annotated[kind, subcommand(name, default=kind(config=config))])
+        else:
+            commands.append(Annotated[kind, subcommand(name)])
     errors = io.StringIO()
     with contextlib.redirect_stderr(errors):
         try:
