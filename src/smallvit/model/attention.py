@@ -27,7 +27,8 @@ def attend(
     """Return each query's weighted mean of the values.
 
     "sdpa" is torch's fused attention. "bmm" is two batched matrix products around a softmax: with some 65 tokens the
-    weights are small, and on a CPU its backward pass is several times faster than the fused one.
+    weights are small. On a CPU its backward pass was several times faster than the fused one in bfloat16; in float32
+    the two were alike (docs/log.md).
     """
     if implementation == "sdpa":
         return F.scaled_dot_product_attention(q, k, v)
