@@ -1,0 +1,223 @@
+"""Several processes that train one model, a device each: who is there, what they say to each other, how they part.
+
+The processes ("ranks") are started by torchrun and average their gradients with torch's DistributedDataParallel. All
+else that they tell each other goes through a second, small group on the CPUs (gloo), so that it neither waits for a GPU
+nor holds it up. A rank that dies or hangs is noticed by the others' next message, and becomes one line on each.
+In a world of one, torch.distributed is never set up.
+
+Shapes: n rows of one rank, N rows of all, C columns.
+"""
+
+import json
+import os
+import re
+import textwrap
+from collections.abc import Callable, Generator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from jaxtyping import Shaped
+from torch import Tensor, nn
+
+from smallvit.errors import SmallvitError, UsageError
+
+START_SECONDS = 120.0
+"""Ranks may start that far apart."""
+_SET_BY_TORCHRUN = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
+
+
+class RankLostError(SmallvitError):
+    """Another rank died, or did not answer in time."""
+
+
+@dataclass(frozen=True)
+class World:
+    """All ranks of a run as one of them sees them; `World()` is the world of one.
+
+    Every method but `share` and `most` must be called by all ranks, in the same order, and raises `RankLostError` where
+    one of them is gone.
+    """
+
+    rank: int = 0
+    """This rank, counted from 0 over all machines."""
+    size: int = 1
+    """How many ranks there are."""
+    local_rank: int = 0
+    """This rank, counted from 0 on its machine; the GPU that it takes."""
+    timeout_seconds: float = float("inf")
+    """How long a rank waits for the others."""
+    control: dist.ProcessGroup | None = None
+    """Carries all messages but gradients."""
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this is the rank that writes and speaks."""
+        return self.rank == 0
+
+    def share(self, count: int) -> slice:
+        """Return this rank's part of `count` things; the ranks' parts follow each other and differ by one at most."""
+        return slice(count * self.rank // self.size, count * (self.rank + 1) // self.size)
+
+    def most(self, count: int) -> int:
+        """Return the largest rank's part of `count` things."""
+        return -(-count // self.size)
+
+    def barrier(self) -> None:
+        """Wait until every rank is here."""
+        if self.size > 1:
+            with self.guarded():
+                dist.barrier(self.control)
+
+    def any(self, flag: bool) -> bool:
+        """Return on every rank whether the flag is set on one of them; no GPU is waited for."""
+        if self.size == 1:
+            return flag
+        found = torch.tensor([int(flag)])
+        with self.guarded():
+            dist.all_reduce(found, dist.ReduceOp.MAX, self.control)
+        return bool(found)
+
+    def broadcast_object(self, value: Any) -> Any:
+        """Return rank 0's value, of JSON types, on every rank; what the others pass does not matter."""
+        message = bytearray(json.dumps(value).encode())
+        if self.size > 1:
+            length = torch.tensor([len(message)])
+            self._broadcast(length)
+            message = message if self.is_main else bytearray(int(length))
+            self._broadcast(torch.frombuffer(message, dtype=torch.uint8))
+        return json.loads(message)
+
+    def broadcast_tensors(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return rank 0's tensors on every rank, on the CPU where there are several; the others may pass none."""
+        if self.size == 1:
+            return dict(tensors)
+        own = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()} if self.is_main else {}
+        rows = [(name, str(tensor.dtype).removeprefix("torch."), list(tensor.shape)) for name, tensor in own.items()]
+        result: dict[str, Tensor] = {}
+        for name, dtype, shape in self.broadcast_object(rows):
+            tensor = own[name] if self.is_main else torch.empty(shape, dtype=getattr(torch, dtype))
+            if tensor.numel():
+                self._broadcast(tensor.view(-1).view(torch.uint8))
+            result[name] = tensor
+        return result
+
+    def mean(self, tensor: Shaped[Tensor, "..."]) -> Shaped[Tensor, "..."]:
+        """Return the mean over the ranks of a floating-point tensor of one shape; the same bits on every rank."""
+        if self.size == 1:
+            return tensor
+        total = tensor.detach().cpu().clone()
+        with self.guarded():
+            dist.all_reduce(total, dist.ReduceOp.SUM, self.control)
+        return (total / self.size).to(tensor.device)
+
+    def gather_rows(self, rows: Shaped[Tensor, "n *C"]) -> Shaped[Tensor, "N *C"]:
+        """Return on every rank the rows of all, in the order of the ranks, on the CPU; n may differ, and may be 0."""
+        if self.size == 1:
+            return rows
+        counts = torch.zeros(self.size, dtype=torch.int64)
+        counts[self.rank] = len(rows)
+        with self.guarded():
+            dist.all_reduce(counts, dist.ReduceOp.SUM, self.control)
+        parts: list[Tensor] = []
+        for rank, count in enumerate(counts.tolist()):
+            own = rank == self.rank
+            part = rows.detach().cpu().contiguous() if own else torch.empty(count, *rows.shape[1:], dtype=rows.dtype)
+            if part.numel():
+                self._broadcast(part, rank)
+            parts.append(part)
+        return torch.cat(parts)
+
+    def parallel(self, module: nn.Module) -> nn.Module:
+        """Return the module such that its gradients are the mean over the ranks; its weights become rank 0's."""
+        if self.size == 1:
+            return module
+        with self.guarded():
+            group = self.control
+            if next(module.parameters()).is_cuda:
+                # The group on the CPUs is to notice first that a rank is gone: nccl's own end of waiting is an abort.
+                group = dist.new_group(backend="nccl", timeout=timedelta(seconds=2 * self.timeout_seconds))
+            return nn.parallel.DistributedDataParallel(module, process_group=group, broadcast_buffers=False)
+
+    @contextmanager
+    def guarded(self, doing: Callable[[], str] | None = None) -> Generator[None]:
+        """Turn what torch raises when another rank is gone into one `RankLostError`, which says where: "in step 37"."""
+        try:
+            yield
+        except RankLostError as error:
+            raise RankLostError(f"{error}{_place(doing)}") from None
+        except RuntimeError as error:
+            reason = self._lost(error)
+            if reason is None:
+                raise
+            raise RankLostError(f"rank {self.rank} {reason}{_place(doing)}") from None
+
+    def _broadcast(self, tensor: Tensor, source: int = 0) -> None:
+        with self.guarded():
+            dist.broadcast(tensor, source, self.control)
+
+    def _lost(self, error: RuntimeError) -> str | None:
+        """Say what happened, if another rank is the cause: torch has no type for most of these errors."""
+        text = str(error)
+        if not isinstance(error, dist.DistError) and not re.search(r"/gloo/|\bgloo::|\bNCCL\b", text):
+            return None
+        if re.search(r"time(d )?out", text, re.IGNORECASE):
+            return f"got no answer from the other ranks within {self.timeout_seconds:g} s (one of them hangs)"
+        peer = re.search(r"\[([0-9a-fA-F.:]+)\]:\d+", text)
+        where = f" at {peer[1]}" if peer else ""
+        return f"lost the connection to another rank{where} (it died, or ended with an error of its own)"
+
+
+def _place(doing: Callable[[], str] | None) -> str:
+    return "" if doing is None else f", {doing()}"
+
+
+@contextmanager
+def join(*, timeout_seconds: float, start_seconds: float = START_SECONDS) -> Generator[World]:
+    """Join the ranks that torchrun started, and leave them at the end; without torchrun, the world of one.
+
+    A rank waits `timeout_seconds` for the others' messages, and `start_seconds` for them to start. With GPUs, each rank
+    takes the one of its local rank. Raises `UsageError` for a half-set environment, `RankLostError` if not all come.
+    """
+    world = _from_environment(timeout_seconds)
+    if world.size == 1:
+        yield world
+        return
+    if torch.cuda.device_count() > world.local_rank:
+        torch.cuda.set_device(world.local_rank)
+    try:
+        dist.init_process_group("gloo", timeout=timedelta(seconds=start_seconds))
+        control = dist.new_group(backend="gloo", timeout=timedelta(seconds=timeout_seconds))
+    except RuntimeError as error:
+        where = f"at {os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']} within {start_seconds:g} s"
+        reason = textwrap.shorten(str(error).splitlines()[0], 200, placeholder=" ...")
+        raise RankLostError(f"rank {world.rank} of {world.size} did not meet the others {where}: {reason}") from None
+    assert isinstance(control, dist.ProcessGroup)
+    try:
+        yield World(world.rank, world.size, world.local_rank, timeout_seconds, control)
+    finally:
+        dist.destroy_process_group()
+
+
+def _from_environment(timeout_seconds: float) -> World:
+    values = {name: os.environ.get(name) for name in _SET_BY_TORCHRUN}
+    if not any(values[name] for name in _SET_BY_TORCHRUN[:3]):
+        return World()
+    advice = "start several processes with torchrun, or unset " + ", ".join(_SET_BY_TORCHRUN[:3])
+    for name, value in values.items():
+        if not value:
+            raise UsageError(f"the environment has {_some(values)} but no {name}: {advice}")
+        if name != "MASTER_ADDR" and not re.fullmatch(r"\d{1,9}", value, re.ASCII):
+            raise UsageError(f"the environment's {name} is {value!r}, expected a whole number: {advice}")
+    rank, size, local_rank = (int(values[name] or 0) for name in _SET_BY_TORCHRUN[:3])
+    for name, value in (("RANK", rank), ("LOCAL_RANK", local_rank)):
+        if value >= size:
+            raise UsageError(f"the environment's {name} is {value}, expected less than WORLD_SIZE, {size}: {advice}")
+    return World(rank, size, local_rank, timeout_seconds)
+
+
+def _some(values: Mapping[str, str | None]) -> str:
+    return next(name for name, value in values.items() if value)
