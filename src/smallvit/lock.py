@@ -1,0 +1,118 @@
+"""One writer for a run folder: `with run_lock(folder):`, and a second process is refused by name.
+
+The lock is the operating system's (flock, through filelock), on an empty file `.lock` that stays in the folder: the
+kernel lets it go when its holder dies, however it dies, and to delete it would let two processes lock two files of
+one name. Who holds it stands in `.owner.json`, for the reader's sake alone; it is gone after a clean end, and one
+that is found while the lock is free was left by a process that died. Where a file system has no flock, filelock falls
+back to the existence of the file, and takes over from a dead process of the same host only.
+"""
+
+import json
+import os
+import shlex
+import socket
+import sys
+import time
+import warnings
+from collections.abc import Generator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from filelock import BaseFileLock, FileLock, Timeout
+
+from smallvit.errors import SmallvitError
+from smallvit.strict_json import from_json, parse, to_json
+
+LOCK, OWNER = ".lock", ".owner.json"
+GRACE_SECONDS = 0.5
+
+
+@dataclass(frozen=True, kw_only=True)
+class Owner:
+    """Who writes to a run folder."""
+
+    host: str
+    pid: int
+    since: str
+    """Coordinated universal time, ISO 8601."""
+    command: str
+
+    def __str__(self) -> str:
+        return f"process {self.pid} on {self.host}, since {self.since}"
+
+
+@contextmanager
+def run_lock(folder: Path) -> Generator[str | None]:
+    """Hold the lock of a run folder, which must exist; yield a note if its last holder died, else None.
+
+    Raises one `SmallvitError`, at once, if another process holds it (with host, process and time) or if the folder
+    cannot be locked.
+    """
+    lock = FileLock(folder / LOCK)
+    _acquire(lock, folder)
+    me = os.getpid()
+    try:
+        note = _note_of_the_dead(folder)
+        _write_owner(folder)
+        yield note
+    finally:
+        if os.getpid() == me:  # a forked child that unwinds holds nothing
+            with suppress(OSError):
+                (folder / OWNER).unlink(missing_ok=True)
+            lock.release()
+
+
+def _acquire(lock: BaseFileLock, folder: Path) -> None:
+    """Take the lock, or raise with its holder; one that has only just come or is just going gets a moment for it."""
+    deadline = time.monotonic() + GRACE_SECONDS
+    while True:
+        try:
+            with warnings.catch_warnings():  # of the fallback, which is described above
+                warnings.simplefilter("ignore", UserWarning)
+                lock.acquire(timeout=0)
+        except Timeout:
+            owner = _read_owner(folder)
+            if (owner is None or not _may_be_alive(owner)) and time.monotonic() < deadline:
+                time.sleep(0.02)
+                continue
+            who = owner or "another process"
+            raise SmallvitError(f"{folder} is being written to by {who}: wait for it, or end it first") from None
+        except OSError as error:
+            raise SmallvitError(f"{folder} cannot be locked: {error.strerror or error}") from None
+        return
+
+
+def _note_of_the_dead(folder: Path) -> str | None:
+    if not (folder / OWNER).exists():
+        return None
+    return f"{folder} was last written to by {_read_owner(folder) or 'a process'}, which died"
+
+
+def _write_owner(folder: Path) -> None:
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    owner = Owner(host=socket.gethostname(), pid=os.getpid(), since=now, command=shlex.join(sys.orig_argv))
+    try:
+        (folder / OWNER).write_text(json.dumps(to_json(owner)) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise SmallvitError(f"{folder} cannot be locked: {error.strerror or error}") from None
+
+
+def _read_owner(folder: Path) -> Owner | None:
+    try:
+        return from_json(Owner, parse((folder / OWNER).read_text(encoding="utf-8")), OWNER)
+    except (OSError, ValueError, SmallvitError):
+        return None
+
+
+def _may_be_alive(owner: Owner) -> bool:
+    if owner.host != socket.gethostname():
+        return True
+    try:
+        os.kill(owner.pid, 0)
+    except ProcessLookupError:
+        return False
+    except (PermissionError, OverflowError):
+        pass
+    return True

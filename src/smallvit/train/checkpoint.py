@@ -1,0 +1,197 @@
+"""Checkpoints that a killed process, a full disk or a flipped bit cannot turn into something else.
+
+A checkpoint is a folder, `<kind>-<step>`, of the files in `checkpoint_format`. It is written under a temporary name,
+flushed to the disk file by file, and renamed when whole; an old one is renamed away before it is deleted. So a folder
+of that name is whole, or is found out. None of this guards against two writers: see `smallvit.lock`.
+"""
+
+import hashlib
+import os
+import re
+import shutil
+from collections.abc import Mapping
+from contextlib import suppress
+from errno import EINVAL, ENOTSUP
+from pathlib import Path
+
+from smallvit.checks import require_whole
+from smallvit.errors import SmallvitError
+from smallvit.train.checkpoint_format import (
+    MANIFEST,
+    Checkpoint,
+    DamagedError,
+    ForeignError,
+    manifest,
+    read,
+    serialise,
+)
+
+_KIND = re.compile(r"[a-z]+")
+_LEFTOVER = re.compile(r"\.[a-z]+-[0-9]{8,}\.[0-9]+\.(tmp|old)")
+
+
+def save_checkpoint(folder: Path, checkpoint: Checkpoint, *, kind: str = "step", keep: int = 2) -> Path:
+    """Write a checkpoint to `folder`, delete all but the newest `keep` of its kind, and return its path.
+
+    One of the same step that verifies is left as it is, one that does not is replaced; later ones that do not verify
+    are deleted, since the run did not go on from them. Raises one `SmallvitError` when the disk is full, the folder
+    cannot be written to or the like: nothing partial is left, and the message names the newest whole checkpoint.
+    """
+    require_whole("keep", keep, 1)
+    target = _path(folder, kind, checkpoint.step)
+    problem = _problem(target, checkpoint.step)
+    if isinstance(problem, ForeignError):
+        raise SmallvitError(f"{target} is in the way of a new checkpoint: it {problem}")
+    try:
+        if problem is not None:
+            files = serialise(checkpoint)
+            _make_folder(folder)
+            _write_whole(target, checkpoint.step, files)
+        _delete_old(folder, kind, checkpoint.step, keep)
+    except OSError as error:
+        raise SmallvitError(
+            f"checkpoint {target} cannot be saved: {error.strerror or error}; {_what_remains(folder, kind)}"
+        ) from None
+    return target
+
+
+def load_newest(folder: Path, *, kind: str = "step") -> tuple[Checkpoint | None, list[str]]:
+    """Return the newest checkpoint that verifies, on the CPU, and a line on each newer one that was passed over.
+
+    Raises `SmallvitError` only if the folder itself cannot be listed; one that is not there holds no checkpoint.
+    """
+    passed_over: list[str] = []
+    try:
+        found = _listed(folder, kind)
+    except OSError as error:
+        raise SmallvitError(f"{folder} cannot be searched for checkpoints: {error.strerror or error}") from None
+    for step, path in found:
+        try:
+            return read(path, step), passed_over
+        except DamagedError as error:
+            passed_over.append(f"{path.name}: {error}")
+    return None, passed_over
+
+
+def remove_leftovers(folder: Path) -> list[str]:
+    """Delete what a killed process left half written or half deleted, and return the names.
+
+    Only for the one that holds the run's lock: what another process is just writing would go, too.
+    """
+    found = [path for path in folder.iterdir() if _LEFTOVER.fullmatch(path.name)] if folder.is_dir() else []
+    for path in found:
+        _discard(path)
+    return sorted(path.name for path in found)
+
+
+def _problem(path: Path, step: int) -> DamagedError | None:
+    try:
+        read(path, step)
+    except DamagedError as error:
+        return error
+    return None
+
+
+def _what_remains(folder: Path, kind: str) -> str:
+    with suppress(OSError):
+        for step, path in _listed(folder, kind):
+            if _problem(path, step) is None:
+                return f"the newest whole one is {path.name}"
+    return "there is no whole one"
+
+
+def _path(folder: Path, kind: str, step: int) -> Path:
+    require_whole("step", step, 0)
+    if not _KIND.fullmatch(kind):
+        raise ValueError(f"a kind of checkpoint is lower-case letters, not {kind!r}")
+    return folder / f"{kind}-{step:08d}"
+
+
+def _listed(folder: Path, kind: str) -> list[tuple[int, Path]]:
+    """Return steps and paths of what is named as a checkpoint, newest first."""
+    name = re.compile(re.escape(kind) + r"-([0-9]{8,})")
+    paths = list(folder.iterdir()) if folder.is_dir() else []
+    found = [(int(match[1]), path) for path in paths if (match := name.fullmatch(path.name))]
+    return sorted(found, reverse=True)
+
+
+def _make_folder(folder: Path) -> None:
+    if not folder.is_dir():
+        folder.mkdir(parents=True, exist_ok=True)
+        _flush_folder(folder.parent)
+
+
+def _write_whole(target: Path, step: int, files: Mapping[str, bytes]) -> None:
+    """Write a folder under a temporary name, and give it its own when all of it has reached the disk."""
+    temporary, replaced = _aside(target, "tmp"), _aside(target, "old")
+    _discard(temporary)  # left by an earlier process of the same number
+    _discard(replaced)
+    try:
+        temporary.mkdir()
+        written: dict[str, tuple[int, str]] = {}
+        for name, data in files.items():
+            _write(temporary / name, data)
+            written[name] = len(data), hashlib.sha256(data).hexdigest()
+        _write(temporary / MANIFEST, manifest(step, written))
+        _flush_folder(temporary)
+        if os.path.lexists(target):
+            target.rename(replaced)
+        temporary.rename(target)
+    except BaseException:  # an interrupt, too, leaves nothing behind
+        _discard(temporary)
+        raise
+    _flush_folder(target.parent)
+    _discard(replaced)
+
+
+def _write(path: Path, data: bytes) -> None:
+    file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+    try:
+        rest = memoryview(data)
+        while rest:
+            rest = rest[os.write(file, rest) :]
+        os.fsync(file)
+    finally:
+        os.close(file)
+
+
+def _flush_folder(folder: Path) -> None:
+    """Make the names in a folder last, where the file system knows how."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        if error.errno not in (EINVAL, ENOTSUP):
+            raise
+    finally:
+        os.close(handle)
+
+
+def _delete_old(folder: Path, kind: str, step: int, keep: int) -> None:
+    older: list[Path] = []
+    for other, path in _listed(folder, kind):
+        if other <= step:
+            older.append(path)
+        elif type(_problem(path, other)) is DamagedError:
+            _retire(path)
+    for path in older[keep:]:
+        _retire(path)
+
+
+def _retire(path: Path) -> None:
+    away = _aside(path, "old")
+    _discard(away)
+    path.rename(away)  # so that what is half deleted is never taken for a checkpoint
+    _discard(away)
+
+
+def _aside(path: Path, ending: str) -> Path:
+    return path.with_name(f".{path.name}.{os.getpid()}.{ending}")
+
+
+def _discard(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)  # what stays is a leftover, deleted at the next start
+    else:
+        with suppress(OSError):
+            path.unlink(missing_ok=True)
