@@ -34,10 +34,21 @@ class Metrics:
 
 @torch.inference_mode()
 def predict(
-    forward: Callable[[Tensor], Tensor], images: UInt8[Tensor, "n 3 S S"], batch_size: int
+    forward: Callable[[Tensor], Tensor],
+    images: UInt8[Tensor, "n 3 S S"],
+    batch_size: int,
+    check: Callable[[], None] | None = None,
 ) -> Float[Tensor, "n C"]:
-    """Return the logits of every image, in order, as float32 on the CPU."""
-    return torch.cat([forward(part).float().cpu() for part in images.split(batch_size)])
+    """Return the logits of every image, in order, as float32 on the CPU; n is at least 1.
+
+    `check` is called before each forward pass, and may raise to end the work.
+    """
+    parts: list[Tensor] = []
+    for part in images.split(batch_size):
+        if check is not None:
+            check()
+        parts.append(forward(part).float().cpu())
+    return torch.cat(parts)
 
 
 def measure(logits: Float[Tensor, "n C"], labels: Int64[Tensor, " n"]) -> Metrics:

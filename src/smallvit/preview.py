@@ -10,12 +10,11 @@ from jaxtyping import Float, UInt8
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from smallvit import rng
-from smallvit.augment.pipeline import apply_augment, sample_augment
 from smallvit.config import RunConfig
 from smallvit.data.loader import DeviceSplit, Order
 from smallvit.data.store import load_dataset
 from smallvit.errors import UsageError
+from smallvit.session import augment_step
 
 SHOWN_SHARE = 0.1
 """Classes with less of a soft label than this are not written."""
@@ -34,18 +33,7 @@ def show_augment(config: RunConfig, path: Path, *, num_images: int = 8, num_draw
     images, labels = train.images[chosen], train.labels[chosen]
     rows = [([_pixels(image) for image in images], [spec.class_names[label] for label in labels.tolist()])]
     for step in range(num_draws):
-        params = sample_augment(
-            config.augment, rng.generator(config.seed, "augment", step), num_images, (images.shape[2], images.shape[3])
-        )
-        augmented, targets = apply_augment(
-            images,
-            labels,
-            params,
-            mean=spec.mean,
-            std=spec.std,
-            num_classes=spec.num_classes,
-            label_smoothing=config.train.label_smoothing,
-        )
+        augmented, targets = augment_step(config, spec, train, chosen, step)
         pixels = _displayable(augmented, spec.mean, spec.std)
         rows.append(([_pixels(image) for image in pixels], [_caption(t, spec.class_names) for t in targets]))
     path.parent.mkdir(parents=True, exist_ok=True)

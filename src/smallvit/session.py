@@ -1,37 +1,49 @@
 """A config made real: its data on the device, its model, and the functions that train and measure it.
 
-Shapes: n images of a split, C classes.
+With several ranks, each holds the whole data and model and does its share of every batch; see `train.distributed`.
+Shapes: B images that come out (with several ranks, this rank's), n images of a split, S image size, C classes.
 """
 
 import math
 from collections.abc import Callable
+from dataclasses import asdict
 
 import torch
-from torch import Tensor
+from jaxtyping import Float, Int64
+from torch import Tensor, nn
 
 from smallvit import rng
 from smallvit.augment.pipeline import apply_augment, normalise, sample_augment
 from smallvit.config import RunConfig
 from smallvit.data.loader import DeviceSplit, Order
+from smallvit.data.spec import DatasetSpec
 from smallvit.data.store import Dataset
-from smallvit.device.choose import choose
+from smallvit.device.choose import Choices, choose
 from smallvit.errors import SmallvitError, UsageError
 from smallvit.evaluate import predict
 from smallvit.model.embed import image_patches
 from smallvit.model.init import init_whitening, init_whitening_paper
 from smallvit.model.vit import VisionTransformer
+from smallvit.train.distributed import ALONE, World
 from smallvit.train.loop import Batch, drop_path_uniform, soft_cross_entropy
 
 WHITENING_IMAGES = 10_000
 
 
 class Session:
-    """A config's data on the device, its model, and what trains and measures it."""
+    """A config's data on the device, its model, and what trains and measures it.
 
-    def __init__(self, config: RunConfig, dataset: Dataset) -> None:
-        self.config, self.dataset = config, dataset
-        tokens = config.model.num_patches + config.model.num_cls_tokens
-        self.choices = choose(config.device, rows=config.train.batch_size * tokens, embed_dim=config.model.embed_dim)
+    Making one, `loss_function` and `predict` are calls that every rank of `world` must make.
+    """
+
+    def __init__(self, config: RunConfig, dataset: Dataset, world: World = ALONE) -> None:
+        self.config, self.dataset, self.world = config, dataset, world
+        if config.train.batch_size % world.size:
+            raise UsageError(
+                f"train.batch_size is {config.train.batch_size}: {world.size} ranks share it, "
+                f"so it must be a multiple of {world.size}"
+            )
+        self.choices = _choose(config, world)
         device = self.choices.device
         self.splits = {
             name: DeviceSplit.of(split, device)
@@ -54,55 +66,73 @@ class Session:
             config.model, attention=self.choices.attention, generator=rng.torch_generator(config.seed, "init")
         )
         self._whiten()
+        if world.size > 1:  # whitening may round otherwise on another machine
+            self.model.load_state_dict(world.broadcast_tensors(self.model.state_dict()))
         self.model.to(device)
 
     def batch(self, step: int) -> Batch:
-        """Return the augmented batch of a step and its stochastic depth; a function of seed and step alone."""
-        config, device, train = self.config, self.choices.device, self.splits["train"]
-        indices = self.order.batch(step).to(device)
-        size = (config.model.image_size, config.model.image_size)
-        draws = sample_augment(config.augment, rng.generator(config.seed, "augment", step), len(indices), size)
-        images, targets = apply_augment(
-            train.images[indices],
-            train.labels[indices],
-            draws.to(device),
-            mean=self.dataset.spec.mean,
-            std=self.dataset.spec.std,
-            num_classes=self.dataset.spec.num_classes,
-            label_smoothing=config.train.label_smoothing,
-        )
+        """Return this rank's share of a step's augmented batch and stochastic depth.
+
+        The shares of all ranks, one after another, are the same batch for every number of ranks: a function of seed and
+        step alone.
+        """
+        images, targets = self._augmented(step, self.world)
         branch_scale = None
-        if config.model.drop_path_rate > 0:
-            uniform = drop_path_uniform(config.seed, step, len(self.model.all_blocks), len(indices))
-            branch_scale = self.model.drop_path_scale(uniform.to(device))
+        if self.config.model.drop_path_rate > 0:
+            size = self.config.train.batch_size
+            uniform = drop_path_uniform(self.config.seed, step, len(self.model.all_blocks), size)
+            branch_scale = self.model.drop_path_scale(uniform[..., self.world.share(size)].to(self.choices.device))
         return Batch(images, targets, branch_scale)
 
     def loss_function(self) -> Callable[[Tensor, Tensor, Tensor | None], Tensor]:
-        """Return the loss of a batch, in the chosen precision, compiled where chosen."""
+        """Return the loss of this rank's batch, in the chosen precision, compiled where chosen.
 
-        def loss(images: Tensor, targets: Tensor, branch_scale: Tensor | None) -> Tensor:
-            with self._precision():
-                logits = self.model(images, branch_scale)
-            return soft_cross_entropy(logits, targets)
-
-        return torch.compile(loss, fullgraph=True) if self.choices.compile else loss
-
-    def predict(self, split: str) -> Tensor:
-        """Return the float32 logits [n, C] of a split's images, on the CPU.
-
-        Raises `SmallvitError` if one is not a finite number: a step can ruin the weights and leave its own loss whole.
+        Its gradients are the mean over the ranks, and so those of the whole batch.
         """
+        loss = _Loss(self.model, self._precision)
+        if self.choices.compile:
+            loss.compile(fullgraph=True)
+        parallel = self.world.parallel(loss)
+        if self.world.size > 1:
+            # After its first gradients DistributedDataParallel orders its buffers anew, and so its sums over more than
+            # two ranks. A run and its continuation both take the final order, from their first step on.
+            first = self.batch(0)
+            parallel(first.images, first.targets, first.branch_scale).backward()
+            self.model.zero_grad()
+        return parallel
+
+    def predict(self, split: str, check: Callable[[], None] | None = None) -> Float[Tensor, "n C"]:
+        """Return the float32 logits of a split's images, on the CPU, all of them on every rank.
+
+        The forward passes are those of a single rank, shared out, so that the logits are, too. `check` is called before
+        each, as often on every rank, and may raise. Raises `SmallvitError` if a logit is not a finite number: a step
+        can ruin the weights and leave its own loss whole.
+        """
+        images, size = self.splits[split].images, self.config.evaluate.batch_size
+        passes = math.ceil(len(images) / size)
+        share = self.world.share(passes)
 
         def forward(images: Tensor) -> Tensor:
             with self._precision():
                 return self.model(normalise(images, self.dataset.spec.mean, self.dataset.spec.std))
 
         self.model.eval()
-        logits = predict(forward, self.splits[split].images, self.config.evaluate.batch_size)
-        self.model.train()
+        try:
+            own = images[share.start * size : share.stop * size]
+            logits = predict(forward, own, size, check) if len(own) else torch.empty(0, self.dataset.spec.num_classes)
+            for _ in range(share.stop - share.start, self.world.most(passes)):
+                if check is not None:
+                    check()
+        finally:
+            self.model.train()
+        logits = self.world.gather_rows(logits)
         if not logits.isfinite().all():
             raise SmallvitError(f"the model's outputs on {split} are not finite numbers: try a lower optim.lr")
         return logits
+
+    def _augmented(self, step: int, world: World) -> tuple[Tensor, Tensor]:
+        spec, train = self.dataset.spec, self.splits["train"]
+        return augment_step(self.config, spec, train, self.order.batch(step), step, world)
 
     def _precision(self) -> torch.autocast:
         enabled = self.choices.precision == "bfloat16"
@@ -120,5 +150,67 @@ class Session:
             init_whitening(self.model.patch_embed, image_patches(images, model.patch_size).cpu(), generator)
         else:
             batches = math.ceil(min(WHITENING_IMAGES, len(self.splits["train"])) / self.config.train.batch_size)
-            images = torch.cat([self.batch(step).images for step in range(batches)])
+            images = torch.cat([self._augmented(step, ALONE)[0] for step in range(batches)])
             init_whitening_paper(self.model.patch_embed, image_patches(images, model.patch_size).cpu())
+
+
+def augment_step(
+    config: RunConfig,
+    spec: DatasetSpec,
+    train: DeviceSplit,
+    indices: Int64[Tensor, " n"],
+    step: int,
+    world: World = ALONE,
+) -> tuple[Float[Tensor, "B 3 S S"], Float[Tensor, "B C"]]:
+    """Return this rank's share of the images at `indices`, augmented with a step's draws, and its soft targets.
+
+    The draws are made for all of them; a rank augments its own and the partners that they are mixed with.
+    """
+    size = (config.model.image_size, config.model.image_size)
+    draws = sample_augment(config.augment, rng.generator(config.seed, "augment", step), len(indices), size)
+    if world.size > 1:
+        draws = draws[world.share(len(indices))]
+    device = train.images.device
+    chosen = indices[draws.rows].to(device)
+    return apply_augment(
+        train.images[chosen],
+        train.labels[chosen],
+        draws.to(device),
+        mean=spec.mean,
+        std=spec.std,
+        num_classes=spec.num_classes,
+        label_smoothing=config.train.label_smoothing,
+    )
+
+
+class _Loss(nn.Module):
+    """A model and its loss as one module, as DistributedDataParallel wants it."""
+
+    def __init__(self, model: VisionTransformer, precision: Callable[[], torch.autocast]) -> None:
+        super().__init__()
+        self.model = model
+        self.precision = precision
+
+    def forward(self, images: Tensor, targets: Tensor, branch_scale: Tensor | None) -> Tensor:
+        with self.precision():
+            logits = self.model(images, branch_scale)
+        return soft_cross_entropy(logits, targets)
+
+
+def _choose(config: RunConfig, world: World) -> Choices:
+    """Decide what `config` leaves to `auto`: what rank 0 measures holds for all."""
+    tokens = config.model.num_patches + config.model.num_cls_tokens
+    rows = config.train.batch_size // world.size * tokens
+    own = choose(config.device, rows=rows, embed_dim=config.model.embed_dim)
+    if world.size == 1:
+        return own
+    shared = Choices(**world.broadcast_object(asdict(own)))
+    alike = own.device == shared.device and own.device != "mps"
+    if own.device == "cuda" and world.local_rank >= torch.cuda.device_count():
+        alike = False
+    if world.any(not alike):
+        raise UsageError(
+            f"device.device is {config.device.device}, rank {world.rank} would have {own.device}: "
+            f"{world.size} ranks need cpu on all, or a cuda GPU for each"
+        )
+    return shared

@@ -36,7 +36,7 @@ class RankLostError(SmallvitError):
 
 @dataclass(frozen=True)
 class World:
-    """All ranks of a run as one of them sees them; `World()` is the world of one.
+    """All ranks of a run as one of them sees them; `ALONE` is the world of one.
 
     Every method but `share` and `most` must be called by all ranks, in the same order, and raises `RankLostError` where
     one of them is gone.
@@ -171,6 +171,9 @@ class World:
         return f"lost the connection to another rank{where} (it died, or ended with an error of its own)"
 
 
+ALONE = World()
+
+
 def _place(doing: Callable[[], str] | None) -> str:
     return "" if doing is None else f", {doing()}"
 
@@ -205,7 +208,7 @@ def join(*, timeout_seconds: float, start_seconds: float = START_SECONDS) -> Gen
 def _from_environment(timeout_seconds: float) -> World:
     values = {name: os.environ.get(name) for name in _SET_BY_TORCHRUN}
     if not any(values[name] for name in _SET_BY_TORCHRUN[:3]):
-        return World()
+        return ALONE
     advice = "start several processes with torchrun, or unset " + ", ".join(_SET_BY_TORCHRUN[:3])
     for name, value in values.items():
         if not value:
