@@ -41,7 +41,7 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint, *, kind: str = "step",
     target = _path(folder, kind, checkpoint.step)
     problem = _problem(target, checkpoint.step)
     if isinstance(problem, ForeignError):
-        raise SmallvitError(f"{target} is in the way of a new checkpoint: it {problem}")
+        raise SmallvitError(f"{target} is in the way of a new checkpoint: {problem}")
     try:
         if problem is not None:
             files = serialise(checkpoint)

@@ -126,8 +126,8 @@ def _manifest(path: Path, step: int) -> dict[str, tuple[int, str]]:
         raise DamagedError(f"{MANIFEST} was changed after it was written")
     schema = body.get("schema")
     if schema != SCHEMA_VERSION:
-        newer = "a newer smallvit wrote it: " if isinstance(schema, int) and schema > SCHEMA_VERSION else ""
-        raise ForeignError(f"{newer}has schema {schema}, this version reads {SCHEMA_VERSION}")
+        of = "of a newer smallvit" if isinstance(schema, int) and schema > SCHEMA_VERSION else "not known"
+        raise ForeignError(f"{MANIFEST} has schema {schema}, {of}: this version reads {SCHEMA_VERSION}")
     if body.get("step") != step:
         raise DamagedError(f"{MANIFEST} is that of step {body.get('step')}")
     entries = body.get("files")
