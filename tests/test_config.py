@@ -209,7 +209,7 @@ def test_any_unknown_key_is_one_line(key: str) -> None:
         assert "is not known" in refusal({**value, key: 1})
 
 
-@pytest.mark.parametrize("value", [None, [], 3, {}, {"schema": 2}, {"schema": "1"}])
+@pytest.mark.parametrize("value", [None, [], 3, {}, {"schema": 0}, {"schema": 3}, {"schema": "1"}, {"schema": True}])
 def test_another_schema_is_refused(value: Any) -> None:
     assert "schema" in refusal(value)
 
@@ -278,7 +278,7 @@ def other_values(hint: Any, value: Any) -> list[Any]:
     if isinstance(value, tuple):
         return [tuple(item * 0.75 for item in value)]
     if value is None:
-        return [(0.8, 0.9)] if tuple in map(get_origin, get_args(hint)) else [8]
+        return [(0.8, 0.9)] if tuple in map(get_origin, get_args(hint)) else ["ab"] if str in get_args(hint) else [8]
     return ["cifar100"]
 
 
@@ -315,6 +315,8 @@ NOT_IDENTITY = {
     "data.cache",
     "model.num_classes",
     "evaluate.batch_size",
+    "checkpoint.every_seconds",
+    "checkpoint.best",
     "device.device",
     "device.attention",
     "device.compile",

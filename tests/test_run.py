@@ -75,7 +75,7 @@ def weights(folder: Path) -> str:
 
 def test_the_folder_holds_what_a_run_leaves_and_nothing_temporary(finished: tuple[Path, RunRecord, str]) -> None:
     folder, _, _ = finished
-    expected = {"config.json", "metrics.jsonl", "model.safetensors", "test.safetensors", "record.json"}
+    expected = {".lock", "config.json", "metrics.jsonl", "model.safetensors", "test.safetensors", "record.json"}
     assert {path.name for path in folder.iterdir()} == expected
 
 
@@ -128,7 +128,7 @@ def test_the_record_loads_back_equal_and_an_edited_one_is_refused(
     edits = {
         text.replace(correct, f'"correct": {NUM_TEST},'): "was changed after it was written",
         text.replace(correct, '"correct": NaN,'): "NaN is not a JSON number",
-        text.replace('"schema": 1', '"schema": 2', 1): "schema",
+        text.replace('"schema": 2', '"schema": 9', 1): "schema",
         text[: len(text) // 2]: "not a readable record",
         "[]": "schema",
     }
@@ -275,27 +275,67 @@ def with_ruined_gradient(loss: torch.Tensor) -> torch.Tensor:
     return loss
 
 
-@pytest.mark.parametrize(
-    ("step", "spoil", "message"),
-    [
-        (0, lambda loss: loss * math.nan, "the loss is nan at step 0 "),
-        (5, lambda loss: loss * math.nan, "the loss is nan at step 11"),
-        # Between the steps that are logged, and the weights recover: the mean still knows.
-        (4, lambda loss: loss + math.inf, "the loss is inf on average up to epoch 1"),
-        # The last step's gradient: no loss is ever computed with the ruined weights.
-        (11, with_ruined_gradient, "the model's outputs on val are not finite numbers"),
-    ],
-)
-def test_numbers_that_are_none_end_the_run_in_one_line(
+def with_infinite_gradient(loss: torch.Tensor) -> torch.Tensor:
+    loss.register_hook(lambda gradient: gradient * math.inf)
+    return loss
+
+
+SPOILS = [
+    (lambda loss: loss * math.nan, "the loss is nan"),
+    (lambda loss: loss + math.inf, "the loss is inf"),
+    (with_ruined_gradient, "the gradient's norm is nan"),
+    (with_infinite_gradient, "the gradient's norm is"),
+]
+
+
+@pytest.mark.parametrize(("spoil", "message"), SPOILS)
+@pytest.mark.parametrize("step", [0, 5, 11])
+def test_what_is_no_number_ends_the_run_before_it_touches_the_weights(
     step: int, spoil: Spoil, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    config = short(optim=OptimConfig(lr=1e-2, warmup_epochs=0.0))
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
     spoil_step(step, spoil, monkeypatch)
-    with pytest.raises(SmallvitError, match=message) as caught:
-        run(short(optim=OptimConfig(lr=1e-2, warmup_epochs=0.0)), tmp_path)
-    assert str(caught.value).endswith(": try a lower optim.lr")
+    with pytest.raises(SmallvitError, match=f"^{message}.* at step {step} ") as caught:
+        run(config, broken)
+    assert "try a lower optim.lr" in str(caught.value)
     assert len(str(caught.value).splitlines()) == 1
-    assert {path.name for path in tmp_path.iterdir()} == {"config.json", "metrics.jsonl"}
-    assert "NaN" not in (tmp_path / "metrics.jsonl").read_text()
+    assert "NaN" not in (broken / "metrics.jsonl").read_text()
+    found = json.loads((broken / f"nonfinite-step-{step:08d}.json").read_text())
+    assert found["step"] == step
+    assert 0 < found["lr"] <= 1e-2
+    assert sorted(set(found["batch_indices"])) == sorted(found["batch_indices"])
+    assert len(found["batch_indices"]) == 100
+    # Without the fault, the run goes on from before the step as if nothing had been.
+    monkeypatch.undo()
+    again, undisturbed = run(config, broken), run(config, whole)
+    assert again.resumed_at_steps == [step]
+    assert weights(broken) == weights(whole)
+    assert again.test == undisturbed.test
+
+
+@pytest.mark.parametrize(("spoil", "_message"), SPOILS)
+def test_a_step_that_is_left_out_leaves_the_weights_and_is_counted(
+    spoil: Spoil, _message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train = TrainConfig(epochs=1, passes_per_epoch=1, batch_size=100, on_nonfinite="skip", max_skips=1)
+    config = replace(TINY, train=train, optim=OptimConfig(lr=1e-2, warmup_epochs=0.0))
+    spoil_step(0, spoil, monkeypatch)
+    record = run(config, tmp_path)
+    assert record.skipped_steps == [0]
+    assert all(math.isfinite(point.train_loss) for point in record.curve)
+    assert record.test.accuracy > 0.1
+
+
+def test_too_many_steps_left_out_in_a_row_end_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    train = TrainConfig(epochs=1, passes_per_epoch=1, batch_size=100, on_nonfinite="skip", max_skips=2)
+    monkeypatch.setattr(module.Session, "loss_function", lambda self: lambda *_: self.model.head.bias.sum() * math.nan)
+    with pytest.raises(SmallvitError, match=r"the loss is nan at step 2 .*the batch is in .*nonfinite-step-00000002"):
+        run(replace(TINY, train=train), tmp_path)
+    assert (tmp_path / "checkpoints" / "step-00000002").is_dir()
+    # Nor does a resumed run count from 0 again.
+    with pytest.raises(SmallvitError, match="the loss is nan at step 2 "):
+        run(replace(TINY, train=train), tmp_path)
 
 
 def test_a_flip_that_changes_the_class_is_said(tmp_path: Path) -> None:
@@ -377,16 +417,9 @@ def test_durations_as_a_person_writes_them(seconds: float, text: str) -> None:
 
 def test_golden_losses(golden: Callable[[str, Any], Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A change that claims no effect leaves these alone; 2e-4 is what another processor's sums may differ by."""
-    losses: list[float] = []
-    log_step = module._log_step
-
-    def gather(state: Any, *others: Any) -> None:
-        log_step(state, *others)
-        losses.append(round(float(state.loss), 6))
-
-    monkeypatch.setattr(module, "LOG_EVERY_STEPS", 1)
-    monkeypatch.setattr(module, "_log_step", gather)
+    monkeypatch.setattr("smallvit.training.LOG_EVERY_STEPS", 1)
     config = replace(TINY, train=TrainConfig(epochs=2, passes_per_epoch=2, batch_size=100))
     run(replace(config, evaluate=EvaluateConfig(every_epochs=2)), tmp_path)
+    losses = [round(row["loss"], 6) for row in rows_of(tmp_path) if "step" in row]
     assert len(losses) == 50
     assert losses == pytest.approx(golden("losses.json", losses), abs=2e-4)

@@ -1,11 +1,13 @@
 """The command line: parse, call one function, turn errors into one line and an exit status.
 
-0 success, 1 failure, 2 bad usage, 130 interrupted. torch is imported by the commands, never to parse or to help.
+0 success, 1 failure, 2 bad usage, 130 and 143 ended by SIGINT and SIGTERM, 75 ended by --max-seconds. torch is imported
+by the commands, never to parse or to help.
 """
 
 import contextlib
 import io
 import json
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -15,6 +17,7 @@ from typing import Annotated, Any, Literal
 import tyro
 from tyro.conf import Positional, arg, subcommand
 
+from smallvit.checks import is_number, require
 from smallvit.config import RunConfig
 from smallvit.errors import SmallvitError, UsageError
 from smallvit.recipes import RECIPES
@@ -32,25 +35,35 @@ class Quickstart:
 
     def __call__(self) -> None:
         """Replace an earlier quickstart, train, write the page."""
-        if _recipe_of(self.out) == "quickstart":
-            # Nothing else in the folder is ours to delete, and a run overwrites what it writes.
-            for name in ("record.json", "index.html", "model.safetensors", "test.safetensors"):
-                (self.out / name).unlink(missing_ok=True)
-        _train_and_report(replace(RECIPES["quickstart"](), seed=self.seed), self.out)
+        config = replace(RECIPES["quickstart"](), seed=self.seed)
+        _train_and_report(config, self.out, start_over=_recipe_of(self.out) == "quickstart")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Train:
-    """Train a recipe, measure it, write record and page."""
+    """Train a recipe, measure it, write record and page; an unfinished run in the folder goes on."""
 
     config: Annotated[RunConfig, arg(name="")] = field(default_factory=RunConfig)
     out: Path | None = None
     """Run folder; by default runs/RECIPE-DIGEST."""
+    resume: Path | None = None
+    """Run folder of an unfinished run to go on with; instead of a recipe."""
+    fork: Path | None = None
+    """Run folder whose weights the new run starts from."""
+    max_seconds: float | None = None
+    """Seconds after which to save and end, in time for a scheduler's limit; exit status 75."""
 
     def __call__(self) -> None:
         """Train in a folder named after the config, unless told where."""
-        out = self.out or Path("runs") / f"{self.config.recipe}-{self.config.digest()[:8]}"
-        _train_and_report(self.config, out)
+        if self.max_seconds is not None:
+            require(is_number(self.max_seconds, 0), "--max-seconds", self.max_seconds, "it must be at least 0")
+        if self.resume is not None and (self.out is not None or self.fork is not None):
+            raise UsageError("--resume goes on in its own folder, from its own weights: leave out --out and --fork")
+        if self.fork is not None and not self.fork.is_dir():
+            raise UsageError(f"--fork is {str(self.fork)!r}: it must be a run folder")
+        named = self.config.recipe if self.fork is None else f"{self.config.recipe}-fork"
+        out = self.resume or self.out or Path("runs") / f"{named}-{self.config.digest()[:8]}"
+        _train_and_report(self.config, out, max_seconds=self.max_seconds, fork=self.fork)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -183,14 +196,26 @@ def _starting_config(words: list[str]) -> RunConfig:
     default = next(iter(RECIPES))
     if command not in STARTS_FROM_RECIPE or recipe in ("-h", "--help"):
         return RECIPES[default]()
+    if command == "train" and recipe.split("=")[0] == "--resume":
+        return _config_to_resume(words)
     if not recipe or recipe.startswith("-"):
         raise UsageError(f"{command} needs a recipe first, one of {', '.join(RECIPES)}")
     require_known("recipe", recipe, RECIPES)
     return RECIPES[recipe]()
 
 
+def _config_to_resume(words: list[str]) -> RunConfig:
+    """Return the config of the run folder in `train --resume FOLDER`."""
+    folder = Path((words[1].split("=", 1)[1:] or words[2:3] or [""])[0])
+    if not (folder / "config.json").is_file():
+        raise UsageError(f"--resume is {str(folder)!r}: it must be the folder of a run, with its config.json")
+    return RunConfig.load(folder / "config.json")
+
+
 def _failed(reason: str, status: int) -> int:
-    print("smallvit:", " ".join(reason.splitlines()), file=sys.stderr)
+    rank = os.environ.get("RANK", "0")
+    who = "smallvit:" if rank == "0" else f"smallvit, rank {rank}:"
+    print(who, " ".join(reason.splitlines()), file=sys.stderr)
     return status
 
 
@@ -203,7 +228,14 @@ def _recipe_of(folder: Path) -> str | None:
     return config.get("recipe") if isinstance(config, dict) else None
 
 
-def _train_and_report(config: RunConfig, folder: Path) -> None:
+def _train_and_report(
+    config: RunConfig,
+    folder: Path,
+    *,
+    max_seconds: float | None = None,
+    fork: Path | None = None,
+    start_over: bool = False,
+) -> None:
     from rich.console import Console
 
     # Names of classes and folders are not markup: "[/x]" would raise, ":x:" turn into a picture.
@@ -212,7 +244,9 @@ def _train_and_report(config: RunConfig, folder: Path) -> None:
         from smallvit.progress import duration, percent
         from smallvit.run import run
 
-    record = run(config, folder, console=console)
+    record = run(config, folder, console=console, max_seconds=max_seconds, fork=fork, start_over=start_over)
+    if os.environ.get("RANK", "0") != "0":  # one of several processes, and not the one that writes
+        return
     from smallvit.report.page import write_page
 
     speed = f"{duration(record.train_seconds)} of training at {record.images_per_second:,.0f} images/s"

@@ -3,9 +3,9 @@
 import dataclasses
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
-from tyro.conf import Positional
+from tyro.conf import Positional, Suppress
 
 from smallvit.augment.config import AugmentConfig
 from smallvit.checks import require, require_flag, require_whole
@@ -14,10 +14,9 @@ from smallvit.data.spec import SPECS
 from smallvit.device.config import DeviceConfig
 from smallvit.errors import SmallvitError
 from smallvit.model.config import ModelConfig
-from smallvit.strict_json import digest, from_json, parse, to_json
-from smallvit.train.config import OptimConfig, TrainConfig
-
-SCHEMA_VERSION = 1
+from smallvit.schema import CONFIG_MIGRATIONS, CONFIG_SCHEMA, upgrade
+from smallvit.strict_json import digest, from_json, read, to_json
+from smallvit.train.config import CheckpointConfig, OptimConfig, TrainConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,8 +56,12 @@ class RunConfig:
     """How long, in which batches."""
     evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
     """When to measure."""
+    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig, metadata={"digest": False})
+    """When to save what is needed to go on."""
     device: DeviceConfig = field(default_factory=DeviceConfig)
     """Where and how arithmetic is done."""
+    fork: Suppress[str | None] = field(default=None, metadata={"digest": "unless default"})
+    """The sha256 of the weights that the run started from, if it was forked; `train --fork` fills it in."""
 
     def __post_init__(self) -> None:
         require_whole("seed", self.seed, 0)
@@ -85,25 +88,32 @@ class RunConfig:
         """
         return digest(_identity(from_json(RunConfig, to_json(self))))
 
+    def differences(self, other: "RunConfig") -> list[str]:
+        """Return what makes `other` another run: `train.epochs is 10, not 20`, its value last, for each field."""
+        mine, theirs = _flat(_identity(self)), _flat(_identity(other))
+        names = [*mine, *(name for name in theirs if name not in mine)]
+        return [
+            f"{name} is {mine.get(name, 'default')}, not {theirs.get(name, 'default')}"
+            for name in names
+            if mine.get(name) != theirs.get(name)
+        ]
+
     def to_json(self) -> dict[str, Any]:
         """Return the config with every default, and its schema version, as JSON values."""
-        return {"schema": SCHEMA_VERSION, **to_json(self)}
+        return {"schema": CONFIG_SCHEMA, **to_json(self)}
 
     @classmethod
     def from_json(cls, value: Any) -> "RunConfig":
-        """Return the config of `to_json`; an unknown, missing or mistyped key is a `SmallvitError` that names it."""
-        if not isinstance(value, dict) or value.get("schema") != SCHEMA_VERSION:
-            found = value.get("schema") if isinstance(value, dict) else None
-            raise SmallvitError(f"config.schema is {found}: this version of smallvit reads schema {SCHEMA_VERSION}")
-        return from_json(cls, {key: item for key, item in value.items() if key != "schema"})
+        """Return the config of `to_json`, of this version or an earlier one's.
+
+        An unknown, missing or mistyped key is a `SmallvitError` that names it.
+        """
+        return from_json(cls, upgrade(value, "config", CONFIG_SCHEMA, CONFIG_MIGRATIONS))
 
     @classmethod
     def load(cls, path: Path) -> "RunConfig":
         """Read a config file."""
-        try:
-            value = parse(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise SmallvitError(f"{path} is not a readable config: {error}") from None
+        value = read(path, "config")
         try:
             return cls.from_json(value)
         except SmallvitError as error:
@@ -113,5 +123,19 @@ class RunConfig:
 def _identity(value: Any) -> Any:
     if not dataclasses.is_dataclass(value):
         return to_json(value)
-    kept = [f for f in dataclasses.fields(value) if f.metadata.get("digest", True)]
-    return {f.name: _identity(getattr(value, f.name)) for f in kept}
+    kept: dict[str, Any] = {}
+    for each in dataclasses.fields(value):
+        item = getattr(value, each.name)
+        counts = each.metadata.get("digest", True)
+        if counts is True or (counts == "unless default" and item != each.default):
+            kept[each.name] = _identity(item)
+    return kept
+
+
+def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
+    if not isinstance(value, dict):
+        return {prefix: value}
+    flat: dict[str, Any] = {}
+    for name, item in cast("dict[str, Any]", value).items():
+        flat |= _flat(item, f"{prefix}.{name}" if prefix else name)
+    return flat

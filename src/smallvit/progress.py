@@ -15,10 +15,11 @@ ESTIMATE_AFTER_STEPS = 20
 class RunProgress:
     """Shows loss, rate, images/s and the time left; says after 20 steps how long the whole run will take."""
 
-    def __init__(self, console: Console, total_steps: int, batch_size: int) -> None:
+    def __init__(self, console: Console, total_steps: int, batch_size: int, steps_done: int = 0) -> None:
         self.console = console
         self.total_steps = total_steps
         self.batch_size = batch_size
+        self._start = steps_done
         self._first_end = 0.0
         self._bar = Progress(
             TextColumn("{task.description}"),
@@ -30,7 +31,9 @@ class RunProgress:
             disable=not console.is_terminal,
             transient=True,
         )
-        self._task = self._bar.add_task("training", total=total_steps, loss=float("nan"), lr=0.0, speed=0.0)
+        self._task = self._bar.add_task(
+            "training", total=total_steps, completed=steps_done, loss=float("nan"), lr=0.0, speed=0.0
+        )
 
     def __enter__(self) -> "RunProgress":
         self._bar.start()
@@ -44,13 +47,17 @@ class RunProgress:
     def step(self, steps_done: int) -> None:
         """Count a step, and after the first twenty say how long the run will take."""
         self._bar.update(self._task, completed=steps_done)
-        if steps_done == 1:
+        if steps_done == self._start + 1:
             self._first_end = time.perf_counter()
-        if steps_done == ESTIMATE_AFTER_STEPS + 1 and self.total_steps > 2 * ESTIMATE_AFTER_STEPS:
+        left = self.total_steps - self._start
+        if steps_done == self._start + ESTIMATE_AFTER_STEPS + 1 and left > 2 * ESTIMATE_AFTER_STEPS:
             per_step = (time.perf_counter() - self._first_end) / ESTIMATE_AFTER_STEPS
             speed = self.batch_size / per_step
-            total = duration(per_step * self.total_steps)
-            self.console.print(f"about {total} of training at {speed:,.0f} images/s", highlight=False)
+            self.say(f"about {duration(per_step * left)} of training at {speed:,.0f} images/s")
+
+    def say(self, line: str) -> None:
+        """Print a line above the bar."""
+        self.console.print(line, highlight=False)
 
     def numbers(self, loss: float, lr: float, images_per_second: float) -> None:
         """Show the newest loss, rate and speed."""

@@ -14,9 +14,8 @@ from smallvit.config import RunConfig
 from smallvit.device.choose import Choices
 from smallvit.errors import SmallvitError
 from smallvit.evaluate import Metrics
-from smallvit.strict_json import digest, from_json, parse, to_json
-
-SCHEMA_VERSION = 1
+from smallvit.schema import RECORD_MIGRATIONS, RECORD_SCHEMA, upgrade
+from smallvit.strict_json import digest, from_json, read, to_json
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,6 +61,12 @@ class RunRecord:
     evaluate_seconds: float
     images_per_second: float
     """Training images a second, augmentation included, the first step left out."""
+    world_size: int
+    """Processes that shared every batch."""
+    resumed_at_steps: list[int]
+    """Steps done at each checkpoint that the run went on from."""
+    skipped_steps: list[int]
+    """Steps left out for a loss or gradient that was no finite number."""
     curve: list[CurvePoint]
     val: Metrics | None
     """At the last epoch."""
@@ -73,20 +78,20 @@ class RunRecord:
 
     def to_json(self) -> dict[str, Any]:
         """Return the record as JSON values, with its schema version and a digest over all of it."""
-        body = {"schema": SCHEMA_VERSION, **to_json(self)}
+        body = {"schema": RECORD_SCHEMA, **to_json(self)}
         return {**body, "sha256": digest(body)}
 
     @classmethod
     def from_json(cls, value: Any, where: str = "record") -> "RunRecord":
-        """Return the record of `to_json`; raise `SmallvitError` if it is another schema, incomplete or was edited."""
-        if not isinstance(value, dict) or value.get("schema") != SCHEMA_VERSION:
-            found = value.get("schema") if isinstance(value, dict) else None
-            raise SmallvitError(f"{where} has schema {found}: this version of smallvit reads {SCHEMA_VERSION}")
-        body = {key: item for key, item in value.items() if key != "sha256"}
-        if value.get("sha256") != digest(body):
+        """Return the record of `to_json`, of this version or an earlier one's.
+
+        Raises `SmallvitError` if it is of a later version, incomplete or was edited.
+        """
+        upgraded = upgrade(value, where, RECORD_SCHEMA, RECORD_MIGRATIONS)
+        written = upgraded.pop("sha256", None)
+        if written != digest({key: item for key, item in value.items() if key != "sha256"}):
             raise SmallvitError(f"{where} was changed after it was written: its digest differs")
-        del body["schema"]
-        return from_json(cls, body, where)
+        return from_json(cls, upgraded, where)
 
     def save(self, path: Path) -> None:
         """Write the record whole or not at all."""
@@ -95,11 +100,7 @@ class RunRecord:
     @classmethod
     def load(cls, path: Path) -> "RunRecord":
         """Read a record file."""
-        try:
-            value = parse(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise SmallvitError(f"{path} is not a readable record: {error}") from None
-        return cls.from_json(value, str(path))
+        return cls.from_json(read(path, "record"), str(path))
 
     def run_config(self) -> RunConfig:
         """Return the config as a value."""

@@ -6,7 +6,7 @@ Shapes: B images that come out (with several ranks, this rank's), n images of a 
 
 import math
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import torch
 from jaxtyping import Float, Int64
@@ -33,17 +33,20 @@ WHITENING_IMAGES = 10_000
 class Session:
     """A config's data on the device, its model, and what trains and measures it.
 
-    Making one, `loss_function` and `predict` are calls that every rank of `world` must make.
+    Making one, `loss_function` and `predict` are calls that every rank of `world` must make. `earlier` are the choices
+    of the run that this goes on from or measures anew: what `auto` found then holds, as it decides how numbers round.
     """
 
-    def __init__(self, config: RunConfig, dataset: Dataset, world: World = ALONE) -> None:
+    def __init__(
+        self, config: RunConfig, dataset: Dataset, world: World = ALONE, earlier: Choices | None = None
+    ) -> None:
         self.config, self.dataset, self.world = config, dataset, world
         if config.train.batch_size % world.size:
             raise UsageError(
                 f"train.batch_size is {config.train.batch_size}: {world.size} ranks share it, "
                 f"so it must be a multiple of {world.size}"
             )
-        self.choices = _choose(config, world)
+        self.choices = _choose(config, world, earlier)
         device = self.choices.device
         self.splits = {
             name: DeviceSplit.of(split, device)
@@ -197,11 +200,16 @@ class _Loss(nn.Module):
         return soft_cross_entropy(logits, targets)
 
 
-def _choose(config: RunConfig, world: World) -> Choices:
+def _choose(config: RunConfig, world: World, earlier: Choices | None) -> Choices:
     """Decide what `config` leaves to `auto`: what rank 0 measures holds for all."""
+    device = config.device
+    if earlier is not None:
+        device = replace(device, precision=earlier.precision, attention=earlier.attention)
     tokens = config.model.num_patches + config.model.num_cls_tokens
     rows = config.train.batch_size // world.size * tokens
-    own = choose(config.device, rows=rows, embed_dim=config.model.embed_dim)
+    own = choose(device, rows=rows, embed_dim=config.model.embed_dim)
+    if earlier is not None:
+        own = replace(own, reason=earlier.reason)
     if world.size == 1:
         return own
     shared = Choices(**world.broadcast_object(asdict(own)))

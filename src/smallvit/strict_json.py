@@ -61,6 +61,14 @@ def parse(text: str) -> Any:
         raise ValueError("nested too deeply") from None
 
 
+def read(path: Path, what: str) -> Any:
+    """Return the value in a JSON file; raise a `SmallvitError` that says that `path` is not a readable `what`."""
+    try:
+        return parse(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise SmallvitError(f"{path} is not a readable {what}: {error}") from None
+
+
 def digest(value: Any) -> str:
     """Return the sha256 of the canonical JSON text, in hexadecimal."""
     return hashlib.sha256(canonical(value).encode()).hexdigest()

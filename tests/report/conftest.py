@@ -48,6 +48,9 @@ def make_run(
     record = RunRecord(
         config=config.to_json(),
         config_digest=config.digest(),
+        world_size=1,
+        resumed_at_steps=[],
+        skipped_steps=[],
         class_names=names or [f"class {index}" for index in range(classes)],
         num_train=1295,
         dataset_notes=["7 images were grey: made RGB"],

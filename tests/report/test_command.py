@@ -17,7 +17,7 @@ from smallvit.report.command import repeat_command
 def configs(monkeypatch: pytest.MonkeyPatch) -> list[RunConfig]:
     """Collect the configs that the command line would train."""
     seen: list[RunConfig] = []
-    monkeypatch.setattr(cli, "_train_and_report", lambda config, folder: seen.append(config))
+    monkeypatch.setattr(cli, "_train_and_report", lambda config, folder, **options: seen.append(config))
     return seen
 
 

@@ -16,14 +16,15 @@ def repeat_command(config: RunConfig) -> str:
     by_name = {name: _overrides(config, recipe()) for name, recipe in RECIPES.items()}
     nearest = min(by_name, key=lambda name: len(by_name[name]))
     name = config.recipe if config.recipe in by_name else nearest
-    return shlex.join(["smallvit", "train", name, "--seed", str(config.seed), *by_name[name]])
+    fork = [] if config.fork is None else ["--fork", "RUN_FOLDER"]  # only the weights' sha256 is known
+    return shlex.join(["smallvit", "train", name, "--seed", str(config.seed), *by_name[name], *fork])
 
 
 def _overrides(config: RunConfig, recipe: RunConfig) -> list[str]:
     """Return the words that turn `recipe` into `config`, the seed and the recipe's name left out."""
     words: list[str] = []
     for section in dataclasses.fields(config):
-        if section.name not in ("recipe", "seed"):
+        if section.name not in ("recipe", "seed", "fork"):
             words += _section(section.name, getattr(config, section.name), getattr(recipe, section.name))
     return words
 

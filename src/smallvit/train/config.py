@@ -1,12 +1,16 @@
 """How a model is trained; free of torch, so that the command line can show it at once."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, get_args
 
-from smallvit.checks import is_number, require, require_one_of, require_whole
+from smallvit.checks import is_number, require, require_flag, require_one_of, require_whole
 
-Optimizer = Literal["adamw", "adam", "lion", "muon"]
+Optimizer = Literal["adamw", "adam", "lion", "muon", "lamb"]
 DecayOn = Literal["all", "matrices"]
+RateScaling = Literal["none", "sqrt", "linear"]
+OnNonfinite = Literal["stop", "skip"]
+
+REFERENCE_BATCH_SIZE = 256
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -14,7 +18,8 @@ class OptimConfig:
     """The optimiser and its rate; the defaults are those of the paper's code."""
 
     optimizer: Optimizer = "adamw"
-    """Muon orthogonalises the updates of the blocks' matrices and leaves the rest to AdamW, both at `lr`."""
+    """Muon orthogonalises the updates of the blocks' matrices and leaves the rest to AdamW, both at `lr`; LAMB is for
+    large batches."""
     lr: float = 1e-3
     """Highest learning rate, at the end of the warm-up."""
     weight_decay: float = 0.05
@@ -22,9 +27,11 @@ class OptimConfig:
     decay_on: DecayOn = "all"
     """What decays: every parameter, as in the paper's code, or only linear and convolution weights."""
     betas: tuple[float, float] | None = None
-    """Averaging factors of Adam, AdamW and Lion; None: 0.9 and 0.999, for Lion 0.9 and 0.99."""
+    """Averaging factors of Adam, AdamW, LAMB and Lion; None: 0.9 and 0.999, for Lion 0.9 and 0.99."""
     warmup_epochs: float = 10.0
     """Length of the linear warm-up from 0; cosine decay to 0 follows."""
+    lr_scaling: RateScaling = field(default="none", metadata={"digest": "unless default"})
+    """How `lr`, the rate at a batch of 256, grows with the batch: not, with its square root, or in proportion."""
 
     def __post_init__(self) -> None:
         require_one_of("optim.optimizer", self.optimizer, get_args(Optimizer))
@@ -33,9 +40,15 @@ class OptimConfig:
             value = getattr(self, name)
             require(is_number(value, 0), f"optim.{name}", value, "it must be a number, at least 0")
         require_one_of("optim.decay_on", self.decay_on, get_args(DecayOn))
+        require_one_of("optim.lr_scaling", self.lr_scaling, get_args(RateScaling))
         if self.betas is not None:
             ok = len(self.betas) == 2 and all(is_number(beta, 0) and beta < 1 for beta in self.betas)
             require(ok, "optim.betas", self.betas, "two numbers, each at least 0 and below 1, or None")
+
+    def scaled_lr(self, batch_size: int) -> float:
+        """Return the highest learning rate for batches of this size, all devices together."""
+        exponent = {"none": 0.0, "sqrt": 0.5, "linear": 1.0}[self.lr_scaling]
+        return self.lr * (batch_size / REFERENCE_BATCH_SIZE) ** exponent
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,12 +66,33 @@ class TrainConfig:
     path has 3). An epoch keeps its length, and sees as many times fewer images."""
     label_smoothing: float = 0.1
     """Share of each target that is spread evenly over all classes."""
+    on_nonfinite: OnNonfinite = field(default="stop", metadata={"digest": "unless default"})
+    """What a loss or gradient that is no finite number does: end the run, or leave out that step."""
+    max_skips: int = field(default=10, metadata={"digest": "unless default"})
+    """Steps in a row that may be left out before the run ends."""
 
     def __post_init__(self) -> None:
         for name in ("epochs", "passes_per_epoch", "batch_size", "repeats_in_batch"):
             require_whole(f"train.{name}", getattr(self, name), 1)
         repeats, batch = self.repeats_in_batch, self.batch_size
         require(batch % repeats == 0, "train.repeats_in_batch", repeats, f"it must divide batch_size, {batch}")
+        require_one_of("train.on_nonfinite", self.on_nonfinite, get_args(OnNonfinite))
+        require_whole("train.max_skips", self.max_skips, 1)
         smoothing = self.label_smoothing
         ok = is_number(smoothing, 0) and smoothing < 1
         require(ok, "train.label_smoothing", smoothing, "allowed is 0 up to, not including, 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckpointConfig:
+    """What is saved on the way; it never changes a result."""
+
+    every_seconds: float = 60.0
+    """Seconds between two checkpoints, of which the last two are kept; 0 saves after every step."""
+    best: bool = False
+    """Keep a checkpoint of the best accuracy on val as well."""
+
+    def __post_init__(self) -> None:
+        allowed = "it must be a number of seconds, at least 0"
+        require(is_number(self.every_seconds, 0), "checkpoint.every_seconds", self.every_seconds, allowed)
+        require_flag("checkpoint.best", self.best)

@@ -1,8 +1,11 @@
 """The training loop: one step after another, yielding its state; it neither evaluates nor writes.
 
+A loss or gradient that is no finite number never reaches the weights: the step is left out, or the loop ends.
+
 Shapes: B batch, S image size, C classes, L blocks.
 """
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -11,6 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from smallvit import rng
+from smallvit.errors import SmallvitError
 from smallvit.train.optim import set_learning_rate
 from smallvit.train.schedule import warmup_cosine
 
@@ -33,6 +37,17 @@ class StepState:
     step: int
     lr: float
     loss: Float[Tensor, ""]
+    skipped: bool = False
+    """Whether loss or gradient was no finite number, so that the weights were left as they were."""
+
+
+class NonFiniteError(SmallvitError):
+    """A loss or a gradient whose norm is no finite number; the weights are those from before the step."""
+
+    def __init__(self, *, step: int, lr: float, loss: float, gradient_norm: float) -> None:
+        found = f"loss is {loss}" if not math.isfinite(loss) else f"gradient's norm is {gradient_norm}"
+        super().__init__(f"the {found} at step {step} (rate {lr:.3g}): try a lower optim.lr")
+        self.step, self.lr, self.loss, self.gradient_norm = step, lr, loss, gradient_norm
 
 
 def soft_cross_entropy(logits: Float[Tensor, "B C"], targets: Float[Tensor, "B C"]) -> Float[Tensor, ""]:
@@ -54,15 +69,34 @@ def fit(
     lr: float,
     warmup_steps: float,
     total_steps: int,
+    start_step: int = 0,
+    max_skips: int = 0,
+    skipped_in_a_row: int = 0,
+    mean_loss: Callable[[Tensor], Tensor] = lambda loss: loss,
 ) -> Iterator[StepState]:
-    """Take `total_steps` steps of `loss(images, targets, branch_scale)` on `batch(step)`, yielding after each."""
-    for step in range(total_steps):
+    """Take steps of `loss(images, targets, branch_scale)` on `batch(step)`, yielding after each.
+
+    From `start_step` up to, not including, `total_steps`. Up to `max_skips` steps in a row may be left out for a loss
+    or gradient that is no finite number (`skipped_in_a_row` were so right before the start); one more raises
+    `NonFiniteError`, before it touches the weights. `mean_loss` is the mean over the processes that share a batch, so
+    that they agree on it.
+    """
+    parameters = [p for optimizer in optimizers for group in optimizer.param_groups for p in group["params"]]
+    for step in range(start_step, total_steps):
         rate = lr * warmup_cosine(step, warmup_steps=warmup_steps, total_steps=total_steps)
         set_learning_rate(optimizers, rate)
         data = batch(step)
         value = loss(data.images, data.targets, data.branch_scale)
         value.backward()
+        value = mean_loss(value.detach())
+        norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+        # One wait for the device a step: the price of never stepping on what is no number.
+        finite = bool(torch.stack([value, norm]).isfinite().all())
+        skipped_in_a_row = 0 if finite else skipped_in_a_row + 1
+        if skipped_in_a_row > max_skips:
+            raise NonFiniteError(step=step, lr=rate, loss=float(value), gradient_norm=float(norm))
         for optimizer in optimizers:
-            optimizer.step()
+            if finite:
+                optimizer.step()
             optimizer.zero_grad()
-        yield StepState(step, rate, value.detach())
+        yield StepState(step, rate, value, skipped=not finite)

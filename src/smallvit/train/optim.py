@@ -1,4 +1,4 @@
-"""Optimisers by name: torch's Adam, AdamW and Muon, and Lion from lion-pytorch."""
+"""Optimisers by name: torch's Adam, AdamW and Muon, Lion from lion-pytorch, LAMB from pytorch-optimizer."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -42,6 +42,10 @@ def _elementwise(name: str, parameters: Sequence[nn.Parameter], config: OptimCon
         options["betas"] = config.betas
     if name == "lion":
         return Lion(groups, **options)
+    if name == "lamb":
+        from pytorch_optimizer import Lamb  # takes seconds to import
+
+        return Lamb(groups, **options)
     return (torch.optim.AdamW if name == "adamw" else torch.optim.Adam)(groups, fused=True, **options)
 
 

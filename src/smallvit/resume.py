@@ -1,0 +1,154 @@
+"""What a checkpoint says beside its tensors, and whether a run may go on from it."""
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from smallvit import rng
+from smallvit.augment.params import BatchParams
+from smallvit.augment.pipeline import sample_augment
+from smallvit.config import RunConfig
+from smallvit.device.choose import Choices
+from smallvit.errors import SmallvitError, UsageError
+from smallvit.record import CurvePoint, versions
+from smallvit.session import Session
+from smallvit.strict_json import from_json
+from smallvit.train.checkpoint import load_newest
+from smallvit.train.checkpoint_format import Checkpoint
+from smallvit.train.distributed import World
+
+CHECKPOINTS = "checkpoints"
+"""Folder of the checkpoints in the run folder."""
+
+
+@dataclass(kw_only=True)
+class Gathered:
+    """What a run has gathered so far, whatever interrupted it."""
+
+    started: str
+    """Coordinated universal time, ISO 8601."""
+    train_seconds: float = 0.0
+    first_step_seconds: float = 0.0
+    evaluate_seconds: float = 0.0
+    curve: list[CurvePoint] = field(default_factory=list)
+    skipped_steps: list[int] = field(default_factory=list)
+    resumed_at_steps: list[int] = field(default_factory=list)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SavedState:
+    """The part of a checkpoint that is JSON: whose it is, what it was computed with, what was gathered."""
+
+    config: dict[str, Any]
+    versions: dict[str, str]
+    choices: Choices
+    world_size: int
+    draws_sha256: str
+    """Of the last step's images, labels and augmentation draws, before any arithmetic."""
+    gathered: Gathered
+
+
+def find_checkpoint(
+    folder: Path, config: RunConfig, note: Callable[[str], None]
+) -> tuple[Checkpoint, SavedState] | None:
+    """Return what a run of `config` in `folder` goes on from, or None where it starts from the beginning.
+
+    Raises `UsageError` where the folder holds another run, or one of another version of smallvit.
+    """
+    if not (folder / "config.json").exists():
+        return None
+    _require_same_run(folder, config, RunConfig.load(folder / "config.json"))
+    checkpoint, damaged = load_newest(folder / CHECKPOINTS)
+    for line in damaged:
+        note(f"passed over {line}")
+    if checkpoint is None:
+        note(f"{folder} holds an unfinished run without a whole checkpoint, which is started over")
+        return None
+    saved = from_json(SavedState, checkpoint.state, f"{folder / CHECKPOINTS}: state")
+    _require_same_run(folder, config, RunConfig.from_json(saved.config))
+    theirs, ours = saved.versions, versions()
+    if theirs.get("smallvit") != ours["smallvit"]:
+        raise UsageError(
+            f"{folder} was saved by smallvit {theirs.get('smallvit')}, and this is {ours['smallvit']}: go on with that "
+            f"version, or start a new run from its weights with --fork {folder}"
+        )
+    for name, version in ours.items():
+        if theirs.get(name) != version:
+            note(f"{name} is {version}, was {theirs.get(name)}: the same batches, but numbers may round otherwise")
+    return checkpoint, saved
+
+
+def share_checkpoint(world: World, found: tuple[Checkpoint, SavedState] | None) -> tuple[Checkpoint, SavedState] | None:
+    """Return on every rank what rank 0 found; the others need not see its disk."""
+    if world.size == 1:
+        return found
+    checkpoint = found[0] if found else None
+    own = checkpoint and [checkpoint.step, checkpoint.state, checkpoint.texts, list(checkpoint.tensors)]
+    header = world.broadcast_object(own)
+    if header is None:
+        return None
+    parts = checkpoint.tensors if checkpoint else {}
+    flat = world.broadcast_tensors({f"{part}/{key}": t for part, items in parts.items() for key, t in items.items()})
+    step, state, texts, names = header
+    tensors = {
+        name: {key.removeprefix(f"{name}/"): t for key, t in flat.items() if key.startswith(f"{name}/")}
+        for name in names
+    }
+    return Checkpoint(step=step, tensors=tensors, state=state, texts=texts), from_json(SavedState, state, "state")
+
+
+def note_other_arithmetic(saved: SavedState, choices: Choices, world_size: int, note: Callable[[str], None]) -> None:
+    """Say where a resumed run computes otherwise than the part before it."""
+    before = {"devices": saved.world_size, "threads": saved.choices.num_threads, "device": saved.choices.device}
+    now = {"devices": world_size, "threads": choices.num_threads, "device": choices.device}
+    compiled = {True: "compiled", False: "not compiled"}
+    before["step"], now["step"] = compiled[saved.choices.compile], compiled[choices.compile]
+    for name, value in now.items():
+        if before[name] != value:
+            note(f"{name}: {value}, was {before[name]}: the same batches, but sums round otherwise")
+
+
+def require_same_draws(saved: SavedState, session: Session, steps_done: int, folder: Path) -> None:
+    """Raise `SmallvitError` unless the last step's images, labels and draws would be the same again."""
+    if steps_done and draws_sha256(session, steps_done - 1) != saved.draws_sha256:
+        raise SmallvitError(
+            f"{folder} was trained on other images or draws than those of today: the data set has changed; put it "
+            f"back, or start a new run from the weights with --fork {folder}"
+        )
+
+
+def draws_sha256(session: Session, step: int) -> str:
+    """Return the sha256 of the whole global batch of a step as it is drawn: images, labels and augmentation."""
+    config, train = session.config, session.splits["train"]
+    indices = session.order.batch(step)
+    size = (config.model.image_size, config.model.image_size)
+    draws = sample_augment(config.augment, rng.generator(config.seed, "augment", step), len(indices), size)
+    found = hashlib.sha256()
+    rows = indices.to(train.images.device)
+    for tensor in (indices, train.images[rows], train.labels[rows], *_tensors(draws)):
+        found.update(tensor.cpu().numpy().tobytes())
+    return found.hexdigest()
+
+
+def _tensors(params: BatchParams) -> list[Tensor]:
+    found: list[Tensor] = []
+    for each in fields(params):
+        value = getattr(params, each.name)
+        if isinstance(value, Tensor):
+            found.append(value)
+        elif isinstance(value, BatchParams):
+            found += _tensors(value)
+    return found
+
+
+def _require_same_run(folder: Path, config: RunConfig, theirs: RunConfig) -> None:
+    different = theirs.differences(config)
+    if different:
+        raise UsageError(
+            f"{folder} holds another run ({'; '.join(different)}): name another folder with --out, "
+            f"or start from its weights with --fork {folder}"
+        )

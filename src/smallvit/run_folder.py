@@ -1,0 +1,53 @@
+"""A run folder: what a run writes there, and whose it is while it runs."""
+
+import shutil
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from pathlib import Path
+
+from smallvit.errors import SmallvitError
+from smallvit.lock import LOCK, run_lock
+from smallvit.resume import CHECKPOINTS
+from smallvit.train.checkpoint import remove_leftovers
+from smallvit.weights import MODEL
+
+CONFIG, METRICS, RECORD, PREDICTIONS = "config.json", "metrics.jsonl", "record.json", "test.safetensors"
+FORKED_WEIGHTS = "fork.safetensors"
+"""What a forked run started from."""
+PAGE = "index.html"
+
+
+@contextmanager
+def claimed(folder: Path, note: Callable[[str], None]) -> Generator[None]:
+    """Hold a run folder, made if need be; one that was made for a run that never began is taken away again."""
+    made = not folder.exists()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise SmallvitError(f"{folder} cannot be made a run folder: {error.strerror}") from None
+    try:
+        with run_lock(folder) as died:
+            if died is not None and not (folder / RECORD).exists():
+                note(died)
+            remove_leftovers(folder / CHECKPOINTS)
+            yield
+    finally:
+        if made and {path.name for path in folder.iterdir()} == {LOCK}:
+            (folder / LOCK).unlink()
+            folder.rmdir()
+
+
+def delete_run(folder: Path) -> None:
+    """Delete what a run wrote, and nothing else that is in the folder."""
+    for name in (CONFIG, METRICS, RECORD, MODEL, PREDICTIONS, PAGE, FORKED_WEIGHTS):
+        (folder / name).unlink(missing_ok=True)
+    if (folder / CHECKPOINTS).exists():
+        shutil.rmtree(folder / CHECKPOINTS)
+
+
+def delete_step_checkpoints(folder: Path) -> None:
+    """Delete the checkpoints that a finished run has no more use for; the best one on val stays."""
+    for path in (folder / CHECKPOINTS).glob("step-*"):
+        shutil.rmtree(path)
+    if (folder / CHECKPOINTS).exists() and not any((folder / CHECKPOINTS).iterdir()):
+        (folder / CHECKPOINTS).rmdir()

@@ -1,0 +1,57 @@
+"""What earlier versions wrote, brought to today's form: one named migration from each schema to the next.
+
+A new field of a config is a new schema: its migration adds the field at the value that means what was done before. If
+the field is marked `{"digest": "unless default"}`, configs from before keep their digests as well.
+"""
+
+from collections.abc import Callable
+from typing import Any, cast
+
+from smallvit.errors import SmallvitError
+
+CONFIG_SCHEMA = 2
+RECORD_SCHEMA = 2
+
+Migration = Callable[[dict[str, Any]], None]
+
+
+def _config_1_to_2(config: dict[str, Any]) -> None:
+    """Checkpoints, steps left out, and weights to start from."""
+    config["fork"] = None
+    config["checkpoint"] = {"every_seconds": 60.0, "best": False}
+    for key, value in {"on_nonfinite": "stop", "max_skips": 10}.items():
+        _section(config, "train").setdefault(key, value)
+    _section(config, "optim").setdefault("lr_scaling", "none")
+
+
+def _record_1_to_2(record: dict[str, Any]) -> None:
+    """Interruptions, steps left out, and several devices."""
+    record.update(resumed_at_steps=[], skipped_steps=[], world_size=1)
+
+
+CONFIG_MIGRATIONS: dict[int, Migration] = {1: _config_1_to_2}
+RECORD_MIGRATIONS: dict[int, Migration] = {1: _record_1_to_2}
+
+
+def upgrade(value: Any, what: str, newest: int, migrations: dict[int, Migration]) -> dict[str, Any]:
+    """Return the JSON object of a config or record in the newest schema, without the schema's number.
+
+    Raises `SmallvitError` for a schema that this version does not know. The value given is left as it is.
+    """
+    found = cast("dict[str, Any]", value).get("schema") if isinstance(value, dict) else None
+    if type(found) is not int or not (found == newest or found in migrations):
+        raise SmallvitError(f"{what} has schema {found}: this version of smallvit reads {min(migrations)} to {newest}")
+    upgraded: dict[str, Any] = {
+        key: dict(cast("dict[str, Any]", item)) if isinstance(item, dict) else item
+        for key, item in cast("dict[str, Any]", value).items()
+        if key != "schema"
+    }
+    for schema in range(found, newest):
+        migrations[schema](upgraded)
+    return upgraded
+
+
+def _section(config: dict[str, Any], name: str) -> dict[str, Any]:
+    """Return a part of the config to add to; what is there instead of an object is left for the reader to refuse."""
+    part = config.get(name)
+    return cast("dict[str, Any]", part) if isinstance(part, dict) else {}

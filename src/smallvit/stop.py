@@ -1,0 +1,63 @@
+"""Ends a run in time: at SIGINT or SIGTERM, or before a scheduler's limit.
+
+The first signal asks; the loop finishes its step, saves and ends. A second one ends at once, and a third is not caught.
+"""
+
+import signal
+import threading
+import time
+from types import FrameType, TracebackType
+from typing import Any
+
+from smallvit.errors import SmallvitError
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+OUT_OF_TIME = 75
+"""Exit status of a run that `--max-seconds` ended; the customary one for "try again later"."""
+
+
+class InterruptedRunError(SmallvitError):
+    """A run that was asked to end before its last epoch, and has saved what it needs to go on."""
+
+    def __init__(self, message: str, exit_status: int) -> None:
+        super().__init__(message)
+        self.exit_status = exit_status
+
+
+class Stop:
+    """Whether the run has been asked to end, by whom, and the exit status that this means.
+
+    As a context it catches the signals (only in the main thread, as Python has it).
+    """
+
+    def __init__(self, max_seconds: float | None = None) -> None:
+        self.reason = ""
+        self.exit_status = 0
+        self._deadline = time.monotonic() + max_seconds if max_seconds is not None else None
+        self._max_seconds = max_seconds
+        self._before: dict[signal.Signals, Any] = {}
+
+    def __enter__(self) -> "Stop":
+        if threading.current_thread() is threading.main_thread():
+            self._before = {number: signal.signal(number, self._asked_by_signal) for number in SIGNALS}
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def asked(self, seconds_needed: float = 0.0) -> bool:
+        """Return whether to end now, when what comes next and saving need about `seconds_needed`."""
+        if not self.reason and self._deadline is not None and time.monotonic() + seconds_needed > self._deadline:
+            self.reason, self.exit_status = f"--max-seconds {self._max_seconds:g}", OUT_OF_TIME
+        return bool(self.reason)
+
+    def _asked_by_signal(self, number: int, frame: FrameType | None) -> None:
+        again = self.exit_status > 128
+        self.reason, self.exit_status = signal.Signals(number).name, 128 + number
+        if again:
+            for each in SIGNALS:
+                signal.signal(each, signal.SIG_DFL)
+            raise InterruptedRunError(f"{self.reason} again: ended at once, nothing more was saved", self.exit_status)

@@ -1,0 +1,244 @@
+"""The way from a session's start, or its newest checkpoint, to its last epoch: steps, measurements, checkpoints.
+
+A checkpoint is taken between two steps, and holds all that the rest of the run depends on. What a run gathers is saved
+with it, so that an interrupted run ends with the record of an uninterrupted one.
+"""
+
+import json
+import math
+import time
+from contextlib import suppress
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from torch import Tensor
+
+from smallvit.device.choose import synchronize
+from smallvit.errors import SmallvitError
+from smallvit.evaluate import Metrics, measure
+from smallvit.metrics import MetricsFile
+from smallvit.progress import RunProgress
+from smallvit.record import CurvePoint, versions, write_atomically
+from smallvit.resume import CHECKPOINTS, Gathered, SavedState, draws_sha256
+from smallvit.session import Session
+from smallvit.stop import InterruptedRunError, Stop
+from smallvit.strict_json import to_json
+from smallvit.train.checkpoint import save_checkpoint
+from smallvit.train.checkpoint_format import Checkpoint
+from smallvit.train.distributed import World
+from smallvit.train.loop import NonFiniteError, StepState, fit
+from smallvit.train.optim import build_optimizers
+from smallvit.train.optimizer_state import load_optimizer_tensors, optimizer_tensors
+
+LOG_EVERY_STEPS = 20
+
+
+class Training:
+    """Trains a session in its run folder; all ranks take the steps, and the main one writes."""
+
+    def __init__(self, session: Session, folder: Path, world: World, stop: Stop, *, started: str) -> None:
+        self.session, self.folder, self.world, self.stop = session, folder, world, stop
+        self.optimizers = build_optimizers(session.model, session.config.optim)
+        self.gathered = Gathered(started=started)
+        self.steps_done = 0
+        self.total_steps = session.config.train.epochs * session.order.steps_per_epoch
+        self.test_logits: Tensor | None = None
+        """Of the last point of the curve."""
+        self._losses: list[Tensor] = []
+        self._lines = ""
+        self._clock = self._saved_at = self._step_began = time.perf_counter()
+        self._step_seconds = self._save_seconds = 0.0
+
+    def go_on_from(self, checkpoint: Checkpoint, gathered: Gathered) -> None:
+        """Take over what a checkpoint holds."""
+        self.session.model.load_state_dict(checkpoint.tensors["model"])
+        load_optimizer_tensors(self.optimizers, checkpoint.tensors["optimizer"])
+        self._losses = list(checkpoint.tensors["progress"]["losses"].to(self.session.choices.device))
+        self._lines = checkpoint.texts["metrics.jsonl"]
+        self.gathered, self.steps_done = gathered, checkpoint.step
+        gathered.resumed_at_steps.append(checkpoint.step)
+
+    def run(self, console: Console) -> Gathered:
+        """Take the steps that are left, and return what was gathered on the whole way."""
+        config = self.session.config
+        metrics = MetricsFile(self.folder / "metrics.jsonl", self._lines) if self.world.is_main else None
+        with RunProgress(console, self.total_steps, config.train.batch_size, self.steps_done) as progress:
+            try:
+                self._train(progress, metrics)
+            finally:
+                if metrics is not None:
+                    metrics.close()
+        return self.gathered
+
+    def _train(self, progress: RunProgress, metrics: MetricsFile | None) -> None:
+        config, per_epoch = self.session.config, self.session.order.steps_per_epoch
+        self._restart_clock()
+        if self.steps_done:
+            self._measure_if_due(progress, metrics)
+        self._step_began = self._clock
+        states = fit(
+            self.session.loss_function(),
+            self.optimizers,
+            self.session.batch,
+            lr=config.optim.scaled_lr(config.train.batch_size),
+            warmup_steps=config.optim.warmup_epochs * per_epoch,
+            total_steps=self.total_steps,
+            start_step=self.steps_done,
+            max_skips=config.train.max_skips if config.train.on_nonfinite == "skip" else 0,
+            skipped_in_a_row=self._skipped_in_a_row(),
+            mean_loss=self.world.mean,
+        )
+        try:
+            with self.world.guarded(lambda: f"in step {self.steps_done}"):
+                for state in states:
+                    self._after_step(state, progress, metrics)
+        except NonFiniteError as error:
+            self._save(metrics)
+            raise self._explained(error) from None
+
+    def _after_step(self, state: StepState, progress: RunProgress, metrics: MetricsFile | None) -> None:
+        self.steps_done = state.step + 1
+        now = time.perf_counter()
+        self._step_seconds, self._step_began = now - self._step_began, now
+        if state.skipped:
+            self.gathered.skipped_steps.append(state.step)
+            progress.say(f"step {state.step} is left out: its loss or gradient is no finite number")
+        else:
+            self._losses.append(state.loss)
+        ends_epoch = self.steps_done % self.session.order.steps_per_epoch == 0
+        if state.step == 0 or self.steps_done % LOG_EVERY_STEPS == 0 or ends_epoch:
+            self._log(state, progress, metrics)
+        progress.step(self.steps_done)
+        if self.steps_done < self.total_steps:
+            if self.world.any(self.stop.asked(2 * self._step_seconds + self._save_seconds)):
+                self._save_and_end(metrics)
+            elif time.perf_counter() - self._saved_at >= self.session.config.checkpoint.every_seconds:
+                self._save(metrics)
+        if ends_epoch:
+            self._measure_if_due(progress, metrics)
+
+    def _log(self, state: StepState, progress: RunProgress, metrics: MetricsFile | None) -> None:
+        synchronize(self.session.choices.device)
+        gathered, loss = self.gathered, float(state.loss)
+        self._take_time()
+        if state.step == 0:
+            gathered.first_step_seconds = gathered.train_seconds
+        after_first = gathered.train_seconds - gathered.first_step_seconds
+        speed = state.step * self.session.config.train.batch_size / (after_first or math.inf)
+        if metrics is not None:
+            row = {"step": state.step, "loss": loss if math.isfinite(loss) else None, "lr": state.lr}
+            metrics.write({**row, "seconds": gathered.train_seconds, "images_per_second": speed})
+        progress.numbers(loss, state.lr, speed)
+
+    def _measure_if_due(self, progress: RunProgress, metrics: MetricsFile | None) -> None:
+        """Take the point of the curve that belongs to the steps done, if there is to be one that was not taken yet."""
+        config, gathered = self.session.config, self.gathered
+        epoch, rest = divmod(self.steps_done, self.session.order.steps_per_epoch)
+        due = epoch % config.evaluate.every_epochs == 0 or epoch == config.train.epochs
+        taken = bool(gathered.curve) and gathered.curve[-1].epoch >= epoch
+        if rest or not due or taken:
+            return
+        self._take_time()
+        measured = self._measured(epoch, metrics)
+        point = CurvePoint(
+            epoch=epoch,
+            images_seen=self.steps_done * config.train.batch_size,
+            train_loss=self._train_loss(epoch),
+            seconds=gathered.train_seconds,
+            val=measured.get("val"),
+            test=measured.get("test"),
+        )
+        self._losses.clear()
+        gathered.evaluate_seconds += self._restart_clock()
+        best = max((p.val.correct for p in gathered.curve if p.val is not None), default=-1)
+        gathered.curve.append(point)
+        if metrics is not None:
+            metrics.write(to_json(point))
+        progress.point(point, config.train.epochs)
+        if config.checkpoint.best and point.val is not None and point.val.correct > best:
+            self._save(metrics, kind="best", keep=1)
+
+    def _measured(self, epoch: int, metrics: MetricsFile | None) -> dict[str, Metrics]:
+        config, session = self.session.config, self.session
+        last = epoch == config.train.epochs
+        splits = ["val"] if "val" in session.splits else []
+        if config.evaluate.test_curve or last:
+            splits.append("test")
+
+        def check() -> None:
+            if self.world.any(self.stop.asked(self._save_seconds)):
+                self._save_and_end(metrics)
+
+        logits = {split: session.predict(split, check) for split in splits}
+        self.test_logits = logits.get("test")
+        return {split: measure(logits[split], session.splits[split].labels) for split in splits}
+
+    def _train_loss(self, epoch: int) -> float:
+        if not self._losses:
+            raise SmallvitError(f"every step up to epoch {epoch} was left out: try a lower optim.lr")
+        return float(torch.stack(self._losses).mean())
+
+    def _save_and_end(self, metrics: MetricsFile | None) -> None:
+        self._save(metrics)
+        raise InterruptedRunError(
+            f"{self.stop.reason}: saved after step {self.steps_done:,} of {self.total_steps:,}; "
+            f"to go on: smallvit train --resume {self.folder}",
+            self.stop.exit_status,
+        )
+
+    def _save(self, metrics: MetricsFile | None, *, kind: str = "step", keep: int = 2) -> None:
+        if metrics is None:
+            return
+        self._take_time()
+        start, session = time.perf_counter(), self.session
+        saved = SavedState(
+            config=session.config.to_json(),
+            versions=versions(),
+            choices=session.choices,
+            world_size=self.world.size,
+            draws_sha256=draws_sha256(session, self.steps_done - 1) if self.steps_done else "",
+            gathered=self.gathered,
+        )
+        checkpoint = Checkpoint(
+            step=self.steps_done,
+            tensors={
+                "model": session.model.state_dict(),
+                "optimizer": optimizer_tensors(self.optimizers),
+                "progress": {"losses": torch.stack(self._losses) if self._losses else torch.empty(0)},
+            },
+            state=to_json(saved),
+            texts={"metrics.jsonl": metrics.lines()},
+        )
+        save_checkpoint(self.folder / CHECKPOINTS, checkpoint, kind=kind, keep=keep)
+        self._saved_at = time.perf_counter()
+        self._save_seconds = self._saved_at - start
+
+    def _explained(self, error: NonFiniteError) -> SmallvitError:
+        """Keep what is needed to look into it, and say where."""
+        path = self.folder / f"nonfinite-step-{error.step:08d}.json"
+        found = {
+            "step": error.step,
+            "lr": error.lr,
+            "loss": str(error.loss),
+            "gradient_norm": str(error.gradient_norm),
+            "batch_indices": self.session.order.batch(error.step).tolist(),
+        }
+        if self.world.is_main:
+            with suppress(OSError):
+                write_atomically(path, json.dumps(found, indent=1) + "\n")
+        return SmallvitError(f"{error}; the weights are as before it; the batch is in {path}")
+
+    def _skipped_in_a_row(self) -> int:
+        steps, count = self.gathered.skipped_steps, 0
+        while count < len(steps) and steps[-1 - count] == self.steps_done - 1 - count:
+            count += 1
+        return count
+
+    def _take_time(self) -> None:
+        self.gathered.train_seconds += self._restart_clock()
+
+    def _restart_clock(self) -> float:
+        now = time.perf_counter()
+        elapsed, self._clock = now - self._clock, now
+        return elapsed

@@ -1,0 +1,49 @@
+"""A model's weights as files: safetensors, written whole or not at all, read strictly."""
+
+import os
+import textwrap
+from pathlib import Path
+
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import Tensor, nn
+
+from smallvit.errors import SmallvitError, UsageError
+from smallvit.record import replacing
+from smallvit.resume import CHECKPOINTS
+from smallvit.train.checkpoint import load_newest
+
+MODEL = "model.safetensors"
+"""The weights of the last epoch, in a run folder."""
+
+
+def save_tensors(tensors: dict[str, Tensor], path: Path) -> None:
+    """Write tensors as safetensors, flushed to the disk."""
+    data = save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()})
+    with replacing(path) as temporary, temporary.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def load_weights(model: nn.Module, path: Path) -> None:
+    """Give a model the weights of a file; one that is not there, damaged or another model's is a `SmallvitError`."""
+    try:
+        model.load_state_dict(load(path.read_bytes()))
+    except (OSError, SafetensorError, RuntimeError) as error:
+        reason = textwrap.shorten(str(error), 200, placeholder=" ...")
+        raise SmallvitError(f"{path} does not hold this model's weights: {reason}") from None
+
+
+def weights_of(folder: Path) -> dict[str, Tensor]:
+    """Return the weights of a finished run, or of an unfinished one's newest whole checkpoint."""
+    path = folder / MODEL
+    if path.exists():
+        try:
+            return load(path.read_bytes())
+        except (OSError, SafetensorError) as error:
+            raise SmallvitError(f"{path} does not hold weights: {error}") from None
+    checkpoint, _ = load_newest(folder / CHECKPOINTS)
+    if checkpoint is None:
+        raise UsageError(f"{folder} holds neither {MODEL} nor a whole checkpoint to start from")
+    return checkpoint.tensors["model"]
