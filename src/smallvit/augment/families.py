@@ -25,10 +25,6 @@ class StepParams(BatchParams):
     numbers: Int64[Tensor, "B 6"]
     space: Space
 
-    def __getitem__(self, rows: slice | Tensor) -> "StepParams":
-        """Return the ops of some of the images; written out, being called for every kind of every step."""
-        return StepParams(op=self.op[rows], value=self.value[rows], numbers=self.numbers[rows], space=self.space)
-
 
 _Make = Callable[[Tensor, StepParams], Tensor]
 
@@ -74,10 +70,8 @@ _BLENDS = (
     Kind(("Sharpness",), lambda pixels, _: blend.smoothed(pixels)),
 )
 _SHEARS = ("ShearX", "ShearY")
+_SHIFTS = ("TranslateX", "TranslateY", "Rotate")
 _OTHERS = (
-    Kind(
-        ("TranslateX", "TranslateY"), lambda images, step: resample.apply_shift(images, step.numbers, step.space.fill)
-    ),
     Kind(("Cutout",), lambda images, step: resample.apply_cutout(images, step.numbers[:, :4], step.space.fill)),
     Kind(("Grayscale",), lambda images, _: blend.apply_grayscale(images)),
     Kind(("GaussianBlur",), lambda images, step: blend.apply_gaussian_blur(images, step.numbers[:, :3])),
@@ -94,7 +88,7 @@ def _bicubic(images: Tensor, step: StepParams) -> Tensor:
 
 def families(used: tuple[str, ...], space: Space) -> Families:
     """Return the kinds that hold at least one of the ops used."""
-    nearest = ("Rotate",) if space.bicubic_shear else ("Rotate", *_SHEARS)
+    nearest = _SHIFTS if space.bicubic_shear else (*_SHIFTS, *_SHEARS)
     geometric = (Kind(nearest, _nearest), *((Kind(_SHEARS, _bicubic),) if space.bicubic_shear else ()))
 
     def in_use(kinds: tuple[Kind, ...]) -> tuple[Kind, ...]:
@@ -103,34 +97,12 @@ def families(used: tuple[str, ...], space: Space) -> Families:
     return Families(in_use(_TABLES), in_use(_BLENDS), in_use(geometric + _OTHERS))
 
 
-def run_steps(images: UInt8[Tensor, "B 3 H W"], steps: list[StepParams], chosen: Families) -> UInt8[Tensor, "B 3 H W"]:
-    """Run one op after another on each image; the images given stay as they are.
+def run_step(images: UInt8[Tensor, "B 3 H W"], step: StepParams, chosen: Families) -> UInt8[Tensor, "B 3 H W"]:
+    """Run one op on each image; the images given stay as they are.
 
-    On a CPU only what an image draws is computed: for each step the images are sorted so that each kind is one slice,
-    and after the last they are put back. On an accelerator, and when compiled, every kind is computed for all images:
-    how many draw it would have to be waited for, and would break the graph.
+    Every kind is computed for all images: to know how many draw it, the device would have to be waited for and the
+    graph broken.
     """
-    if images.device.type != "cpu" or torch.compiler.is_compiling():
-        for step in steps:
-            images = _run_all(images, step, chosen)
-        return images
-    kinds = chosen.tables + chosen.blends + chosen.moves
-    place = torch.full((len(OPS),), len(kinds))
-    for number, kind in enumerate(kinds):
-        place[kind.ids] = number
-    position = torch.arange(len(images))
-    for step in steps:
-        kind = place[step.op]
-        order = kind.argsort(stable=True)
-        ends = torch.bincount(kind, minlength=len(kinds) + 1).cumsum(0).tolist()
-        parts = [slice(start, end) for start, end in zip([0, *ends], ends, strict=False)]
-        images = images.index_select(0, position[order])
-        _run_sorted(images, step[order], chosen, parts)
-        position = order.argsort()
-    return images.index_select(0, position)
-
-
-def _run_all(images: Tensor, step: StepParams, chosen: Families) -> Tensor:
     images = tables.stored(images)
     if chosen.tables:
         table = torch.arange(256, dtype=torch.uint8, device=images.device).expand(len(images), 3, 256)
@@ -149,26 +121,3 @@ def _run_all(images: Tensor, step: StepParams, chosen: Families) -> Tensor:
     for kind in chosen.moves:
         images = tables.stored(torch.where(kind.members(step)[:, None, None, None], kind.make(images, step), images))
     return images
-
-
-def _run_sorted(images: Tensor, step: StepParams, chosen: Families, parts: list[slice]) -> None:
-    """Run one op on each image in place; part by part the images draw the kinds in their order."""
-    first_blend, first_move = len(chosen.tables), len(chosen.tables) + len(chosen.blends)
-    if (count := parts[first_blend].start) > 0:
-        table = torch.empty(count, 3, 256, dtype=torch.uint8)
-        for kind, part in zip(chosen.tables, parts, strict=False):
-            if part.start < part.stop:
-                table[part] = kind.make(images[part], step[part])
-        images[:count] = tables.look_up(images[:count], table)
-    blended = slice(count, parts[first_move].start)
-    if blended.start < blended.stop:
-        pixels = images[blended].to(torch.float32)
-        base = torch.empty_like(pixels)
-        for kind, part in zip(chosen.blends, parts[first_blend:], strict=False):
-            own = slice(part.start - count, part.stop - count)
-            if own.start < own.stop:
-                base[own] = kind.make(pixels[own], step)
-        images[blended] = blend.blended(base, pixels, step.value[blended])
-    for kind, part in zip(chosen.moves, parts[first_move:], strict=False):
-        if part.start < part.stop:
-            images[part] = kind.make(images[part], step[part])

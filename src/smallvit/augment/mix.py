@@ -67,13 +67,19 @@ def cutmix_box(share: np.ndarray, centre: np.ndarray, image_size: tuple[int, int
 def apply_mix(
     images: Float32[Tensor, "R 3 H W"], targets: Float32[Tensor, "R C"], params: MixParams
 ) -> tuple[Float32[Tensor, "B 3 H W"], Float32[Tensor, "B C"]]:
-    """Mix the first B images and targets with their partners."""
+    """Mix the first B images and targets with their partners; the memory given may be used for the result."""
     count = len(params.partner)
     label_share = params.label_share[:, None]
     mixed_targets = targets[:count] * label_share + targets[params.partner] * (1 - label_share)
-    if images.device.type == "cpu" and not torch.compiler.is_compiling() and not (params.label_share < 1).any():
-        return images[:count], mixed_targets
-    outside = 1 - box_mask(params.box, images.shape[2], images.shape[3])
-    share = outside * params.share[:, None, None, None]
+    own, share = images[:count], params.share[:, None, None, None]
+    on_cpu = images.device.type == "cpu" and not torch.compiler.is_compiling()
+    if on_cpu and bool((params.share == 1).all()) and bool((params.box == params.box[0]).all()):
+        # One box for the whole batch, or nothing at all.
+        top, left, bottom, right = params.box[0].tolist()
+        window = images[:, :, top:bottom, left:right].index_select(0, params.partner)
+        own[:, :, top:bottom, left:right] = window
+        return own, mixed_targets
+    if not on_cpu or params.box.any():
+        share = torch.where(box_mask(params.box, images.shape[2], images.shape[3]), 0.0, share)
     # One pass, in the partners' place; exact where the share is 0 or 1.
-    return images.index_select(0, params.partner).lerp_(images[:count], share), mixed_targets
+    return images.index_select(0, params.partner).lerp_(own, share), mixed_targets

@@ -13,9 +13,9 @@ from jaxtyping import Float64, Int64, Num, UInt8
 from numpy import ndarray
 from torch import Tensor
 
-from smallvit.augment import resample
+from smallvit.augment import numpy_ops, resample
 from smallvit.augment.errors import check_images
-from smallvit.augment.families import StepParams, families, run_steps
+from smallvit.augment.families import StepParams, families, run_step
 from smallvit.augment.ops import OPS, Space
 from smallvit.augment.params import BatchParams
 from smallvit.errors import UsageError
@@ -102,14 +102,17 @@ def apply_policy(images: Num[Tensor, "B ..."], params: PolicyParams) -> UInt8[Te
     Raises UsageError where the images are not uint8 with three channels or do not match the draws.
     """
     check_images(images, len(params.op))
+    if images.device.type == "cpu" and not torch.compiler.is_compiling():
+        draws = (params.op.numpy(), params.value.numpy(), params.numbers.numpy())
+        return torch.from_numpy(numpy_ops.run_steps(images.contiguous().numpy(), *draws, params.space))
     chosen = families(params.used, params.space)
-    steps = [
-        StepParams(
+    images = images.contiguous()
+    for number in range(params.op.shape[1]):
+        step = StepParams(
             op=params.op[:, number],
             value=params.value[:, number],
             numbers=params.numbers[:, number],
             space=params.space,
         )
-        for number in range(params.op.shape[1])
-    ]
-    return run_steps(images.contiguous(), steps, chosen)
+        images = run_step(images, step, chosen)
+    return images

@@ -12,22 +12,29 @@ from torch import Tensor
 
 from smallvit.augment.boxes import box_mask
 from smallvit.augment.ops import OPS
-from smallvit.augment.runs import copy_runs
 
 _ONE = 65536
+_IS_GEOMETRIC = np.isin(OPS, ("ShearX", "ShearY", "TranslateX", "TranslateY", "Rotate"))
 
 
 def fixed_maps(
     op: Int64[ndarray, "*draws"], value: Float64[ndarray, "*draws"], image_size: tuple[int, int]
 ) -> Int64[ndarray, "*draws 6"]:
     """Return the 16.16 maps of geometric ops as Pillow builds them, and the identity for every other op."""
-    height, width = image_size
-    maps = np.zeros((*op.shape, 6))
-    maps[...] = (1, 0, 0, 0, 1, 0)
-    maps[..., 1] = np.where(op == OPS.index("ShearX"), value, 0)
-    maps[..., 3] = np.where(op == OPS.index("ShearY"), value, 0)
-    maps[..., 2] = np.where(op == OPS.index("TranslateX"), value, 0)
-    maps[..., 5] = np.where(op == OPS.index("TranslateY"), value, 0)
+    result = np.empty((*op.shape, 6), dtype=np.int64)
+    result[...] = (_ONE, 0, 0, 0, _ONE, 0)
+    geometric = _IS_GEOMETRIC[op]
+    result[geometric] = _geometric_maps(op[geometric], value[geometric], *image_size)
+    return result
+
+
+def _geometric_maps(
+    op: Int64[ndarray, " G"], value: Float64[ndarray, " G"], height: int, width: int
+) -> Int64[ndarray, "G 6"]:
+    maps = np.zeros((len(op), 6))
+    maps[:, [0, 4]] = 1
+    for name, entry in (("ShearX", 1), ("ShearY", 3), ("TranslateX", 2), ("TranslateY", 5)):
+        maps[:, entry] = np.where(op == OPS.index(name), value, 0)
     turned = op == OPS.index("Rotate")
     angle = -np.radians(value[turned] % 360)
     cos, sin = np.round(np.cos(angle), 15), np.round(np.sin(angle), 15)
@@ -35,8 +42,8 @@ def fixed_maps(
     right, down = (-cos * x - sin * y) + x, (sin * x - cos * y) + y
     maps[turned] = np.stack([cos, sin, right, -sin, cos, down], axis=-1)
     # The map is taken at pixel centres; a whole shift stays whole, which keeps translations exact.
-    maps[..., 2] = maps[..., 2] + maps[..., 0] * 0.5 + maps[..., 1] * 0.5
-    maps[..., 5] = maps[..., 5] + maps[..., 3] * 0.5 + maps[..., 4] * 0.5
+    maps[:, 2] = maps[:, 2] + maps[:, 0] * 0.5 + maps[:, 1] * 0.5
+    maps[:, 5] = maps[:, 5] + maps[:, 3] * 0.5 + maps[:, 4] * 0.5
     shifted = (op == OPS.index("TranslateX")) | (op == OPS.index("TranslateY"))
     maps[shifted] = np.floor(maps[shifted])
     return np.floor(maps * _ONE + 0.5).astype(np.int64)
@@ -48,23 +55,6 @@ def _filled(
     """Paint what is not inside, in place; in bytes that wrap around, four times as quick as a selection."""
     colour = torch.tensor(fill, dtype=torch.uint8, device=images.device)[:, None, None]
     return images.sub_(colour).mul_(inside[:, None].to(torch.uint8)).add_(colour)
-
-
-def apply_shift(
-    images: UInt8[Tensor, "B 3 H W"], maps: Int64[Tensor, "B 6"], fill: tuple[int, int, int]
-) -> UInt8[Tensor, "B 3 H W"]:
-    """Do what `apply_nearest` does with whole shifts, row by row: each is a run of a canvas with margins of fill."""
-    batch, channels, height, width = images.shape
-    device = images.device
-    colour = torch.tensor(fill, dtype=torch.uint8, device=device)[:, None, None]
-    canvas = colour.expand(batch, 3, height + 1, 3 * width).contiguous()
-    canvas[:, :, :height, width : 2 * width] = images
-    left = (maps[:, 2] >> 16).clamp(-width, width) + width
-    row = torch.arange(height, device=device) + (maps[:, 5] >> 16)[:, None]
-    row = torch.where((row >= 0) & (row < height), row, height)  # The last row of the canvas is fill alone.
-    plane = torch.arange(batch * channels, device=device).view(batch, channels, 1) * (height + 1)
-    start = (plane + row[:, None]) * (3 * width) + left[:, None, None]
-    return copy_runs(canvas, start.view(-1), width).view(images.shape)
 
 
 def apply_nearest(
@@ -121,5 +111,5 @@ def apply_cutout(
     images: UInt8[Tensor, "B 3 H W"], box: Int64[Tensor, "B 4"], fill: tuple[int, int, int]
 ) -> UInt8[Tensor, "B 3 H W"]:
     """Fill a box given as its first row, first column, and the row and column after its last."""
-    outside = box_mask(box, images.shape[2], images.shape[3])[:, 0] == 0
+    outside = box_mask(box, images.shape[2], images.shape[3])[:, 0].logical_not()
     return _filled(images.clone(), outside, fill)
