@@ -163,9 +163,9 @@ def test_killed_at_fifty_random_moments(tmp_path: Path, order: Order) -> None:
         leftovers += any(name.startswith(".") for name in names(tmp_path))
         behind += found == last
         last = found
-    assert last >= 20
-    assert leftovers >= 5  # the kills did hit saves
-    assert behind >= 5
+    assert last >= 5
+    assert leftovers >= 3  # the kills did hit saves
+    assert behind >= 3
 
 
 def test_a_limit_on_the_size_of_files(tmp_path: Path, order: Order) -> None:

@@ -1,15 +1,17 @@
 """The state of optimisers as named tensors, and back, so that a resumed run goes on bit for bit.
 
 A key is `<optimiser>.<parameter>.<entry>`, such as `0.12.exp_avg`: positions in the sequence and in the groups, in
-order. Each optimiser also has `<optimiser>.has_state`, which says of each parameter whether it has any yet. Plain
-numbers are 0-d int64, float64 or bool tensors. `torch.optim.Optimizer.load_state_dict` is not used: it casts what it
-is given to the parameter's type, and accepts missing and unknown entries. What a step sets in `param_groups` is not
-kept: no optimiser of `smallvit.train.optim` needs it, the rate comes from the schedule.
+order. What a step adds to a parameter group itself, as LAMB its count of steps, is `<optimiser>.group<n>.<entry>`; the
+rate and the other options are the config's and the schedule's. `<optimiser>.has_state` says of each parameter, then of
+each group, whether it has any yet. Plain numbers are 0-d int64, float64 or bool tensors.
+
+`torch.optim.Optimizer.load_state_dict` is not used: it casts what it is given to the parameter's type, and accepts
+missing and unknown entries.
 """
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -26,11 +28,11 @@ def optimizer_tensors(optimizers: Sequence[torch.optim.Optimizer]) -> dict[str, 
     """
     tensors: dict[str, Tensor] = {}
     for i, optimizer in enumerate(optimizers):
-        states = [_state(optimizer, parameter) for parameter in _parameters(optimizer)]
-        tensors[f"{i}.has_state"] = torch.tensor([bool(state) for state in states])
-        for n, state in enumerate(states):
+        states = _states(optimizer)
+        tensors[f"{i}.has_state"] = torch.tensor([bool(state) for state in states.values()])
+        for owner, state in states.items():
             for entry, value in state.items():
-                tensors[f"{i}.{n}.{entry}"] = _as_tensor(f"{i}.{n}.{entry}", value)
+                tensors[f"{i}.{owner}.{entry}"] = _as_tensor(f"{i}.{owner}.{entry}", value)
     return tensors
 
 
@@ -40,33 +42,61 @@ def load_optimizer_tensors(optimizers: Sequence[torch.optim.Optimizer], tensors:
     Raises `SmallvitError`, and changes nothing, if an entry is missing, not known or of another shape or dtype.
     """
     rest = dict(tensors)
-    loaded: list[list[State]] = []
+    loaded: list[dict[str, State]] = []
     for i, optimizer in enumerate(optimizers):
-        templates = _after_a_step(optimizer)
+        templates = _states_after_a_step(optimizer)
         has_state = _take(rest, f"{i}.has_state", torch.empty(len(templates), dtype=torch.bool), optimizer).tolist()
         loaded.append(
-            [
-                {entry: _take(rest, f"{i}.{n}.{entry}", value, optimizer) for entry, value in template.items()}
-                if has_state[n]
-                else {}
-                for n, template in enumerate(templates)
-            ]
+            {
+                owner: {
+                    entry: _take(rest, f"{i}.{owner}.{entry}", value, optimizer) for entry, value in template.items()
+                }
+                for (owner, template), has in zip(templates.items(), has_state, strict=True)
+                if has
+            }
         )
     if rest:
         raise SmallvitError(f"optimizer state {min(rest)} is not known to {', '.join(map(_name, optimizers))}")
+    own = [group for optimizer in optimizers for group in optimizer.param_groups]
+    for group, added in zip(own, groups, strict=True):
+        group.update(added)
     for optimizer, states in zip(optimizers, loaded, strict=True):
-        optimizer.state.clear()
-        for parameter, state in zip(_parameters(optimizer), states, strict=True):
-            if state:
-                optimizer.state[parameter] = state
+        _replace(optimizer, states)
 
 
 def _parameters(optimizer: torch.optim.Optimizer) -> Iterator[Tensor]:
     return (parameter for group in optimizer.param_groups for parameter in group["params"])
 
 
-def _state(optimizer: torch.optim.Optimizer, parameter: Tensor) -> State:
-    return cast("State", optimizer.state[parameter]) if parameter in optimizer.state else {}
+def _states(optimizer: torch.optim.Optimizer) -> dict[str, State]:
+    """Return what a step has made, by its owner: parameters by number, then groups."""
+    states: dict[str, State] = {}
+    for n, parameter in enumerate(_parameters(optimizer)):
+        states[str(n)] = optimizer.state.get(parameter, {})
+    for n, group in enumerate(optimizer.param_groups):
+        states[f"group{n}"] = {entry: group[entry] for entry in _added(optimizer, group)}
+    return states
+
+
+def _added(optimizer: torch.optim.Optimizer, group: State) -> list[str]:
+    options = {"params", "param_names", "initial_lr", *optimizer.defaults}
+    return [entry for entry in group if entry not in options]
+
+
+def _replace(optimizer: torch.optim.Optimizer, states: dict[str, State]) -> None:
+    optimizer.state.clear()
+    for n, parameter in enumerate(_parameters(optimizer)):
+        if str(n) in states:
+            optimizer.state[parameter] = states[str(n)]
+    for n, group in enumerate(optimizer.param_groups):
+        for entry in _added(optimizer, group):
+            del group[entry]
+        group.update(states.get(f"group{n}", {}))
+
+
+def _added(optimizer: torch.optim.Optimizer, group: State) -> list[str]:
+    """Return what steps have added to a group: neither a setting that it was made with, nor its parameters."""
+    return [entry for entry in group if entry not in optimizer.defaults and entry != "params"]
 
 
 def _name(optimizer: torch.optim.Optimizer) -> str:
@@ -82,8 +112,8 @@ def _as_tensor(name: str, value: Any) -> Tensor:
     raise TypeError(f"optimizer state {name} is a {type(value).__name__}, neither a tensor nor a number")
 
 
-def _after_a_step(optimizer: torch.optim.Optimizer) -> list[State]:
-    """Return the state that each parameter of an optimiser has after a step: the entries, shapes, types and devices.
+def _states_after_a_step(optimizer: torch.optim.Optimizer) -> dict[str, State]:
+    """Return the state that an optimiser has after a step, for its entries, shapes, types and devices.
 
     Optimisers make their state in their first step and nowhere say what it is, so a twin takes one, on zeros.
     """
@@ -97,7 +127,7 @@ def _after_a_step(optimizer: torch.optim.Optimizer) -> list[State]:
     for parameter in _parameters(twin):
         parameter.grad = torch.zeros_like(parameter)
     type(optimizer).step(twin)
-    return [_state(twin, parameter) for parameter in _parameters(twin)]
+    return _states(twin)
 
 
 def _take(rest: dict[str, Tensor], name: str, template: Any, optimizer: torch.optim.Optimizer) -> Any:

@@ -1,0 +1,248 @@
+"""A loaded optimiser goes on bit for bit; what does not fit is refused by name."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, get_args
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from smallvit.errors import SmallvitError
+from smallvit.train.checkpoint import Checkpoint, load_newest, save_checkpoint
+from smallvit.train.config import OptimConfig, Optimizer
+from smallvit.train.optim import build_optimizers, set_learning_rate
+from smallvit.train.optimizer_state import load_optimizer_tensors, optimizer_tensors
+from smallvit.train.schedule import warmup_cosine
+
+Optimizers = Sequence[torch.optim.Optimizer]
+Build = Callable[[nn.Module], Optimizers]
+
+
+class Counting(torch.optim.Optimizer):
+    """Momentum that keeps plain numbers of every kind."""
+
+    def __init__(self, parameters: Any) -> None:
+        super().__init__(parameters, {"lr": 0.1})
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> None:
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                state = self.state[parameter]
+                state["count"] = state.get("count", 0) + 1
+                state["sum"] = state.get("sum", 0.0) + 1 / (3 * state["count"])
+                state["odd"] = not state.get("odd", False)
+                state["last"] = state.get("last", torch.zeros_like(parameter)).mul_(state["sum"]).add_(parameter.grad)
+                parameter.sub_(state["last"], alpha=group["lr"] * (2 if state["odd"] else 1))
+
+
+def model(seed: int = 0) -> nn.Module:
+    """Matrices inside and outside of blocks, a convolution, biases, and CLS tokens."""
+    torch.manual_seed(seed)
+    blocks = nn.Sequential(nn.Linear(12, 9), nn.GELU(), nn.LayerNorm(9), nn.Linear(9, 12))
+    parts = {"patch_embed": nn.Conv2d(3, 12, 2, stride=2), "blocks": blocks, "head": nn.Linear(12, 5)}
+    net = nn.ModuleDict(parts)
+    net.register_parameter("cls_token", nn.Parameter(torch.randn(1, 2, 12)))
+    return net
+
+
+def train(net: Any, optimizers: Optimizers, steps: range) -> None:
+    """As `smallvit.train.loop.fit` does: the rate is set at each step."""
+    for step in steps:
+        generator = torch.Generator().manual_seed(step)
+        set_learning_rate(optimizers, 0.01 * warmup_cosine(step, warmup_steps=3.0, total_steps=10))
+        patches = net["patch_embed"](torch.rand(4, 3, 4, 4, generator=generator)).flatten(2).mT
+        tokens = torch.cat([net.cls_token.expand(4, -1, -1), patches], 1)
+        loss = net["head"](tokens + net["blocks"](tokens)).square().mean()
+        loss.backward()
+        for optimizer in optimizers:
+            optimizer.step()
+            optimizer.zero_grad()
+
+
+def from_config(name: str, **options: Any) -> Build:
+    return lambda net: build_optimizers(net, OptimConfig(optimizer=name, weight_decay=0.05, **options))
+
+
+def of_torch(kind: Any, **options: Any) -> Build:
+    return lambda net: [kind(net.parameters(), **options)]
+
+
+BUILDS = {
+    **{name: from_config(name) for name in get_args(Optimizer)},
+    "adamw, only matrices decay": from_config("adamw", decay_on="matrices"),
+    "muon, only matrices decay": from_config("muon", decay_on="matrices"),
+    "sgd": of_torch(torch.optim.SGD, lr=0.1),
+    "sgd with momentum": of_torch(torch.optim.SGD, lr=0.1, momentum=0.9, nesterov=True),
+    "adam, plain": of_torch(torch.optim.Adam, foreach=False),
+    "adam, amsgrad": of_torch(torch.optim.Adam, amsgrad=True),
+    "rmsprop": of_torch(torch.optim.RMSprop, momentum=0.5, centered=True),
+    "adafactor": of_torch(torch.optim.Adafactor),
+    "asgd": of_torch(torch.optim.ASGD),
+    "plain numbers": of_torch(Counting),
+}
+
+
+def assert_equal_state(first: Any, second: Any) -> None:
+    """Values, types, dtypes and strides alike, however deep."""
+    assert type(first) is type(second)
+    if isinstance(first, Tensor):
+        assert (first.dtype, first.device, first.stride()) == (second.dtype, second.device, second.stride())
+        assert torch.equal(first, second)
+    elif isinstance(first, dict):
+        assert first.keys() == second.keys()
+        for key, value in first.items():
+            assert_equal_state(value, second[key])
+    elif isinstance(first, list | tuple):
+        assert len(first) == len(second)
+        for one, other in zip(first, second, strict=True):
+            assert_equal_state(one, other)
+    else:
+        assert first == second
+
+
+def state(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+    """All but the rate, which the schedule sets at each step."""
+    whole = optimizer.state_dict()
+    for group in whole["param_groups"]:
+        del group["lr"]
+    return whole
+
+
+@pytest.mark.parametrize("name", BUILDS)
+@pytest.mark.parametrize("interrupted_at", [0, 1, 5])
+def test_stopped_and_loaded_is_as_not_stopped(tmp_path: Path, name: str, interrupted_at: int) -> None:
+    build, straight = BUILDS[name], model()
+    optimizers = build(straight)
+    train(straight, optimizers, range(10))
+
+    first = model()
+    before = build(first)
+    train(first, before, range(interrupted_at))
+    tensors = {"model": dict(first.state_dict()), "optimizer": optimizer_tensors(before)}
+    save_checkpoint(tmp_path, Checkpoint(step=interrupted_at, tensors=tensors, state={}, texts={}))
+
+    loaded = load_newest(tmp_path)[0]
+    assert loaded is not None
+    second = model(seed=1)
+    second.load_state_dict(loaded.tensors["model"])
+    after = build(second)
+    load_optimizer_tensors(after, loaded.tensors["optimizer"])
+    for one, other in zip(before, after, strict=True):
+        assert_equal_state(state(one), state(other))
+    train(second, after, range(interrupted_at, 10))
+    assert_equal_state(dict(straight.state_dict()), dict(second.state_dict()))
+    for one, other in zip(optimizers, after, strict=True):
+        assert_equal_state(state(one), state(other))
+
+
+@pytest.mark.parametrize("name", get_args(Optimizer))
+def test_without_its_state_it_would_go_elsewhere(name: str) -> None:
+    """The test above can fail."""
+    straight, stopped = model(), model()
+    train(straight, BUILDS[name](straight), range(10))
+    train(stopped, BUILDS[name](stopped), range(5))
+    train(stopped, BUILDS[name](stopped), range(5, 10))
+    assert not torch.equal(straight["head"].weight, stopped["head"].weight)
+
+
+def test_a_parameter_that_never_had_a_gradient_has_no_state() -> None:
+    used, unused = nn.Parameter(torch.ones(3)), nn.Parameter(torch.ones(2))
+    optimizer = torch.optim.AdamW([unused, used])
+    used.square().sum().backward()
+    optimizer.step()
+    other = torch.optim.AdamW([unused, used])
+    load_optimizer_tensors([other], optimizer_tensors([optimizer]))
+    assert list(other.state) == [used]
+    assert_equal_state(state(optimizer), state(other))
+
+
+def test_loading_leaves_the_weights_and_shares_no_memory() -> None:
+    net = model()
+    optimizers = BUILDS["adamw"](net)
+    train(net, optimizers, range(2))
+    tensors = {name: tensor.clone() for name, tensor in optimizer_tensors(optimizers).items()}
+    before = {name: tensor.clone() for name, tensor in net.state_dict().items()}
+    load_optimizer_tensors(optimizers, tensors)
+    assert_equal_state(before, dict(net.state_dict()))
+    assert all(parameter.grad is None for parameter in net.parameters())
+    train(net, optimizers, range(2, 3))
+    assert float(tensors["0.0.step"]) == 2.0
+
+
+def trained(name: str) -> tuple[Optimizers, dict[str, Tensor]]:
+    net = model()
+    optimizers = BUILDS[name](net)
+    train(net, optimizers, range(2))
+    return optimizers, optimizer_tensors(optimizers)
+
+
+def without(tensors: dict[str, Tensor], name: str) -> dict[str, Tensor]:
+    return {key: tensor for key, tensor in tensors.items() if key != name}
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda t: without(t, "0.3.exp_avg"), "optimizer state 0.3.exp_avg is missing: AdamW has it"),
+        (lambda t: without(t, "0.has_state"), "optimizer state 0.has_state is missing: AdamW has it"),
+        (lambda _: {}, "optimizer state 0.has_state is missing: AdamW has it"),
+        (lambda t: {**t, "0.group0.step": torch.tensor(3)}, "optimizer state 0.group0.step is not known to AdamW"),
+        (lambda t: {**t, "0.3.extra": torch.ones(())}, "optimizer state 0.3.extra is not known to AdamW"),
+        (lambda t: {**t, "1.has_state": t["0.has_state"]}, "optimizer state 1.has_state is not known to AdamW"),
+        (
+            lambda t: {**t, "0.0.exp_avg": torch.ones(3)},
+            "optimizer state 0.0.exp_avg is float32 of shape (3,): AdamW has float32 of shape (1, 2, 12)",
+        ),
+        (
+            lambda t: {**t, "0.0.exp_avg": t["0.0.exp_avg"].double()},
+            "optimizer state 0.0.exp_avg is float64 of shape (1, 2, 12): AdamW has float32 of shape (1, 2, 12)",
+        ),
+        (
+            lambda t: {**t, "0.has_state": t["0.has_state"][1:]},
+            "optimizer state 0.has_state is bool of shape (11,): AdamW has bool of shape (12,)",
+        ),
+        (
+            lambda t: {**t, "0.has_state": ~t["0.has_state"]},
+            "optimizer state 0.0.exp_avg is not known to AdamW",
+        ),
+    ],
+)
+def test_what_does_not_fit_is_refused_and_nothing_changes(change: Any, said: str) -> None:
+    optimizers, tensors = trained("adamw")
+    before = {name: tensor.clone() for name, tensor in tensors.items()}
+    with pytest.raises(SmallvitError) as error:
+        load_optimizer_tensors(optimizers, change(tensors))
+    assert str(error.value) == said
+    assert_equal_state(before, optimizer_tensors(optimizers))
+
+
+@pytest.mark.parametrize(
+    ("saved", "now", "said"),
+    [
+        ("lion", "adamw", "0.0.step is missing: AdamW has it"),
+        ("adamw", "lion", "0.0.exp_avg_sq is not known to Lion"),
+        ("adamw", "muon", "0.has_state is bool of shape (12,): Muon has bool of shape (3,)"),
+        ("muon", "adamw", "0.has_state is bool of shape (3,): AdamW has bool of shape (12,)"),
+    ],
+)
+def test_the_state_of_another_optimiser_is_refused(saved: str, now: str, said: str) -> None:
+    with pytest.raises(SmallvitError) as error:
+        load_optimizer_tensors(BUILDS[now](model()), trained(saved)[1])
+    assert str(error.value) == "optimizer state " + said
+
+
+def test_state_of_another_kind_is_refused() -> None:
+    weight = nn.Parameter(torch.ones(2))
+    optimizer = torch.optim.LBFGS([weight])
+
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        loss = weight.square().sum()
+        loss.backward()
+        return loss
+
+    optimizer.step(closure)
+    with pytest.raises(TypeError, match=r"0\.0\.\w+ is a \w+, neither a tensor nor a number"):
+        optimizer_tensors([optimizer])
