@@ -57,9 +57,6 @@ def load_optimizer_tensors(optimizers: Sequence[torch.optim.Optimizer], tensors:
         )
     if rest:
         raise SmallvitError(f"optimizer state {min(rest)} is not known to {', '.join(map(_name, optimizers))}")
-    own = [group for optimizer in optimizers for group in optimizer.param_groups]
-    for group, added in zip(own, groups, strict=True):
-        group.update(added)
     for optimizer, states in zip(optimizers, loaded, strict=True):
         _replace(optimizer, states)
 
@@ -79,6 +76,7 @@ def _states(optimizer: torch.optim.Optimizer) -> dict[str, State]:
 
 
 def _added(optimizer: torch.optim.Optimizer, group: State) -> list[str]:
+    """Return what steps have added to a group: neither a setting that it was made with, nor its parameters."""
     options = {"params", "param_names", "initial_lr", *optimizer.defaults}
     return [entry for entry in group if entry not in options]
 
@@ -92,11 +90,6 @@ def _replace(optimizer: torch.optim.Optimizer, states: dict[str, State]) -> None
         for entry in _added(optimizer, group):
             del group[entry]
         group.update(states.get(f"group{n}", {}))
-
-
-def _added(optimizer: torch.optim.Optimizer, group: State) -> list[str]:
-    """Return what steps have added to a group: neither a setting that it was made with, nor its parameters."""
-    return [entry for entry in group if entry not in optimizer.defaults and entry != "params"]
 
 
 def _name(optimizer: torch.optim.Optimizer) -> str:
