@@ -45,7 +45,7 @@ class Owner:
 
 @contextmanager
 def run_lock(folder: Path) -> Generator[str | None]:
-    """Hold the lock of a run folder, which must exist; yield a note if its last holder died, else None.
+    """Hold the lock of a run folder, made if it is not there; yield a note if its last holder died, else None.
 
     Raises one `SmallvitError`, at once, if another process holds it (with host, process and time) or if the folder
     cannot be locked.
