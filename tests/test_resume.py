@@ -1,0 +1,357 @@
+"""Interrupted at any step and resumed, a run ends with the same bits as if nothing had happened."""
+
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from hashlib import sha256
+from pathlib import Path
+from typing import Any, Literal
+
+import pytest
+import torch
+from rich.console import Console
+from safetensors.torch import load_file
+
+from smallvit.augment.config import AugmentConfig
+from smallvit.config import EvaluateConfig, RunConfig
+from smallvit.data.config import DataConfig
+from smallvit.device.config import DeviceConfig
+from smallvit.errors import SmallvitError, UsageError
+from smallvit.model.config import ModelConfig
+from smallvit.record import RunRecord, versions
+from smallvit.run import run
+from smallvit.session import Session
+from smallvit.stop import InterruptedRunError, Stop
+from smallvit.train.checkpoint import load_newest
+from smallvit.train.config import CheckpointConfig, OptimConfig, TrainConfig
+
+TOY = RunConfig(
+    recipe="toy",
+    data=DataConfig(dataset="digits"),
+    augment=AugmentConfig(horizontal_flip=0.0, policy="autoaugment-svhn", erase_probability=0.25, mixup_alpha=1.0),
+    model=ModelConfig(patch_size=16, embed_dim=16, depth=2, num_heads=2),
+    optim=OptimConfig(lr=1e-2, warmup_epochs=1.5),
+    train=TrainConfig(epochs=3, passes_per_epoch=1, batch_size=200),
+    evaluate=EvaluateConfig(every_epochs=2),
+    device=DeviceConfig(device="cpu", precision="float32", num_threads=1),
+)
+STEPS_PER_EPOCH = 6
+STEPS = 3 * STEPS_PER_EPOCH
+CLOCKS = {"started", "train_seconds", "first_step_seconds", "evaluate_seconds", "images_per_second", "seconds"}
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def without_clocks(value: Any) -> Any:
+    """Return what two runs of one config have in common: all but clock readings and the list of interruptions."""
+    if isinstance(value, dict):
+        hidden = CLOCKS | {"sha256", "resumed_at_steps"}
+        return {key: without_clocks(item) for key, item in value.items() if key not in hidden}
+    return [without_clocks(item) for item in value] if isinstance(value, list) else value
+
+
+def outcome(folder: Path) -> dict[str, Any]:
+    """Return everything that a finished run left, bar the clocks."""
+    hashes = {
+        name: sha256((folder / name).read_bytes()).hexdigest() for name in ("model.safetensors", "test.safetensors")
+    }
+    metrics = [without_clocks(json.loads(line)) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    record = without_clocks(RunRecord.load(folder / "record.json").to_json())
+    config = json.loads((folder / "config.json").read_text())
+    return {**hashes, "metrics": metrics, "record": record, "config": config}
+
+
+def ask_at(calls: set[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a run be asked to end at some of the times that it looks, counted from 1 over all runs to come."""
+    looked = 0
+
+    def asked(self: Stop, seconds_needed: float = 0.0) -> bool:
+        nonlocal looked
+        looked += 1
+        if looked in calls:
+            self.reason, self.exit_status = "SIGTERM", 143
+        return bool(self.reason)
+
+    monkeypatch.setattr(Stop, "asked", asked)
+
+
+def interrupted(config: RunConfig, folder: Path) -> InterruptedRunError:
+    with pytest.raises(InterruptedRunError) as caught:
+        run(config, folder)
+    return caught.value
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    folder = tmp_path_factory.mktemp("undisturbed")
+    assert run(TOY, folder).resumed_at_steps == []
+    return outcome(folder)
+
+
+# A run looks after each step but the last, and before each forward pass of an evaluation: val after epochs 2 and 3, and
+# test at the end, one pass each. So the last steps of the warm-up (9), of epochs 1 and 2 (6, 12), and the evaluations
+# (13, 19 and 20) are among these.
+@pytest.mark.parametrize("look", range(1, STEPS + 3))
+def test_interrupted_anywhere_and_resumed_equals_uninterrupted(
+    look: int, undisturbed: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ask_at({look}, monkeypatch)
+    error = interrupted(TOY, tmp_path)
+    steps = min(look if look <= 12 else look - 1, STEPS)
+    assert str(error) == (f"SIGTERM: saved after step {steps} of {STEPS}; to go on: smallvit train --resume {tmp_path}")
+    assert error.exit_status == 143
+    assert not (tmp_path / "record.json").exists()
+    record = run(TOY, tmp_path)
+    assert record.resumed_at_steps == [steps]
+    assert outcome(tmp_path) == undisturbed
+    assert not (tmp_path / "checkpoints").exists()
+
+
+def test_interrupted_at_every_step_of_one_run(
+    undisturbed: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for steps in range(1, STEPS):
+        ask_at({2 if steps == 13 else 1}, monkeypatch)  # not in the evaluation after 12 steps, again and again
+        interrupted(TOY, tmp_path)
+    monkeypatch.undo()
+    assert run(TOY, tmp_path).resumed_at_steps == list(range(1, STEPS))
+    assert outcome(tmp_path) == undisturbed
+
+
+Name = Literal["adam", "lion", "muon", "lamb"]
+
+
+@pytest.mark.parametrize("name", ["adam", "lion", "muon", "lamb"])
+def test_every_optimiser_resumes_to_the_bit(name: Name, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = replace(TOY, optim=OptimConfig(optimizer=name, lr=3e-3, warmup_epochs=1.0))
+    run(config, tmp_path / "whole")
+    ask_at({8}, monkeypatch)
+    interrupted(config, tmp_path / "parts")
+    run(config, tmp_path / "parts")
+    assert outcome(tmp_path / "parts") == outcome(tmp_path / "whole")
+
+
+def test_a_bfloat16_run_with_stochastic_depth_resumes_to_the_bit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And with what `auto` chose at its start, whatever it would choose now."""
+    speeds = {torch.float32: 1.0, torch.bfloat16: 0.5}
+    monkeypatch.setattr("smallvit.device.choose._matmul_seconds", lambda device, dtype, rows, width: speeds[dtype])
+    model = replace(TOY.model, drop_path_rate=0.3)
+    config = replace(TOY, model=model, device=DeviceConfig(device="cpu", num_threads=1))
+    run(config, tmp_path / "whole")
+    with monkeypatch.context() as patch:
+        ask_at({8}, patch)
+        interrupted(config, tmp_path / "parts")
+    speeds[torch.bfloat16] = 2.0
+    assert run(config, tmp_path / "parts").choices.precision == "bfloat16"
+    assert outcome(tmp_path / "parts") == outcome(tmp_path / "whole")
+
+
+def test_a_run_that_skips_steps_resumes_with_its_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    train = replace(TOY.train, on_nonfinite="skip", max_skips=3)
+    config, true = replace(TOY, train=train), Session.batch
+
+    def batch(self: Session, step: int) -> Any:
+        data = true(self, step)
+        return replace(data, images=data.images * torch.nan) if step in (6, 7) else data
+
+    monkeypatch.setattr(Session, "batch", batch)
+    assert run(config, tmp_path / "whole").skipped_steps == [6, 7]
+    for look in (7, 8):
+        ask_at({look}, monkeypatch)
+        interrupted(config, tmp_path / f"{look}")
+        assert run(config, tmp_path / f"{look}").skipped_steps == [6, 7]
+        assert outcome(tmp_path / f"{look}") == outcome(tmp_path / "whole")
+
+
+@pytest.fixture
+def half(tmp_path: Path) -> Path:
+    """The folder of a run that was interrupted after steps 8 and 9."""
+    with pytest.MonkeyPatch.context() as patch:
+        ask_at({8, 9}, patch)
+        interrupted(TOY, tmp_path / "half")
+        interrupted(TOY, tmp_path / "half")
+    return tmp_path / "half"
+
+
+def said(config: RunConfig, folder: Path) -> str:
+    """Run to the end, and return what was printed."""
+    console = Console(record=True, width=300, file=(folder.parent / "said").open("w"), force_terminal=False)
+    try:
+        run(config, folder, console=console)
+    finally:
+        console.file.close()
+    return console.export_text()
+
+
+def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(half: Path, undisturbed: dict[str, Any]) -> None:
+    path = half / "checkpoints" / "step-00000009" / "model.safetensors"
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+    text = said(TOY, half)
+    assert "note: passed over step-00000009: model.safetensors does not match its sha256" in text
+    assert "going on after step 8 of 18" in text
+    assert outcome(half) == undisturbed
+
+
+def test_with_no_whole_checkpoint_the_run_starts_over_and_says_so(half: Path, undisturbed: dict[str, Any]) -> None:
+    for path in (half / "checkpoints").glob("*/manifest.json"):
+        path.unlink()
+    text = said(TOY, half)
+    assert text.count("note: passed over step-0000000") == 2
+    assert "without a whole checkpoint, which is started over" in text
+    assert outcome(half) == undisturbed
+    assert RunRecord.load(half / "record.json").resumed_at_steps == []
+
+
+def contents(folder: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def refused(config: RunConfig, folder: Path, kind: type[SmallvitError] = UsageError) -> str:
+    before = contents(folder)
+    with pytest.raises(kind) as caught:
+        run(config, folder)
+    assert contents(folder) == before
+    assert len(str(caught.value).splitlines()) == 1
+    return str(caught.value)
+
+
+def test_another_config_is_refused_with_the_difference(half: Path) -> None:
+    other = replace(TOY, seed=7, train=replace(TOY.train, epochs=4))
+    text = refused(other, half)
+    assert "holds another run (seed is 0, not 7; train.epochs is 3, not 4)" in text
+    assert f"--fork {half}" in text
+
+
+def test_an_edited_config_is_refused_by_its_checkpoints(half: Path) -> None:
+    path = half / "config.json"
+    path.write_text(path.read_text().replace('"lr": 0.01', '"lr": 0.02'))
+    edited = RunConfig.load(path)
+    assert edited.optim.lr == 0.02
+    assert "holds another run (optim.lr is 0.01, not 0.02)" in refused(edited, half)
+
+
+def edit_state(folder: Path, edit: Callable[[dict[str, Any]], None]) -> None:
+    """Rewrite the newest checkpoint as another version, machine or data set would have left it."""
+    from smallvit.train.checkpoint import save_checkpoint
+
+    checkpoint, _ = load_newest(folder / "checkpoints")
+    assert checkpoint is not None
+    edit(checkpoint.state)
+    shutil.rmtree(folder / "checkpoints")
+    save_checkpoint(folder / "checkpoints", checkpoint)
+
+
+def test_another_version_of_the_package_is_refused(half: Path) -> None:
+    edit_state(half, lambda state: state["versions"].update(smallvit="0.0.9"))
+    text = refused(TOY, half)
+    assert "was saved by smallvit 0.0.9, and this is" in text
+    assert "--fork" in text
+
+
+def test_another_torch_or_thread_count_is_said(half: Path, undisturbed: dict[str, Any]) -> None:
+    def edit(state: dict[str, Any]) -> None:
+        state["versions"]["torch"] = "2.0"
+        state["choices"]["num_threads"] = 64
+        state["world_size"] = 4
+
+    edit_state(half, edit)
+    text = said(TOY, half)
+    assert "was 2.0: the same batches, but numbers may round otherwise" in text
+    assert "threads: 1, was 64: the same batches, but sums round otherwise" in text
+    assert "devices: 1, was 4: the same batches" in text
+    assert outcome(half) == undisturbed
+
+
+def test_other_data_is_refused(half: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    edit_state(half, lambda state: state.update(draws_sha256="0" * 64))
+    assert "was trained on other images or draws" in refused(TOY, half, SmallvitError)
+
+
+def test_a_checkpoint_of_another_form_is_one_line(half: Path) -> None:
+    edit_state(half, lambda state: state.update(surprise=1))
+    assert "checkpoints: state.surprise is not known" in refused(TOY, half, SmallvitError)
+
+
+def test_a_fork_starts_from_the_weights_and_is_another_run(half: Path, tmp_path: Path) -> None:
+    forked = run(TOY, tmp_path / "fork", fork=half)
+    assert forked.config["fork"] == sha256((tmp_path / "fork" / "fork.safetensors").read_bytes()).hexdigest()
+    assert forked.config_digest != TOY.digest()
+    # Forking twice gives the same run.
+    again = run(TOY, tmp_path / "again", fork=half)
+    assert outcome(tmp_path / "again") == outcome(tmp_path / "fork")
+    assert again.run_config().differences(TOY) == [f"fork is {forked.config['fork']}, not default"]
+
+
+def test_a_fork_of_a_finished_run_starts_from_its_weights(half: Path, tmp_path: Path) -> None:
+    run(TOY, half)
+    run(replace(TOY, optim=replace(TOY.optim, lr=1e-12)), tmp_path / "fork", fork=half)
+    before, after = (load_file(folder / "model.safetensors") for folder in (half, tmp_path / "fork"))
+    for name, value in after.items():
+        torch.testing.assert_close(value, before[name], rtol=0, atol=1e-9)
+
+
+def test_a_forked_run_resumes_to_the_bit(half: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run(TOY, tmp_path / "whole", fork=half)
+    ask_at({4}, monkeypatch)
+    with pytest.raises(InterruptedRunError):
+        run(TOY, tmp_path / "parts", fork=half)
+    monkeypatch.undo()
+    run(RunConfig.load(tmp_path / "parts" / "config.json"), tmp_path / "parts")
+    assert outcome(tmp_path / "parts") == outcome(tmp_path / "whole")
+
+
+def test_a_fork_of_another_model_is_one_line(half: Path, tmp_path: Path) -> None:
+    with pytest.raises(SmallvitError, match=r"fork\.safetensors does not hold this model's weights"):
+        run(replace(TOY, model=replace(TOY.model, embed_dim=32)), tmp_path / "fork", fork=half)
+    with pytest.raises(UsageError, match=r"holds neither model\.safetensors nor a whole checkpoint"):
+        run(TOY, tmp_path / "fork2", fork=tmp_path)
+
+
+def test_the_best_on_val_is_kept_when_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = replace(
+        TOY, evaluate=EvaluateConfig(every_epochs=1), checkpoint=CheckpointConfig(every_seconds=0.0, best=True)
+    )
+    record = run(config, tmp_path)
+    correct = [point.val.correct for point in record.curve if point.val is not None]
+    best = correct.index(max(correct)) + 1
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == [f"best-{6 * best:08d}"]
+    checkpoint, damaged = load_newest(tmp_path / "checkpoints", kind="best")
+    assert damaged == []
+    assert checkpoint is not None
+    assert checkpoint.state["gathered"]["curve"][-1]["val"]["correct"] == max(correct)
+
+
+def test_the_last_two_checkpoints_are_kept_while_the_run_goes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ask_at({11}, monkeypatch)
+    interrupted(replace(TOY, checkpoint=CheckpointConfig(every_seconds=0.0)), tmp_path)
+    assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == ["step-00000010", "step-00000011"]
+
+
+def test_checkpoints_change_nothing(undisturbed: dict[str, Any], tmp_path: Path) -> None:
+    run(replace(TOY, checkpoint=CheckpointConfig(every_seconds=0.0)), tmp_path)
+    found = outcome(tmp_path)
+    for part in (found["config"], found["record"]["config"]):
+        part["checkpoint"]["every_seconds"] = TOY.checkpoint.every_seconds
+    assert found == undisturbed
+
+
+def test_a_checkpoint_of_the_first_format_is_still_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """tests/golden/checkpoint-1 is an interrupted run of version 0.1.0, as it lay on the disk."""
+    shutil.copytree(Path(__file__).parent / "golden" / "checkpoint-1", tmp_path / "run")
+    now = versions()
+    monkeypatch.setattr("smallvit.resume.versions", lambda: {**now, "smallvit": "0.1.0"})
+    record = run(RunConfig.load(tmp_path / "run" / "config.json"), tmp_path / "run")
+    assert record.resumed_at_steps == [4]
+    expected = json.loads((Path(__file__).parent / "golden" / "checkpoint-1" / "expected.json").read_text())
+    assert record.curve[-1].train_loss == pytest.approx(expected["train_loss"], abs=2e-4)
