@@ -242,6 +242,16 @@ def test_without_flock_the_file_itself_is_the_lock(tmp_path: Path, start: Start)
 
 
 @needs_seccomp
+def test_without_flock_a_lock_of_unknown_origin_can_be_deleted(tmp_path: Path, start: Start) -> None:
+    """Such as one that was copied here with the folder."""
+    (tmp_path / ".lock").touch()
+    remedy = f"wait for it, or end it first; if it is no more, delete {tmp_path / '.lock'}"
+    assert said(start(tmp_path, "ENOSYS")) == (
+        f"SmallvitError {tmp_path} is being written to by another process: {remedy}"
+    )
+
+
+@needs_seccomp
 @pytest.mark.parametrize("name", ["ENOLCK", "EOPNOTSUPP"])
 def test_a_file_system_that_refuses_locks_is_named(tmp_path: Path, start: Start, name: str) -> None:
     import errno

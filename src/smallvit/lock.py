@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from filelock import BaseFileLock, FileLock, Timeout
+from filelock import BaseFileLock, FileLock, SoftFileLock, Timeout
 
 from smallvit.errors import SmallvitError
 from smallvit.strict_json import from_json, parse, to_json
@@ -77,8 +77,10 @@ def _acquire(lock: BaseFileLock, folder: Path) -> None:
             if (owner is None or not _may_be_alive(owner)) and time.monotonic() < deadline:
                 time.sleep(0.02)
                 continue
-            who = owner or "another process"
-            raise SmallvitError(f"{folder} is being written to by {who}: wait for it, or end it first") from None
+            who, remedy = owner or "another process", "wait for it, or end it first"
+            if isinstance(lock, SoftFileLock):  # one that died on another host is not found out
+                remedy += f"; if it is no more, delete {folder / LOCK}"
+            raise SmallvitError(f"{folder} is being written to by {who}: {remedy}") from None
         except OSError as error:
             raise SmallvitError(f"{folder} cannot be locked: {error.strerror or error}") from None
         return
