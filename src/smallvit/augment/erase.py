@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float32, Int64
 from torch import Tensor
 
-from smallvit.augment.boxes import box_mask
+from smallvit.augment.boxes import box_mask, image_mask
 from smallvit.augment.config import AugmentConfig
 from smallvit.augment.params import BatchParams
 
@@ -43,12 +43,13 @@ def sample_erase(
     rows = np.rint(np.sqrt(area * aspect)).astype(np.int64)
     columns = np.rint(np.sqrt(area / aspect)).astype(np.int64)
     fits = (rows < height) & (columns < width)
-    top = (row * (height - rows + 1)).astype(np.int64)
-    left = (column * (width - columns + 1)).astype(np.int64)
-    boxes = np.stack([top, left, top + rows, left + columns], axis=-1)
-    first = fits.argmax(axis=1)[:, None]
+    # The first attempt that fits; if none does, the box is empty.
+    first = np.arange(len(chosen)), fits.argmax(axis=1)
+    fits, rows, columns = fits[first], rows[first], columns[first]
+    top = (row[first] * (height - rows + 1)).astype(np.int64)
+    left = (column[first] * (width - columns + 1)).astype(np.int64)
     box = np.zeros((batch_size, 4), dtype=np.int64)
-    box[chosen] = np.take_along_axis(boxes, first[..., None], axis=1)[:, 0] * np.take_along_axis(fits, first, axis=1)
+    box[chosen] = np.stack([top, left, top + rows, left + columns], axis=-1) * fits[:, None]
     key = (uniform[:, 1] * (1 << 32)).astype(np.int64)
     return EraseParams(box=torch.from_numpy(box), key=torch.from_numpy(key), fill=config.erase_fill)
 
@@ -63,25 +64,22 @@ def apply_erase(
     The images' memory may be used for the result.
     """
     if images.device.type != "cpu" or torch.compiler.is_compiling():
-        inside = box_mask(params.box, images.shape[2], images.shape[3])
-        return torch.where(inside, _fill(images, params, mean), images)
-    rows = params.box[:, 2].nonzero()[:, 0]
-    params = params[rows]
-    pixels, place = images.numpy(), rows.numpy()
-    erased = pixels[place]
-    inside = box_mask(params.box, images.shape[2], images.shape[3])
-    np.copyto(erased, _fill(images, params, mean).numpy(), where=inside.numpy())
-    pixels[place] = erased
+        return torch.where(image_mask(params.box, images), _fill(images, params.key, params.fill, mean), images)
+    rows = params.box.numpy()[:, 2].nonzero()[0]
+    pixels = images.numpy()
+    erased = pixels[rows]
+    inside = box_mask(params.box.numpy()[rows], np.arange(images.shape[2]), np.arange(images.shape[3]))
+    np.copyto(erased, _fill(images, params.key[rows], params.fill, mean).numpy(), where=inside)
+    pixels[rows] = erased
     return images
 
 
 def _fill(
-    images: Float32[Tensor, "R 3 H W"], params: EraseParams, mean: tuple[float, float, float]
+    images: Float32[Tensor, "B 3 H W"], key: Int64[Tensor, " R"], fill: str, mean: tuple[float, float, float]
 ) -> Float32[Tensor, "..."]:
-    if params.fill == "noise":
-        return keyed_noise(params.key, images.shape[1:])
-    values = mean if params.fill == "raw-mean" else (0.0, 0.0, 0.0)
-    return torch.tensor(values, device=images.device)[:, None, None]
+    if fill == "noise":
+        return keyed_noise(key, images.shape[1:])
+    return torch.tensor(mean if fill == "raw-mean" else (0.0, 0.0, 0.0), device=images.device)[:, None, None]
 
 
 def keyed_noise(key: Int64[Tensor, " B"], shape: torch.Size | tuple[int, int, int]) -> Float32[Tensor, "B 3 H W"]:

@@ -10,9 +10,9 @@ import torch
 from jaxtyping import Bool, Float32, Int64, UInt8
 from torch import Tensor
 
+from smallvit.augment import numpy_ops
 from smallvit.augment.config import AugmentConfig
 from smallvit.augment.params import BatchParams
-from smallvit.augment.runs import copy_runs
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,22 +42,25 @@ def sample_flip_crop(
 
 def apply_flip_crop(images: UInt8[Tensor, "B 3 H W"], params: FlipCropParams) -> UInt8[Tensor, "B 3 H W"]:
     """Mirror, then crop from the image padded with black."""
+    left = torch.where(params.flip, -params.offset[:, 1], params.offset[:, 1])
+    if images.device.type == "cpu" and not torch.compiler.is_compiling():
+        black = np.zeros((3, 1, 1), dtype=np.uint8)
+        crops = numpy_ops.moved(images.numpy(), params.offset[:, 0].numpy(), left.numpy(), black)
+        flip = params.flip.numpy()
+        # By torch, which turns rows of bytes around twice as quick.
+        crops[flip] = torch.from_numpy(crops[flip]).flip(3).numpy()
+        return torch.from_numpy(crops)
     batch, channels, height, width = images.shape
-    padding = params.padding
+    padding, device = params.padding, images.device
     padded_height, padded_width = height + 2 * padding, width + 2 * padding
-    device = images.device
-    left = padding + torch.where(params.flip, -params.offset[:, 1], params.offset[:, 1])
     plane = torch.arange(batch * channels, device=device).view(batch, channels, 1) * (padded_height * padded_width)
     row = torch.arange(padding, padding + height, device=device) + params.offset[:, :1]
-    start = plane + (row * padded_width + left[:, None])[:, None]
+    start = plane + (row * padded_width + padding + left[:, None])[:, None]
     padded = torch.nn.functional.pad(images.contiguous(), (padding, padding, padding, padding))
-    crops = copy_runs(padded, start, width)
-    if device.type != "cpu" or torch.compiler.is_compiling():
-        return torch.where(params.flip[:, None, None, None], crops.flip(3), crops)
-    rows = params.flip.nonzero()[:, 0]
-    # By NumPy: torch takes ten times as long to put images of bytes back.
-    crops.numpy()[rows.numpy()] = crops.index_select(0, rows).flip(3).numpy()
-    return crops
+    count = padded.numel() - width + 1
+    # Rows of pixels copied whole from anywhere in memory, ten times as quick as pixel by pixel.
+    crops = padded.view(-1).as_strided((count, width), (1, 1)).index_select(0, start.view(-1)).view(images.shape)
+    return torch.where(params.flip[:, None, None, None], crops.flip(3), crops)
 
 
 def sample_affine(

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float32, Int64
 from torch import Tensor
 
-from smallvit.augment.boxes import box_mask
+from smallvit.augment.boxes import image_mask
 from smallvit.augment.config import AugmentConfig
 from smallvit.augment.params import BatchParams
 
@@ -46,7 +46,7 @@ def sample_mix(
     label_share = np.where(cuts, 1 - area / (image_size[0] * image_size[1]), share)
 
     def rows(values: np.ndarray) -> Tensor:
-        return torch.from_numpy(np.broadcast_to(values, (batch_size, *values.shape[1:])).copy())
+        return torch.from_numpy(values.repeat(batch_size // draws, axis=0))
 
     return MixParams(
         partner=torch.from_numpy(partner),
@@ -80,6 +80,6 @@ def apply_mix(
         own[:, :, top:bottom, left:right] = window
         return own, mixed_targets
     if not on_cpu or params.box.any():
-        share = torch.where(box_mask(params.box, images.shape[2], images.shape[3]), 0.0, share)
+        share = torch.where(image_mask(params.box, images), 0.0, share)
     # One pass, in the partners' place; exact where the share is 0 or 1.
     return images.index_select(0, params.partner).lerp_(own, share), mixed_targets

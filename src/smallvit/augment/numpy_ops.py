@@ -12,9 +12,10 @@ import numpy as np
 import torch
 from jaxtyping import Float64, Int32, Int64, Num, UInt8
 from numpy import ndarray
+from numpy.lib.stride_tricks import sliding_window_view
 
+from smallvit.augment.boxes import box_mask
 from smallvit.augment.ops import OPS, Space
-from smallvit.augment.runs import copy_runs
 
 _Images = UInt8[ndarray, "B 3 H W"]
 _Values = Float64[ndarray, " B"]
@@ -93,7 +94,8 @@ def _autocontrast(images: _Images) -> _Images:
     channels = images.reshape(3 * len(images), -1)
     low, high = channels.min(axis=1).astype(np.float64), channels.max(axis=1).astype(np.float64)
     scale = 255 / np.maximum(high - low, 1)
-    table = _LEVEL * scale[:, None] - (low * scale)[:, None]
+    table = _LEVEL * scale[:, None]
+    table -= (low * scale)[:, None]
     table[high <= low] = _LEVEL
     table = np.clip(table, 0, 255, out=table).astype(np.uint8)
     return _pick(table, _table_index(images)).reshape(images.shape)
@@ -170,18 +172,23 @@ def _nearest(images: _Images, draws: _Draws) -> _Images:
     return _pick(canvas, index).reshape(images.shape)
 
 
-def _shift(images: _Images, draws: _Draws) -> _Images:
-    """Do what `_nearest` does with whole shifts, row by row: each is a run of a canvas with margins of fill."""
+def _translated(images: _Images, draws: _Draws) -> _Images:
+    """Do what `_nearest` does with whole shifts, row by row."""
+    down, right = (draws.numbers[:, [5, 2]] >> 16).T
+    return moved(
+        images, down.clip(-images.shape[2], images.shape[2]), right.clip(-images.shape[3], images.shape[3]), draws.fill
+    )
+
+
+def moved(images: _Images, down: Int64[ndarray, " B"], right: Int64[ndarray, " B"], fill: _Fill) -> _Images:
+    """Return each image as seen from a place that many pixels further down and right, with fill around it."""
     batch, _, height, width = images.shape
-    canvas = np.empty((batch, 3, height + 1, 3 * width), dtype=np.uint8)
-    canvas[:] = draws.fill
-    canvas[:, :, :height, width : 2 * width] = images
-    right, down = (draws.numbers[:, [2, 5]] >> 16).T
-    row = np.arange(height) + down[:, None]
-    row[(row < 0) | (row >= height)] = height  # The last row of the canvas is fill alone.
-    start = row * (3 * width) + (right.clip(-width, width) + width)[:, None]
-    plane = np.arange(3 * batch).reshape(batch, 3, 1) * ((height + 1) * 3 * width)
-    return copy_runs(torch.from_numpy(canvas), torch.from_numpy(plane + start[:, None]), width).numpy()
+    above, before = np.abs(down).max(), np.abs(right).max()
+    canvas = np.empty((batch, 3, height + 2 * above, width + 2 * before), dtype=np.uint8)
+    canvas[:] = fill
+    canvas[:, :, above : above + height, before : before + width] = images
+    windows = sliding_window_view(canvas, (height, width), axis=(2, 3))
+    return windows[np.arange(batch), :, above + down, before + right]
 
 
 def _bicubic_shear(images: _Images, draws: _Draws) -> _Images:
@@ -211,10 +218,8 @@ def _bicubic_shear(images: _Images, draws: _Draws) -> _Images:
 
 
 def _cutout(images: _Images, draws: _Draws) -> _Images:
-    top, left, bottom, right = draws.numbers[:, :4].T[..., None]
-    row, column = np.arange(images.shape[2]), np.arange(images.shape[3])
-    inside = ((row >= top) & (row < bottom))[:, :, None] & ((column >= left) & (column < right))[:, None]
-    np.copyto(images, draws.fill, where=inside[:, None])
+    inside = box_mask(draws.numbers, np.arange(images.shape[2]), np.arange(images.shape[3]))
+    np.copyto(images, draws.fill, where=inside)
     return images
 
 
@@ -245,7 +250,7 @@ _KINDS: dict[tuple[str, ...], _Run] = {
     ("Contrast",): lambda images, draws: _blended(_mean_luma(images), images, draws.value),
     ("Color",): lambda images, draws: _blended(_luma(images), images, draws.value),
     ("Sharpness",): lambda images, draws: _blended(_smoothed(images), images, draws.value),
-    ("TranslateX", "TranslateY"): _shift,
+    ("TranslateX", "TranslateY"): _translated,
     ("Cutout",): _cutout,
     ("Grayscale",): lambda images, _: _luma(images).astype(np.uint8),
     ("GaussianBlur",): _gaussian_blur,

@@ -61,14 +61,17 @@ def encode_ops(
     *,
     used: Sequence[str] = OPS,
     centre: Float64[ndarray, "B T 2"] | None = None,
+    maps: Int64[ndarray, "B T 6"] | None = None,
 ) -> PolicyParams:
-    """Make the record of chosen ops and values; centre, 0 to 1 down and across, is where a cutout's box lies.
+    """Make the record of chosen ops and values.
 
+    Centre, 0 to 1 down and across, is where a cutout's box lies; maps are those of `resample.fixed_maps`, where they
+    are known already.
     Raises UsageError where a value is outside what its op can do.
     """
     if op.size and not 0 <= op.min() <= op.max() < len(OPS):
         raise UsageError(f"op id {op.max()} is unknown, expected 0 to {len(OPS) - 1}")
-    numbers = resample.fixed_maps(op, value, image_size)
+    numbers = resample.fixed_maps(op, value, image_size) if maps is None else maps
     if "Posterize" in used:
         _check_values(op, value, "Posterize", 0, 8)
     if "Cutout" in used:

@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float64, Int64, UInt8
 from numpy import ndarray
 from torch import Tensor
 
-from smallvit.augment.boxes import box_mask
+from smallvit.augment.boxes import image_mask
 from smallvit.augment.ops import OPS
 
 _ONE = 65536
@@ -111,5 +111,5 @@ def apply_cutout(
     images: UInt8[Tensor, "B 3 H W"], box: Int64[Tensor, "B 4"], fill: tuple[int, int, int]
 ) -> UInt8[Tensor, "B 3 H W"]:
     """Fill a box given as its first row, first column, and the row and column after its last."""
-    outside = box_mask(box, images.shape[2], images.shape[3])[:, 0].logical_not()
+    outside = image_mask(box, images)[:, 0].logical_not()
     return _filled(images.clone(), outside, fill)

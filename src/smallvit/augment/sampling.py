@@ -5,12 +5,16 @@ uniform numbers is all that image i gets, so its draw depends on no other image 
 Legend: B batch, T ops in sequence.
 """
 
+from collections.abc import Sequence
+from functools import lru_cache
+
 import numpy as np
-from jaxtyping import Float64
+from jaxtyping import Float64, Int64
 from numpy import ndarray
 
 from smallvit.augment.ops import OPS, SPACES, magnitudes
 from smallvit.augment.policy import PolicyParams, encode_ops
+from smallvit.augment.resample import fixed_maps
 from smallvit.augment.subpolicies import AUTOAUGMENT, Policy
 from smallvit.errors import UsageError
 
@@ -53,6 +57,27 @@ def _pick(uniform: Float64[ndarray, "*draws"], count: int) -> ndarray:
     return (uniform * count).astype(np.int64)
 
 
+def _encode(
+    cells: tuple[Int64[ndarray, "B T"], Int64[ndarray, "B T"], Int64[ndarray, "B T"]],
+    space: str,
+    num_bins: int,
+    image_size: tuple[int, int],
+    *,
+    used: Sequence[str],
+    centre: Float64[ndarray, "B T 2"] | None = None,
+) -> PolicyParams:
+    """Make the record of ops by their cells in a space's table of magnitudes: signs, op ids, magnitude indices."""
+    value, maps = magnitudes(space, num_bins, image_size)[cells], _maps(space, num_bins, image_size)[cells]
+    return encode_ops(cells[1], value, image_size, SPACES[space], used=used, centre=centre, maps=maps)
+
+
+@lru_cache(maxsize=64)
+def _maps(space: str, num_bins: int, image_size: tuple[int, int]) -> Int64[ndarray, "S O M 6"]:
+    values = magnitudes(space, num_bins, image_size)
+    op = np.broadcast_to(np.arange(len(OPS))[:, None], values.shape)
+    return fixed_maps(op, values, image_size)
+
+
 def sample_autoaugment(
     policy: Policy,
     generator: np.random.Generator,
@@ -62,15 +87,14 @@ def sample_autoaugment(
     variant: str = "deepvoltaire",
 ) -> PolicyParams:
     """Draw a sub-policy for each image, then whether each of its ops happens, and its sign."""
-    table = magnitudes(variant, 10, image_size)
     length = policy.op.shape[1]
     uniform = generator.random((batch_size, 1 + 4 * length))
     chosen = _pick(uniform[:, 0], len(policy.op))
     happens, sign, *centre = uniform[:, 1:].reshape(batch_size, 4, length).transpose(1, 0, 2)
     op = np.where(happens < policy.probability[chosen], policy.op[chosen], 0)
-    value = table[_pick(sign, 2), op, policy.magnitude[chosen]]
+    cells = _pick(sign, 2), op, policy.magnitude[chosen]
     used = tuple(OPS[index] for index in np.unique(policy.op))
-    return encode_ops(op, value, image_size, SPACES[variant], used=used, centre=np.stack(centre, axis=-1))
+    return _encode(cells, variant, 10, image_size, used=used, centre=np.stack(centre, axis=-1))
 
 
 def sample_randaugment(
@@ -81,16 +105,16 @@ def sample_randaugment(
         raise UsageError(f"randaugment's magnitude is {magnitude}, expected an index from 0 to {_NUM_BINS - 1}")
     uniform = generator.random((batch_size, num_ops, 2))
     op = _searched(uniform[..., 0])
-    value = magnitudes("torchvision", _NUM_BINS, image_size)[_pick(uniform[..., 1], 2), op, magnitude]
-    return encode_ops(op, value, image_size, SPACES["torchvision"], used=_SEARCHED)
+    cells = _pick(uniform[..., 1], 2), op, np.full_like(op, magnitude)
+    return _encode(cells, "torchvision", _NUM_BINS, image_size, used=_SEARCHED)
 
 
 def sample_trivialaugment(generator: np.random.Generator, batch_size: int, image_size: tuple[int, int]) -> PolicyParams:
     """Draw one op for each image and its magnitude, of 31 in the wide space, as torchvision has them."""
     uniform = generator.random((batch_size, 1, 3))
     op = _searched(uniform[..., 0])
-    value = magnitudes("wide", _NUM_BINS, image_size)[_pick(uniform[..., 2], 2), op, _pick(uniform[..., 1], _NUM_BINS)]
-    return encode_ops(op, value, image_size, SPACES["wide"], used=_SEARCHED)
+    cells = _pick(uniform[..., 2], 2), op, _pick(uniform[..., 1], _NUM_BINS)
+    return _encode(cells, "wide", _NUM_BINS, image_size, used=_SEARCHED)
 
 
 def _searched(uniform: Float64[ndarray, "*draws"]) -> ndarray:
