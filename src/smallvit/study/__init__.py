@@ -1,0 +1,1 @@
+"""Studies: sets of runs that answer one question together, what they run, and where they run it."""
