@@ -140,7 +140,7 @@ class World:
             if next(module.parameters()).is_cuda:
                 # The group on the CPUs is to notice first that a rank is gone: nccl's own end of waiting is an abort.
                 group = dist.new_group(backend="nccl", timeout=timedelta(seconds=2 * self.timeout_seconds))
-            return nn.parallel.DistributedDataParallel(module, process_group=group, broadcast_buffers=False)
+            return nn.parallel.DistributedDataParallel(module, process_group=group)
 
     @contextmanager
     def guarded(self, doing: Callable[[], str] | None = None) -> Generator[None]:

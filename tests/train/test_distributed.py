@@ -1,0 +1,281 @@
+"""Real processes: one rank, two and four train on the same batches to the same weights, and a rank that is killed or
+stopped ends the others in one line, in time.
+"""
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from smallvit.errors import SmallvitError, UsageError
+from smallvit.train.distributed import RankLostError, World, join
+
+DRIVER = Path(__file__).with_name("distributed_driver.py")
+TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--max-restarts=0")
+VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
+SIZES = (1, 2, 4)
+WHAT = "train,go_on,talk,not_finite"
+
+
+def start(
+    launcher: tuple[str, ...], what: str, folder: Path, timeout: float, **variables: Any
+) -> subprocess.Popen[str]:
+    """Start the driver, by torchrun or as one rank of the given variables."""
+    environment = {name: value for name, value in os.environ.items() if name not in VARIABLES}
+    own = {name: str(value) for name, value in variables.items()}
+    return subprocess.Popen(
+        [*launcher, str(DRIVER), what, str(folder), str(timeout)],
+        env={**environment, **own, "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return found.getsockname()[1]
+
+
+def whole(rank: int, size: int, port: int) -> dict[str, Any]:
+    """What torchrun tells a rank."""
+    return dict(zip(VARIABLES, (rank, size, rank, "127.0.0.1", port), strict=True))
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> dict[int, tuple[Path, list[dict[str, Any]]]]:
+    """Of one, two and four ranks: the folder, and what each rank found."""
+    folders = {size: tmp_path_factory.mktemp(f"ranks{size}") for size in SIZES}
+    jobs = [
+        start((*TORCHRUN, f"--nproc-per-node={size}") if size > 1 else (sys.executable,), WHAT, folder, 60.0)
+        for size, folder in folders.items()
+    ]
+    for job in jobs:
+        said, _ = job.communicate(timeout=120)
+        assert job.returncode == 0, said
+        assert "Warning" not in said, said
+    found = {s: [json.loads((f / f"rank{rank}.json").read_text()) for rank in range(s)] for s, f in folders.items()}
+    return {size: (folders[size], found[size]) for size in SIZES}
+
+
+def test_the_same_images_in_the_same_steps(trained: dict[int, tuple[Path, list[dict[str, Any]]]]) -> None:
+    alone = trained[1][1][0]["train"]["batches"]
+    assert len(set(alone)) == len(alone)
+    for size in SIZES:
+        assert all(rank["train"]["batches"] == alone for rank in trained[size][1])
+
+
+def test_the_weights_are_close_to_those_of_one_rank(trained: dict[int, tuple[Path, list[dict[str, Any]]]]) -> None:
+    """Sums over a batch round otherwise. A bias of the keys has no gradient but rounding, which Adam makes large."""
+    alone = load_file(trained[1][0] / "weights.safetensors")
+    losses = trained[1][1][0]["train"]["losses"]
+    for size in (2, 4):
+        folder, ranks = trained[size]
+        for name, weight in load_file(folder / "weights.safetensors").items():
+            tolerance = 1e-3 if name.endswith("qkv.bias") else 2e-6
+            torch.testing.assert_close(weight, alone[name], rtol=0, atol=tolerance, msg=lambda m, n=name: f"{n}: {m}")
+        assert ranks[0]["train"]["losses"] == pytest.approx(losses, abs=2e-6)
+
+
+def test_all_ranks_agree_to_the_bit(trained: dict[int, tuple[Path, list[dict[str, Any]]]]) -> None:
+    """Weights, losses, logits, metrics, what `auto` chose, and how often they were asked whether to end."""
+    for size in SIZES:
+        first, *others = trained[size][1]
+        assert all(other == first for other in others)
+        assert first["train"]["checks"] == -(-8 // size)
+        assert first["initialized"] == (size > 1)
+
+
+def test_a_measurement_does_not_depend_on_the_ranks(trained: dict[int, tuple[Path, list[dict[str, Any]]]]) -> None:
+    """359 images in passes of 50, or in one: with the same weights the same bits, and no image counted twice."""
+    alone = trained[1][1][0]["train"]
+    for size in SIZES:
+        found = trained[size][1][0]["train"]
+        assert (found["start"], found["one_pass"]) == (alone["start"], alone["one_pass"])
+        assert found["metrics"]["count"] == 359
+        assert found["metrics"]["correct"] == alone["metrics"]["correct"]
+
+
+def test_a_continued_run_adds_in_the_order_of_the_uninterrupted_one(
+    trained: dict[int, tuple[Path, list[dict[str, Any]]]],
+) -> None:
+    for size in SIZES:
+        before, after = trained[size][1][0]["go_on"]["gradients"]
+        assert before == after
+
+
+def test_messages_arrive_whole(trained: dict[int, tuple[Path, list[dict[str, Any]]]]) -> None:
+    for size in SIZES:
+        for said in (rank["talk"] for rank in trained[size][1]):
+            assert said["any"] == [False, True, True, True]
+            assert said["object"] == {"step": 3, "names": ["é", None], "nested": {"x": 0.1}}
+            assert said["long"] == 300_000
+            assert said["tensors"] == {
+                "half": ["torch.bfloat16", [2, 3], [[0.0] * 3] * 2],
+                "flag": ["torch.bool", [], 1.0],
+                "none": ["torch.float32", [0, 4], []],
+                "turned": ["torch.int64", [3, 2], [[0.0, 3.0], [1.0, 4.0], [2.0, 5.0]]],
+                "float": ["torch.float64", [], 0.0],
+            }
+            assert said["mean"] == [(size - 1) / 2, 1.0]
+            assert said["rows"] == [[rank, rank] for rank in range(size) for _ in range(rank)]
+            assert said["no_rows"] == [0, 5]
+
+
+def test_outputs_that_are_no_numbers_end_every_rank(trained: dict[int, tuple[Path, list[dict[str, Any]]]]) -> None:
+    for size in SIZES:
+        for rank in trained[size][1]:
+            assert rank["not_finite"]["error"].startswith("the model's outputs on test are not finite numbers")
+            assert rank["not_finite"]["trains"]
+
+
+def wait_until_they_train(folder: Path, size: int) -> list[int]:
+    """Return the process numbers of ranks that have taken some steps."""
+    ready = [folder / f"ready{rank}" for rank in range(size)]
+    deadline = time.monotonic() + 120
+    while not all(path.exists() and path.read_text() for path in ready):
+        assert time.monotonic() < deadline, "the ranks did not start"
+        time.sleep(0.05)
+    return [int(path.read_text()) for path in ready]
+
+
+LOST = r"rank {} lost the connection to another rank at 127\.0\.0\.1 \(it died, or ended with an error of its own\)"
+SILENT = r"rank {} got no answer from the other ranks within 6 s \(one of them hangs\)"
+
+
+@pytest.mark.parametrize(
+    ("number", "victim", "seconds"), [(signal.SIGKILL, 0, 0.0), (signal.SIGSTOP, 1, 6.0)], ids=["killed", "stopped"]
+)
+def test_a_lost_rank_ends_the_others_in_one_line_in_time(
+    number: signal.Signals, victim: int, seconds: float, tmp_path: Path
+) -> None:
+    """Of two that wait for a silent rank, one may end first, and be the other's lost connection."""
+    port = free_port()
+    jobs = [start((sys.executable,), "endless", tmp_path, 6.0, **whole(rank, 3, port)) for rank in range(3)]
+    try:
+        wait_until_they_train(tmp_path, 3)
+        began = time.monotonic()
+        jobs[victim].send_signal(number)
+        said = {rank: job.communicate(timeout=60)[0] for rank, job in enumerate(jobs) if rank != victim}
+        elapsed = time.monotonic() - began
+    finally:
+        for job in jobs:
+            job.kill()
+            job.communicate()
+    assert seconds <= elapsed < seconds + 5
+    where = r", in step \d+\n"
+    for rank, text in said.items():
+        assert jobs[rank].returncode == 1
+        allowed = (LOST, SILENT) if number == signal.SIGSTOP else (LOST,)
+        assert any(re.fullmatch(line.format(rank) + where, text) for line in allowed), text
+    first = SILENT if number == signal.SIGSTOP else LOST
+    assert any(re.fullmatch(first.format(rank) + where, text) for rank, text in said.items())
+
+
+def test_torchrun_ends_with_a_killed_rank(tmp_path: Path) -> None:
+    """It sends SIGTERM to the others at once; their line is there nevertheless."""
+    job = start((*TORCHRUN, "--nproc-per-node=2"), "endless", tmp_path, 20.0)
+    try:
+        pids = wait_until_they_train(tmp_path, 2)
+        began = time.monotonic()
+        os.kill(pids[1], signal.SIGKILL)
+        said, _ = job.communicate(timeout=60)
+        assert time.monotonic() - began < 10
+    finally:
+        job.terminate()
+        job.communicate()
+    assert job.returncode == 1
+    lines = [line for line in said.splitlines() if line.startswith("rank 0 ")]
+    assert len(lines) == 1, said
+    assert re.fullmatch(LOST.format(0) + r", in step \d+", lines[0])
+    assert f'{DRIVER.name}", line' not in said  # no traceback of ours
+
+
+def set_environment(monkeypatch: pytest.MonkeyPatch, **values: str | int) -> None:
+    for name in VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+    for name, value in values.items():
+        monkeypatch.setenv(name, str(value))
+
+
+WHOLE: dict[str, str | int] = {
+    "RANK": 1,
+    "WORLD_SIZE": 2,
+    "LOCAL_RANK": 1,
+    "MASTER_ADDR": "127.0.0.1",
+    "MASTER_PORT": 1,
+}
+
+
+@pytest.mark.parametrize("values", [{}, {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": 29500}, {**WHOLE, "RANK": 0}])
+def test_the_world_of_one_sets_nothing_up(values: dict[str, str | int], monkeypatch: pytest.MonkeyPatch) -> None:
+    one = {"WORLD_SIZE": 1, "LOCAL_RANK": 0} if "RANK" in values else {}
+    set_environment(monkeypatch, **{**values, **one})
+    with join(timeout_seconds=1.0) as world:
+        assert (world.rank, world.size, world.local_rank, world.is_main) == (0, 1, 0, True)
+        assert not torch.distributed.is_initialized()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        *(({name: None}, f"but no {name}: ") for name in VARIABLES),
+        *(({name: ""}, f"but no {name}: ") for name in VARIABLES),
+        ({"RANK": "first"}, "RANK is 'first', expected a whole number"),
+        ({"WORLD_SIZE": "-2"}, "WORLD_SIZE is '-2', expected a whole number"),
+        ({"MASTER_PORT": "٣"}, "MASTER_PORT is '٣', expected a whole number"),
+        ({"RANK": 2}, "RANK is 2, expected less than WORLD_SIZE, 2"),
+        ({"LOCAL_RANK": 5}, "LOCAL_RANK is 5, expected less than WORLD_SIZE, 2"),
+        ({"WORLD_SIZE": 0}, "RANK is 1, expected less than WORLD_SIZE, 0"),
+    ],
+)
+def test_a_half_set_environment_is_one_line(
+    changes: dict[str, Any], message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    values = {name: value for name, value in {**WHOLE, **changes}.items() if value is not None}
+    set_environment(monkeypatch, **values)
+    with pytest.raises(UsageError) as caught, join(timeout_seconds=1.0):
+        pass
+    assert message in str(caught.value)
+    assert "torchrun" in str(caught.value)
+    assert len(str(caught.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_ranks_that_never_come_are_one_line(rank: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    port = free_port()
+    set_environment(monkeypatch, **whole(rank, 2, port))
+    began = time.monotonic()
+    with pytest.raises(RankLostError) as caught, join(timeout_seconds=1.0, start_seconds=1.0):
+        pass
+    assert time.monotonic() - began < 10
+    expected = f"rank {rank} of 2 did not meet the others at 127.0.0.1:{port} within 1 s: "
+    assert str(caught.value).startswith(expected)
+    assert len(str(caught.value).splitlines()) == 1
+    assert not torch.distributed.is_initialized()
+
+
+def test_only_errors_of_the_connection_are_a_lost_rank() -> None:
+    world = World(rank=2, size=4, timeout_seconds=60.0)
+    for mine in (RuntimeError("shapes [2] and [3] differ"), ValueError("gloo"), SmallvitError("disk full")):
+        with pytest.raises(type(mine)) as same, world.guarded(lambda: "in step 3"):
+            raise mine
+        assert same.value is mine
+    timeout = "[/w/gloo/gloo/transport/tcp/unbound_buffer.cc:78] Timed out waiting 60000ms for recv operation"
+    with pytest.raises(RankLostError) as lost, world.guarded(lambda: "in step 3"), world.guarded():
+        raise RuntimeError(timeout)
+    assert str(lost.value) == "rank 2 got no answer from the other ranks within 60 s (one of them hangs), in step 3"
+    nccl = torch.distributed.DistBackendError("NCCL error: remote process exited or there was a network error")
+    with pytest.raises(RankLostError, match="rank 2 lost the connection to another rank"), world.guarded():
+        raise nccl
