@@ -1,6 +1,7 @@
 """Named starting points: each recipe is a function that returns a whole config."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from smallvit.augment.config import AugmentConfig
 from smallvit.config import EvaluateConfig, RunConfig
@@ -38,6 +39,18 @@ def baseline() -> RunConfig:
     )
 
 
+def ddp256() -> RunConfig:
+    """The paper's distributed baseline, global batch 256: each image stands three times in a row in its batch."""
+    config = baseline()
+    return replace(config, recipe="ddp256", train=replace(config.train, repeats_in_batch=3))
+
+
+def ddp1024() -> RunConfig:
+    """The paper's distributed baseline, global batch 1024."""
+    config = ddp256()
+    return replace(config, recipe="ddp1024", train=replace(config.train, batch_size=1024))
+
+
 def small() -> RunConfig:
     """Width 96, 3 heads, 2 CLS tokens, Muon, 16 passes over CIFAR-10: for a laptop."""
     return RunConfig(
@@ -50,4 +63,4 @@ def small() -> RunConfig:
     )
 
 
-RECIPES: dict[str, Callable[[], RunConfig]] = {f.__name__: f for f in (quickstart, small, baseline)}
+RECIPES: dict[str, Callable[[], RunConfig]] = {f.__name__: f for f in (quickstart, small, baseline, ddp256, ddp1024)}

@@ -63,7 +63,8 @@ class TrainConfig:
     """Images in a step; what does not fill a last batch of an epoch is left out."""
     repeats_in_batch: int = 1
     """Times that an image stands in its batch, each time augmented anew (Hoffer et al., 2020; the paper's distributed
-    path has 3). An epoch keeps its length, and sees as many times fewer images."""
+    path has 3). An epoch keeps its length, and sees as many times fewer images. Where it does not divide the batch,
+    an image at a batch's end goes on in the next."""
     label_smoothing: float = 0.1
     """Share of each target that is spread evenly over all classes."""
     on_nonfinite: OnNonfinite = field(default="stop", metadata={"digest": "unless default"})
@@ -75,7 +76,7 @@ class TrainConfig:
         for name in ("epochs", "passes_per_epoch", "batch_size", "repeats_in_batch"):
             require_whole(f"train.{name}", getattr(self, name), 1)
         repeats, batch = self.repeats_in_batch, self.batch_size
-        require(batch % repeats == 0, "train.repeats_in_batch", repeats, f"it must divide batch_size, {batch}")
+        require(repeats <= batch, "train.repeats_in_batch", repeats, f"it must be at most batch_size, {batch}")
         require_one_of("train.on_nonfinite", self.on_nonfinite, get_args(OnNonfinite))
         require_whole("train.max_skips", self.max_skips, 1)
         smoothing = self.label_smoothing
