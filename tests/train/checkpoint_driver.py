@@ -15,7 +15,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import torch
 
@@ -66,7 +66,7 @@ def die_at(number: int, when: str) -> list[str]:
 
 
 def save(folder: Path, order: dict[str, Any]) -> Any:
-    """Save one checkpoint, perhaps dying, perhaps with a limit on the size of files or as another user."""
+    """Save one checkpoint, perhaps dying, or where the system does not let it."""
     if "max_bytes" in order:
         resource.setrlimit(resource.RLIMIT_FSIZE, (order["max_bytes"], resource.RLIM_INFINITY))
     if "user" in order:
@@ -75,6 +75,11 @@ def save(folder: Path, order: dict[str, Any]) -> Any:
         os.setuid(order["user"])
     if "umask" in order:
         os.umask(order["umask"])
+    if "fail" in order:
+        sys.path.insert(0, str(Path(__file__).parents[1]))
+        from failing_calls import fail
+
+        fail(*order["fail"])
     checkpoint = example(order["step"])
     seen = die_at(order.get("number", 0), order.get("when", ""))
     try:
@@ -86,6 +91,7 @@ def save(folder: Path, order: dict[str, Any]) -> Any:
 
 def saves(folder: Path, pipe: int) -> None:
     """Go on from the newest checkpoint, as a run would, and save after every step, for ever; report each one."""
+    report(pipe, b"ready\n")
     remove_leftovers(folder)
     newest, passed_over = load_newest(folder)
     assert not passed_over, passed_over
@@ -96,8 +102,8 @@ def saves(folder: Path, pipe: int) -> None:
         report(pipe, f"{step}\n".encode())
 
 
-def in_child(work: Callable[[int], Any], kill_after: float | None = None) -> dict[str, Any]:
-    """Do the work in a forked process, and return how it ended and what it said."""
+def in_child(work: Callable[[int], Any], kill: Callable[[int, IO[str]], str] | None = None) -> dict[str, Any]:
+    """Do the work in a forked process, perhaps kill it, and return how it ended and what it said."""
     reading, writing = os.pipe()
     child = os.fork()
     if child == 0:
@@ -110,12 +116,21 @@ def in_child(work: Callable[[int], Any], kill_after: float | None = None) -> dic
         finally:
             os._exit(status)
     os.close(writing)
-    if kill_after is not None:
-        time.sleep(kill_after)
-        os.kill(child, signal.SIGKILL)
     with os.fdopen(reading) as pipe:
-        said = pipe.read()
+        said = kill(child, pipe) if kill else ""
+        said += pipe.read()
     return {"status": os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), "said": said}
+
+
+def kill_at_random(child: int, pipe: IO[str]) -> str:
+    """Let a child start, or make one or two saves, and kill it at some moment of what comes next."""
+    said, moments = "", [time.monotonic()]
+    for _ in range(random.randint(1, 3)):
+        said += pipe.readline()
+        moments.append(time.monotonic())
+    time.sleep(random.uniform(0, max(0.02, moments[-1] - moments[-2])))
+    os.kill(child, signal.SIGKILL)
+    return said
 
 
 def main() -> None:
@@ -126,8 +141,7 @@ def main() -> None:
         if order["do"] == "save":
             answer = in_child(lambda _, folder=folder, order=order: save(folder, order))
         else:
-            kill_after = random.uniform(0.0, order["within_seconds"])
-            answer = in_child(lambda pipe, folder=folder: saves(folder, pipe), kill_after)
+            answer = in_child(lambda pipe, folder=folder: saves(folder, pipe), kill_at_random)
         print(json.dumps(answer), flush=True)
 
 

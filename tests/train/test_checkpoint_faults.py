@@ -1,14 +1,17 @@
 """Real processes that are killed while they save, and real disks that are full or read-only."""
 
+import errno
 import functools
 import importlib.util
 import json
 import os
+import platform
 import re
 import resource
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -51,6 +54,17 @@ def order() -> Iterator[Order]:
 
         yield give
         process.stdin.close()
+
+
+@pytest.fixture
+def in_memory(tmp_path: Path) -> Iterator[Path]:
+    """A folder that is quick to flush; to a killed process all disks are alike."""
+    shared = Path("/dev/shm")
+    if not os.access(shared, os.W_OK):
+        yield tmp_path
+        return
+    with tempfile.TemporaryDirectory(dir=shared) as folder:
+        yield Path(folder)
 
 
 def names(folder: Path) -> list[str]:
@@ -101,15 +115,15 @@ def damaged_in_the_way(folder: Path) -> None:
     ],
 )
 def test_killed_at_each_file_operation_of_a_save(
-    tmp_path: Path, order: Order, before: Callable[[Path], None], when: str
+    in_memory: Path, order: Order, before: Callable[[Path], None], when: str
 ) -> None:
     """Promised: the newest is whole, at most one save behind; the next start cleans up, and the next save is whole."""
-    start, folder = tmp_path / "start" / "run", tmp_path / "work" / "run"
+    start, folder = in_memory / "start" / "run", in_memory / "work" / "run"
     start.parent.mkdir()
     before(start)
     for number in range(1, 200):
-        shutil.rmtree(tmp_path / "work", ignore_errors=True)
-        shutil.copytree(tmp_path / "start", tmp_path / "work")
+        shutil.rmtree(in_memory / "work", ignore_errors=True)
+        shutil.copytree(in_memory / "start", in_memory / "work")
         answer = order("save", folder, step=30, number=number, when=when)
         if answer["status"] == 0:
             break
@@ -151,9 +165,9 @@ def test_killed_at_fifty_random_moments(tmp_path: Path, order: Order) -> None:
     """Promised: every save that was reported is there or outdone, at most the one under way is lost."""
     behind, leftovers, last = 0, 0, 0
     for _ in range(50):
-        answer = order("saves", tmp_path, within_seconds=0.12)
+        answer = order("saves", tmp_path)
         assert answer["status"] == KILLED
-        reported = [int(step) for step in answer["said"].split("\n")[:-1]]
+        reported = [int(step) for step in answer["said"].split("\n")[1:-1]]
         newest, passed_over = load_newest(tmp_path)
         assert passed_over == []
         last = max([last, *reported])
@@ -163,7 +177,7 @@ def test_killed_at_fifty_random_moments(tmp_path: Path, order: Order) -> None:
         leftovers += any(name.startswith(".") for name in names(tmp_path))
         behind += found == last
         last = found
-    assert last >= 5
+    assert last >= 20
     assert leftovers >= 3  # the kills did hit saves
     assert behind >= 3
 
@@ -177,6 +191,29 @@ def test_a_limit_on_the_size_of_files(tmp_path: Path, order: Order) -> None:
     assert "error" not in json.loads(order("save", tmp_path, step=30, max_bytes=largest + 100)["said"])
     assert is_that_of(load_newest(tmp_path)[0], 30)
     assert resource.getrlimit(resource.RLIMIT_FSIZE)[0] == resource.RLIM_INFINITY
+
+
+@pytest.mark.skipif(
+    sys.platform != "linux" or platform.machine() != "x86_64", reason="system calls are made to fail on Linux, x86-64"
+)
+@pytest.mark.parametrize(
+    ("call", "error"),
+    [("fsync", "EDQUOT"), ("fsync", "EIO"), ("mkdir", "EDQUOT"), ("rename", "EIO"), ("fsync", "ENOSPC")],
+)
+def test_what_fails_late(tmp_path: Path, order: Order, call: str, error: str) -> None:
+    """A quota, a full disk or a broken one may show only when what was written is flushed, or at the rename."""
+    two_whole(tmp_path)
+    answer = json.loads(order("save", tmp_path, step=30, fail=[call, error])["said"])
+    assert_refused(answer, tmp_path, os.strerror(getattr(errno, error)))
+
+
+@pytest.mark.skipif(
+    sys.platform != "linux" or platform.machine() != "x86_64", reason="system calls are made to fail on Linux, x86-64"
+)
+def test_a_file_system_that_cannot_flush(tmp_path: Path, order: Order) -> None:
+    """EINVAL is for folders, which some file systems do not flush; for a file it is an error as any other."""
+    answer = json.loads(order("save", tmp_path, step=30, fail=["fsync", "EINVAL"])["said"])
+    assert answer["error"].endswith("cannot be saved: Invalid argument; there is no whole one")
 
 
 def test_without_any_checkpoint_the_message_says_so(tmp_path: Path, order: Order) -> None:
