@@ -4,8 +4,6 @@ Ends as the command line does: one line on stderr and an exit status. SIGTERM, w
 one rank is gone, is noted and does not end it: that is the business of a step.
 """
 
-# ruff: noqa: E402  # the hook goes before what it is to check
-
 import json
 import os
 import signal
@@ -14,10 +12,6 @@ from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
-
-from jaxtyping import install_import_hook
-
-install_import_hook("smallvit", "beartype.beartype")
 
 import torch
 from safetensors.torch import save_file

@@ -24,6 +24,10 @@ DRIVER = Path(__file__).with_name("distributed_driver.py")
 TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--max-restarts=0")
 VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 SIZES = (1, 2, 4)
+SLOWEST_SECONDS = 300.0
+"""What a machine that is busy with other things may need for what takes some seconds."""
+BUSY_SECONDS = 40.0
+"""And for the end of some processes."""
 WHAT = "train,go_on,talk,not_finite"
 
 
@@ -62,7 +66,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> dict[int, tuple[Path, l
         for size, folder in folders.items()
     ]
     for job in jobs:
-        said, _ = job.communicate(timeout=120)
+        said, _ = job.communicate(timeout=SLOWEST_SECONDS)
         assert job.returncode == 0, said
         assert "Warning" not in said, said
     found = {s: [json.loads((f / f"rank{rank}.json").read_text()) for rank in range(s)] for s, f in folders.items()}
@@ -143,7 +147,7 @@ def test_outputs_that_are_no_numbers_end_every_rank(trained: dict[int, tuple[Pat
 def wait_until_they_train(folder: Path, size: int) -> list[int]:
     """Return the process numbers of ranks that have taken some steps."""
     ready = [folder / f"ready{rank}" for rank in range(size)]
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + SLOWEST_SECONDS
     while not all(path.exists() and path.read_text() for path in ready):
         assert time.monotonic() < deadline, "the ranks did not start"
         time.sleep(0.05)
@@ -152,53 +156,46 @@ def wait_until_they_train(folder: Path, size: int) -> list[int]:
 
 LOST = r"rank {} lost the connection to another rank at 127\.0\.0\.1 \(it died, or ended with an error of its own\)"
 SILENT = r"rank {} got no answer from the other ranks within 6 s \(one of them hangs\)"
+WHERE = r", in step \d+"
 
 
-@pytest.mark.parametrize(
-    ("number", "victim", "seconds"), [(signal.SIGKILL, 0, 0.0), (signal.SIGSTOP, 1, 6.0)], ids=["killed", "stopped"]
-)
-def test_a_lost_rank_ends_the_others_in_one_line_in_time(
-    number: signal.Signals, victim: int, seconds: float, tmp_path: Path
-) -> None:
-    """Of two that wait for a silent rank, one may end first, and be the other's lost connection."""
+def test_a_silent_rank_ends_the_others_in_one_line_in_time(tmp_path: Path) -> None:
+    """Of the two that wait for it, one may end first, and be the other's lost connection."""
     port = free_port()
     jobs = [start((sys.executable,), "endless", tmp_path, 6.0, **whole(rank, 3, port)) for rank in range(3)]
     try:
         wait_until_they_train(tmp_path, 3)
         began = time.monotonic()
-        jobs[victim].send_signal(number)
-        said = {rank: job.communicate(timeout=60)[0] for rank, job in enumerate(jobs) if rank != victim}
+        jobs[1].send_signal(signal.SIGSTOP)
+        said = {rank: jobs[rank].communicate(timeout=SLOWEST_SECONDS)[0] for rank in (0, 2)}
         elapsed = time.monotonic() - began
     finally:
         for job in jobs:
             job.kill()
             job.communicate()
-    assert seconds <= elapsed < seconds + 5
-    where = r", in step \d+\n"
+    assert 6 <= elapsed < 6 + BUSY_SECONDS
     for rank, text in said.items():
         assert jobs[rank].returncode == 1
-        allowed = (LOST, SILENT) if number == signal.SIGSTOP else (LOST,)
-        assert any(re.fullmatch(line.format(rank) + where, text) for line in allowed), text
-    first = SILENT if number == signal.SIGSTOP else LOST
-    assert any(re.fullmatch(first.format(rank) + where, text) for rank, text in said.items())
+        assert any(re.fullmatch(line.format(rank) + WHERE, text.rstrip("\n")) for line in (SILENT, LOST)), text
+    assert any(text.startswith(f"rank {rank} got no answer") for rank, text in said.items())
 
 
-def test_torchrun_ends_with_a_killed_rank(tmp_path: Path) -> None:
-    """It sends SIGTERM to the others at once; their line is there nevertheless."""
-    job = start((*TORCHRUN, "--nproc-per-node=2"), "endless", tmp_path, 20.0)
+def test_a_killed_rank_ends_torchrun_with_one_line_of_the_other(tmp_path: Path) -> None:
+    """It sends SIGTERM to the other at once; its line is there nevertheless."""
+    job = start((*TORCHRUN, "--nproc-per-node=2"), "endless", tmp_path, 60.0)
     try:
         pids = wait_until_they_train(tmp_path, 2)
         began = time.monotonic()
-        os.kill(pids[1], signal.SIGKILL)
-        said, _ = job.communicate(timeout=60)
-        assert time.monotonic() - began < 10
+        os.kill(pids[0], signal.SIGKILL)
+        said, _ = job.communicate(timeout=SLOWEST_SECONDS)
+        assert time.monotonic() - began < BUSY_SECONDS  # and not the 60 that they would wait
     finally:
         job.terminate()
         job.communicate()
     assert job.returncode == 1
-    lines = [line for line in said.splitlines() if line.startswith("rank 0 ")]
+    lines = [line for line in said.splitlines() if re.match(r"rank \d", line)]
     assert len(lines) == 1, said
-    assert re.fullmatch(LOST.format(0) + r", in step \d+", lines[0])
+    assert re.fullmatch(LOST.format(1) + WHERE, lines[0])
     assert f'{DRIVER.name}", line' not in said  # no traceback of ours
 
 
