@@ -1,6 +1,7 @@
 """What a checkpoint says beside its tensors, and whether a run may go on from it."""
 
 import hashlib
+import shlex
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -64,6 +65,8 @@ def find_checkpoint(
     _require_same_run(folder, config, RunConfig.load(folder / "config.json"))
     checkpoint, damaged = load_newest(folder / CHECKPOINTS)
     for line in damaged:
+        if "of a newer smallvit" in line:
+            raise UsageError(f"{folder / CHECKPOINTS} has {line}: go on with that version, or name another folder")
         note(f"passed over {line}")
     if checkpoint is None:
         note(f"{folder} holds an unfinished run without a whole checkpoint, which is started over")
@@ -74,7 +77,7 @@ def find_checkpoint(
     if theirs.get("smallvit") != ours["smallvit"]:
         raise UsageError(
             f"{folder} was saved by smallvit {theirs.get('smallvit')}, and this is {ours['smallvit']}: go on with that "
-            f"version, or start a new run from its weights with --fork {folder}"
+            f"version, or start a new run from its weights with --fork {shlex.quote(str(folder))}"
         )
     for name, version in ours.items():
         if theirs.get(name) != version:
@@ -117,7 +120,7 @@ def require_same_draws(saved: SavedState, session: Session, steps_done: int, fol
     if steps_done and draws_sha256(session, steps_done - 1) != saved.draws_sha256:
         raise SmallvitError(
             f"{folder} was trained on other images or draws than those of today: the data set has changed; put it "
-            f"back, or start a new run from the weights with --fork {folder}"
+            f"back, or start a new run from the weights with --fork {shlex.quote(str(folder))}"
         )
 
 
@@ -150,5 +153,5 @@ def _require_same_run(folder: Path, config: RunConfig, theirs: RunConfig) -> Non
     if different:
         raise UsageError(
             f"{folder} holds another run ({'; '.join(different)}): name another folder with --out, "
-            f"or start from its weights with --fork {folder}"
+            f"or start from its weights with --fork {shlex.quote(str(folder))}"
         )

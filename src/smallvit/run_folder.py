@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from smallvit.errors import SmallvitError
-from smallvit.lock import LOCK, run_lock
+from smallvit.lock import LOCK, OWNER, run_lock
 from smallvit.resume import CHECKPOINTS
 from smallvit.train.checkpoint import remove_leftovers
 from smallvit.weights import MODEL
@@ -25,16 +25,15 @@ def claimed(folder: Path, note: Callable[[str], None]) -> Generator[None]:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise SmallvitError(f"{folder} cannot be made a run folder: {error.strerror}") from None
-    try:
-        with run_lock(folder) as died:
+    with run_lock(folder) as died:
+        try:
             if died is not None and not (folder / RECORD).exists():
                 note(died)
             remove_leftovers(folder / CHECKPOINTS)
             yield
-    finally:
-        if made and {path.name for path in folder.iterdir()} == {LOCK}:
-            (folder / LOCK).unlink()
-            folder.rmdir()
+        finally:
+            if made and {path.name for path in folder.iterdir()} <= {LOCK, OWNER}:
+                shutil.rmtree(folder, ignore_errors=True)
 
 
 def delete_run(folder: Path) -> None:

@@ -15,6 +15,7 @@ import pytest
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
+from smallvit.data.config import DataConfig
 from smallvit.errors import SmallvitError
 from smallvit.record import RunRecord
 from smallvit.report.page import write_page
@@ -130,6 +131,24 @@ def test_a_test_set_read_along_the_curve_is_said(tmp_path: Path, run_folder: Mak
     text = Page(write_page(tmp_path)).text
     assert "Test was read along the curve, at 4 of its points" in text
     assert f"The best point on test is {100 * best / 300:.2f} %" in text
+
+
+def test_what_happened_on_the_way_is_said(tmp_path: Path, run_folder: MakeRun) -> None:
+    run_folder(tmp_path / "plain")
+    plain = Page(write_page(tmp_path / "plain")).text
+    run_folder(tmp_path / "rough", world_size=4, resumed_at_steps=[120, 3400], skipped_steps=[7])
+    rough = Page(write_page(tmp_path / "rough")).text
+    for words in ("interrupted 2 times, resumed after step 120, 3,400", "steps left out 1, for", "processes 4"):
+        assert words in rough
+        assert words.split()[0] + " " + words.split()[1] not in plain
+
+
+def test_whose_images_they_are_is_said(tmp_path: Path, run_folder: MakeRun) -> None:
+    config = dataclasses.replace(run_folder(tmp_path).run_config(), data=DataConfig(dataset="cifar10"))
+    run_folder(tmp_path, config=config.resolve(10).to_json(), config_digest=config.digest())
+    text = Page(write_page(tmp_path)).text
+    assert "The images: A. Krizhevsky, Learning Multiple Layers of Features" in text
+    assert "Licence: none stated" in text
 
 
 def test_pictures_are_the_runs_own(tmp_path: Path, run_folder: MakeRun) -> None:

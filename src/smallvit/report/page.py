@@ -12,6 +12,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from smallvit.data.spec import SPECS
 from smallvit.errors import SmallvitError
 from smallvit.progress import duration
 from smallvit.record import CurvePoint, RunRecord, write_atomically
@@ -61,6 +62,7 @@ def write_page(folder: Path) -> Path:
         .render(
             record=record,
             config=config,
+            credit=SPECS.get(config.data.dataset),
             config_json=json.dumps(record.config, indent=2),
             record_digest=record.to_json()["sha256"],
             command=repeat_command(config),
