@@ -1,18 +1,26 @@
 """How fast is the paper's whole augmentation stack? Images a second, ours and others', side by side in one run.
 
-    python benchmarks/augment.py [--threads 1] [--rounds 10] [--compiled]
+    python benchmarks/augment.py [--threads 1] [--rounds 10] [--compiled] [--json FILE]
 
 The stack is flip, padded crop, AutoAugment for CIFAR-10 (25 sub-policies), normalise, random erasing, and CutMix or
 MixUp with soft targets, on 256 x 3 x 32 x 32 uint8 images. Everything is timed from the uint8 batch to the float batch
-and its targets, draws included. The rounds of the contestants alternate, so that a busy machine slows them alike; the
-median and the best round are printed. Kornia and torchvision take part where they can be imported.
+and its targets, draws included. The contestants take turns of some batches, round after round, so that a busy machine
+slows them alike; the median and the best turn are printed. Kornia and torchvision take part where they can be imported.
+
+Then a few training steps of width 96 (recipe small's model, with that stack), and which share of them it takes.
 """
 
 import argparse
+import json
 import random
 import statistics
+import subprocess
 import time
 from collections.abc import Callable
+from dataclasses import replace
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -21,14 +29,27 @@ from PIL import Image, ImageEnhance, ImageOps
 from smallvit.augment import AugmentConfig, apply_augment, sample_augment
 from smallvit.augment.ops import OPS
 from smallvit.augment.subpolicies import AUTOAUGMENT
+from smallvit.data.spec import SPECS
+from smallvit.data.split import Split
+from smallvit.data.store import Dataset
+from smallvit.device.choose import hardware, synchronize
+from smallvit.device.config import DeviceConfig
+from smallvit.recipes import small
+from smallvit.record import versions, write_atomically
 from smallvit.rng import generator
+from smallvit.session import Session
+from smallvit.train.loop import Batch as TrainBatch
+from smallvit.train.loop import fit
+from smallvit.train.optim import build_optimizers
 
 BATCH, CLASSES, SMOOTHING = 256, 10, 0.1
+WARM_ROUNDS, TURN, TRAINING_STEPS = 2, 4, 4
 MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
 CONFIG = AugmentConfig(
     policy="autoaugment-cifar10", policy_variant="paper", erase_probability=0.25, cutmix_alpha=1.0, mixup_alpha=1.0
 )
 Batch = tuple[torch.Tensor, torch.Tensor]
+Contestant = Callable[[torch.Tensor, torch.Tensor], Batch]
 
 
 def soft_mix(images: torch.Tensor, labels: torch.Tensor) -> Batch:
@@ -107,7 +128,7 @@ def pillow_loop(images: torch.Tensor, labels: torch.Tensor) -> Batch:
     return soft_mix(torch.from_numpy(result), labels)
 
 
-def ours(apply: Callable[..., Batch], device: torch.device) -> Callable[[torch.Tensor, torch.Tensor], Batch]:
+def ours(apply: Callable[..., Batch], device: torch.device) -> Contestant:
     """Our stack, draws included; a new step each call."""
     step = 0
 
@@ -120,7 +141,7 @@ def ours(apply: Callable[..., Batch], device: torch.device) -> Callable[[torch.T
     return run
 
 
-def torchvision_loop() -> Callable[[torch.Tensor, torch.Tensor], Batch] | None:
+def torchvision_loop() -> Contestant | None:
     """The stack of torchvision's v2 transforms on tensors, image by image, so that each draws for itself."""
     # Its public build only imports beside a CPU torch once the operators of its detectors are declared.
     library = torch.library.Library("torchvision", "FRAGMENT")
@@ -144,7 +165,7 @@ def torchvision_loop() -> Callable[[torch.Tensor, torch.Tensor], Batch] | None:
     return lambda images, labels: soft_mix(torch.stack([stack(image) for image in images]), labels)
 
 
-def kornia_batch() -> Callable[[torch.Tensor, torch.Tensor], Batch] | None:
+def kornia_batch() -> Contestant | None:
     """Kornia's stack on the float batch; its AutoAugment draws one sub-policy for the whole batch."""
     try:
         import kornia.augmentation as kornia
@@ -161,41 +182,120 @@ def kornia_batch() -> Callable[[torch.Tensor, torch.Tensor], Batch] | None:
     return lambda images, labels: soft_mix(stack(images.float() / 255), labels)
 
 
-def main() -> None:
-    """Print one line a contestant."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--threads", type=int, default=1, help="CPU threads of torch; the Pillow loop has one core")
-    parser.add_argument("--rounds", type=int, default=10, help="timed batches of each contestant")
-    parser.add_argument("--compiled", action="store_true", help="also time ours under torch.compile")
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="where ours runs")
-    options = parser.parse_args()
-    torch.set_num_threads(options.threads)
-    device = torch.device(options.device)
-    images = torch.randint(0, 256, (BATCH, 3, 32, 32), dtype=torch.uint8)
-    smooth = torch.nn.functional.interpolate(images[:, :, :8, :8].float(), size=32, mode="bilinear")
-    images, labels = smooth.to(torch.uint8), torch.randint(0, CLASSES, (BATCH,))
-    contestants = {"ours, eager": (ours(apply_augment, device), device)}
-    if options.compiled:
-        contestants["ours, compiled"] = (ours(torch.compile(apply_augment, fullgraph=True), device), device)
-    cpu = torch.device("cpu")
-    others = {"Pillow loop": pillow_loop, "torchvision": torchvision_loop(), "Kornia": kornia_batch()}
-    contestants |= {name: (run, cpu) for name, run in others.items() if run is not None}
+def take_turns(contestants: dict[str, tuple[Contestant, torch.device]], rounds: int) -> dict[str, list[float]]:
+    """Return each contestant's seconds a batch, turn by turn."""
+    small_images = torch.randint(0, 256, (BATCH, 3, 8, 8), dtype=torch.uint8).float()
+    images = torch.nn.functional.interpolate(small_images, size=32, mode="bilinear").to(torch.uint8)
+    labels = torch.randint(0, CLASSES, (BATCH,))
     seconds: dict[str, list[float]] = {name: [] for name in contestants}
-    for number in range(options.rounds + 3):
+    for number in range(rounds + WARM_ROUNDS):
         for name, (run, place) in contestants.items():
             batch = images.to(place), labels.to(place)
             start = time.perf_counter()
-            run(*batch)
-            if place.type == "cuda":
-                torch.cuda.synchronize()
-            if number >= 3:
-                seconds[name].append(time.perf_counter() - start)
-    print(
-        f"torch {torch.__version__}, {options.threads} thread(s), ours on {device}, {options.rounds} rounds of {BATCH}"
-    )
-    for name, times in seconds.items():
-        median, best = BATCH / statistics.median(times), BATCH / min(times)
-        print(f"{name:15s} {median:12,.0f} images/s median {best:12,.0f} best")
+            for _ in range(TURN):
+                run(*batch)
+            synchronize(place.type)
+            if number >= WARM_ROUNDS:
+                seconds[name].append((time.perf_counter() - start) / TURN)
+    return seconds
+
+
+def training_step(threads: int, device: str) -> tuple[float, float]:
+    """Return the median seconds of a width-96 training step, and of the augmentation in it."""
+    settings = DeviceConfig(device=device, num_threads=threads)
+    config = replace(small(), augment=CONFIG, device=settings).resolve(CLASSES)
+    draws = np.random.default_rng(0)
+    images = draws.integers(0, 256, (BATCH, 3, 32, 32), dtype=np.uint8)
+    split = Split(images=images, labels=draws.integers(0, CLASSES, BATCH))
+    session = Session(config, Dataset(spec=SPECS["cifar10"], train=split, val=None, test=split, notes=()))
+    augmenting: list[float] = []
+
+    def batch(step: int) -> TrainBatch:
+        synchronize(device)
+        start = time.perf_counter()
+        result = session.batch(step)
+        synchronize(device)
+        augmenting.append(time.perf_counter() - start)
+        return result
+
+    optimizers, steps = build_optimizers(session.model, config.optim), []
+    start = time.perf_counter()
+    # The first step compiles and warms up.
+    for _ in fit(session.loss_function(), optimizers, batch, lr=1e-3, warmup_steps=0.0, total_steps=1 + TRAINING_STEPS):
+        synchronize(device)
+        steps.append(time.perf_counter() - start)
+        start = time.perf_counter()
+    return statistics.median(steps[1:]), statistics.median(augmenting[1:])
+
+
+def commit() -> str:
+    """Return this checkout's commit, marked if tracked files differ from it."""
+    git = ["git", "-C", str(Path(__file__).parent)]
+    told = subprocess.run([*git, "describe", "--always", "--dirty", "--abbrev=12"], capture_output=True, text=True)
+    return told.stdout.strip() or "unknown"
+
+
+def others_versions() -> dict[str, str]:
+    """Return the versions of the contestants that are here."""
+    found = {}
+    for name in ("torchvision", "kornia"):
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def main() -> None:
+    """Print one line a contestant, then the share of a training step; write the record where asked."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--threads", type=int, default=1, help="CPU threads of torch; the Pillow loop has one core")
+    parser.add_argument("--rounds", type=int, default=10, help=f"timed turns of {TURN} batches of each contestant")
+    parser.add_argument("--compiled", action="store_true", help="also time ours under torch.compile")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="where ours runs")
+    parser.add_argument("--json", type=Path, help="where to write the record")
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    device, cpu = torch.device(options.device), torch.device("cpu")
+    contestants = {"ours, eager": (ours(apply_augment, device), device)}
+    if options.compiled:
+        contestants["ours, compiled"] = (ours(torch.compile(apply_augment, fullgraph=True), device), device)
+    others = {"Pillow loop": pillow_loop, "torchvision": torchvision_loop(), "Kornia": kornia_batch()}
+    contestants |= {name: (run, cpu) for name, run in others.items() if run is not None}
+    seconds = take_turns(contestants, options.rounds)
+    speeds = {
+        name: {"median": round(BATCH / statistics.median(times)), "best": round(BATCH / min(times))}
+        for name, times in seconds.items()
+    }
+    print(f"torch {torch.__version__}, {options.threads} thread(s), ours on {device}, {options.rounds} turns of {TURN}")
+    for name, speed in speeds.items():
+        print(f"{name:15s} {speed['median']:12,} images/s median {speed['best']:12,} best")
+    # Pillow is given as many cores as we have threads, and a perfect share of work among them.
+    ratio = {
+        kind: round(speeds["ours, eager"][kind] / speeds["Pillow loop"][kind] / options.threads, 2)
+        for kind in ("median", "best")
+    }
+    print(f"ours over Pillow on as many cores: {ratio['median']} by median, {ratio['best']} by best turn")
+    step, augmenting = training_step(options.threads, device.type)
+    share = f"{augmenting * 1e3:.1f} ms of a training step of {step * 1e3:.0f} ms"
+    print(f"augmentation takes {share}: {augmenting / step:.2%}")
+    if options.json is not None:
+        record = {
+            "commit": commit(),
+            "when": datetime.now(UTC).isoformat(timespec="seconds"),
+            "hardware": hardware(),
+            "versions": versions() | others_versions(),
+            "threads": options.threads,
+            "device": device.type,
+            "turns": options.rounds,
+            "batches_in_turn": TURN,
+            "batch_size": BATCH,
+            "images_per_second": speeds,
+            "ours_over_pillow_on_as_many_cores": ratio,
+            "training_step_seconds": round(step, 4),
+            "augmentation_seconds": round(augmenting, 5),
+        }
+        write_atomically(options.json, json.dumps(record, indent=1) + "\n")
 
 
 if __name__ == "__main__":

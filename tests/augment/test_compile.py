@@ -44,6 +44,28 @@ for make in (autocontrast_table, equalize_table):
 print("equal")
 """
 
+INDUCTOR = """
+from dataclasses import replace
+import numpy as np
+import torch
+from smallvit.augment import OPS, SPACES, AugmentConfig, apply_augment, encode_ops, sample_augment
+from smallvit.rng import generator
+setting = dict(mean=(0.5, 0.5, 0.5), std=(0.2, 0.2, 0.2), num_classes=10, label_smoothing=0.1)
+used, values = ("AutoContrast", "Color", "Rotate"), (0.0, 1.6, 25.0)
+op = np.array([[OPS.index(used[row % 3])] for row in range(24)])
+policy = encode_ops(op, np.array([[values[row % 3]] for row in range(24)]), (16, 16), SPACES["paper"], used=used)
+images = torch.randint(5, 240, (24, 3, 16, 16), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+labels = torch.arange(24) % 10
+compiled = torch.compile(apply_augment, fullgraph=True)
+config = AugmentConfig(erase_probability=0.5, cutmix_alpha=1.0, mixup_alpha=1.0)
+for step in range(5):
+    params = replace(sample_augment(config, generator(0, "augment", step), 24, (16, 16)), policy=policy)
+    got, expected = (apply(images, labels, params, **setting) for apply in (compiled, apply_augment))
+    for ours, theirs in zip(got, expected):
+        torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
+print("equal")
+"""
+
 
 def assert_prints_equal(code):
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
@@ -58,3 +80,9 @@ def test_one_graph_serves_every_step_and_equals_the_eager_result():
 def test_compiled_tables_equal_eager_ones():
     # torch 2.13 compiles the least uint8 of a channel to 0; the table must not depend on it.
     assert_prints_equal(TABLES)
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch compiles for a CPU with g++, which is not here")
+def test_the_pipeline_really_compiled_equals_the_eager_one():
+    # One op of each shape, which is 20 seconds of compiling; a whole policy would be minutes.
+    assert_prints_equal(INDUCTOR)

@@ -9,7 +9,7 @@ from PIL import Image
 from smallvit.augment.config import AugmentConfig
 from smallvit.augment.ops import OPS, SPACES, magnitudes, op_id
 from smallvit.augment.pipeline import apply_augment, sample_augment
-from smallvit.augment.policy import apply_policy
+from smallvit.augment.policy import apply_policy, apply_policy_to_all
 from smallvit.augment.sampling import sample_autoaugment, sample_policy
 from smallvit.augment.subpolicies import AUTOAUGMENT, read_policy
 from smallvit.errors import UsageError
@@ -41,6 +41,8 @@ def test_a_policy_equals_a_pillow_loop_with_the_same_draws(name, variant, cifar_
         space = SPACES[variant]
         expected = pillow(expected, names, params.value[:, step], bicubic_shear=space.bicubic_shear, fill=space.fill)
     assert torch.equal(apply_policy(images, params), expected)
+    some = torch.arange(0, len(images), 7)
+    assert torch.equal(apply_policy_to_all(images[some], params[some]), expected[some])
     assert (expected != images).flatten(1).any(1).sum() > 300
 
 

@@ -72,14 +72,15 @@ def apply_mix(
     label_share = params.label_share[:, None]
     mixed_targets = targets[:count] * label_share + targets[params.partner] * (1 - label_share)
     own, share = images[:count], params.share[:, None, None, None]
-    on_cpu = images.device.type == "cpu" and not torch.compiler.is_compiling()
-    if on_cpu and bool((params.share == 1).all()) and bool((params.box == params.box[0]).all()):
+    # On an accelerator, and when compiled, the values of the draws are not looked at.
+    box = params.box.numpy() if images.device.type == "cpu" and not torch.compiler.is_compiling() else None
+    if box is not None and (box == box[0]).all() and (params.share.numpy() == 1).all():
         # One box for the whole batch, or nothing at all.
-        top, left, bottom, right = params.box[0].tolist()
+        top, left, bottom, right = box[0].tolist()
         window = images[:, :, top:bottom, left:right].index_select(0, params.partner)
         own[:, :, top:bottom, left:right] = window
         return own, mixed_targets
-    if not on_cpu or params.box.any():
+    if box is None or box.any():
         share = torch.where(image_mask(params.box, images), 0.0, share)
     # One pass, in the partners' place; exact where the share is 0 or 1.
     return images.index_select(0, params.partner).lerp_(own, share), mixed_targets

@@ -107,9 +107,11 @@ def _equalize(images: _Images) -> _Images:
     index = _table_index(images)
     counts = np.bincount(index.reshape(-1), minlength=count * 256).reshape(count, 256)
     step = (size - counts[np.arange(count), channels.max(axis=1)]) // 255
-    below = counts.cumsum(axis=1) - counts
+    below = counts.cumsum(axis=1)
+    below -= counts
+    below += (step // 2)[:, None]
     # 64-bit floats divide these whole numbers exactly, and quicker than integers do.
-    table = (below + (step // 2)[:, None]) / np.maximum(step, 1).astype(np.float64)[:, None]
+    table = below / np.maximum(step, 1).astype(np.float64)[:, None]
     table[step == 0] = _LEVEL
     table = np.minimum(table, 255, out=table).astype(np.uint8)
     return _pick(table, index).reshape(images.shape)

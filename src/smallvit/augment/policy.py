@@ -108,8 +108,12 @@ def apply_policy(images: Num[Tensor, "B ..."], params: PolicyParams) -> UInt8[Te
     if images.device.type == "cpu" and not torch.compiler.is_compiling():
         draws = (params.op.numpy(), params.value.numpy(), params.numbers.numpy())
         return torch.from_numpy(numpy_ops.run_steps(images.contiguous().numpy(), *draws, params.space))
+    return apply_policy_to_all(images.contiguous(), params)
+
+
+def apply_policy_to_all(images: UInt8[Tensor, "B 3 H W"], params: PolicyParams) -> UInt8[Tensor, "B 3 H W"]:
+    """Do what `apply_policy` does in tensor arithmetic that compiles: every op for all images."""
     chosen = families(params.used, params.space)
-    images = images.contiguous()
     for number in range(params.op.shape[1]):
         step = StepParams(
             op=params.op[:, number],

@@ -93,8 +93,7 @@ def sample_autoaugment(
     happens, sign, *centre = uniform[:, 1:].reshape(batch_size, 4, length).transpose(1, 0, 2)
     op = np.where(happens < policy.probability[chosen], policy.op[chosen], 0)
     cells = _pick(sign, 2), op, policy.magnitude[chosen]
-    used = tuple(OPS[index] for index in np.unique(policy.op))
-    return _encode(cells, variant, 10, image_size, used=used, centre=np.stack(centre, axis=-1))
+    return _encode(cells, variant, 10, image_size, used=policy.used, centre=np.stack(centre, axis=-1))
 
 
 def sample_randaugment(

@@ -5,12 +5,13 @@ A line is one sub-policy; an op has a name, a probability and a magnitude index 
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from jaxtyping import Float64, Int64
 from numpy import ndarray
 
-from smallvit.augment.ops import op_id
+from smallvit.augment.ops import OPS, op_id
 from smallvit.errors import UsageError
 
 _IMAGENET = """
@@ -105,6 +106,11 @@ class Policy:
     op: Int64[ndarray, "P T"]
     probability: Float64[ndarray, "P T"]
     magnitude: Int64[ndarray, "P T"]
+
+    @cached_property
+    def used(self) -> tuple[str, ...]:
+        """The names of the ops that can occur."""
+        return tuple(OPS[index] for index in np.unique(self.op))
 
 
 def read_policy(text: str) -> Policy:
