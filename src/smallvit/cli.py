@@ -9,6 +9,7 @@ import io
 import json
 import os
 import sys
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -160,6 +161,7 @@ COMMANDS: dict[str, Any] = {
     "evaluate": Evaluate,
     "recipes": Recipes,
 }
+ENDED_AS_ASKED = (75, 130, 143)
 STARTS_FROM_RECIPE = ("train", "show-augment")
 """Commands whose first word is a recipe, from which their options start."""
 
@@ -247,6 +249,8 @@ def _config_to_resume(words: list[str]) -> RunConfig:
 
 def _failed(reason: str, status: int) -> int:
     rank = os.environ.get("RANK", "0")
+    if rank != "0" and status in ENDED_AS_ASKED:  # rank 0 says it
+        return status
     who = "smallvit:" if rank == "0" else f"smallvit, rank {rank}:"
     print(who, " ".join(reason.splitlines()), file=sys.stderr)
     return status
@@ -269,6 +273,7 @@ def _train_and_report(
     fork: Path | None = None,
     start_over: bool = False,
 ) -> None:
+    began = time.monotonic()
     from rich.console import Console
 
     # Names of classes and folders are not markup: "[/x]" would raise, ":x:" turn into a picture.
@@ -277,6 +282,8 @@ def _train_and_report(
         from smallvit.progress import duration, percent
         from smallvit.run import run
 
+    if max_seconds is not None:  # to import torch takes a part of them
+        max_seconds = max(0.0, max_seconds - (time.monotonic() - began))
     record = run(config, folder, console=console, max_seconds=max_seconds, fork=fork, start_over=start_over)
     if os.environ.get("RANK", "0") != "0":  # one of several processes, and not the one that writes
         return

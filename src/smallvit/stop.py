@@ -34,7 +34,6 @@ class Stop:
         self.reason = ""
         self.exit_status = 0
         self._deadline = time.monotonic() + max_seconds if max_seconds is not None else None
-        self._max_seconds = max_seconds
         self._before: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> "Stop":
@@ -51,7 +50,7 @@ class Stop:
     def asked(self, seconds_needed: float = 0.0) -> bool:
         """Return whether to end now, when what comes next and saving need about `seconds_needed`."""
         if not self.reason and self._deadline is not None and time.monotonic() + seconds_needed > self._deadline:
-            self.reason, self.exit_status = f"--max-seconds {self._max_seconds:g}", OUT_OF_TIME
+            self.reason, self.exit_status = "out of time (--max-seconds)", OUT_OF_TIME
         return bool(self.reason)
 
     def _asked_by_signal(self, number: int, frame: FrameType | None) -> None:

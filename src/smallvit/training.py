@@ -6,6 +6,7 @@ with it, so that an interrupted run ends with the record of an uninterrupted one
 
 import json
 import math
+import shlex
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -181,10 +182,13 @@ class Training:
 
     def _save_and_end(self, metrics: MetricsFile | None) -> None:
         self._save(metrics)
+        # Perhaps only another rank was asked: the signal came to that one, or its time was over first.
+        status = int(self.world.gather_rows(torch.tensor([self.stop.exit_status])).max())
         raise InterruptedRunError(
-            f"{self.stop.reason}: saved after step {self.steps_done:,} of {self.total_steps:,}; "
-            f"to go on: smallvit train --resume {self.folder}",
-            self.stop.exit_status,
+            f"{self.stop.reason or 'another rank was asked to end'}: "
+            f"saved after step {self.steps_done:,} of {self.total_steps:,}; "
+            f"to go on: smallvit train --resume {shlex.quote(str(self.folder))}",
+            status,
         )
 
     def _save(self, metrics: MetricsFile | None, *, kind: str = "step", keep: int = 2) -> None:
