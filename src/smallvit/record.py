@@ -123,10 +123,15 @@ def write_atomically(path: Path, text: str) -> None:
 
 @contextmanager
 def replacing(path: Path) -> Generator[Path]:
-    """Give a temporary path beside `path` to write to; it takes the place of `path` only if nothing was raised."""
+    """Give a temporary path beside `path` to write to; it takes the place of `path` only if nothing was raised.
+
+    An `OSError` is made one of `path`: that of a full disk names no file.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         yield temporary
         temporary.replace(path)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from None
     finally:
         temporary.unlink(missing_ok=True)

@@ -7,6 +7,7 @@ run folder without record.json is an unfinished run, which goes on where its new
 
 import hashlib
 import json
+import shlex
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,7 +21,7 @@ from smallvit.config import RunConfig
 from smallvit.data.loader import DeviceSplit
 from smallvit.data.store import Dataset, load_dataset
 from smallvit.device.choose import hardware
-from smallvit.errors import UsageError
+from smallvit.errors import SmallvitError, UsageError
 from smallvit.evaluate import Metrics, confusion, measure
 from smallvit.model.vit import count_macs, count_parameters
 from smallvit.record import RunRecord, versions, write_atomically
@@ -104,11 +105,15 @@ def _run(config: RunConfig, folder: Path, world: World, stop: Stop, console: Con
         load_weights(session.model, folder / FORKED_WEIGHTS)
     if world.is_main:
         write_atomically(folder / CONFIG, json.dumps(config.to_json(), indent=1) + "\n")
-    with stop:
-        training.run(console)
-        record = _record(session, training)
-        if world.is_main:
-            _finish(session, training, record, folder)
+    try:
+        with stop:
+            training.run(console)
+            record = _record(session, training)
+            if world.is_main:
+                _finish(session, training, record, folder)
+    except OSError as error:
+        where, command = error.filename or folder, f"smallvit train --resume {shlex.quote(str(folder))}"
+        raise SmallvitError(f"{where}: {error.strerror or error}; when that is mended, to go on: {command}") from None
     world.barrier()
     return record
 
