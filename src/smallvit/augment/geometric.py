@@ -8,9 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from jaxtyping import Bool, Float32, Int64, UInt8
+from numpy import ndarray
+from numpy.lib.stride_tricks import sliding_window_view
 from torch import Tensor
 
-from smallvit.augment import numpy_ops
 from smallvit.augment.config import AugmentConfig
 from smallvit.augment.params import BatchParams
 
@@ -45,7 +46,7 @@ def apply_flip_crop(images: UInt8[Tensor, "B 3 H W"], params: FlipCropParams) ->
     left = torch.where(params.flip, -params.offset[:, 1], params.offset[:, 1])
     if images.device.type == "cpu" and not torch.compiler.is_compiling():
         black = np.zeros((3, 1, 1), dtype=np.uint8)
-        crops = numpy_ops.moved(images.numpy(), params.offset[:, 0].numpy(), left.numpy(), black)
+        crops = moved(images.numpy(), params.offset[:, 0].numpy(), left.numpy(), black)
         flip = params.flip.numpy()
         # By torch, which turns rows of bytes around twice as quick.
         crops[flip] = torch.from_numpy(crops[flip]).flip(3).numpy()
@@ -61,6 +62,22 @@ def apply_flip_crop(images: UInt8[Tensor, "B 3 H W"], params: FlipCropParams) ->
     # Rows of pixels copied whole from anywhere in memory, ten times as quick as pixel by pixel.
     crops = padded.view(-1).as_strided((count, width), (1, 1)).index_select(0, start.view(-1)).view(images.shape)
     return torch.where(params.flip[:, None, None, None], crops.flip(3), crops)
+
+
+def moved(
+    images: UInt8[ndarray, "B 3 H W"],
+    down: Int64[ndarray, " B"],
+    right: Int64[ndarray, " B"],
+    fill: UInt8[ndarray, "3 1 1"],
+) -> UInt8[ndarray, "B 3 H W"]:
+    """Return each image as seen from a place that many pixels further down and right, with fill around it."""
+    batch, _, height, width = images.shape
+    above, before = np.abs(down).max(), np.abs(right).max()
+    canvas = np.empty((batch, 3, height + 2 * above, width + 2 * before), dtype=np.uint8)
+    canvas[:] = fill
+    canvas[:, :, above : above + height, before : before + width] = images
+    windows = sliding_window_view(canvas, (height, width), axis=(2, 3))
+    return windows[np.arange(batch), :, above + down, before + right]
 
 
 def sample_affine(

@@ -12,9 +12,9 @@ import numpy as np
 import torch
 from jaxtyping import Float64, Int32, Int64, Num, UInt8
 from numpy import ndarray
-from numpy.lib.stride_tricks import sliding_window_view
 
 from smallvit.augment.boxes import box_mask
+from smallvit.augment.geometric import moved
 from smallvit.augment.ops import OPS, Space
 
 _Images = UInt8[ndarray, "B 3 H W"]
@@ -180,17 +180,6 @@ def _translated(images: _Images, draws: _Draws) -> _Images:
     return moved(
         images, down.clip(-images.shape[2], images.shape[2]), right.clip(-images.shape[3], images.shape[3]), draws.fill
     )
-
-
-def moved(images: _Images, down: Int64[ndarray, " B"], right: Int64[ndarray, " B"], fill: _Fill) -> _Images:
-    """Return each image as seen from a place that many pixels further down and right, with fill around it."""
-    batch, _, height, width = images.shape
-    above, before = np.abs(down).max(), np.abs(right).max()
-    canvas = np.empty((batch, 3, height + 2 * above, width + 2 * before), dtype=np.uint8)
-    canvas[:] = fill
-    canvas[:, :, above : above + height, before : before + width] = images
-    windows = sliding_window_view(canvas, (height, width), axis=(2, 3))
-    return windows[np.arange(batch), :, above + down, before + right]
 
 
 def _bicubic_shear(images: _Images, draws: _Draws) -> _Images:

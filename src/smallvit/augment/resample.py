@@ -14,27 +14,19 @@ from smallvit.augment.boxes import image_mask
 from smallvit.augment.ops import OPS
 
 _ONE = 65536
-_IS_GEOMETRIC = np.isin(OPS, ("ShearX", "ShearY", "TranslateX", "TranslateY", "Rotate"))
 
 
 def fixed_maps(
     op: Int64[ndarray, "*draws"], value: Float64[ndarray, "*draws"], image_size: tuple[int, int]
 ) -> Int64[ndarray, "*draws 6"]:
     """Return the 16.16 maps of geometric ops as Pillow builds them, and the identity for every other op."""
-    result = np.empty((*op.shape, 6), dtype=np.int64)
-    result[...] = (_ONE, 0, 0, 0, _ONE, 0)
-    geometric = _IS_GEOMETRIC[op]
-    result[geometric] = _geometric_maps(op[geometric], value[geometric], *image_size)
-    return result
-
-
-def _geometric_maps(
-    op: Int64[ndarray, " G"], value: Float64[ndarray, " G"], height: int, width: int
-) -> Int64[ndarray, "G 6"]:
-    maps = np.zeros((len(op), 6))
-    maps[:, [0, 4]] = 1
-    for name, entry in (("ShearX", 1), ("ShearY", 3), ("TranslateX", 2), ("TranslateY", 5)):
-        maps[:, entry] = np.where(op == OPS.index(name), value, 0)
+    height, width = image_size
+    maps = np.zeros((*op.shape, 6))
+    maps[...] = (1, 0, 0, 0, 1, 0)
+    maps[..., 1] = np.where(op == OPS.index("ShearX"), value, 0)
+    maps[..., 3] = np.where(op == OPS.index("ShearY"), value, 0)
+    maps[..., 2] = np.where(op == OPS.index("TranslateX"), value, 0)
+    maps[..., 5] = np.where(op == OPS.index("TranslateY"), value, 0)
     turned = op == OPS.index("Rotate")
     angle = -np.radians(value[turned] % 360)
     cos, sin = np.round(np.cos(angle), 15), np.round(np.sin(angle), 15)
@@ -42,8 +34,8 @@ def _geometric_maps(
     right, down = (-cos * x - sin * y) + x, (sin * x - cos * y) + y
     maps[turned] = np.stack([cos, sin, right, -sin, cos, down], axis=-1)
     # The map is taken at pixel centres; a whole shift stays whole, which keeps translations exact.
-    maps[:, 2] = maps[:, 2] + maps[:, 0] * 0.5 + maps[:, 1] * 0.5
-    maps[:, 5] = maps[:, 5] + maps[:, 3] * 0.5 + maps[:, 4] * 0.5
+    maps[..., 2] = maps[..., 2] + maps[..., 0] * 0.5 + maps[..., 1] * 0.5
+    maps[..., 5] = maps[..., 5] + maps[..., 3] * 0.5 + maps[..., 4] * 0.5
     shifted = (op == OPS.index("TranslateX")) | (op == OPS.index("TranslateY"))
     maps[shifted] = np.floor(maps[shifted])
     return np.floor(maps * _ONE + 0.5).astype(np.int64)
