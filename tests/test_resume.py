@@ -13,6 +13,7 @@ import torch
 from rich.console import Console
 from safetensors.torch import load_file
 
+from outcomes import outcome
 from smallvit.augment.config import AugmentConfig
 from smallvit.config import EvaluateConfig, RunConfig
 from smallvit.data.config import DataConfig
@@ -23,6 +24,7 @@ from smallvit.record import RunRecord, versions
 from smallvit.run import run
 from smallvit.session import Session
 from smallvit.stop import InterruptedRunError, Stop
+from smallvit.strict_json import canonical, digest
 from smallvit.train.checkpoint import load_newest
 from smallvit.train.config import CheckpointConfig, OptimConfig, TrainConfig
 
@@ -38,7 +40,6 @@ TOY = RunConfig(
 )
 STEPS_PER_EPOCH = 6
 STEPS = 3 * STEPS_PER_EPOCH
-CLOCKS = {"started", "train_seconds", "first_step_seconds", "evaluate_seconds", "images_per_second", "seconds"}
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -47,25 +48,6 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
-
-
-def without_clocks(value: Any) -> Any:
-    """Return what two runs of one config have in common: all but clock readings and the list of interruptions."""
-    if isinstance(value, dict):
-        hidden = CLOCKS | {"sha256", "resumed_at_steps"}
-        return {key: without_clocks(item) for key, item in value.items() if key not in hidden}
-    return [without_clocks(item) for item in value] if isinstance(value, list) else value
-
-
-def outcome(folder: Path) -> dict[str, Any]:
-    """Return everything that a finished run left, bar the clocks."""
-    hashes = {
-        name: sha256((folder / name).read_bytes()).hexdigest() for name in ("model.safetensors", "test.safetensors")
-    }
-    metrics = [without_clocks(json.loads(line)) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    record = without_clocks(RunRecord.load(folder / "record.json").to_json())
-    config = json.loads((folder / "config.json").read_text())
-    return {**hashes, "metrics": metrics, "record": record, "config": config}
 
 
 def ask_at(calls: set[int], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -211,6 +193,14 @@ def test_with_no_whole_checkpoint_the_run_starts_over_and_says_so(half: Path, un
     assert "without a whole checkpoint, which is started over" in text
     assert outcome(half) == undisturbed
     assert RunRecord.load(half / "record.json").resumed_at_steps == []
+
+
+def test_a_checkpoint_of_a_later_version_is_refused_and_kept(half: Path) -> None:
+    path = half / "checkpoints" / "step-00000009" / "manifest.json"
+    body = {**json.loads(path.read_text()), "schema": 2}
+    del body["sha256"]
+    path.write_text(canonical({**body, "sha256": digest(body)}))
+    assert "step-00000009: manifest.json has schema 2, of a newer smallvit" in refused(TOY, half)
 
 
 def contents(folder: Path) -> dict[Path, bytes]:
