@@ -95,14 +95,12 @@ class Session:
         loss = _Loss(self.model, self._precision)
         if self.choices.compile:
             loss.compile(fullgraph=True)
-        parallel = self.world.parallel(loss)
-        if self.world.size > 1:
-            # After its first gradients DistributedDataParallel orders its buffers anew, and so its sums over more than
-            # two ranks. A run and its continuation both take the final order, from their first step on.
+
+        def example() -> tuple[Tensor, Tensor, Tensor | None]:
             first = self.batch(0)
-            parallel(first.images, first.targets, first.branch_scale).backward()
-            self.model.zero_grad()
-        return parallel
+            return first.images, first.targets, first.branch_scale
+
+        return self.world.parallel(loss, example)
 
     def predict(self, split: str, check: Callable[[], None] | None = None) -> Float[Tensor, "n C"]:
         """Return the float32 logits of a split's images, on the CPU, all of them on every rank.

@@ -112,6 +112,7 @@ def go_on(world: World, folder: Path) -> dict[str, Any]:
 
 def talk(world: World, folder: Path) -> dict[str, Any]:
     """Say everything that ranks can say, and compare it with what must arrive."""
+    world.barrier()
     rank, size = world.rank, world.size
     everywhere = [world.any(False), world.any(True), world.any(rank == size - 1), world.any(rank == 0)]
     mine = {

@@ -27,6 +27,8 @@ from smallvit.errors import SmallvitError, UsageError
 
 START_SECONDS = 120.0
 """Ranks may start that far apart."""
+PREPARE_SECONDS = 600.0
+"""And be that far apart at a barrier: after reading the data, compiling, writing."""
 _SET_BY_TORCHRUN = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 
 
@@ -52,6 +54,8 @@ class World:
     """How long a rank waits for the others."""
     control: dist.ProcessGroup | None = None
     """Carries all messages but gradients."""
+    patient: dist.ProcessGroup | None = None
+    """Carries the barriers."""
 
     @property
     def is_main(self) -> bool:
@@ -67,10 +71,10 @@ class World:
         return -(-count // self.size)
 
     def barrier(self) -> None:
-        """Wait until every rank is here."""
+        """Wait until every rank is here, for up to `PREPARE_SECONDS`, since the others may have more to do."""
         if self.size > 1:
             with self.guarded():
-                dist.barrier(self.control)
+                dist.barrier(self.patient)
 
     def any(self, flag: bool) -> bool:
         """Return on every rank whether the flag is set on one of them; no GPU is waited for."""
@@ -131,16 +135,28 @@ class World:
             parts.append(part)
         return torch.cat(parts)
 
-    def parallel(self, module: nn.Module) -> nn.Module:
-        """Return the module such that its gradients are the mean over the ranks; its weights become rank 0's."""
+    def parallel(self, loss: nn.Module, example: Callable[[], tuple[Any, ...]]) -> nn.Module:
+        """Return the loss such that its gradients are the mean over the ranks; its weights become rank 0's.
+
+        `example` returns arguments to try it with: compilation takes place here.
+        """
         if self.size == 1:
-            return module
+            return loss
+        arguments = example()
         with self.guarded():
             group = self.control
-            if next(module.parameters()).is_cuda:
+            if next(loss.parameters()).is_cuda:
                 # The group on the CPUs is to notice first that a rank is gone: nccl's own end of waiting is an abort.
                 group = dist.new_group(backend="nccl", timeout=timedelta(seconds=2 * self.timeout_seconds))
-            return nn.parallel.DistributedDataParallel(module, process_group=group)
+            parallel = nn.parallel.DistributedDataParallel(loss, process_group=group)
+            with parallel.no_sync():
+                parallel(*arguments).backward()
+            self.barrier()
+            # After the first gradients that are summed, the buffers that hold them are ordered anew, and with them the
+            # sums over more than two ranks. So a run and its continuation both begin with the final order.
+            parallel(*arguments).backward()
+            parallel.zero_grad()
+        return parallel
 
     @contextmanager
     def guarded(self, doing: Callable[[], str] | None = None) -> Generator[None]:
@@ -165,7 +181,9 @@ class World:
         if not isinstance(error, dist.DistError) and not re.search(r"/gloo/|\bgloo::|\bNCCL\b", text):
             return None
         if re.search(r"time(d )?out", text, re.IGNORECASE):
-            return f"got no answer from the other ranks within {self.timeout_seconds:g} s (one of them hangs)"
+            waited = re.search(r"waiting (\d+)ms", text)
+            seconds = int(waited[1]) / 1000 if waited else self.timeout_seconds
+            return f"got no answer from the other ranks within {seconds:g} s (one of them hangs)"
         peer = re.search(r"\[([0-9a-fA-F.:]+)\]:\d+", text)
         where = f" at {peer[1]}" if peer else ""
         return f"lost the connection to another rank{where} (it died, or ended with an error of its own)"
@@ -193,14 +211,18 @@ def join(*, timeout_seconds: float, start_seconds: float = START_SECONDS) -> Gen
         torch.cuda.set_device(world.local_rank)
     try:
         dist.init_process_group("gloo", timeout=timedelta(seconds=start_seconds))
-        control = dist.new_group(backend="gloo", timeout=timedelta(seconds=timeout_seconds))
+        control, patient = (
+            dist.new_group(backend="gloo", timeout=timedelta(seconds=seconds))
+            for seconds in (timeout_seconds, max(timeout_seconds, PREPARE_SECONDS))
+        )
     except RuntimeError as error:
         where = f"at {os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']} within {start_seconds:g} s"
         reason = textwrap.shorten(str(error).splitlines()[0], 200, placeholder=" ...")
         raise RankLostError(f"rank {world.rank} of {world.size} did not meet the others {where}: {reason}") from None
     assert isinstance(control, dist.ProcessGroup)
+    assert isinstance(patient, dist.ProcessGroup)
     try:
-        yield World(world.rank, world.size, world.local_rank, timeout_seconds, control)
+        yield World(world.rank, world.size, world.local_rank, timeout_seconds, control, patient)
     finally:
         dist.destroy_process_group()
 
