@@ -1,0 +1,109 @@
+"""What does it cost that a run cannot be lost? Seconds of a save, and the share of a step that exactness takes.
+
+    python benchmarks/reliability.py [--recipe baseline] [--folder .] [--json FILE]
+
+A save is that of the training loop: weights, the optimiser's state, the state's JSON, a hash of the last batch's draws,
+metrics of a whole run's length; flushed to the disk. What exactness adds to each step is the look at loss and gradient
+before the weights are touched. The rest of it (draws by hashed keys, no random state) costs nothing that a step shows.
+"""
+
+import argparse
+import json
+import shutil
+import statistics
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from smallvit.data.spec import SPECS
+from smallvit.data.split import Split
+from smallvit.data.store import Dataset
+from smallvit.device.choose import hardware
+from smallvit.metrics import MetricsFile
+from smallvit.recipes import RECIPES
+from smallvit.record import versions
+from smallvit.session import Session
+from smallvit.stop import Stop
+from smallvit.train.distributed import World
+from smallvit.train.loop import fit
+from smallvit.training import Training
+
+SAVES, STEPS, CHECKS = 15, 3, 50
+
+
+def main() -> None:
+    """Measure, print, and write the record that is asked for."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--recipe", choices=RECIPES, default="baseline")
+    parser.add_argument("--folder", type=Path, default=Path(), help="where to save, on the disk that is asked about")
+    parser.add_argument("--json", type=Path)
+    options = parser.parse_args()
+
+    config = RECIPES[options.recipe]()
+    spec, batch = SPECS[config.data.dataset], config.train.batch_size
+    random = np.random.default_rng(0)
+    images = random.integers(0, 256, (batch, 3, 32, 32), dtype=np.uint8)
+    split = Split(images=images, labels=random.integers(0, spec.num_classes, batch))
+    dataset = Dataset(spec=spec, train=split, val=None, test=split, notes=())
+    session = Session(config.resolve(spec.num_classes), dataset)
+    folder = Path(tempfile.mkdtemp(dir=options.folder))
+    try:
+        found = measured(session, folder)
+    finally:
+        shutil.rmtree(folder)
+    found = {"recipe": options.recipe, "hardware": hardware(), "versions": versions(), **found}
+    found["threads"] = torch.get_num_threads()
+    for name in ("checkpoint_bytes", "save_seconds", "step_seconds", "check_seconds", "check_share_of_a_step"):
+        print(f"{name:24}{found[name]}")
+    if options.json:
+        options.json.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+
+
+def measured(session: Session, folder: Path) -> dict[str, object]:
+    """Take some steps and saves of a session, and return their seconds."""
+    training = Training(session, folder, World(), Stop(), started="2026-01-01T00:00:00+00:00")
+    steps: list[float] = []
+    start = time.perf_counter()
+    states = fit(
+        session.loss_function(),
+        training.optimizers,
+        lambda step: session.batch(0),
+        lr=1e-3,
+        warmup_steps=0.0,
+        total_steps=STEPS + 1,
+    )
+    for state in states:
+        training.steps_done = state.step + 1
+        steps.append(time.perf_counter() - start)
+        start = time.perf_counter()
+    line = json.dumps({"step": 80000, "loss": 1.23456789, "lr": 1e-3, "seconds": 12345.678, "images_per_second": 321.0})
+    metrics = MetricsFile(folder / "metrics.jsonl", (line + "\n") * (58_500 // 20))
+    saves: list[float] = []
+    for number in range(SAVES):
+        training.steps_done = STEPS + 1 + number
+        start = time.perf_counter()
+        training._save(metrics)
+        saves.append(time.perf_counter() - start)
+    newest = max((folder / "checkpoints").iterdir())
+    checks: list[float] = []
+    gradients = [torch.randn_like(p) for p in session.model.parameters()]
+    for _ in range(CHECKS):
+        start = time.perf_counter()
+        norm = torch.nn.utils.get_total_norm(gradients)
+        bool(torch.stack([norm, norm]).isfinite().all())
+        checks.append(time.perf_counter() - start)
+    step, check = statistics.median(steps[1:]), statistics.median(checks)
+    return {
+        "checkpoint_bytes": sum(path.stat().st_size for path in newest.iterdir()),
+        "save_seconds": {"median": round(statistics.median(saves), 4), "slowest": round(max(saves), 4), "of": SAVES},
+        "step_seconds": round(step, 4),
+        "check_seconds": round(check, 6),
+        "check_share_of_a_step": round(check / step, 5),
+    }
+
+
+if __name__ == "__main__":
+    main()
