@@ -71,22 +71,23 @@ def run(
         if weights is not None:
             config = replace(config, fork=hashlib.sha256(save(weights)).hexdigest())
         if not world.is_main:
-            return _run(config, folder, world, stop, console)
+            return _run(config, folder, world, stop, console, weights)
         with claimed(folder, lambda text: _note(console, text)):
             if start_over:
                 delete_run(folder)
-            if weights is not None and not (folder / RECORD).exists():
-                save_tensors(weights, folder / FORKED_WEIGHTS)
-            return _run(config, folder, world, stop, console)
+            return _run(config, folder, world, stop, console, weights)
 
 
-def _run(config: RunConfig, folder: Path, world: World, stop: Stop, console: Console) -> RunRecord:
+def _run(
+    config: RunConfig, folder: Path, world: World, stop: Stop, console: Console, weights: dict[str, Tensor] | None
+) -> RunRecord:
     def note(text: str) -> None:
         _note(console, text)
 
     if (folder / RECORD).exists() and world.is_main:
         raise UsageError(f"{folder} already holds a finished run: name another folder with --out, or delete it")
     dataset = load_dataset(config.data, image_size=config.model.image_size)
+    world.barrier()  # patient, where one machine still downloads
     for text in _notes(config, dataset):
         note(text)
     config = config.resolve(dataset.spec.num_classes)
@@ -102,6 +103,8 @@ def _run(config: RunConfig, folder: Path, world: World, stop: Stop, console: Con
         training.go_on_from(checkpoint, saved.gathered)
         console.print(f"going on after step {checkpoint.step:,} of {training.total_steps:,}", highlight=False)
     elif config.fork is not None and world.is_main:
+        if weights is not None:
+            save_tensors(weights, folder / FORKED_WEIGHTS)
         load_weights(session.model, folder / FORKED_WEIGHTS)
     if world.is_main:
         write_atomically(folder / CONFIG, json.dumps(config.to_json(), indent=1) + "\n")

@@ -32,7 +32,7 @@ def claimed(folder: Path, note: Callable[[str], None]) -> Generator[None]:
             remove_leftovers(folder / CHECKPOINTS)
             yield
         finally:
-            if made and {path.name for path in folder.iterdir()} <= {LOCK, OWNER}:
+            if made and {path.name for path in folder.iterdir()} <= {LOCK, OWNER, FORKED_WEIGHTS}:
                 shutil.rmtree(folder, ignore_errors=True)
 
 
