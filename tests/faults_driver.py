@@ -47,8 +47,8 @@ def send(names: str) -> None:
         os.kill(os.getpid(), signal.Signals[name])
 
 
-def touch_and_stop(path: str) -> None:
-    Path(path).touch()
+def stop(path: str) -> None:
+    Path(path).write_text(str(os.getpid()))
     os.kill(os.getpid(), signal.SIGSTOP)
 
 
@@ -59,7 +59,7 @@ ACTIONS: dict[str, Callable[[Any], None]] = {
     "limit beyond": lambda value: limit(Path(value[0]).stat().st_size + value[1]),
     "fill": lambda value: fill(*value),
     "touch": lambda path: Path(path).touch(),
-    "touch and stop": touch_and_stop,
+    "stop": stop,
 }
 
 
