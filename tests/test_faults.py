@@ -615,3 +615,37 @@ def wait_for_step(run: Path, step: int, job: subprocess.Popen[bytes]) -> None:
         assert job.poll() is None
         assert time.monotonic() < deadline
         time.sleep(0.01)
+
+
+def test_a_killed_process_is_started_again_and_a_hanging_one_ends_the_job_in_time(
+    torchrun: Any, smallvit: Smallvit, undisturbed: dict[str, Any], tmp_path: Path
+) -> None:
+    """Rank 1 is killed in step 7 of its first life, and stopped in step 12 of its second, which is the last allowed."""
+    run, words = tmp_path / "run", [*TOY, "--out", "run"]
+    first, second = ({"RANK": "1", "TORCHELASTIC_RESTART_COUNT": count} for count in "01")
+    lives = [
+        [{}, []],
+        [first, [["step", 7, "signal", "SIGKILL"]]],
+        [second, [["step", 12, "stop", "stopped"]]],
+    ]
+    job = torchrun(words, lives, "--max-restarts=1")
+    deadline = time.monotonic() + 2 * PATIENCE
+    while "one of them hangs" not in (tmp_path / "err").read_text():
+        assert job.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    stopped = tmp_path / "stopped"
+    assert SECONDS - 1 <= time.time() - stopped.stat().st_mtime < SECONDS + 10
+    os.kill(int(stopped.read_text()), signal.SIGKILL)  # as torchrun itself does, 30 s later
+    assert job.wait(PATIENCE) == 1
+    err, out = (tmp_path / "err").read_text(), (tmp_path / "out").read_text()
+    lines = [line for line in err.splitlines() if line.startswith("smallvit")]
+    lost = "lost the connection to another rank at 127.0.0.1 (it died, or ended with an error of its own), in step 7"
+    silent = f"got no answer from the other ranks within {SECONDS:g} s (one of them hangs), in step 12"
+    assert lines == [f"smallvit: rank 0 {lost}", f"smallvit: rank 0 {silent}"]
+    assert "going on after step 7 of 18" in out
+    assert newest_step(run) == 12
+    assert_unfinished_and_whole(run)
+    assert smallvit(words).status == 0
+    assert RunRecord.load(run / "record.json").resumed_at_steps == [7, 12]
+    assert_close(run, undisturbed)

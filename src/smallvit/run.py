@@ -37,7 +37,8 @@ from smallvit.run_folder import (
 )
 from smallvit.session import Session
 from smallvit.stop import Stop
-from smallvit.train.distributed import World, join
+from smallvit.train.distributed import World
+from smallvit.train.rendezvous import join
 from smallvit.training import Training
 from smallvit.weights import MODEL, load_weights, save_tensors, weights_of
 

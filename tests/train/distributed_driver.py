@@ -27,9 +27,10 @@ from smallvit.model.config import ModelConfig
 from smallvit.session import Session
 from smallvit.strict_json import to_json
 from smallvit.train.config import OptimConfig, TrainConfig
-from smallvit.train.distributed import World, join
+from smallvit.train.distributed import World
 from smallvit.train.loop import fit
 from smallvit.train.optim import build_optimizers
+from smallvit.train.rendezvous import join
 
 STEPS = 6
 CONFIG = RunConfig(

@@ -18,7 +18,8 @@ import torch
 from safetensors.torch import load_file
 
 from smallvit.errors import SmallvitError, UsageError
-from smallvit.train.distributed import RankLostError, World, join
+from smallvit.train.distributed import RankLostError, World
+from smallvit.train.rendezvous import join
 
 DRIVER = Path(__file__).with_name("distributed_driver.py")
 TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--max-restarts=0")

@@ -1,4 +1,4 @@
-"""Several processes that train one model, a device each: who is there, what they say to each other, how they part.
+"""Several processes that train one model, a device each: who is there, and what they say to each other.
 
 The processes ("ranks") are started by torchrun and average their gradients with torch's DistributedDataParallel. All
 else that they tell each other goes through a second, small group on the CPUs (gloo), so that it neither waits for a GPU
@@ -9,9 +9,7 @@ Shapes: n rows of one rank, N rows of all, C columns.
 """
 
 import json
-import os
 import re
-import textwrap
 from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -23,13 +21,7 @@ import torch.distributed as dist
 from jaxtyping import Shaped
 from torch import Tensor, nn
 
-from smallvit.errors import SmallvitError, UsageError
-
-START_SECONDS = 120.0
-"""Ranks may start that far apart."""
-PREPARE_SECONDS = 600.0
-"""And be that far apart at a barrier: after reading the data, compiling, writing."""
-_SET_BY_TORCHRUN = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
+from smallvit.errors import SmallvitError
 
 
 class RankLostError(SmallvitError):
@@ -194,55 +186,3 @@ ALONE = World()
 
 def _place(doing: Callable[[], str] | None) -> str:
     return "" if doing is None else f", {doing()}"
-
-
-@contextmanager
-def join(*, timeout_seconds: float, start_seconds: float = START_SECONDS) -> Generator[World]:
-    """Join the ranks that torchrun started, and leave them at the end; without torchrun, the world of one.
-
-    A rank waits `timeout_seconds` for the others' messages, and `start_seconds` for them to start. With GPUs, each rank
-    takes the one of its local rank. Raises `UsageError` for a half-set environment, `RankLostError` if not all come.
-    """
-    world = _from_environment(timeout_seconds)
-    if world.size == 1:
-        yield world
-        return
-    if torch.cuda.device_count() > world.local_rank:
-        torch.cuda.set_device(world.local_rank)
-    try:
-        dist.init_process_group("gloo", timeout=timedelta(seconds=start_seconds))
-        control, patient = (
-            dist.new_group(backend="gloo", timeout=timedelta(seconds=seconds))
-            for seconds in (timeout_seconds, max(timeout_seconds, PREPARE_SECONDS))
-        )
-    except RuntimeError as error:
-        where = f"at {os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']} within {start_seconds:g} s"
-        reason = textwrap.shorten(str(error).splitlines()[0], 200, placeholder=" ...")
-        raise RankLostError(f"rank {world.rank} of {world.size} did not meet the others {where}: {reason}") from None
-    assert isinstance(control, dist.ProcessGroup)
-    assert isinstance(patient, dist.ProcessGroup)
-    try:
-        yield World(world.rank, world.size, world.local_rank, timeout_seconds, control, patient)
-    finally:
-        dist.destroy_process_group()
-
-
-def _from_environment(timeout_seconds: float) -> World:
-    values = {name: os.environ.get(name) for name in _SET_BY_TORCHRUN}
-    if not any(values[name] for name in _SET_BY_TORCHRUN[:3]):
-        return ALONE
-    advice = "start several processes with torchrun, or unset " + ", ".join(_SET_BY_TORCHRUN[:3])
-    for name, value in values.items():
-        if not value:
-            raise UsageError(f"the environment has {_some(values)} but no {name}: {advice}")
-        if name != "MASTER_ADDR" and not re.fullmatch(r"\d{1,9}", value, re.ASCII):
-            raise UsageError(f"the environment's {name} is {value!r}, expected a whole number: {advice}")
-    rank, size, local_rank = (int(values[name] or 0) for name in _SET_BY_TORCHRUN[:3])
-    for name, value in (("RANK", rank), ("LOCAL_RANK", local_rank)):
-        if value >= size:
-            raise UsageError(f"the environment's {name} is {value}, expected less than WORLD_SIZE, {size}: {advice}")
-    return World(rank, size, local_rank, timeout_seconds)
-
-
-def _some(values: Mapping[str, str | None]) -> str:
-    return next(name for name, value in values.items() if value)

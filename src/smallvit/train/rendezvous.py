@@ -1,0 +1,108 @@
+"""How the ranks of a run meet and part: by the environment that torchrun gives them, through its store."""
+
+import os
+import re
+import secrets
+import textwrap
+import time
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
+from datetime import timedelta
+
+import torch
+import torch.distributed as dist
+from torch.distributed.distributed_c10d import PrefixStore, Store
+from torch.distributed.rendezvous import rendezvous
+
+from smallvit.errors import UsageError
+from smallvit.train.distributed import ALONE, RankLostError, World
+
+START_SECONDS = 120.0
+"""Ranks may start that far apart."""
+PREPARE_SECONDS = 600.0
+"""And be that far apart at a barrier: after reading the data, compiling, writing."""
+_SET_BY_TORCHRUN = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
+
+
+@contextmanager
+def join(*, timeout_seconds: float, start_seconds: float = START_SECONDS) -> Generator[World]:
+    """Join the ranks that torchrun started, and leave them at the end; without torchrun, the world of one.
+
+    A rank waits `timeout_seconds` for the others' messages, and `start_seconds` for them to start. With GPUs, each rank
+    takes the one of its local rank. Raises `UsageError` for a half-set environment, `RankLostError` if not all come.
+    """
+    world = _from_environment(timeout_seconds)
+    if world.size == 1:
+        yield world
+        return
+    if torch.cuda.device_count() > world.local_rank:
+        torch.cuda.set_device(world.local_rank)
+    try:
+        wait = timedelta(seconds=start_seconds)
+        store = _own_part_of(next(rendezvous("env://", timeout=wait))[0], world, start_seconds)
+        dist.init_process_group("gloo", store=store, rank=world.rank, world_size=world.size, timeout=wait)
+        control, patient = (
+            dist.new_group(backend="gloo", timeout=timedelta(seconds=seconds))
+            for seconds in (timeout_seconds, max(timeout_seconds, PREPARE_SECONDS))
+        )
+    except RuntimeError as error:
+        where = f"at {os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']} within {start_seconds:g} s"
+        reason = textwrap.shorten(str(error).splitlines()[0], 200, placeholder=" ...")
+        raise RankLostError(f"rank {world.rank} of {world.size} did not meet the others {where}: {reason}") from None
+    assert isinstance(control, dist.ProcessGroup)
+    assert isinstance(patient, dist.ProcessGroup)
+    try:
+        yield World(world.rank, world.size, world.local_rank, timeout_seconds, control, patient)
+    finally:
+        dist.destroy_process_group()
+
+
+def _own_part_of(store: Store, world: World, seconds: float) -> Store:
+    """Return a part of torchrun's store that the ranks of this start have to themselves.
+
+    torchrun keeps its store when it starts them again (--max-restarts), and what the dead left there would be taken for
+    the addresses of the living. So rank 0 answers each of the others, under a name that it has just made up.
+    """
+    me, deadline = secrets.token_hex(8), time.monotonic() + seconds
+
+    def wait() -> None:
+        if time.monotonic() > deadline:
+            raise dist.DistError("timed out")
+        time.sleep(0.02)
+
+    if not world.is_main:
+        store.set(f"smallvit/hello/{world.rank}", me)
+        while not (answer := store.get(f"smallvit/answer/{world.rank}").decode()).endswith(me):
+            wait()
+        store.set(f"smallvit/heard/{world.rank}", answer)
+        return PrefixStore(answer.removesuffix(me), store)
+    for rank in range(1, world.size):
+        while True:
+            answer = me + store.get(f"smallvit/hello/{rank}").decode()
+            store.set(f"smallvit/answer/{rank}", answer)
+            heard = f"smallvit/heard/{rank}"
+            if store.check([heard]) and store.get(heard).decode() == answer:
+                break
+            wait()
+    return PrefixStore(me, store)
+
+
+def _from_environment(timeout_seconds: float) -> World:
+    values = {name: os.environ.get(name) for name in _SET_BY_TORCHRUN}
+    if not any(values[name] for name in _SET_BY_TORCHRUN[:3]):
+        return ALONE
+    advice = "start several processes with torchrun, or unset " + ", ".join(_SET_BY_TORCHRUN[:3])
+    for name, value in values.items():
+        if not value:
+            raise UsageError(f"the environment has {_some(values)} but no {name}: {advice}")
+        if name != "MASTER_ADDR" and not re.fullmatch(r"\d{1,9}", value, re.ASCII):
+            raise UsageError(f"the environment's {name} is {value!r}, expected a whole number: {advice}")
+    rank, size, local_rank = (int(values[name] or 0) for name in _SET_BY_TORCHRUN[:3])
+    for name, value in (("RANK", rank), ("LOCAL_RANK", local_rank)):
+        if value >= size:
+            raise UsageError(f"the environment's {name} is {value}, expected less than WORLD_SIZE, {size}: {advice}")
+    return World(rank, size, local_rank, timeout_seconds)
+
+
+def _some(values: Mapping[str, str | None]) -> str:
+    return next(name for name, value in values.items() if value)
