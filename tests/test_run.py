@@ -17,13 +17,11 @@ from safetensors.torch import load_file, save_file
 
 from smallvit import run as module
 from smallvit.augment.config import AugmentConfig
-from smallvit.bench import cost, recipe_table
 from smallvit.config import EvaluateConfig, RunConfig
 from smallvit.data.config import DataConfig
 from smallvit.device.config import DeviceConfig
 from smallvit.errors import SmallvitError, UsageError
 from smallvit.model.config import ModelConfig
-from smallvit.model.vit import count_macs
 from smallvit.progress import duration
 from smallvit.record import RunRecord, write_atomically
 from smallvit.run import evaluate, run
@@ -390,22 +388,6 @@ def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path: Path, monkeyp
         write_atomically(path, "new")
     assert [p.name for p in tmp_path.iterdir()] == ["record.json"]
     assert path.read_text() == "old"
-
-
-def test_the_cost_of_a_recipe_is_measured_without_its_data() -> None:
-    config = replace(TINY, data=DataConfig(dataset="cifar10"))
-    found = cost(config)
-    assert found.num_parameters == 17_050
-    assert found.num_macs == count_macs(config.resolve(10).model)
-    assert 0 < found.train_seconds < 3600
-    assert recipe_table({"tiny": lambda: config}).row_count == 1
-
-
-def test_more_epochs_cost_proportionally_more(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("smallvit.bench.statistics.median", lambda seconds: 1.0)
-    one = cost(TINY).train_seconds
-    assert one == 3 * STEPS
-    assert cost(replace(TINY, data=DataConfig(dataset="cifar10"))).train_seconds == 3 * (2 * 45_000 // 50)
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from typing import Annotated, Any, Literal
 import tyro
 from tyro.conf import Positional, arg, subcommand
 
-from smallvit.checks import is_number, require
+from smallvit.checks import is_number, require, require_whole
 from smallvit.config import RunConfig
 from smallvit.errors import SmallvitError, UsageError
 from smallvit.recipes import RECIPES
@@ -147,10 +147,52 @@ class Recipes:
 
         console = Console()
         with console.status("measuring some training steps of each recipe"):
-            from smallvit.bench import recipe_table
+            from smallvit.bench.cost import recipe_table
 
             table = recipe_table(RECIPES)
         console.print(table)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bench:
+    """Measure how fast a recipe trains on this machine, on random images; without a recipe, baseline."""
+
+    config: Annotated[RunConfig, arg(name="")] = field(default_factory=RunConfig)
+    json: Path | None = None
+    """File to write the record to."""
+    against: str = ""
+    """Others' models of the same shape under the same step, with commas between: timm, vit-pytorch."""
+    sweep: bool = False
+    """Measure the step at other widths, patches and batches as well."""
+    sweep_seconds: float = 120.0
+    """Seconds after which the sweep begins no further point."""
+    turns: int = 5
+    """Times that everything is measured, in turns; the median counts."""
+
+    def __call__(self) -> None:
+        """Measure, print the table, write the record."""
+        require_whole("--turns", self.turns, 1)
+        require(is_number(self.sweep_seconds, 0), "--sweep-seconds", self.sweep_seconds, "it must be at least 0")
+        if self.json is not None:
+            require(self.json.parent.is_dir(), "--json", str(self.json), "its folder must exist")
+        from rich.console import Console
+
+        from smallvit.bench.measure import measure_recipe
+        from smallvit.bench.peers import parse_peers
+        from smallvit.bench.table import bench_table
+
+        console = Console(soft_wrap=True, highlight=False, markup=False, emoji=False)
+        record = measure_recipe(
+            self.config,
+            turns=self.turns,
+            against=parse_peers(self.against, self.config),
+            sweep_seconds=self.sweep_seconds if self.sweep else None,
+            say=console.print,
+        )
+        console.print(bench_table(record))
+        if self.json is not None:
+            record.save(self.json)
+            console.print(f"record {self.json}")
 
 
 COMMANDS: dict[str, Any] = {
@@ -160,9 +202,10 @@ COMMANDS: dict[str, Any] = {
     "show-augment": ShowAugment,
     "evaluate": Evaluate,
     "recipes": Recipes,
+    "bench": Bench,
 }
 ENDED_AS_ASKED = (75, 130, 143)
-STARTS_FROM_RECIPE = ("train", "show-augment")
+STARTS_FROM_RECIPE = ("train", "show-augment", "bench")
 """Commands whose first word is a recipe, from which their options start."""
 
 
@@ -233,6 +276,8 @@ def _starting_config(words: list[str]) -> RunConfig:
         return RECIPES[default]()
     if command == "train" and recipe.split("=")[0] == "--resume":
         return _config_to_resume(words)
+    if command == "bench" and (not recipe or recipe.startswith("-")):
+        return RECIPES["baseline"]()
     if not recipe or recipe.startswith("-"):
         raise UsageError(f"{command} needs a recipe first, one of {', '.join(RECIPES)}")
     require_known("recipe", recipe, RECIPES)

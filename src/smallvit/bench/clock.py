@@ -1,0 +1,74 @@
+"""Takes times: of one call, and of several contestants in turns, so that a busy machine slows them alike."""
+
+import math
+import resource
+import statistics
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch
+
+from smallvit.device.choose import synchronize
+
+TURN_SECONDS = 0.2
+"""A turn repeats a shorter call until about this long, so that neither the clock nor a wait for a GPU shows."""
+MOST_CALLS = 200
+
+
+@dataclass(frozen=True, kw_only=True)
+class Timing:
+    """How long a call took, turn by turn."""
+
+    calls_in_turn: int
+    turns: tuple[float, ...]
+    """Seconds of one call, the mean over each turn."""
+
+    @property
+    def seconds(self) -> float:
+        """The median turn's seconds of a call."""
+        return statistics.median(self.turns)
+
+
+def timed(call: Callable[[], object], device: str, calls: int = 1) -> float:
+    """Return the seconds that a call takes, the mean of `calls` one after another, until the device has done them."""
+    synchronize(device)
+    start = time.perf_counter()
+    for _ in range(calls):
+        call()
+    synchronize(device)
+    return (time.perf_counter() - start) / calls
+
+
+def take_turns(contestants: Mapping[str, Callable[[], object]], device: str, turns: int) -> dict[str, Timing]:
+    """Time every contestant once in each of `turns` rounds, after one round that warms up and is not counted."""
+    warm = {name: timed(call, device) for name, call in contestants.items()}
+    calls = {
+        name: max(1, min(MOST_CALLS, math.ceil(TURN_SECONDS / max(warm[name], 1e-9) - 0.5))) for name in contestants
+    }
+    taken: dict[str, list[float]] = {name: [] for name in contestants}
+    for _ in range(turns):
+        for name, call in contestants.items():
+            taken[name].append(timed(call, device, calls[name]))
+    return {name: Timing(calls_in_turn=calls[name], turns=tuple(taken[name])) for name in contestants}
+
+
+class PeakMemory:
+    """The most memory in use since it was made: allocated on a GPU, else what the process has grown by."""
+
+    def __init__(self) -> None:
+        if torch.cuda.is_available():
+            torch.cuda.reset_peak_memory_stats()
+        self._before = _peak_resident_bytes()
+
+    def read(self, device: str) -> int:
+        """Return the bytes."""
+        if device == "cuda":
+            return torch.cuda.max_memory_allocated()
+        return _peak_resident_bytes() - self._before
+
+
+def _peak_resident_bytes() -> int:
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024

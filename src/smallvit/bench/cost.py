@@ -1,0 +1,77 @@
+"""What recipes cost on this machine: their size, and their training time by measured steps."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from rich import box
+from rich.table import Table
+
+from smallvit.bench.clock import take_turns, timed
+from smallvit.bench.workload import Workload
+from smallvit.config import RunConfig
+from smallvit.data.loader import Order
+from smallvit.data.spec import SPECS
+from smallvit.model.vit import count_macs, count_parameters
+from smallvit.progress import duration
+
+COST_TURNS = 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cost:
+    """What a recipe costs."""
+
+    num_parameters: int
+    num_macs: int
+    train_seconds: float
+    """Estimated from measured steps; compilation and evaluation left out."""
+
+
+def cost(config: RunConfig) -> Cost:
+    """Return the size of a recipe for a named data set, and its training time on this machine.
+
+    Takes a few steps on random images, with no data set needed.
+    """
+    work = Workload(config)
+    timed(work.pipeline, work.device)
+    step = take_turns({"pipeline": work.pipeline}, work.device, COST_TURNS)["pipeline"]
+    return Cost(
+        num_parameters=count_parameters(work.session.model),
+        num_macs=count_macs(work.session.config.model),
+        train_seconds=num_steps(config) * step.seconds,
+    )
+
+
+def num_steps(config: RunConfig) -> int:
+    """Return the steps of a whole run on a named data set."""
+    spec, data, train = SPECS[config.data.dataset], config.data, config.train
+    held_out = spec.train_size * data.val_fraction
+    if not spec.test_size:
+        held_out = spec.train_size * (1 - (1 - data.test_fraction) * (1 - data.val_fraction))
+    order = Order(
+        round(spec.train_size - held_out),
+        batch_size=train.batch_size,
+        passes_per_epoch=train.passes_per_epoch,
+        seed=config.seed,
+    )
+    return train.epochs * order.steps_per_epoch
+
+
+def recipe_table(recipes: Mapping[str, Callable[[], RunConfig]]) -> Table:
+    """Return the recipes with parameters, multiply-accumulates and estimated training time on this machine."""
+    table = Table("recipe", "data set", box=box.SIMPLE, pad_edge=False)
+    for heading in ("parameters", "MACs", "time here"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    table.add_column("what it is")
+    for name, recipe in recipes.items():
+        config = recipe()
+        costs = cost(config)
+        table.add_row(
+            name,
+            config.data.dataset,
+            f"{costs.num_parameters / 1e6:.2f} M",
+            f"{costs.num_macs / 1e6:,.0f} M",
+            duration(costs.train_seconds),
+            recipe.__doc__,
+        )
+    return table

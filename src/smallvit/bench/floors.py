@@ -1,0 +1,104 @@
+"""The two floors under a training step, arithmetic and bytes, and the machine's rates that turn them into seconds.
+
+Legend: D embed_dim, F hidden width of the MLP, H heads, N tokens, L blocks.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from smallvit.model.config import ModelConfig
+
+GEMM_SIDE = {"cpu": 2048, "mps": 4096, "cuda": 8192}
+COPY_BYTES = {"cpu": 2**28, "mps": 2**29, "cuda": 2**30}
+VALUE_BYTES = {"float32": 4, "bfloat16": 2}
+PASSES_OF_A_TENSOR = 5
+PASSES_OF_A_WEIGHT = 10
+
+
+@dataclass(frozen=True, kw_only=True)
+class Floors:
+    """What no step can do without."""
+
+    flop: int
+    """Floating-point operations: 2 a multiply-accumulate, once forward and twice backward."""
+    num_bytes: int
+    """Bytes through memory, with no two matrix products fused; see `step_floors`."""
+
+
+def step_floors(config: ModelConfig, *, num_macs: int, num_parameters: int, batch_size: int, precision: str) -> Floors:
+    """Return the floors of a step.
+
+    The bytes are those of the 8 D + F values a token and block that stand between two matrix products or are kept for
+    the backward pass (two residuals, two normed inputs, q, k and v, the attended tokens, the MLP's hidden layer). Each
+    is written once and read twice (by the next operation and by the backward pass), and its gradient is written and
+    read once. Attention weights stay on the chip. A weight, in float32, is read by both passes, its gradient is written
+    once, and AdamW reads four values and writes three.
+    """
+    tokens = config.num_patches + config.num_cls_tokens
+    between = 8 * config.embed_dim + round(config.mlp_ratio * config.embed_dim)
+    activations = batch_size * config.depth * tokens * between * VALUE_BYTES[precision]
+    return Floors(
+        flop=step_flop(num_macs, batch_size),
+        num_bytes=PASSES_OF_A_TENSOR * activations + PASSES_OF_A_WEIGHT * 4 * num_parameters,
+    )
+
+
+def step_flop(num_macs: int, batch_size: int) -> int:
+    """Return the floating-point operations of a step's matrix products: 3 x 2 x MACs an image."""
+    return 3 * 2 * num_macs * batch_size
+
+
+def utilisation(num_macs: int, images_per_second: float, peak: float) -> float:
+    """Return model-FLOP utilisation: the share of `peak` (FLOP/s) that training at this speed takes."""
+    return step_flop(num_macs, 1) * images_per_second / peak
+
+
+def memory_needed(config: ModelConfig, batch_size: int) -> int:
+    """Return about the bytes that a float32 step keeps, with attention by plain products: more than others need."""
+    tokens = config.num_patches + config.num_cls_tokens
+    hidden = config.mlp_ratio * config.embed_dim
+    kept = 12 * config.embed_dim + 2 * hidden + 3 * config.num_heads * tokens
+    blocks = config.depth + config.num_class_attention_blocks
+    return round(4 * batch_size * blocks * tokens * kept)
+
+
+def memory_available(device: str) -> float:
+    """Return the bytes that are free on the device; infinity where that is not known."""
+    if device == "cuda":
+        return float(torch.cuda.mem_get_info()[0])
+    table = Path("/proc/meminfo")
+    for line in table.read_text().splitlines() if table.exists() else ():
+        if line.startswith("MemAvailable:"):
+            return 1024.0 * int(line.split()[1])
+    return float("inf")
+
+
+def machine_calls(device: str) -> dict[str, Callable[[], object]]:
+    """Return the calls whose times tell the machine's rates: a matrix product in each precision, and a copy."""
+    side = GEMM_SIDE[device]
+    source = torch.rand(COPY_BYTES[device] // 4, device=device)
+    target = torch.empty_like(source)
+
+    def product(dtype: torch.dtype) -> Callable[[], object]:
+        left = torch.randn(side, side, device=device, dtype=dtype)
+        right = torch.randn(side, side, device=device, dtype=dtype)
+        return lambda: left @ right
+
+    return {
+        "float32": product(torch.float32),
+        "bfloat16": product(torch.bfloat16),
+        "copy": lambda: target.copy_(source),
+    }
+
+
+def gemm_flop(device: str) -> int:
+    """Return the operations of the matrix product in `machine_calls`."""
+    return 2 * GEMM_SIDE[device] ** 3
+
+
+def copy_traffic(device: str) -> int:
+    """Return the bytes that the copy in `machine_calls` reads and writes."""
+    return 2 * COPY_BYTES[device]

@@ -1,0 +1,121 @@
+"""The whole measurement of a recipe: the step and what surrounds it, the machine's rates, peers, and the sweep."""
+
+import os
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+
+from smallvit.bench.clock import PeakMemory, Timing, take_turns, timed
+from smallvit.bench.floors import GEMM_SIDE, copy_traffic, gemm_flop, machine_calls, step_floors, utilisation
+from smallvit.bench.peers import PEERS, PeerStep, is_installed
+from smallvit.bench.record import BenchRecord, Machine, PeerResult, Speed, commit
+from smallvit.bench.sweep import run_sweep, sweep_cases
+from smallvit.bench.workload import Workload
+from smallvit.config import RunConfig
+from smallvit.device.choose import hardware
+from smallvit.model.vit import count_macs, count_parameters
+from smallvit.record import versions
+
+PART_STEPS = 3
+Say = Callable[[str], None]
+
+
+def measure_recipe(
+    config: RunConfig,
+    *,
+    turns: int,
+    against: Sequence[str] = (),
+    sweep_seconds: float | None = None,
+    say: Say = lambda line: None,
+) -> BenchRecord:
+    """Measure `config` on this machine, on random images.
+
+    `against` names peers. With `sweep_seconds` the step is measured at other widths, patches and batches too, as far as
+    that many seconds go. `say` is told, line by line, what will take long and what is left out. Raises `UsageError` for
+    a config that cannot be measured so.
+    """
+    cases = [] if sweep_seconds is None else sweep_cases(config)
+    record = _measure_one(config, turns, against, say)
+    if sweep_seconds is None:
+        return record
+    return replace(record, sweep=run_sweep(record, cases, sweep_seconds, say))
+
+
+def measure_machine(timings: Mapping[str, Timing], device: str) -> Machine:
+    """Return the machine's rates from the times of `machine_calls`."""
+    return Machine(
+        gemm=" x ".join([str(GEMM_SIDE[device])] * 3),
+        peak_flop_per_second={name: gemm_flop(device) / timings[name].seconds for name in ("float32", "bfloat16")},
+        copy_bytes_per_second=copy_traffic(device) / timings["copy"].seconds,
+    )
+
+
+def _measure_one(config: RunConfig, turns: int, against: Sequence[str], say: Say) -> BenchRecord:
+    started = datetime.now(UTC).isoformat(timespec="seconds")
+    load = round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None
+    memory = PeakMemory()
+    work = Workload(config)
+    config, choices, device = work.session.config, work.session.choices, work.device
+    say(str(choices))
+    first_step = timed(work.step, device)
+    timed(work.pipeline, device)
+    peak_memory = memory.read(device)
+    peers = _peers(against, work, say)
+    first_of_peers = {name: timed(peer.step, device) for name, peer in peers.items()}
+    contestants = {**work.contestants(), **{name: peer.step for name, peer in peers.items()}, **machine_calls(device)}
+    timings = take_turns(contestants, device, turns)
+    parts = [work.step.parts(device) for _ in range(PART_STEPS)]
+    batch = config.train.batch_size
+    images = {"step": batch, "augmentation": batch, "pipeline": batch, "evaluation": config.evaluate.batch_size}
+    speeds = {name: Speed.of(timings[name], count) for name, count in images.items()}
+    num_macs, num_parameters = count_macs(config.model), count_parameters(work.session.model)
+    floors = step_floors(
+        config.model, num_macs=num_macs, num_parameters=num_parameters, batch_size=batch, precision=choices.precision
+    )
+    machine = measure_machine(timings, device)
+    peak = machine.peak_flop_per_second[choices.precision]
+    return BenchRecord(
+        config=config.to_json(),
+        config_digest=config.digest(),
+        choices=choices,
+        hardware=hardware(),
+        versions=versions(),
+        commit=commit(),
+        started=started,
+        load_before=load,
+        num_parameters=num_parameters,
+        num_macs=num_macs,
+        first_step_seconds=first_step,
+        speeds=speeds,
+        step_parts={name: statistics.median(part[name] for part in parts) for name in parts[0]},
+        utilisation={
+            name: utilisation(num_macs, speeds[name].images_per_second, peak) for name in ("step", "pipeline")
+        },
+        machine=machine,
+        floor_seconds={"arithmetic": floors.flop / peak, "bytes": floors.num_bytes / machine.copy_bytes_per_second},
+        peak_memory_bytes=peak_memory,
+        peers=[
+            PeerResult(
+                name=name,
+                version=peer.version,
+                differs=peer.differs,
+                num_parameters=peer.num_parameters,
+                first_step_seconds=first_of_peers[name],
+                step=Speed.of(timings[name], batch),
+            )
+            for name, peer in peers.items()
+        ],
+        sweep=[],
+    )
+
+
+def _peers(against: Sequence[str], work: Workload, say: Say) -> dict[str, PeerStep]:
+    found: dict[str, PeerStep] = {}
+    for name in against:
+        if is_installed(name):
+            found[name] = PeerStep(name, work)
+            say(f"{name} {found[name].version}: {PEERS[name].differs}")
+        else:
+            say(f"{name} is left out: it is not installed; it comes with the oracle extra")
+    return found

@@ -1,0 +1,142 @@
+"""Models that others wrote, of the same shape and under the same step; each only where it can be imported."""
+
+import importlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from smallvit.bench.workload import TrainingStep, Workload
+from smallvit.checks import did_you_mean, require
+from smallvit.config import RunConfig
+from smallvit.model.config import ModelConfig
+from smallvit.train.loop import soft_cross_entropy
+from smallvit.train.optim import build_optimizers
+
+_DECLARED: list[torch.library.Library] = []  # a declaration lasts as long as its object
+
+
+@dataclass(frozen=True, kw_only=True)
+class Peer:
+    """A public package and how it builds a model of our shape."""
+
+    module: str
+    build: Callable[[Any, ModelConfig], nn.Module]
+    differs: str
+    """What its model does otherwise, for the reader of a ratio."""
+
+
+def _build_timm(timm: Any, config: ModelConfig) -> nn.Module:
+    return timm.VisionTransformer(
+        img_size=config.image_size,
+        patch_size=config.patch_size,
+        num_classes=config.num_classes,
+        embed_dim=config.embed_dim,
+        depth=config.depth,
+        num_heads=config.num_heads,
+        mlp_ratio=config.mlp_ratio,
+        class_token=config.num_cls_tokens > 0,
+        reg_tokens=max(config.num_cls_tokens - 1, 0),
+        global_pool="token" if config.num_cls_tokens else "avg",
+        fc_norm=False,
+        drop_path_rate=config.drop_path_rate,
+    )
+
+
+def _build_vit_pytorch(vit_pytorch: Any, config: ModelConfig) -> nn.Module:
+    return vit_pytorch.ViT(
+        image_size=config.image_size,
+        patch_size=config.patch_size,
+        num_classes=config.num_classes,
+        dim=config.embed_dim,
+        depth=config.depth,
+        heads=config.num_heads,
+        dim_head=config.embed_dim // config.num_heads,
+        mlp_dim=round(config.mlp_ratio * config.embed_dim),
+        pool="cls" if config.num_cls_tokens else "mean",
+    )
+
+
+PEERS = {
+    "timm": Peer(
+        module="timm.models.vision_transformer",
+        build=_build_timm,
+        differs="further CLS tokens are registers, which its head does not read",
+    ),
+    "vit-pytorch": Peer(
+        module="vit_pytorch",
+        build=_build_vit_pytorch,
+        differs="one CLS token at most, no stochastic depth, no bias on q, k, v, two more norms at the patches",
+    ),
+}
+
+
+class PeerStep:
+    """A peer's model under our loss, precision, optimiser and batch."""
+
+    def __init__(self, name: str, workload: Workload) -> None:
+        session = workload.session
+        self.version, self.differs = version(name), PEERS[name].differs
+        with torch.random.fork_rng():
+            torch.manual_seed(session.config.seed)
+            model = PEERS[name].build(_import(PEERS[name].module), session.config.model).to(workload.device)
+        self.num_parameters = sum(p.numel() for p in model.parameters())
+        loss = _PeerLoss(model, workload.device, session.choices.precision)
+        if session.choices.compile:
+            loss.compile(fullgraph=True)
+        self.step = TrainingStep(loss, build_optimizers(model, session.config.optim), workload.step.batch)
+
+
+def parse_peers(names: str, config: RunConfig) -> tuple[str, ...]:
+    """Return the peers in a comma-separated list; raise `UsageError` for an unknown one, or a config without a twin."""
+    peers = tuple(dict.fromkeys(name.strip() for name in names.split(","))) if names else ()
+    for name in peers:
+        known = f"{did_you_mean(name, PEERS)}allowed are {', '.join(PEERS)}, with commas between"
+        require(name in PEERS, "--against", name, known)
+    if peers:
+        model, why = config.model, "leave out --against: the others have no such model"
+        for field in ("num_class_attention_blocks", "latent_dim_q", "latent_dim_k", "latent_dim_v"):
+            require(not getattr(model, field), f"model.{field}", getattr(model, field), why)
+        require(model.head == "linear", "model.head", model.head, why)
+        optimizer = config.optim.optimizer
+        why = "it goes by our modules' names; --against needs another, as --optim.optimizer adamw"
+        require(optimizer != "muon", "optim.optimizer", optimizer, why)
+    return peers
+
+
+def is_installed(name: str) -> bool:
+    """Return whether a peer can be imported."""
+    try:
+        _import(PEERS[name].module)
+    except ImportError:
+        return False
+    return True
+
+
+def _import(module: str) -> Any:
+    try:
+        return importlib.import_module(module)
+    except RuntimeError:
+        # Both import torchvision, whose public build only imports beside a CPU torch once two of its operators are
+        # declared.
+        library = torch.library.Library("torchvision", "FRAGMENT")
+        for operator in ("nms", "qnms"):
+            library.define(f"{operator}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+        _DECLARED.append(library)
+        return importlib.import_module(module)
+
+
+class _PeerLoss(nn.Module):
+    """A peer draws its own stochastic depth, so our draw is not used."""
+
+    def __init__(self, model: nn.Module, device: str, precision: str) -> None:
+        super().__init__()
+        self.model, self.device, self.precision = model, device, precision
+
+    def forward(self, images: Tensor, targets: Tensor, _: Tensor | None) -> Tensor:
+        with torch.autocast(self.device, dtype=torch.bfloat16, enabled=self.precision == "bfloat16"):
+            logits = self.model(images)
+        return soft_cross_entropy(logits, targets)

@@ -1,0 +1,138 @@
+"""How a step's cost grows with width, tokens and batch: one field of a config changed at a time, a few steps each."""
+
+import gc
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+
+from smallvit.bench.clock import PeakMemory, take_turns, timed
+from smallvit.bench.floors import memory_available, memory_needed, utilisation
+from smallvit.bench.record import BenchRecord, Speed, SweepPoint
+from smallvit.bench.workload import Workload
+from smallvit.config import RunConfig
+from smallvit.model.vit import count_macs
+from smallvit.progress import duration
+
+WIDTHS, PATCHES, BATCHES = (96, 192, 384), (4, 2), (64, 256, 1024)
+SWEEP_TURNS = 2
+CALLS = SWEEP_TURNS + 2
+"""Steps of a point, the first and the warm one included."""
+MEMORY_SHARE = 0.5
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """One point to measure."""
+
+    field: str
+    value: int
+    config: RunConfig
+    num_macs: int
+    is_base: bool
+    """Whether it is the config that was measured already."""
+
+    @property
+    def work(self) -> float:
+        """Multiply-accumulates of a batch."""
+        return float(self.num_macs * self.config.train.batch_size)
+
+
+def sweep_cases(config: RunConfig) -> list[Case]:
+    """Return the points around `config`, its own values among them; raise `UsageError` where one is not possible."""
+    cases: list[Case] = []
+
+    def add(field: str, value: int, changed: RunConfig) -> None:
+        model = replace(changed.model, num_classes=changed.model.num_classes or 10)
+        same = changed == config
+        cases.append(Case(field=field, value=value, config=changed, num_macs=count_macs(model), is_base=same))
+
+    for width in WIDTHS:
+        add("model.embed_dim", width, replace(config, model=replace(config.model, embed_dim=width)))
+    for patch in PATCHES:
+        add("model.patch_size", patch, replace(config, model=replace(config.model, patch_size=patch)))
+    for batch in BATCHES:
+        add("train.batch_size", batch, replace(config, train=replace(config.train, batch_size=batch)))
+    return cases
+
+
+def run_sweep(base: BenchRecord, cases: Sequence[Case], seconds: float, say: Callable[[str], None]) -> list[SweepPoint]:
+    """Measure the cases one after another, as far as `seconds` go; `base` is the measurement that they surround."""
+    predicted = [0.0 if case.is_base else _seconds(base, case) for case in cases]
+    say(f"the sweep would take about {duration(sum(predicted))}, and begins nothing after {duration(seconds)}")
+    end = time.monotonic() + seconds
+    points: list[SweepPoint] = []
+    for case, needed in zip(cases, predicted, strict=True):
+        if case.is_base:
+            points.append(_point(case, base, step=base.speeds["step"], first_step=base.first_step_seconds))
+            continue
+        why = _too_much(case, needed, end - time.monotonic(), base.choices.device)
+        if why is None:
+            points.append(_measured(case, base))
+        else:
+            say(f"{case.field} {case.value} is left out: {why}")
+            points.append(_point(case, base, left_out=why))
+    return points
+
+
+def _seconds(base: BenchRecord, case: Case) -> float:
+    """Predict the seconds of a case from its arithmetic."""
+    batch = RunConfig.from_json(base.config).train.batch_size
+    step = base.speeds["step"].seconds * case.work / (base.num_macs * batch)
+    return CALLS * step + (base.first_step_seconds if base.choices.compile else 0.0)
+
+
+def _too_much(case: Case, needed: float, left: float, device: str) -> str | None:
+    if needed > left:
+        return f"it needs about {duration(needed)}, and {duration(max(left, 0.0))} are left"
+    memory, free = memory_needed(case.config.model, case.config.train.batch_size), memory_available(device)
+    if memory > MEMORY_SHARE * free:
+        return f"it may need {memory / 2**30:.1f} GiB, and {free / 2**30:.1f} GiB are free"
+    return None
+
+
+def _measured(case: Case, base: BenchRecord) -> SweepPoint:
+    device = base.choices.device
+    if base.choices.compile:
+        torch.compiler.reset()  # else one function compiled for many models counts as one compiled too often
+    memory = PeakMemory()
+    # What `auto` chose for the recipe holds for every point, so that one thing changes at a time.
+    choices = replace(
+        case.config.device, precision=base.choices.precision, attention=base.choices.attention, device=device
+    )
+    work = Workload(replace(case.config, device=choices))
+    first_step = timed(work.step, device)
+    step = take_turns({"step": work.step}, device, SWEEP_TURNS)["step"]
+    peak_memory = memory.read(device) if device == "cuda" else None
+    del work
+    gc.collect()
+    if device == "cuda":
+        torch.cuda.empty_cache()
+    speed = Speed.of(step, case.config.train.batch_size)
+    return _point(case, base, step=speed, first_step=first_step, peak_memory=peak_memory)
+
+
+def _point(
+    case: Case,
+    base: BenchRecord,
+    *,
+    left_out: str | None = None,
+    step: Speed | None = None,
+    first_step: float | None = None,
+    peak_memory: int | None = None,
+) -> SweepPoint:
+    peak = base.machine.peak_flop_per_second[base.choices.precision]
+    model = case.config.model
+    return SweepPoint(
+        field=case.field,
+        value=case.value,
+        num_tokens=model.num_patches + model.num_cls_tokens,
+        batch_size=case.config.train.batch_size,
+        num_macs=case.num_macs,
+        left_out=left_out,
+        step=step,
+        first_step_seconds=first_step,
+        utilisation=None if step is None else utilisation(case.num_macs, step.images_per_second, peak),
+        peak_memory_bytes=peak_memory,
+    )

@@ -1,0 +1,109 @@
+"""A recipe at work on random images: its training step, and the calls that surround it in a run.
+
+Shapes: B images of a batch.
+"""
+
+import itertools
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+
+from smallvit.bench.clock import timed
+from smallvit.checks import require
+from smallvit.config import RunConfig
+from smallvit.data.spec import SPECS
+from smallvit.data.split import Split
+from smallvit.data.store import Dataset
+from smallvit.session import Session
+from smallvit.train.loop import Batch, Loss, fit
+from smallvit.train.optim import build_optimizers
+
+TRAIN_IMAGES = 4096
+ENDLESS = 1_000_000_000
+
+
+class TrainingStep:
+    """Forward, backward and update on one fixed batch that lies on the device."""
+
+    def __init__(self, loss: Loss, optimizers: Sequence[torch.optim.Optimizer], batch: Batch) -> None:
+        self.loss, self.optimizers, self.batch = loss, optimizers, batch
+
+    def __call__(self) -> None:
+        """Take the step."""
+        self._forward().backward()
+        self._update()
+
+    def parts(self, device: str) -> dict[str, float]:
+        """Take the step, and return the seconds of its parts, each waited for."""
+        losses: list[torch.Tensor] = []
+        return {
+            "forward": timed(lambda: losses.append(self._forward()), device),
+            "backward": timed(lambda: torch.autograd.backward(losses), device),
+            "optimizer": timed(self._update, device),
+        }
+
+    def _forward(self) -> torch.Tensor:
+        return self.loss(self.batch.images, self.batch.targets, self.batch.branch_scale)
+
+    def _update(self) -> None:
+        for optimizer in self.optimizers:
+            optimizer.step()
+            optimizer.zero_grad()
+
+
+class Workload:
+    """What a run of `config` repeats, ready to be timed; needs no data set.
+
+    Raises `UsageError` for a data set of whose images nothing is known beforehand.
+    """
+
+    def __init__(self, config: RunConfig) -> None:
+        dataset = config.data.dataset
+        known = f"random images stand for those of {', '.join(SPECS)}"
+        require(dataset in SPECS, "data.dataset", dataset, known)
+        spec, size = SPECS[dataset], config.model.image_size
+        draws = np.random.default_rng(0)
+
+        def random_split(count: int) -> Split:
+            images = draws.integers(0, 256, (count, 3, size, size), dtype=np.uint8)
+            return Split(images=images, labels=draws.integers(0, spec.num_classes, count))
+
+        train = random_split(max(TRAIN_IMAGES, config.train.batch_size))
+        test = random_split(config.evaluate.batch_size)
+        self.session = Session(
+            config.resolve(spec.num_classes), Dataset(spec=spec, train=train, val=None, test=test, notes=())
+        )
+        self.device = self.session.choices.device
+        optimizers, loss = build_optimizers(self.session.model, config.optim), self.session.loss_function()
+        self.step = TrainingStep(loss, optimizers, self.session.batch(0))
+        self._steps = itertools.count()
+        self._states = fit(
+            loss,
+            optimizers,
+            self.session.batch,
+            lr=config.optim.scaled_lr(config.train.batch_size),
+            warmup_steps=0.0,
+            total_steps=ENDLESS,
+        )
+
+    def contestants(self) -> dict[str, Callable[[], object]]:
+        """Return the calls to time; all but the evaluation treat a batch each, that one `evaluate.batch_size`."""
+        return {
+            "step": self.step,
+            "augmentation": self.augment,
+            "pipeline": self.pipeline,
+            "evaluation": self.evaluate,
+        }
+
+    def augment(self) -> None:
+        """Draw and augment a batch."""
+        self.session.batch(next(self._steps))
+
+    def pipeline(self) -> None:
+        """Take a step as a run takes it: a new batch, its augmentation, and the look at the loss before the update."""
+        next(self._states)
+
+    def evaluate(self) -> None:
+        """Predict one evaluation batch."""
+        self.session.predict("test")

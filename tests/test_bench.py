@@ -1,0 +1,483 @@
+"""The measuring: on a model so small that a turn takes milliseconds."""
+
+import importlib.util
+import json
+import math
+import os
+import re
+import sys
+from collections.abc import Callable
+from dataclasses import fields, replace
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from smallvit import cli
+from smallvit.bench import floors, measure, peers, sweep
+from smallvit.bench.clock import PeakMemory, take_turns
+from smallvit.bench.cost import cost, num_steps, recipe_table
+from smallvit.bench.measure import measure_recipe
+from smallvit.bench.record import BenchRecord, commit
+from smallvit.bench.workload import TrainingStep, Workload
+from smallvit.config import EvaluateConfig, RunConfig
+from smallvit.data.config import DataConfig
+from smallvit.device.config import DeviceConfig
+from smallvit.errors import UsageError
+from smallvit.model.config import ModelConfig
+from smallvit.model.vit import count_macs
+from smallvit.recipes import RECIPES
+from smallvit.session import Session
+from smallvit.strict_json import from_json
+from smallvit.train.config import TrainConfig
+
+ROOT = Path(__file__).parents[1]
+TINY = RunConfig(
+    recipe="tiny",
+    data=DataConfig(dataset="cifar10"),
+    model=ModelConfig(patch_size=16, embed_dim=16, depth=2, num_heads=2),
+    train=TrainConfig(batch_size=20),
+    evaluate=EvaluateConfig(batch_size=30),
+    device=DeviceConfig(device="cpu", precision="float32", num_threads=1),
+)
+TINY_WORDS = [
+    "--model.patch-size",
+    "16",
+    "--model.embed-dim",
+    "16",
+    "--model.depth",
+    "2",
+    "--model.num-heads",
+    "2",
+    "--train.batch-size",
+    "20",
+    "--evaluate.batch-size",
+    "30",
+    "--device.device",
+    "cpu",
+    "--device.precision",
+    "float32",
+    "--device.num-threads",
+    "1",
+    "--turns",
+    "1",
+]
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Small matrix products and copies, short turns, one thread."""
+    monkeypatch.setitem(floors.GEMM_SIDE, "cpu", 64)
+    monkeypatch.setitem(floors.COPY_BYTES, "cpu", 2**16)
+    monkeypatch.setattr("smallvit.bench.clock.TURN_SECONDS", 0.002)
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def test_the_record_says_what_was_measured_and_its_numbers_agree(tmp_path: Path) -> None:
+    record = measure_recipe(TINY, turns=3)
+    record.save(tmp_path / "record.json")
+    value = json.loads((tmp_path / "record.json").read_text())
+    assert (value.pop("kind"), value.pop("schema")) == ("bench", 1)
+    assert from_json(BenchRecord, value) == record
+    assert RunConfig.from_json(value["config"]).digest() == record.config_digest == TINY.digest()
+    assert record.speeds.keys() == {"step", "augmentation", "pipeline", "evaluation"}
+    for name, speed in record.speeds.items():
+        assert speed.turns == 3
+        assert 0 < speed.fastest_seconds <= speed.seconds
+        assert speed.images_per_second == pytest.approx((30 if name == "evaluation" else 20) / speed.seconds)
+    peak = record.machine.peak_flop_per_second
+    assert peak.keys() == {"float32", "bfloat16"}
+    assert record.machine.gemm == "64 x 64 x 64"
+    for name in ("step", "pipeline"):
+        expected = 6 * record.num_macs * record.speeds[name].images_per_second / peak["float32"]
+        assert record.utilisation[name] == pytest.approx(expected)
+    # A floor's share of the step is the utilisation.
+    share = record.floor_seconds["arithmetic"] / record.speeds["step"].seconds
+    assert share == pytest.approx(record.utilisation["step"])
+    assert record.floor_seconds["bytes"] > 0
+    assert record.step_parts.keys() == {"forward", "backward", "optimizer"}
+    assert all(seconds > 0 for seconds in record.step_parts.values())
+    assert (record.num_parameters, record.choices.device, record.choices.precision) == (17_050, "cpu", "float32")
+    assert (record.peers, record.sweep) == ([], [])
+
+
+def test_a_steps_operations_are_those_that_torch_counts_in_one() -> None:
+    """Torch's counter on the real step, backward included, against 3 x 2 x MACs.
+
+    The patches need no gradient to the pixels, so that one of their three products is not done.
+    """
+    work = Workload(TINY)
+    with FlopCounterMode(display=False) as counter:
+        work.step()
+    model = work.session.config.model
+    pixels_gradient = 2 * 20 * 4 * (3 * 16 * 16) * 16
+    assert counter.get_total_flops() == floors.step_flop(count_macs(model), 20) - pixels_gradient
+
+
+def test_the_bytes_of_the_baselines_step_by_hand() -> None:
+    model = replace(RECIPES["baseline"]().model, num_classes=10)
+    found = floors.step_floors(model, num_macs=0, num_parameters=100, batch_size=256, precision="bfloat16")
+    assert found.num_bytes == 5 * 2 * 256 * 9 * 65 * (8 * 192 + 384) + 40 * 100
+
+
+def test_utilisation_is_three_times_two_macs_an_image() -> None:
+    assert floors.utilisation(188_000_000, 1000.0, 2.256e12) == pytest.approx(0.5)
+
+
+def test_contestants_take_turns_after_one_round_that_does_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, calls = [0.0], []
+
+    def contestant(name: str, seconds: list[float]) -> Callable[[], None]:
+        left = iter(seconds)
+
+        def call() -> None:
+            calls.append(name)
+            clock[0] += next(left)
+
+        return call
+
+    monkeypatch.setattr("smallvit.bench.clock.time.perf_counter", lambda: clock[0])
+    found = take_turns({"a": contestant("a", [9.0, 1.0, 5.0, 2.0]), "b": contestant("b", [8.0] * 4)}, "cpu", 3)
+    assert "".join(calls) == "abababab"
+    assert found["a"].turns == pytest.approx((1.0, 5.0, 2.0))
+    assert found["a"].seconds == pytest.approx(2.0)
+
+
+def test_a_short_call_is_repeated_within_its_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("smallvit.bench.clock.TURN_SECONDS", 0.2)
+    clock, calls = [0.0], []
+
+    def call() -> None:
+        calls.append(1)
+        clock[0] += 0.04
+
+    monkeypatch.setattr("smallvit.bench.clock.time.perf_counter", lambda: clock[0])
+    found = take_turns({"a": call}, "cpu", 2)["a"]
+    assert (found.calls_in_turn, len(calls)) == (5, 1 + 2 * 5)
+    assert found.seconds == pytest.approx(0.04)
+
+
+def loss_of(step: TrainingStep, branch_scale: torch.Tensor | None = None) -> float:
+    with torch.no_grad():
+        return float(step.loss(step.batch.images, step.batch.targets, branch_scale))
+
+
+def test_the_bare_step_trains_on_one_batch() -> None:
+    step = Workload(TINY).step
+    before = loss_of(step)
+    for _ in range(30):
+        step()
+    assert loss_of(step) < before
+    after = loss_of(step)
+    step.parts("cpu")
+    assert loss_of(step) != after
+
+
+@pytest.mark.parametrize("name", ["augmentation", "pipeline"])
+def test_augmentation_and_pipeline_draw_a_new_batch_each_time(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    steps: list[int] = []
+    own = Session.batch
+    monkeypatch.setattr(Session, "batch", lambda self, step: steps.append(step) or own(self, step))
+    work = Workload(TINY)
+    steps.clear()
+    for _ in range(3):
+        work.contestants()[name]()
+    assert steps == [0, 1, 2]
+
+
+def test_memory_that_was_in_use_for_a_moment_is_seen() -> None:
+    memory = PeakMemory()
+    size = 600 * 2**20
+    torch.ones(size // 4).sum()
+    assert memory.read("cpu") > 0.5 * size
+
+
+def test_the_sweep_changes_one_field_at_a_time_and_keeps_to_its_time() -> None:
+    said: list[str] = []
+    config = replace(TINY, model=replace(TINY.model, patch_size=4, num_heads=1), train=TrainConfig(batch_size=64))
+    record = measure_recipe(config, turns=1, sweep_seconds=0.0, say=said.append)
+    assert [(p.field, p.value) for p in record.sweep] == [
+        *(("model.embed_dim", width) for width in (96, 192, 384)),
+        *(("model.patch_size", patch) for patch in (4, 2)),
+        *(("train.batch_size", batch) for batch in (64, 256, 1024)),
+    ]
+    assert re.search("the sweep would take about .*, and begins nothing after 0 s", "\n".join(said))
+    for point in record.sweep:
+        if (point.field, point.value) in (("model.patch_size", 4), ("train.batch_size", 64)):
+            assert (point.step, point.left_out) == (record.speeds["step"], None)
+            assert (point.num_macs, point.num_tokens) == (record.num_macs, 65)
+        else:
+            assert point.step is None
+            assert re.search("it needs about .*, and 0 s are left", point.left_out or "")
+
+
+def test_points_of_a_sweep_are_measured_where_there_is_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sweep, "WIDTHS", (16, 32))
+    monkeypatch.setattr(sweep, "PATCHES", (8,))
+    monkeypatch.setattr(sweep, "BATCHES", (10, 5000))
+    monkeypatch.setattr(sweep, "memory_available", lambda device: 2.0 * floors.memory_needed(TINY.model, 4000))
+    said: list[str] = []
+    record = measure_recipe(TINY, turns=1, sweep_seconds=1e6, say=said.append)
+    same, wide, patch, batch, large = record.sweep
+    assert same.step == record.speeds["step"]
+    for point in (wide, patch, batch):
+        assert point.step is not None
+        peak = record.machine.peak_flop_per_second["float32"]
+        expected = 6 * point.num_macs * point.step.images_per_second / peak
+        assert point.utilisation == pytest.approx(expected)
+    assert wide.num_macs == count_macs(replace(TINY.model, embed_dim=32, num_classes=10))
+    assert (patch.num_tokens, batch.batch_size) == (17, 10)
+    assert large.step is None
+    assert "it may need" in said[-1]
+
+
+def test_memory_needed_is_no_less_than_what_autograd_keeps() -> None:
+    work = Workload(replace(TINY, model=replace(TINY.model, patch_size=4)))
+    kept: dict[int, int] = {}
+
+    def pack(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    batch = work.step.batch
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        loss = work.step.loss(batch.images, batch.targets, batch.branch_scale)
+    assert loss.requires_grad
+    needed = floors.memory_needed(work.session.config.model, 20)
+    assert 0.8 * sum(kept.values()) < needed < 2 * sum(kept.values())
+
+
+def test_a_sweep_that_is_not_possible_is_refused_before_anything_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(measure, "_measure_one", lambda *arguments: pytest.fail("measured"))
+    with pytest.raises(UsageError, match=r"model\.num_heads is 5: it must divide embed_dim, 96"):
+        measure_recipe(replace(TINY, model=ModelConfig(embed_dim=100, num_heads=5)), turns=1, sweep_seconds=1.0)
+
+
+def test_images_of_which_nothing_is_known_are_refused(tmp_path: Path) -> None:
+    config = replace(TINY, data=DataConfig(dataset="folder", root=tmp_path))
+    with pytest.raises(
+        UsageError, match=r"data\.dataset is 'folder': random images stand for those of digits, cifar10"
+    ):
+        measure_recipe(config, turns=1)
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_timm_takes_the_same_step(timm: ModuleType, precision: Any) -> None:
+    config = replace(TINY, device=replace(TINY.device, precision=precision))
+    record = measure_recipe(config, turns=2, against=("timm",))
+    (peer,) = record.peers
+    assert (peer.name, peer.version, peer.num_parameters) == ("timm", timm.__version__, record.num_parameters)
+    assert peer.step.images_per_second == pytest.approx(20 / peer.step.seconds)
+    # Each contestant's peak is that of the precision in use.
+    peak = record.machine.peak_flop_per_second[precision]
+    assert record.floor_seconds["arithmetic"] == pytest.approx(6 * record.num_macs * 20 / peak)
+
+
+def test_timms_step_trains_its_own_model(timm: ModuleType) -> None:
+    work = Workload(TINY)
+    peer = peers.PeerStep("timm", work)
+    ours = {name: tensor.clone() for name, tensor in work.session.model.state_dict().items()}
+    before = loss_of(peer.step)
+    for _ in range(30):
+        peer.step()
+    assert loss_of(peer.step) < before
+    torch.testing.assert_close(work.session.model.state_dict(), ours, rtol=0, atol=0)
+
+
+def test_a_peer_that_is_not_there_is_said_in_one_line_and_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    gone = replace(peers.PEERS["vit-pytorch"], module="no_such_module_anywhere")
+    monkeypatch.setitem(peers.PEERS, "vit-pytorch", gone)
+    said: list[str] = []
+    record = measure_recipe(TINY, turns=1, against=("vit-pytorch",), say=said.append)
+    assert said[1:] == ["vit-pytorch is left out: it is not installed; it comes with the oracle extra"]
+    assert record.peers == []
+
+
+def test_vit_pytorch_takes_the_same_step() -> None:
+    pytest.importorskip("vit_pytorch", reason="vit-pytorch is not installed: it comes with the oracle extra")
+    (peer,) = measure_recipe(TINY, turns=1, against=("vit-pytorch",)).peers
+    assert peer.step.seconds > 0
+
+
+@pytest.mark.parametrize(
+    ("names", "config", "message"),
+    [
+        ("tim", TINY, "--against is 'tim': did you mean timm?"),
+        ("timm,", TINY, "--against is ''"),
+        ("timm", replace(TINY, model=replace(TINY.model, latent_dim_q=4)), "model.latent_dim_q is 4: leave out"),
+        ("timm", replace(TINY, model=replace(TINY.model, head="mlp")), "model.head is 'mlp': leave out --against"),
+        ("timm", RECIPES["small"](), "optim.optimizer is 'muon': it goes by our modules' names"),
+    ],
+)
+def test_comparisons_that_are_not_possible(names: str, config: RunConfig, message: str) -> None:
+    with pytest.raises(UsageError, match=re.escape(message)):
+        peers.parse_peers(names, config)
+    assert peers.parse_peers("", config) == ()
+
+
+def test_peers_are_named_once() -> None:
+    assert peers.parse_peers("timm, vit-pytorch,timm", TINY) == ("timm", "vit-pytorch")
+
+
+def test_the_command_reads_every_option(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: dict[str, Any] = {}
+
+    def record(config: RunConfig, **options: Any) -> BenchRecord:
+        asked.update(options, config=config)
+        return measure_recipe(TINY, turns=1)
+
+    monkeypatch.setattr("smallvit.bench.measure.measure_recipe", record)
+    path = tmp_path / "x.json"
+    words = [
+        "bench",
+        "small",
+        "--seed",
+        "3",
+        "--optim.optimizer",
+        "adamw",
+        "--against",
+        "timm",
+        "--sweep",
+        "--sweep-seconds",
+        "7",
+        "--turns",
+        "2",
+    ]
+    assert cli.main([*words, "--json", str(path)]) == 0
+    assert asked.pop("config") == replace(
+        RECIPES["small"](), seed=3, optim=replace(RECIPES["small"]().optim, optimizer="adamw")
+    )
+    assert callable(asked.pop("say"))
+    assert asked == {"turns": 2, "against": ("timm",), "sweep_seconds": 7.0}
+    assert json.loads(path.read_text())["kind"] == "bench"
+    assert {f.name for f in fields(cli.Bench)} == {"config", "json", "against", "sweep", "sweep_seconds", "turns"}
+
+
+def test_the_command_prints_one_table(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sweep, "WIDTHS", (16,))
+    monkeypatch.setattr(sweep, "PATCHES", (8,))
+    monkeypatch.setattr(sweep, "BATCHES", ())
+    path = tmp_path / "x.json"
+    assert cli.main(["bench", *TINY_WORDS, "--sweep", "--json", str(path)]) == 0
+    said, record = capsys.readouterr().out, json.loads(path.read_text())
+    assert "baseline: 0.02 M parameters" in said
+    for row in ("step, batch 20", "forward", "optimizer", "augmentation", "pipeline", "evaluation", "GEMM bfloat16"):
+        assert len(re.findall(rf"^ *{row}", said, re.MULTILINE)) == 1
+    assert re.search(r"step, patch 8 \(17 tokens\) +[\d.]", said)
+    speed = record["speeds"]["step"]["images_per_second"]
+    assert re.search(rf"step, batch 20 +[\d.,]+ +{speed:,.0f} ", said)
+    assert f"record {path}" in said
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--turns", "0"], "--turns is 0: it must be a whole number, at least 1"),
+        (["--sweep-seconds", "-1"], "--sweep-seconds is -1.0: it must be at least 0"),
+        (["--sweep-seconds", "nan"], "--sweep-seconds is nan: it must be at least 0"),
+        (["--json", "no/such/folder/x.json"], "--json is 'no/such/folder/x.json': its folder must exist"),
+        (["--against", "kornia"], "--against is 'kornia': allowed are timm, vit-pytorch, with commas between"),
+        (["--trns", "1"], "unknown option --trns; did you mean --turns?"),
+        (["baselin"], "unknown recipe 'baselin'; did you mean baseline?"),
+        (["--data.dataset", "folder", "--data.root", "."], "data.dataset is 'folder': random images stand for"),
+    ],
+)
+def test_bad_usage_is_one_line(words: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["bench", *words]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("smallvit: ")
+    assert len(err.splitlines()) == 1
+    assert message in err
+
+
+def test_the_commit_is_that_of_this_checkout() -> None:
+    found = commit()
+    if not (ROOT / ".git").exists():
+        assert found is None
+        return
+    assert re.fullmatch(r"[0-9a-f]{12,}(-dirty)?", found or "")
+
+
+def test_the_cost_of_a_recipe_is_measured_without_its_data() -> None:
+    found = cost(TINY)
+    assert found.num_parameters == 17_050
+    assert found.num_macs == count_macs(TINY.resolve(10).model)
+    assert 0 < found.train_seconds < 1e6
+    assert recipe_table({"tiny": lambda: TINY}).row_count == 1
+
+
+def test_a_cost_is_the_pipelines_time_as_often_as_the_run_takes_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("smallvit.bench.clock.statistics.median", lambda turns: 2.0)
+    digits = replace(TINY, data=DataConfig(dataset="digits"), train=TrainConfig(epochs=30, batch_size=50))
+    assert num_steps(digits) == 30 * (3 * 1294 // 50)
+    assert num_steps(replace(digits, data=DataConfig(dataset="cifar10"))) == 30 * (3 * 45_000 // 50)
+    small = replace(digits, train=TrainConfig(epochs=10, passes_per_epoch=1, batch_size=500))
+    assert cost(small).train_seconds == 2.0 * 10 * 2
+
+
+def test_available_memory_is_what_the_kernel_says() -> None:
+    found = floors.memory_available("cpu")
+    if not Path("/proc/meminfo").exists():
+        assert math.isinf(found)
+        return
+    assert 0 < found < os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+@pytest.fixture(scope="module")
+def paper() -> ModuleType:
+    """benchmarks/paper_step.py, which is no part of the package."""
+    spec = importlib.util.spec_from_file_location("paper_step", ROOT / "benchmarks" / "paper_step.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("tokens", [1, 2])
+@pytest.mark.parametrize("attention", ["bmm", "sdpa"])
+def test_the_papers_step_restated_is_the_same_arithmetic(paper: ModuleType, tokens: int, attention: Any) -> None:
+    """Five steps from the same weights on the same batch: float32 sums in another order, and nothing else, differ."""
+    model = ModelConfig(patch_size=8, embed_dim=48, depth=3, num_heads=4, num_cls_tokens=tokens, drop_path_rate=0.3)
+    device = replace(TINY.device, attention=attention)
+    augment = RECIPES["baseline"]().augment
+    work = Workload(replace(TINY, model=model, device=device, augment=augment))
+    restated, step = paper.paper_step(work)
+    assert (work.step.batch.branch_scale == 0).any()  # stochastic depth is at work
+    for _ in range(5):
+        found, wanted = (loss_of(each, each.batch.branch_scale) for each in (step, work.step))
+        assert found == pytest.approx(wanted, rel=1e-5)
+        step()
+        work.step()
+    weights = paper.paper_weights(work.session.model.state_dict())
+    # Adam divides by the gradient's size, so where that is all rounding (the keys' biases) a step may be any of +-lr.
+    for name, tensor in restated.state_dict().items():
+        if not name.endswith("k.bias"):
+            torch.testing.assert_close(tensor, weights[name], rtol=0, atol=2e-4, msg=name)
+            assert (tensor - weights[name]).abs().mean() < 2e-6, name
+
+
+def test_the_comparison_with_the_paper_prints_what_it_records(
+    paper: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["--device", "cpu", "--turns", "1", "--threads", "1", "--batch-size", "2", "--precision", "float32"]
+    monkeypatch.setattr(sys, "argv", ["paper_step.py", *words, "--json", str(tmp_path / "x.json")])
+    paper.main()
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split(":")[0] for line in lines] == list(paper.SHAPES)
+    record = json.loads((tmp_path / "x.json").read_text())
+    for shape, line in zip(record["shapes"].values(), lines, strict=True):
+        ratio = shape["speeds"]["paper"]["seconds"] / shape["speeds"]["ours"]["seconds"]
+        assert shape["ours_over_paper"] == pytest.approx(ratio)
+        assert f"{ratio:.2f} times" in line
+        assert shape["first_losses"]["paper"] == pytest.approx(shape["first_losses"]["ours"], rel=1e-5)
