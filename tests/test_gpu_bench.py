@@ -1,0 +1,130 @@
+"""The sitting on a GPU machine, as far as a machine without one can tell."""
+
+import importlib.util
+import json
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from smallvit import cli
+from smallvit.data.batches import read_batches
+from smallvit.data.spec import SPECS
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="module")
+def gpu_bench() -> ModuleType:
+    """benchmarks/gpu_bench.py, which is no part of the package."""
+    return load_benchmark("gpu_bench")
+
+
+def load_benchmark(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name, ROOT / "benchmarks" / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # where dataclasses look for their module
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device here")
+def test_without_a_gpu_it_refuses_in_one_line(
+    gpu_bench: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["gpu_bench.py", "--out", str(tmp_path / "out")])
+    assert gpu_bench.main() == 2
+    out, err = capsys.readouterr()
+    assert (out, len(err.splitlines())) == ("", 1)
+    assert "torch sees no GPU here; DEVICE=cpu" in err
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("device", ["cuda", "cpu"])
+def test_its_commands_are_understood_and_end_within_nine_minutes(
+    gpu_bench: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, device: str
+) -> None:
+    asked: list[Any] = []
+    monkeypatch.setattr(cli.Bench, "__call__", lambda self: asked.append(self))
+    monkeypatch.setattr(cli.Train, "__call__", lambda self: asked.append(self))
+    found = gpu_bench.parts(device, tmp_path, tmp_path / "data", tmp_path / "cache")
+    assert sum(part.limit_seconds for part in found) <= 9 * 60
+    for part in found:
+        if "smallvit" in part.command:
+            assert cli.main(part.command[part.command.index("smallvit") + 1 :]) == 0
+    bench, train = asked
+    assert (bench.sweep, bench.json, bench.config.device.device) == (True, tmp_path / "bench.json", device)
+    assert (train.config.recipe, train.max_seconds, train.config.device.device) == ("baseline", 60.0, device)
+
+
+def test_its_random_images_are_read_as_cifar10(gpu_bench: ModuleType, tmp_path: Path) -> None:
+    gpu_bench.write_random_cifar10(tmp_path)
+    spec = SPECS["cifar10"]
+    assert spec.binary is not None
+    found = read_batches(tmp_path, spec, spec.binary)
+    assert found["train"].images.shape == (50_000, 3, 32, 32)
+    assert np.bincount(found["test"].labels).tolist() == [1000] * 10
+
+
+@pytest.mark.parametrize(
+    ("code", "ok", "status"),
+    [
+        ("print('said')", True, 0),
+        ("raise SystemExit(75)", True, 75),
+        ("raise SystemExit(1)", False, 1),
+        ("import time; time.sleep(60)", False, "over 1 s"),
+    ],
+)
+def test_a_part_that_fails_or_overruns_is_said_so(
+    gpu_bench: ModuleType, tmp_path: Path, code: str, ok: bool, status: int | str
+) -> None:
+    command, limit = [sys.executable, "-S", "-c", code], 1.0 if "sleep" in code else 30.0
+    part = gpu_bench.Part(name="it", command=command, limit_seconds=limit, allowed=(0, 75))
+    ended = gpu_bench.run(part, tmp_path / "log")
+    assert (ended["ok"], ended["status"]) == (ok, status)
+    assert ((tmp_path / "log").read_text() == "said\n") == ("said" in code)
+    (line,) = gpu_bench.summary(tmp_path, [ended])
+    assert ("FAILED" in line) == (not ok)
+
+
+def test_the_table_has_what_the_parts_wrote(gpu_bench: ModuleType, tmp_path: Path) -> None:
+    speed = {"images_per_second": 1234.0}
+    bench = {
+        "utilisation": {"step": 0.4},
+        "choices": {"precision": "bfloat16"},
+        "hardware": {"processor": "a processor", "gpu": "a GPU"},
+        "speeds": {"step": speed},
+        "peers": [{"name": "timm", "step": speed}],
+        "sweep": [
+            {"field": "model.embed_dim", "value": 96, "step": speed, "utilisation": 0.3},
+            {"field": "model.embed_dim", "value": 384, "step": None, "utilisation": None},
+        ],
+    }
+    (tmp_path / "bench.json").write_text(json.dumps(bench))
+    (tmp_path / "paper.json").write_text(json.dumps({"shapes": {"width 192": {"ours_over_paper": 3.5}}}))
+    (tmp_path / "train").mkdir()
+    rows = [{"step": 19, "images_per_second": 10.0}, {"epoch": 1}, {"step": 39, "images_per_second": 5678.0}]
+    (tmp_path / "train" / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert [" ".join(line.split()) for line in gpu_bench.summary(tmp_path, [])] == [
+        "device a GPU",
+        "step 1,234 images/s, 40% of the bfloat16 peak",
+        "step of timm 1,234 images/s",
+        "step, model.embed_dim 96 1,234 images/s, 30%",
+        "width 192 3.50 times the paper's step",
+        "training, from end to end 5,678 images/s over 40 steps",
+    ]
+
+
+def test_make_passes_its_variables_on(tmp_path: Path) -> None:
+    words = ["make", "-n", "gpu-bench", "DEVICE=cpu", "OUT=here", "DATA_ROOT=there", "BENCH_PYTHON=python3"]
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert "benchmarks/gpu_bench.py --device cpu --out here --data-root there" in done.stdout
+    assert shlex.split(done.stdout)[1] == "python3"
