@@ -8,6 +8,9 @@ import pytest
 from smallvit.cli import COMMANDS
 from smallvit.recipes import RECIPES
 from smallvit.record import RunRecord
+from smallvit.report.tables import markdown_table
+from smallvit.study.local import read_records
+from smallvit.study.rows import STUDIES
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -60,3 +63,10 @@ def test_commands_exist() -> None:
 def test_linked_files_exist() -> None:
     for target in re.findall(r"\]\((?!https?:)([^)]+)\)", README):
         assert (ROOT / target).exists(), target
+
+
+def test_the_table_of_the_augmentation_study_is_its_records() -> None:
+    study = STUDIES["augmentation"]()
+    table = markdown_table(read_records(study, ROOT / "results" / "runs"), study.reference)
+    assert table in (ROOT / "results" / "augmentation.md").read_text(encoding="utf-8")
+    assert "not run" not in table
