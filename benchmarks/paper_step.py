@@ -165,11 +165,16 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=256)
     parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda", "mps"))
     parser.add_argument("--precision", default="auto", choices=("auto", "float32", "bfloat16"), help="of ours")
+    parser.add_argument("--attention", default="auto", choices=("auto", "bmm", "sdpa"), help="of ours")
     parser.add_argument("--compile", default="auto", choices=("auto", "on", "off"), help="of ours")
     parser.add_argument("--json", type=Path, help="where to write the record")
     options = parser.parse_args()
     place = DeviceConfig(
-        device=options.device, precision=options.precision, compile=options.compile, num_threads=options.threads
+        device=options.device,
+        precision=options.precision,
+        attention=options.attention,
+        compile=options.compile,
+        num_threads=options.threads,
     )
     started, load = datetime.now(UTC).isoformat(timespec="seconds"), round(os.getloadavg()[0], 2)
     shapes: dict[str, dict[str, object]] = {}
@@ -181,8 +186,9 @@ def main() -> None:
         shapes[name] = found
         speeds, choices = found["speeds"], found["choices"]
         paper, ours = (speeds[who]["images_per_second"] for who in ("paper", "ours"))
+        how = f"{choices['device']}, {choices['precision']}, {choices['attention']}"
         print(
-            f"{name}: paper {paper:,.0f} images/s, ours {ours:,.0f} ({choices['device']}, {choices['precision']}), "
+            f"{name}: paper {paper:,.0f} images/s, ours {ours:,.0f} ({how}), "
             f"{found['ours_over_paper']:.2f} times; {found['utilisation'][choices['precision']]:.0%} of the peak"
         )
     if options.json is not None:
