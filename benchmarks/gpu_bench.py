@@ -48,7 +48,7 @@ def parts(device: str, out: Path, data_root: Path, cache: Path) -> list[Part]:
     where = ["--device.device", device]
     pytest = [*python, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", "cuda", str(ROOT / "tests")]
     bench = [*smallvit, "bench", "baseline", *where, "--json", str(out / "bench.json"), "--sweep"]
-    bench += ["--sweep-seconds", "150", "--against", "timm,vit-pytorch"]
+    bench += ["--sweep-seconds", "110", "--against", "timm,vit-pytorch"]
     paper = [*python, str(ROOT / "benchmarks" / "paper_step.py"), "--device", device, "--json", str(out / "paper.json")]
     train = [
         *smallvit,
@@ -64,7 +64,7 @@ def parts(device: str, out: Path, data_root: Path, cache: Path) -> list[Part]:
     if tiny:
         pytest[-3:] = [str(ROOT / "tests" / "device")]
         bench += [*TINY_MODEL, "--train.batch-size", "8", "--evaluate.batch-size", "8", "--turns", "1"]
-        bench[bench.index("150")] = "0"
+        bench[bench.index("110")] = "0"
         paper += ["--batch-size", "2", "--turns", "1"]
         train += [*TINY_MODEL, "--train.epochs", "1", "--train.passes-per-epoch", "1", "--train.batch-size", "500"]
     else:

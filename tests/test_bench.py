@@ -481,3 +481,19 @@ def test_the_comparison_with_the_paper_prints_what_it_records(
         assert shape["ours_over_paper"] == pytest.approx(ratio)
         assert f"{ratio:.2f} times" in line
         assert shape["first_losses"]["paper"] == pytest.approx(shape["first_losses"]["ours"], rel=1e-5)
+
+
+def test_the_published_figures_are_those_of_their_records() -> None:
+    page = (ROOT / "docs" / "performance.md").read_text(encoding="utf-8")
+    value = json.loads((ROOT / "results" / "benchmarks" / "bench-baseline.json").read_text(encoding="utf-8"))
+    del value["kind"], value["schema"]
+    record = from_json(BenchRecord, value)
+    for name, speed in record.speeds.items():
+        share = f"{record.utilisation[name]:.0%}".replace("%", " %") if name in record.utilisation else ""
+        assert re.search(rf"{name}.* \| {1e3 * speed.seconds:,.0f} \| {speed.images_per_second:,.0f} \| {share}", page)
+    for each, attention in (("paper-step", "bmm"), ("paper-step-sdpa", "sdpa")):
+        path = ROOT / "results" / "benchmarks" / f"{each}.json"
+        for shape in json.loads(path.read_text(encoding="utf-8"))["shapes"].values():
+            assert shape["choices"]["attention"] == attention
+            ours = f"{shape['speeds']['ours']['images_per_second']:,.0f}, {shape['ours_over_paper']:.2f} times"
+            assert ours in page
