@@ -13,7 +13,8 @@ import pytest
 from smallvit.cli import main
 from smallvit.recipes import RECIPES
 
-ALLOWED_CPU_SECONDS = 0.3
+ALLOWED_CPU_SECONDS = 0.4
+"""It takes 0.25 on an idle core, of which tyro's import is the most, and 0.32 was seen on a busy one."""
 
 
 def smallvit(*words: str, columns: int = 80, encoding: str = "utf-8") -> subprocess.CompletedProcess[str]:
