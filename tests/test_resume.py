@@ -13,7 +13,7 @@ import torch
 from rich.console import Console
 from safetensors.torch import load_file
 
-from outcomes import outcome
+from outcomes import outcome, without_clocks
 from smallvit.augment.config import AugmentConfig
 from smallvit.config import EvaluateConfig, RunConfig
 from smallvit.data.config import DataConfig
@@ -345,3 +345,22 @@ def test_a_checkpoint_of_the_first_format_is_still_read(tmp_path: Path, monkeypa
     assert record.resumed_at_steps == [4]
     expected = json.loads((Path(__file__).parent / "golden" / "checkpoint-1" / "expected.json").read_text())
     assert record.curve[-1].train_loss == pytest.approx(expected["train_loss"], abs=2e-4)
+
+
+def test_the_committed_run_that_was_killed_three_times_is_the_undisturbed_one() -> None:
+    results = Path(__file__).parents[1] / "results"
+    whole = RunRecord.load(results / "runs" / "augment-all" / "seed0.json")
+    killed = RunRecord.load(results / "reliability" / "augment-all-seed0-killed.json")
+    assert whole.train_seconds >= 15 * 60
+    assert (whole.resumed_at_steps, killed.resumed_at_steps) == ([], [472, 955])
+    ours, theirs = ({**without_clocks(record.to_json()), "config": None} for record in (killed, whole))
+    assert ours == theirs
+    assert killed.run_config().differences(whole.run_config()) == []
+    lines = [
+        [without_clocks(json.loads(line)) for line in path.read_text().splitlines()]
+        for path in (
+            results / "runs" / "augment-all" / "seed0.metrics.jsonl",
+            results / "reliability" / "augment-all-seed0-killed.metrics.jsonl",
+        )
+    ]
+    assert lines[0] == lines[1]
