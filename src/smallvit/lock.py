@@ -23,7 +23,7 @@ from pathlib import Path
 from filelock import BaseFileLock, FileLock, SoftFileLock, Timeout
 
 from smallvit.errors import SmallvitError
-from smallvit.strict_json import from_json, parse, to_json
+from smallvit.strict_json import from_json, read, to_json
 
 LOCK, OWNER = ".lock", ".owner.json"
 GRACE_SECONDS = 0.5
@@ -103,8 +103,8 @@ def _write_owner(folder: Path) -> None:
 
 def _read_owner(folder: Path) -> Owner | None:
     try:
-        return from_json(Owner, parse((folder / OWNER).read_text(encoding="utf-8")), OWNER)
-    except (OSError, ValueError, SmallvitError):
+        return from_json(Owner, read(folder / OWNER, "owner"), OWNER)
+    except SmallvitError:
         return None
 
 

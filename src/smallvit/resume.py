@@ -3,20 +3,15 @@
 import hashlib
 import shlex
 from collections.abc import Callable
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
-
-from smallvit import rng
-from smallvit.augment.params import BatchParams
-from smallvit.augment.pipeline import sample_augment
 from smallvit.config import RunConfig
 from smallvit.device.choose import Choices
 from smallvit.errors import SmallvitError, UsageError
 from smallvit.record import CurvePoint, versions
-from smallvit.session import Session
+from smallvit.session import Session, step_draws
 from smallvit.strict_json import from_json
 from smallvit.train.checkpoint import load_newest
 from smallvit.train.checkpoint_format import Checkpoint
@@ -126,26 +121,13 @@ def require_same_draws(saved: SavedState, session: Session, steps_done: int, fol
 
 def draws_sha256(session: Session, step: int) -> str:
     """Return the sha256 of the whole global batch of a step as it is drawn: images, labels and augmentation."""
-    config, train = session.config, session.splits["train"]
-    indices = session.order.batch(step)
-    size = (config.model.image_size, config.model.image_size)
-    draws = sample_augment(config.augment, rng.generator(config.seed, "augment", step), len(indices), size)
+    train, indices = session.splits["train"], session.order.batch(step)
+    draws = step_draws(session.config, step, len(indices))
     found = hashlib.sha256()
     rows = indices.to(train.images.device)
-    for tensor in (indices, train.images[rows], train.labels[rows], *_tensors(draws)):
+    for tensor in (indices, train.images[rows], train.labels[rows], *draws.tensors()):
         found.update(tensor.cpu().numpy().tobytes())
     return found.hexdigest()
-
-
-def _tensors(params: BatchParams) -> list[Tensor]:
-    found: list[Tensor] = []
-    for each in fields(params):
-        value = getattr(params, each.name)
-        if isinstance(value, Tensor):
-            found.append(value)
-        elif isinstance(value, BatchParams):
-            found += _tensors(value)
-    return found
 
 
 def _require_same_run(folder: Path, config: RunConfig, theirs: RunConfig) -> None:

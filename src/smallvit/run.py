@@ -10,6 +10,7 @@ import json
 import shlex
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -73,7 +74,7 @@ def run(
             config = replace(config, fork=hashlib.sha256(save(weights)).hexdigest())
         if not world.is_main:
             return _run(config, folder, world, stop, console, weights)
-        with claimed(folder, lambda text: _note(console, text)):
+        with claimed(folder, partial(_note, console)):
             if start_over:
                 delete_run(folder)
             return _run(config, folder, world, stop, console, weights)
@@ -82,9 +83,7 @@ def run(
 def _run(
     config: RunConfig, folder: Path, world: World, stop: Stop, console: Console, weights: dict[str, Tensor] | None
 ) -> RunRecord:
-    def note(text: str) -> None:
-        _note(console, text)
-
+    note = partial(_note, console)
     if (folder / RECORD).exists() and world.is_main:
         raise UsageError(f"{folder} already holds a finished run: name another folder with --out, or delete it")
     dataset = load_dataset(config.data, image_size=config.model.image_size)

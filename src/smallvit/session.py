@@ -13,7 +13,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from smallvit import rng
-from smallvit.augment.pipeline import apply_augment, normalise, sample_augment
+from smallvit.augment.pipeline import AugmentParams, apply_augment, normalise, sample_augment
 from smallvit.config import RunConfig
 from smallvit.data.loader import DeviceSplit, Order
 from smallvit.data.spec import DatasetSpec
@@ -155,6 +155,12 @@ class Session:
             init_whitening_paper(self.model.patch_embed, image_patches(images, model.patch_size).cpu())
 
 
+def step_draws(config: RunConfig, step: int, count: int) -> AugmentParams:
+    """Return the augmentation draws of a step's whole batch of `count` images, on the CPU."""
+    size = (config.model.image_size, config.model.image_size)
+    return sample_augment(config.augment, rng.generator(config.seed, "augment", step), count, size)
+
+
 def augment_step(
     config: RunConfig,
     spec: DatasetSpec,
@@ -167,8 +173,7 @@ def augment_step(
 
     The draws are made for all of them; a rank augments its own and the partners that they are mixed with.
     """
-    size = (config.model.image_size, config.model.image_size)
-    draws = sample_augment(config.augment, rng.generator(config.seed, "augment", step), len(indices), size)
+    draws = step_draws(config, step, len(indices))
     if world.size > 1:
         draws = draws[world.share(len(indices))]
     device = train.images.device

@@ -29,6 +29,17 @@ class BatchParams:
                 changed[field.name] = value.map_tensors(change)
         return replace(self, **changed)
 
+    def tensors(self) -> list[Tensor]:
+        """Return every tensor in the record, nested ones too, in the order of the fields."""
+        found: list[Tensor] = []
+
+        def keep(tensor: Tensor) -> Tensor:
+            found.append(tensor)
+            return tensor
+
+        self.map_tensors(keep)
+        return found
+
     def to(self: Params, device: torch.device | str) -> Params:
         """Return the same draws on another device."""
         return self.map_tensors(lambda tensor: tensor.to(device, non_blocking=True))

@@ -42,7 +42,7 @@ def run_study(
     failed: list[str] = []
     todo = [(row, seed) for seed in study.seeds for row in study.rows if not record_path(folder, row, seed).exists()]
     for number, (row, seed) in enumerate(todo, start=1):
-        config = study.config(row, seed)
+        config = row.at(seed)
         config = replace(
             config,
             data=replace(config.data, root=data_root),
@@ -60,7 +60,7 @@ def run_study(
 
 
 def _read(study: Study, row: Row, seed: int, path: Path) -> RunRecord:
-    record, wanted = RunRecord.load(path), study.config(row, seed)
+    record, wanted = RunRecord.load(path), row.at(seed)
     if record.config_digest != wanted.digest():
         different = "; ".join(record.run_config().differences(wanted)) or "its digest"
         raise SmallvitError(f"{path} is the record of another run than {study.name}'s: {different}")

@@ -18,6 +18,10 @@ class Row:
     config: RunConfig
     """Its run, at any seed; the recipe's name is the folder of its records."""
 
+    def at(self, seed: int) -> RunConfig:
+        """Return its run at a seed."""
+        return replace(self.config, seed=seed)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Study:
@@ -31,10 +35,6 @@ class Study:
     """Label of the row that the others are compared with."""
     rows: tuple[Row, ...]
     seeds: tuple[int, ...]
-
-    def config(self, row: Row, seed: int) -> RunConfig:
-        """Return the run of a row at a seed."""
-        return replace(row.config, seed=seed)
 
 
 def augmentation() -> Study:
