@@ -10,7 +10,7 @@ from smallvit.recipes import RECIPES
 from smallvit.record import RunRecord
 from smallvit.report.tables import markdown_table
 from smallvit.study.local import read_records
-from smallvit.study.rows import STUDIES
+from smallvit.study.studies import STUDIES
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -87,7 +87,7 @@ class StudyCommand:
         from rich.console import Console
 
         from smallvit.study.local import read_records, run_study
-        from smallvit.study.rows import STUDIES
+        from smallvit.study.studies import STUDIES
 
         study = STUDIES[self.study]()
         console = Console(soft_wrap=True, highlight=False, markup=False, emoji=False)

@@ -18,7 +18,8 @@ from smallvit.errors import SmallvitError
 from smallvit.model.config import ModelConfig
 from smallvit.record import RunRecord
 from smallvit.study.local import read_records, run_study
-from smallvit.study.rows import STUDIES, Row, Study
+from smallvit.study.rows import Row, Study
+from smallvit.study.studies import STUDIES
 from smallvit.train.config import OptimConfig, TrainConfig
 
 BASE = RunConfig(

@@ -1,0 +1,103 @@
+"""Studies that a laptop finishes: small models and 12 passes, enough to tell a large effect from none."""
+
+from dataclasses import replace
+
+from smallvit.augment.config import AugmentConfig
+from smallvit.config import RunConfig
+from smallvit.device.config import DeviceConfig
+from smallvit.model.config import ModelConfig
+from smallvit.recipes import baseline, small
+from smallvit.study.rows import Row, Study
+
+SMALL_BUDGET = (
+    "CIFAR-10, 12 passes over 45,000 images (540,000 images seen), depth 6, heads of 32, patches of 8 x 8, "
+    "Muon at 2e-3, batch 256, float32"
+)
+PLAIN = "augment-crop-flip"
+"""Folder of the runs that every study here has in common: width 96, 2 CLS tokens, flip and crop."""
+
+
+def small_budget() -> RunConfig:
+    """Return what the rows have in common: the recipe `small`, shorter, and with fewer tokens and blocks."""
+    config = small()
+    return replace(
+        config,
+        recipe=PLAIN,
+        model=replace(config.model, patch_size=8, depth=6),
+        train=replace(config.train, epochs=12, passes_per_epoch=1),
+        device=DeviceConfig(precision="float32"),
+    )
+
+
+def augmentation() -> Study:
+    """What each part of the paper's augmentation does at a small fixed budget: none, one at a time, all."""
+    base = small_budget()
+    plain, full = base.augment, baseline().augment
+    parts: dict[str, tuple[str, AugmentConfig]] = {
+        "none": ("none", replace(plain, horizontal_flip=0.0, crop_padding=0)),
+        "crop-flip": ("crop and flip", plain),
+        "autoaugment": (
+            "+ AutoAugment",
+            replace(plain, policy=full.policy, policy_variant=full.policy_variant),
+        ),
+        "cutmix": ("+ CutMix", replace(plain, cutmix_alpha=full.cutmix_alpha)),
+        "mixup": ("+ MixUp", replace(plain, mixup_alpha=full.mixup_alpha)),
+        "erase": ("+ random erasing", replace(plain, erase_probability=full.erase_probability)),
+        "all": ("all of them", full),
+    }
+    return Study(
+        name="augmentation",
+        title="What each augmentation does at a small budget",
+        budget=f"{SMALL_BUDGET}, width 96, 2 CLS tokens",
+        reference="crop and flip",
+        rows=tuple(
+            Row(label=label, config=replace(base, recipe=f"augment-{name}", augment=augment))
+            for name, (label, augment) in parts.items()
+        ),
+        seeds=(0, 1),
+    )
+
+
+def cls_tokens_small() -> Study:
+    """One to four CLS tokens at two widths."""
+    rows: list[Row] = []
+    for width in (96, 192):
+        for count in (1, 2, 3, 4):
+            base = small_budget()
+            model = replace(base.model, embed_dim=width, num_heads=width // 32, num_cls_tokens=count)
+            recipe = PLAIN if model == base.model else f"cls-{count}-width-{width}"
+            tokens = "token" if count == 1 else "tokens"
+            rows.append(
+                Row(label=f"width {width}, {count} CLS {tokens}", config=replace(base, recipe=recipe, model=model))
+            )
+    return Study(
+        name="cls-tokens-small",
+        title="What further CLS tokens do at a small budget",
+        budget=f"{SMALL_BUDGET}, flip and crop",
+        reference="width 96, 1 CLS token",
+        rows=tuple(rows),
+        seeds=(0, 1),
+    )
+
+
+def latents_small() -> Study:
+    """Low-rank queries, keys and values, alone and together, from a quarter of the width to all but full."""
+    base = small_budget()
+    rows = [Row(label="full q, k and v", config=base)]
+    for latent in (24, 36, 48, 60, 72, 84):
+        for parts in ("q", "k", "v", "qk", "kv", "qv", "qkv"):
+            config = replace(base, recipe=f"latent-{parts}-{latent}", model=with_latent(base.model, parts, latent))
+            rows.append(Row(label=f"{parts} at {latent} of 96", config=config))
+    return Study(
+        name="latents-small",
+        title="Which of q, k and v can be low-rank, at a small budget",
+        budget=f"{SMALL_BUDGET}, width 96, 2 CLS tokens, flip and crop",
+        reference="full q, k and v",
+        rows=tuple(rows),
+        seeds=(0, 1),
+    )
+
+
+def with_latent(model: ModelConfig, parts: str, latent: int) -> ModelConfig:
+    """Return the model with low-rank projections of width `latent` for the `parts`, letters of "qkv"."""
+    return replace(model, **{f"latent_dim_{part}": latent for part in parts})
