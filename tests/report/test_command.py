@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from smallvit import cli
+from smallvit.commands import train
 from smallvit.config import RunConfig
 from smallvit.recipes import RECIPES
 from smallvit.report.command import repeat_command
@@ -17,7 +18,7 @@ from smallvit.report.command import repeat_command
 def configs(monkeypatch: pytest.MonkeyPatch) -> list[RunConfig]:
     """Collect the configs that the command line would train."""
     seen: list[RunConfig] = []
-    monkeypatch.setattr(cli, "_train_and_report", lambda config, folder, **options: seen.append(config))
+    monkeypatch.setattr(train, "train_and_report", lambda config, folder, **options: seen.append(config))
     return seen
 
 

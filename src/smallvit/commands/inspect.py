@@ -1,0 +1,106 @@
+"""The commands that look: at augmentation, at a finished run, at the recipes, at speed."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Literal
+
+from tyro.conf import Positional, arg
+
+from smallvit.checks import is_number, require, require_whole
+from smallvit.commands.console import plain_console
+from smallvit.config import RunConfig
+from smallvit.recipes import RECIPES
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShowAugment:
+    """Write a picture of a recipe's augmentation: training images, several draws of each, and their soft labels."""
+
+    config: Annotated[RunConfig, arg(name="")] = field(default_factory=RunConfig)
+    out: Path = Path("augment.png")
+    """File to write: .png, .svg or .pdf."""
+
+    def __call__(self) -> None:
+        """Write the picture and say where."""
+        from smallvit.preview import show_augment
+
+        show_augment(self.config, self.out)
+        print(self.out)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluate:
+    """Measure a finished run's weights again."""
+
+    folder: Positional[Path]
+    """Run folder."""
+    split: Literal["val", "test"] = "test"
+    """Images to measure on."""
+    data_root: Path | None = None
+    """Where the data set lies, if no longer where the run found it."""
+
+    def __call__(self) -> None:
+        """Print the metrics."""
+        from smallvit.progress import percent
+        from smallvit.run import evaluate
+
+        metrics = evaluate(self.folder, self.split, self.data_root)
+        print(f"{self.split} accuracy {percent(metrics)}")
+        print(f"negative log likelihood {metrics.negative_log_likelihood:.4f} nats")
+        print(f"expected calibration error {100 * metrics.calibration_error:.2f} %")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipes:
+    """List the recipes with their size, arithmetic and estimated time on this machine."""
+
+    def __call__(self) -> None:
+        """Print the table."""
+        from rich.console import Console
+
+        console = Console()
+        with console.status("measuring some training steps of each recipe"):
+            from smallvit.bench.cost import recipe_table
+
+            table = recipe_table(RECIPES)
+        console.print(table)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bench:
+    """Measure how fast a recipe trains on this machine, on random images; without a recipe, baseline."""
+
+    config: Annotated[RunConfig, arg(name="")] = field(default_factory=RunConfig)
+    json: Path | None = None
+    """File to write the record to."""
+    against: str = ""
+    """Others' models of the same shape under the same step, with commas between: timm, vit-pytorch."""
+    sweep: bool = False
+    """Measure the step at other widths, patches and batches as well."""
+    sweep_seconds: float = 120.0
+    """Seconds after which the sweep begins no further point."""
+    turns: int = 5
+    """Times that everything is measured, in turns; the median counts."""
+
+    def __call__(self) -> None:
+        """Measure, print the table, write the record."""
+        require_whole("--turns", self.turns, 1)
+        require(is_number(self.sweep_seconds, 0), "--sweep-seconds", self.sweep_seconds, "it must be at least 0")
+        if self.json is not None:
+            require(self.json.parent.is_dir(), "--json", str(self.json), "its folder must exist")
+        from smallvit.bench.measure import measure_recipe
+        from smallvit.bench.peers import parse_peers
+        from smallvit.bench.table import bench_table
+
+        console = plain_console()
+        record = measure_recipe(
+            self.config,
+            turns=self.turns,
+            against=parse_peers(self.against, self.config),
+            sweep_seconds=self.sweep_seconds if self.sweep else None,
+            say=console.print,
+        )
+        console.print(bench_table(record))
+        if self.json is not None:
+            record.save(self.json)
+            console.print(f"record {self.json}")

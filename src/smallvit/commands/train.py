@@ -1,0 +1,94 @@
+"""The commands that train a run and show it."""
+
+import json
+import os
+import time
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Annotated
+
+from tyro.conf import arg
+
+from smallvit.checks import is_number, require
+from smallvit.commands.console import plain_console
+from smallvit.config import RunConfig
+from smallvit.errors import UsageError
+from smallvit.recipes import RECIPES
+
+
+@dataclass(frozen=True, kw_only=True)
+class Quickstart:
+    """Train a small model on handwritten digits, in about a minute, and show how good it is."""
+
+    out: Path = Path("runs/quickstart")
+    """Run folder; an earlier quickstart there is replaced."""
+    seed: int = 0
+    """Seed of the run."""
+
+    def __call__(self) -> None:
+        """Replace an earlier quickstart, train, write the page."""
+        config = replace(RECIPES["quickstart"](), seed=self.seed)
+        train_and_report(config, self.out, start_over=_recipe_of(self.out) == "quickstart")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Train:
+    """Train a recipe, measure it, write record and page; an unfinished run in the folder goes on."""
+
+    config: Annotated[RunConfig, arg(name="")] = field(default_factory=RunConfig)
+    out: Path | None = None
+    """Run folder; by default runs/RECIPE-DIGEST."""
+    resume: Path | None = None
+    """Run folder of an unfinished run to go on with; instead of a recipe."""
+    fork: Path | None = None
+    """Run folder whose weights the new run starts from."""
+    max_seconds: float | None = None
+    """Seconds after which to save and end, in time for a scheduler's limit; exit status 75."""
+
+    def __call__(self) -> None:
+        """Train in a folder named after the config, unless told where."""
+        if self.max_seconds is not None:
+            require(is_number(self.max_seconds, 0), "--max-seconds", self.max_seconds, "it must be at least 0")
+        if self.resume is not None and (self.out is not None or self.fork is not None):
+            raise UsageError("--resume goes on in its own folder, from its own weights: leave out --out and --fork")
+        if self.fork is not None and not self.fork.is_dir():
+            raise UsageError(f"--fork is {str(self.fork)!r}: it must be a run folder")
+        named = self.config.recipe if self.fork is None else f"{self.config.recipe}-fork"
+        out = self.resume or self.out or Path("runs") / f"{named}-{self.config.digest()[:8]}"
+        train_and_report(self.config, out, max_seconds=self.max_seconds, fork=self.fork)
+
+
+def _recipe_of(folder: Path) -> str | None:
+    """Return the recipe of the run in a folder, by whatever version of smallvit; None where there is none."""
+    try:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return config.get("recipe") if isinstance(config, dict) else None
+
+
+def train_and_report(
+    config: RunConfig,
+    folder: Path,
+    *,
+    max_seconds: float | None = None,
+    fork: Path | None = None,
+    start_over: bool = False,
+) -> None:
+    """Run in a folder, write its page and say where; the options are those of `smallvit.run.run`."""
+    began = time.monotonic()
+    console = plain_console()
+    with console.status("starting"):
+        from smallvit.progress import duration, percent
+        from smallvit.run import run
+
+    if max_seconds is not None:  # to import torch takes a part of them
+        max_seconds = max(0.0, max_seconds - (time.monotonic() - began))
+    record = run(config, folder, console=console, max_seconds=max_seconds, fork=fork, start_over=start_over)
+    if os.environ.get("RANK", "0") != "0":  # one of several processes, and not the one that writes
+        return
+    from smallvit.report.page import write_page
+
+    speed = f"{duration(record.train_seconds)} of training at {record.images_per_second:,.0f} images/s"
+    console.print(f"test accuracy {percent(record.test)} after {speed}")
+    console.print(f"record  {folder / 'record.json'}\npage    {write_page(folder)}")
