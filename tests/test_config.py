@@ -209,7 +209,7 @@ def test_any_unknown_key_is_one_line(key: str) -> None:
         assert "is not known" in refusal({**value, key: 1})
 
 
-@pytest.mark.parametrize("value", [None, [], 3, {}, {"schema": 0}, {"schema": 3}, {"schema": "1"}, {"schema": True}])
+@pytest.mark.parametrize("value", [None, [], 3, {}, {"schema": 0}, {"schema": 99}, {"schema": "1"}, {"schema": True}])
 def test_another_schema_is_refused(value: Any) -> None:
     assert "schema" in refusal(value)
 
@@ -358,3 +358,43 @@ def test_recipes_are_named_after_themselves_and_described_in_a_line() -> None:
         assert recipe().recipe == name
         assert recipe.__doc__
         assert len(recipe.__doc__.splitlines()) == 1
+
+
+@SLOW
+@given(epochs=st.integers(1, 400), passes=st.integers(1, 5), warmup=st.floats(0, 1), scale=st.floats(0.001, 1))
+def test_a_scale_shortens_everything_alike(epochs: int, passes: int, warmup: float, scale: float) -> None:
+    optim, train = OptimConfig(warmup_epochs=warmup * epochs), TrainConfig(epochs=epochs, passes_per_epoch=passes)
+    if round(scale * epochs * passes) < 1:
+        with pytest.raises(UsageError, match=rf"scale is .*of {epochs * passes} passes at least one must be left"):
+            RunConfig(optim=optim, train=train, scale=scale)
+        return
+    length = RunConfig(optim=optim, train=train, scale=scale).length
+    whole = scale * epochs >= 1
+    rounding = passes / 2 if whole else 0.5
+    assert abs(length.epochs * length.passes_per_epoch - scale * epochs * passes) <= rounding + 1e-9
+    assert length.warmup_epochs / length.epochs == pytest.approx(warmup)
+    assert length.every_epochs >= 1
+    assert length.passes_per_epoch == passes or (length.epochs == 1 and not whole)
+
+
+def test_a_whole_run_has_the_length_that_it_says() -> None:
+    for recipe in RECIPES.values():
+        config = recipe()
+        length = config.length
+        assert (length.epochs, length.passes_per_epoch) == (config.train.epochs, config.train.passes_per_epoch)
+        assert length.warmup_epochs == config.optim.warmup_epochs
+        assert length.every_epochs == config.evaluate.every_epochs
+
+
+def test_a_scaled_run_is_another_run_and_a_whole_one_keeps_its_digest() -> None:
+    baseline = RECIPES["baseline"]()
+    scaled = dataclasses.replace(baseline, scale=0.02)
+    assert scaled.digest() != baseline.digest()
+    assert dataclasses.replace(scaled, scale=1.0).digest() == baseline.digest()
+    assert "scale" in baseline.to_json()
+
+
+@pytest.mark.parametrize("scale", [0.0, -0.5, 1.01, float("nan"), True, "0.1"])
+def test_a_scale_out_of_range_is_refused(scale: Any) -> None:
+    value = RunConfig().to_json()
+    assert "scale is" in refusal({**value, "scale": scale})

@@ -33,7 +33,7 @@ def test_every_committed_record_is_read_and_keeps_its_digest(path: Path) -> None
 
 def test_a_field_added_later_means_what_was_done_before(first: dict[str, Any]) -> None:
     config, record = RunConfig.from_json(first["config"]), RunRecord.from_json(first)
-    assert (config.checkpoint, config.fork) == (CheckpointConfig(), None)
+    assert (config.checkpoint, config.fork, config.scale) == (CheckpointConfig(), None, 1.0)
     assert (config.train.on_nonfinite, config.train.max_skips) == ("stop", TrainConfig().max_skips)
     assert config.optim.lr_scaling == OptimConfig().lr_scaling == "none"
     assert (record.world_size, record.resumed_at_steps, record.skipped_steps) == (1, [], [])
@@ -62,10 +62,13 @@ def test_an_unknown_key_is_refused_in_an_earlier_schema_too(first: dict[str, Any
         RunConfig.from_json({**first["config"], "train": 3})
 
 
-@pytest.mark.parametrize("schema", [None, 0, 3, "1", True])
+@pytest.mark.parametrize("schema", [None, 0, 9, "1", True])
 def test_a_schema_that_is_not_known_is_named_with_those_that_are(schema: Any, first: dict[str, Any]) -> None:
-    for read, value in ((RunConfig.from_json, first["config"]), (RunRecord.from_json, first)):
-        with pytest.raises(SmallvitError, match=f"has schema {schema}: this version of smallvit reads 1 to 2"):
+    for read, value, newest in (
+        (RunConfig.from_json, first["config"], CONFIG_SCHEMA),
+        (RunRecord.from_json, first, RECORD_SCHEMA),
+    ):
+        with pytest.raises(SmallvitError, match=f"has schema {schema}: this version of smallvit reads 1 to {newest}$"):
             read({**value, "schema": schema})
 
 

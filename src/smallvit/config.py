@@ -8,7 +8,7 @@ from typing import Any, cast
 from tyro.conf import Positional, Suppress
 
 from smallvit.augment.config import AugmentConfig
-from smallvit.checks import require, require_flag, require_whole
+from smallvit.checks import is_number, require, require_flag, require_whole
 from smallvit.data.config import DataConfig
 from smallvit.data.spec import SPECS
 from smallvit.device.config import DeviceConfig
@@ -37,6 +37,17 @@ class EvaluateConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Length:
+    """How long a run is, its scale applied."""
+
+    epochs: int
+    passes_per_epoch: int
+    warmup_epochs: float
+    every_epochs: int
+    """Epochs between two measurements."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class RunConfig:
     """Everything that decides a run's result."""
 
@@ -44,6 +55,8 @@ class RunConfig:
     """Name of the recipe that the run starts from; `smallvit recipes` lists them."""
     seed: int = 0
     """Seed of the weights, the order, the augmentation and stochastic depth."""
+    scale: float = field(default=1.0, metadata={"digest": "unless default"})
+    """Share of its full length that the run takes: epochs, warm-up and the time between measurements alike."""
     data: DataConfig = field(default_factory=DataConfig)
     """What to train on."""
     augment: AugmentConfig = field(default_factory=AugmentConfig)
@@ -67,6 +80,9 @@ class RunConfig:
         require_whole("seed", self.seed, 0)
         warmup, epochs = self.optim.warmup_epochs, self.train.epochs
         require(warmup <= epochs, "optim.warmup_epochs", warmup, f"it must be at most train.epochs, {epochs}")
+        passes = self.train.epochs * self.train.passes_per_epoch
+        ok = is_number(self.scale, 0) and self.scale <= 1 and round(self.scale * passes) >= 1
+        require(ok, "scale", self.scale, f"at most 1, and of {passes} passes at least one must be left")
         spec = SPECS.get(self.data.dataset)
         if spec is not None:
             self._check_classes(spec.num_classes)
@@ -75,6 +91,21 @@ class RunConfig:
         """Return the config with the data set's number of classes filled in."""
         self._check_classes(num_classes)
         return dataclasses.replace(self, model=dataclasses.replace(self.model, num_classes=num_classes))
+
+    @property
+    def length(self) -> Length:
+        """How long the run is: whole epochs of the recipe's, or a single one of fewer passes."""
+        epochs, passes = self.train.epochs, self.train.passes_per_epoch
+        if self.scale * epochs >= 1:
+            scaled = round(self.scale * epochs)
+        else:
+            scaled, passes = 1, max(1, round(self.scale * epochs * passes))
+        return Length(
+            epochs=scaled,
+            passes_per_epoch=passes,
+            warmup_epochs=self.optim.warmup_epochs * scaled / epochs,
+            every_epochs=max(1, round(self.evaluate.every_epochs * scaled / epochs)),
+        )
 
     def _check_classes(self, num_classes: int) -> None:
         given, name = self.model.num_classes, self.data.dataset

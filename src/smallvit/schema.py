@@ -9,7 +9,7 @@ from typing import Any, cast
 
 from smallvit.errors import SmallvitError
 
-CONFIG_SCHEMA = 2
+CONFIG_SCHEMA = 3
 RECORD_SCHEMA = 2
 
 Migration = Callable[[dict[str, Any]], None]
@@ -24,12 +24,17 @@ def _config_1_to_2(config: dict[str, Any]) -> None:
     _section(config, "optim").setdefault("lr_scaling", "none")
 
 
+def _config_2_to_3(config: dict[str, Any]) -> None:
+    """Runs shorter than their recipe."""
+    config["scale"] = 1.0
+
+
 def _record_1_to_2(record: dict[str, Any]) -> None:
     """Interruptions, steps left out, and several devices."""
     record.update(resumed_at_steps=[], skipped_steps=[], world_size=1)
 
 
-CONFIG_MIGRATIONS: dict[int, Migration] = {1: _config_1_to_2}
+CONFIG_MIGRATIONS: dict[int, Migration] = {1: _config_1_to_2, 2: _config_2_to_3}
 RECORD_MIGRATIONS: dict[int, Migration] = {1: _record_1_to_2}
 
 

@@ -56,14 +56,14 @@ class Session:
         self.order = Order(
             len(self.splits["train"]),
             batch_size=config.train.batch_size,
-            passes_per_epoch=config.train.passes_per_epoch,
+            passes_per_epoch=config.length.passes_per_epoch,
             repeats_in_batch=config.train.repeats_in_batch,
             seed=config.seed,
         )
         if self.order.steps_per_epoch == 0:
             raise UsageError(
                 f"train.batch_size is {config.train.batch_size}: an epoch has only "
-                f"{len(self.splits['train']) * config.train.passes_per_epoch} images"
+                f"{len(self.splits['train']) * config.length.passes_per_epoch} images"
             )
         self.model = VisionTransformer(
             config.model, attention=self.choices.attention, generator=rng.torch_generator(config.seed, "init")

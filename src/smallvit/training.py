@@ -43,7 +43,7 @@ class Training:
         self.optimizers = build_optimizers(session.model, session.config.optim)
         self.gathered = Gathered(started=started)
         self.steps_done = 0
-        self.total_steps = session.config.train.epochs * session.order.steps_per_epoch
+        self.total_steps = session.config.length.epochs * session.order.steps_per_epoch
         self.test_logits: Tensor | None = None
         """Of the last point of the curve."""
         self._losses: list[Tensor] = []
@@ -83,7 +83,7 @@ class Training:
             self.optimizers,
             self.session.batch,
             lr=config.optim.scaled_lr(config.train.batch_size),
-            warmup_steps=config.optim.warmup_epochs * per_epoch,
+            warmup_steps=config.length.warmup_epochs * per_epoch,
             total_steps=self.total_steps,
             start_step=self.steps_done,
             max_skips=config.train.max_skips if config.train.on_nonfinite == "skip" else 0,
@@ -136,7 +136,7 @@ class Training:
         """Take the point of the curve that belongs to the steps done, if there is to be one that was not taken yet."""
         config, gathered = self.session.config, self.gathered
         epoch, rest = divmod(self.steps_done, self.session.order.steps_per_epoch)
-        due = epoch % config.evaluate.every_epochs == 0 or epoch == config.train.epochs
+        due = epoch % config.length.every_epochs == 0 or epoch == config.length.epochs
         taken = bool(gathered.curve) and gathered.curve[-1].epoch >= epoch
         if rest or not due or taken:
             return
@@ -156,13 +156,13 @@ class Training:
         gathered.curve.append(point)
         if metrics is not None:
             metrics.write(to_json(point))
-        progress.point(point, config.train.epochs)
+        progress.point(point, config.length.epochs)
         if config.checkpoint.best and point.val is not None and point.val.correct > best:
             self._save(metrics, kind="best", keep=1)
 
     def _measured(self, epoch: int, metrics: MetricsFile | None) -> dict[str, Metrics]:
         config, session = self.session.config, self.session
-        last = epoch == config.train.epochs
+        last = epoch == config.length.epochs
         splits = ["val"] if "val" in session.splits else []
         if config.evaluate.test_curve or last:
             splits.append("test")

@@ -280,7 +280,7 @@ def test_without_metrics_the_record_gives_the_curve(tmp_path: Path, run_folder: 
 
 
 def test_colours_have_the_contrast_of_wcag_aa() -> None:
-    css = (Path(__file__).parents[2] / "src/smallvit/report/templates/run.css").read_text()
+    css = (Path(__file__).parents[2] / "src/smallvit/report/templates/page.css").read_text()
     modes = [dict(re.findall(r"--(\w+): (#\w{6})", block)) for block in re.findall(r":root \{(.*?)\}", css, re.DOTALL)]
     assert len(modes) == 2
     for colours in modes:

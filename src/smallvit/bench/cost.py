@@ -51,10 +51,10 @@ def num_steps(config: RunConfig) -> int:
     order = Order(
         round(spec.train_size - held_out),
         batch_size=train.batch_size,
-        passes_per_epoch=train.passes_per_epoch,
+        passes_per_epoch=config.length.passes_per_epoch,
         seed=config.seed,
     )
-    return train.epochs * order.steps_per_epoch
+    return config.length.epochs * order.steps_per_epoch
 
 
 def recipe_table(recipes: Mapping[str, Callable[[], RunConfig]]) -> Table:

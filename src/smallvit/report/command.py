@@ -24,7 +24,9 @@ def _overrides(config: RunConfig, recipe: RunConfig) -> list[str]:
     """Return the words that turn `recipe` into `config`, the seed and the recipe's name left out."""
     words: list[str] = []
     for section in dataclasses.fields(config):
-        if section.name not in ("recipe", "seed", "fork"):
+        if section.name == "scale" and config.scale != recipe.scale:
+            words += _words("scale", config.scale)
+        elif section.name not in ("recipe", "seed", "fork", "scale"):
             words += _section(section.name, getattr(config, section.name), getattr(recipe, section.name))
     return words
 

@@ -1,50 +1,26 @@
 """Figures of a run as SVG text, to stand in a page: the learning curve and the confusion matrix.
 
-Colours are CSS variables with a fallback, and the background is left out, so that a page sets them for light and dark.
-Text stays text: the reader's fonts, whatever the script. Equal records give equal bytes. Shapes: C classes.
+Equal records give equal bytes. Shapes: C classes.
 """
 
-import io
-import re
-import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
-from xml.etree import ElementTree
 
-import matplotlib.style
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from smallvit.record import CurvePoint, RunRecord
+from smallvit.report.html import printable
+from smallvit.report.svg import GRID, INK, MUTED, TEST, VAL, svg_of
 
-INK, MUTED, GRID, VAL, TEST = "#1c2024", "#59616b", "#dcdfe4", "#1f62c8", "#b4500f"
-_VARIABLES = {INK: "--ink", MUTED: "--muted", GRID: "--grid", VAL: "--val", TEST: "--test"}
 _RIGHT_RGB, _WRONG_RGB = (0.16, 0.46, 0.90), (0.90, 0.40, 0.06)
 """Mid tones, seen on white and on black; how much of them is set by opacity."""
 MOST_NUMBERED = 15
 """Classes up to which every cell of the confusion matrix carries its count."""
 MOST_TICKS = 20
 _LONGEST_TICK = 14
-_STYLE: dict[str, Any] = {
-    "svg.fonttype": "none",
-    "svg.hashsalt": "smallvit",
-    "text.parse_math": False,
-    "font.size": 10.5,
-    "text.color": INK,
-    "axes.edgecolor": MUTED,
-    "axes.labelcolor": INK,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "xtick.color": MUTED,
-    "ytick.color": MUTED,
-    "xtick.labelcolor": INK,
-    "ytick.labelcolor": INK,
-    "grid.color": GRID,
-    "grid.linewidth": 0.6,
-    "legend.frameon": False,
-}
 
 
 def learning_curve(record: RunRecord, rows: Sequence[dict[str, Any]]) -> str:
@@ -52,8 +28,8 @@ def learning_curve(record: RunRecord, rows: Sequence[dict[str, Any]]) -> str:
 
     `rows` are the lines of metrics.jsonl; those with a step give the thin line of single batches.
     """
-    epochs = record.run_config().train.epochs
-    return _svg("curve", f"Accuracy and train loss over {epochs} epochs", lambda: _draw_curve(record, rows))
+    epochs = record.run_config().length.epochs
+    return svg_of("curve", f"Accuracy and train loss over {epochs} epochs", lambda: _draw_curve(record, rows))
 
 
 def confusion_matrix(record: RunRecord) -> str:
@@ -62,12 +38,7 @@ def confusion_matrix(record: RunRecord) -> str:
     Every cell has its count up to `MOST_NUMBERED` classes; beyond, the shade has a scale and the names are thinned.
     """
     title = f"Confusion matrix of {len(record.class_names)} classes"
-    return _svg("confusion", title, lambda: _draw_confusion(record))
-
-
-def printable(name: str) -> str:
-    """Return `name` with every character that would not show, or would move others, replaced."""
-    return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in name)
+    return svg_of("confusion", title, lambda: _draw_confusion(record))
 
 
 def _draw_curve(record: RunRecord, rows: Sequence[dict[str, Any]]) -> Figure:
@@ -78,9 +49,9 @@ def _draw_curve(record: RunRecord, rows: Sequence[dict[str, Any]]) -> Figure:
     top.set_ylabel("accuracy, %")
     top.set_ylim(top=min(100.0, top.get_ylim()[1]))
     top.legend(loc="lower right")
-    config = record.run_config().train
+    config = record.run_config()
     last = record.curve[-1]
-    per_epoch = last.images_seen / last.epoch / config.batch_size  # steps
+    per_epoch = last.images_seen / last.epoch / config.train.batch_size  # steps
     steps = [row for row in rows if "step" in row]
     if steps:
         epochs = [(row["step"] + 1) / per_epoch for row in steps]
@@ -88,9 +59,9 @@ def _draw_curve(record: RunRecord, rows: Sequence[dict[str, Any]]) -> Figure:
     ends, means = [0, *(p.epoch for p in record.curve)], [p.train_loss for p in record.curve]
     bottom.stairs(means, ends, baseline=None, color=INK, linewidth=1.4, label="mean of the interval")
     bottom.set_ylabel("train loss, nats")
-    passes = "" if config.passes_per_epoch == 1 else f" (of {config.passes_per_epoch} passes)"
+    passes = "" if config.length.passes_per_epoch == 1 else f" (of {config.length.passes_per_epoch} passes)"
     bottom.set_xlabel(f"epoch{passes}")
-    bottom.set_xlim(0, config.epochs * 1.02)
+    bottom.set_xlim(0, config.length.epochs * 1.02)
     bottom.xaxis.set_major_locator(MaxNLocator(integer=True))
     bottom.legend(loc="upper right")
     for axes in (top, bottom):
@@ -169,44 +140,3 @@ def _scale(figure: Figure, axes: Axes) -> None:
 def _tick(name: str) -> str:
     name = printable(name)
     return name if len(name) <= _LONGEST_TICK else name[: _LONGEST_TICK - 1] + "…"
-
-
-def _svg(prefix: str, title: str, draw: Callable[[], Figure]) -> str:
-    """Draw, and return SVG whose ids start with `prefix`, so that several stand in one page."""
-    file = io.BytesIO()
-    nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
-    with matplotlib.style.context(["default", _STYLE]), warnings.catch_warnings():
-        # The reader's browser has the glyphs that matplotlib's own font lacks; it only measures with it.
-        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
-        draw().savefig(file, format="svg", transparent=True, metadata=nothing)
-    return _for_page(file.getvalue(), prefix, title)
-
-
-def _for_page(svg: bytes, prefix: str, title: str) -> str:
-    root = ElementTree.fromstring(svg)
-    for parent in root.iter():
-        for child in [c for c in parent if c.tag.endswith("}style")]:
-            parent.remove(child)  # its rules would hold for the whole page
-    for element in root.iter():
-        element.tag = element.tag.partition("}")[2]
-        _for_page_attributes(element, prefix)
-    for size in ("width", "height"):
-        del root.attrib[size]
-    root.set("xmlns", "http://www.w3.org/2000/svg")
-    root.set("role", "img")
-    root.set("aria-label", title)
-    root.set("style", "stroke-linejoin: round; stroke-linecap: butt")
-    return ElementTree.tostring(root, encoding="unicode")
-
-
-def _for_page_attributes(element: ElementTree.Element, prefix: str) -> None:
-    for name, value in list(element.attrib.items()):
-        if name.startswith("{"):
-            del element.attrib[name]
-            name = name.partition("}")[2]
-        value = f"{prefix}-{value}" if name == "id" else re.sub(r"#(?=[A-Za-z_]\w*(\)|$))", f"#{prefix}-", value)
-        if name == "style":
-            value = re.sub(r"font-family: [^;]*", "font-family: system-ui, sans-serif", value)
-            for colour, variable in _VARIABLES.items():
-                value = value.replace(colour, f"var({variable}, {colour})")
-        element.set(name, value)

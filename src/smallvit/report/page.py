@@ -4,21 +4,20 @@ The page is one file that refers to nothing outside itself; numbers are rounded 
 """
 
 import json
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from smallvit.data.spec import SPECS
 from smallvit.errors import SmallvitError
-from smallvit.progress import duration
-from smallvit.record import CurvePoint, RunRecord, write_atomically
+from smallvit.record import CurvePoint, RunRecord
 from smallvit.report.command import repeat_command
-from smallvit.report.figures import MOST_NUMBERED, confusion_matrix, learning_curve, printable
+from smallvit.report.figures import MOST_NUMBERED, confusion_matrix, learning_curve
+from smallvit.report.html import write_html
 from smallvit.report.predictions import read_mistakes
+from smallvit.report.records import read_record
 from smallvit.report.stats import wilson_interval
 
 MOST_PAIRS = 10
@@ -51,46 +50,31 @@ def write_page(folder: Path) -> Path:
 
     Raises `SmallvitError` if the record or the predictions are absent, cut short, edited, or of different runs.
     """
-    record = _load_record(folder)
+    record = read_record(folder)
     mistakes = read_mistakes(folder / "test.safetensors", record)
     rows = _read_metrics(folder / "metrics.jsonl")
     page = folder / "index.html"
     config = record.run_config()
-    html = (
-        _environment()
-        .get_template("run.html.j2")
-        .render(
-            record=record,
-            config=config,
-            credit=SPECS.get(config.data.dataset),
-            config_json=json.dumps(record.config, indent=2),
-            record_digest=record.to_json()["sha256"],
-            command=repeat_command(config),
-            interval=wilson_interval(record.test.correct, record.test.count),
-            best_test=_best_on_test(record),
-            test_points=sum(point.test is not None for point in record.curve),
-            curve_svg=Markup(learning_curve(record, rows)),
-            confusion_svg=Markup(confusion_matrix(record)),
-            numbered=len(record.class_names) <= MOST_NUMBERED,
-            pairs=_pairs(record)[:MOST_PAIRS],
-            classes=_class_rows(record),
-            mistakes=mistakes,
-        )
+    write_html(
+        page,
+        "run.html.j2",
+        record=record,
+        config=config,
+        credit=SPECS.get(config.data.dataset),
+        config_json=json.dumps(record.config, indent=2),
+        record_digest=record.to_json()["sha256"],
+        command=repeat_command(config),
+        interval=wilson_interval(record.test.correct, record.test.count),
+        best_test=_best_on_test(record),
+        test_points=sum(point.test is not None for point in record.curve),
+        curve_svg=Markup(learning_curve(record, rows)),
+        confusion_svg=Markup(confusion_matrix(record)),
+        numbered=len(record.class_names) <= MOST_NUMBERED,
+        pairs=_pairs(record)[:MOST_PAIRS],
+        classes=_class_rows(record),
+        mistakes=mistakes,
     )
-    # Class names may hold any character; character references keep the file whole whatever the encoding.
-    write_atomically(page, html.encode("ascii", "xmlcharrefreplace").decode())
     return page
-
-
-def _load_record(folder: Path) -> RunRecord:
-    path = folder / "record.json"
-    if not path.exists():
-        raise SmallvitError(f"{folder} holds no finished run: expected record.json in it")
-    record = RunRecord.load(path)
-    classes, matrix = len(record.class_names), record.test_confusion
-    if len(matrix) != classes or any(len(row) != classes for row in matrix):
-        raise SmallvitError(f"{path}: test_confusion is not {classes} x {classes}, one row and column a class")
-    return record
 
 
 def _read_metrics(path: Path) -> list[dict[str, Any]]:
@@ -143,30 +127,3 @@ def _best_on_test(record: RunRecord) -> CurvePoint | None:
     """Return the first of the curve's best points on test, if the run looked there more than once."""
     points = [point for point in record.curve if point.test is not None]
     return max(points, key=lambda p: p.test.accuracy if p.test else 0.0) if len(points) > 1 else None
-
-
-def _environment() -> Environment:
-    environment = Environment(
-        loader=PackageLoader("smallvit.report"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    filters: dict[str, Callable[..., Any]] = {
-        "duration": duration,
-        "percent": _percent,
-        "exactly": _exactly,
-        "name": printable,
-    }
-    environment.filters.update(filters)
-    return environment
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.2f}\N{NO-BREAK SPACE}%"
-
-
-def _exactly(value: int | float, form: str, scale: int = 1) -> Markup:
-    """Return a number rounded for the eye, with the record's own digits beside it for a program."""
-    return Markup('<data value="{}">{}</data>').format(repr(value), format(value * scale, form))

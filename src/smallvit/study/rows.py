@@ -1,8 +1,19 @@
-"""What a study is: rows, each a whole config that differs in one place, and the row that they are compared with."""
+"""What a study is: rows, each a whole config, and the row that they are compared with."""
 
 from dataclasses import dataclass, replace
 
 from smallvit.config import RunConfig
+from smallvit.errors import UsageError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Published:
+    """What the paper reports of a row."""
+
+    accuracy: float
+    """Percent of the CIFAR-10 test set: the best of the points of one run's curve, every fifth epoch."""
+    seconds: float | None = None
+    """Of the whole run on an RTX 3090, augmentation on the CPU included."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -12,11 +23,20 @@ class Row:
     label: str
     """What a reader calls it."""
     config: RunConfig
-    """Its run, at any seed; the recipe's name is the folder of its records."""
+    """Its run, at any seed."""
+    published: Published | None = None
+    rank: int = 1
+    """What it tells: a budget goes to rank 0 first, all its seeds, then to the next."""
 
     def at(self, seed: int) -> RunConfig:
         """Return its run at a seed."""
         return replace(self.config, seed=seed)
+
+    @property
+    def folder(self) -> str:
+        """The folder of its runs: the recipe's name, and the scale where there is one."""
+        scale = self.config.scale
+        return self.config.recipe if scale == 1 else f"{self.config.recipe}-scale-{scale:g}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,3 +51,14 @@ class Study:
     """Label of the row that the others are compared with."""
     rows: tuple[Row, ...]
     seeds: tuple[int, ...]
+
+    def scaled(self, scale: float) -> "Study":
+        """Return the study with every run shortened alike, to `scale` of its full length, above 0 and up to 1.
+
+        Raises `UsageError` for a scale that leaves less than one pass of a row.
+        """
+        try:
+            rows = tuple(replace(row, config=replace(row.config, scale=scale)) for row in self.rows)
+        except UsageError as error:
+            raise UsageError(f"--{error}") from None
+        return replace(self, rows=rows)

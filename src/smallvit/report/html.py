@@ -1,0 +1,54 @@
+"""What all pages share: their template's environment, how numbers and names are written, one whole file each.
+
+A page is one file that refers to nothing outside itself; numbers are rounded to be read, and exact in `<data>`.
+"""
+
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from smallvit.progress import duration
+from smallvit.record import write_atomically
+
+
+def write_html(path: Path, template: str, **values: Any) -> None:
+    """Fill a template of this package, one that extends page.html.j2, and write it to `path`, whole or not at all."""
+    html = _environment().get_template(template).render(values, generator=f"smallvit {version('smallvit')}")
+    # Class names may hold any character; character references keep the file whole whatever the encoding.
+    write_atomically(path, html.encode("ascii", "xmlcharrefreplace").decode())
+
+
+def printable(name: str) -> str:
+    """Return `name` with every character that would not show, or would move others, replaced."""
+    return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in name)
+
+
+def _environment() -> Environment:
+    environment = Environment(
+        loader=PackageLoader("smallvit.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    filters: dict[str, Callable[..., Any]] = {
+        "duration": duration,
+        "percent": _percent,
+        "exactly": _exactly,
+        "name": printable,
+    }
+    environment.filters.update(filters)
+    return environment
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.2f}\N{NO-BREAK SPACE}%"
+
+
+def _exactly(value: int | float, form: str, scale: int = 1) -> Markup:
+    """Return a number rounded for the eye, with the record's own digits beside it for a program."""
+    return Markup('<data value="{}">{}</data>').format(repr(value), format(value * scale, form))
