@@ -5,8 +5,8 @@ from dataclasses import replace
 from smallvit.augment.config import AugmentConfig
 from smallvit.config import RunConfig
 from smallvit.device.config import DeviceConfig
-from smallvit.model.config import ModelConfig
 from smallvit.recipes import baseline, small
+from smallvit.study.grids import UNIONS, tokens_label
 from smallvit.study.rows import Row, Study
 
 SMALL_BUDGET = (
@@ -66,10 +66,7 @@ def cls_tokens_small() -> Study:
             base = small_budget()
             model = replace(base.model, embed_dim=width, num_heads=width // 32, num_cls_tokens=count)
             recipe = PLAIN if model == base.model else f"cls-{count}-width-{width}"
-            tokens = "token" if count == 1 else "tokens"
-            rows.append(
-                Row(label=f"width {width}, {count} CLS {tokens}", config=replace(base, recipe=recipe, model=model))
-            )
+            rows.append(Row(label=tokens_label(model), config=replace(base, recipe=recipe, model=model)))
     return Study(
         name="cls-tokens-small",
         title="What further CLS tokens do at a small budget",
@@ -85,8 +82,9 @@ def latents_small() -> Study:
     base = small_budget()
     rows = [Row(label="full q, k and v", config=base)]
     for latent in (24, 36, 48, 60, 72, 84):
-        for parts in ("q", "k", "v", "qk", "kv", "qv", "qkv"):
-            config = replace(base, recipe=f"latent-{parts}-{latent}", model=with_latent(base.model, parts, latent))
+        for parts in UNIONS:
+            model = replace(base.model, **{f"latent_dim_{part}": latent for part in parts})
+            config = replace(base, recipe=f"latent-{parts}-{latent}", model=model)
             rows.append(Row(label=f"{parts} at {latent} of 96", config=config))
     return Study(
         name="latents-small",
@@ -96,8 +94,3 @@ def latents_small() -> Study:
         rows=tuple(rows),
         seeds=(0, 1),
     )
-
-
-def with_latent(model: ModelConfig, parts: str, latent: int) -> ModelConfig:
-    """Return the model with low-rank projections of width `latent` for the `parts`, letters of "qkv"."""
-    return replace(model, **{f"latent_dim_{part}": latent for part in parts})

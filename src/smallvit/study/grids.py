@@ -1,0 +1,162 @@
+"""The questions that the paper leaves open, at full length; `small_budget` has two of them for a laptop."""
+
+from smallvit.model.config import ModelConfig
+from smallvit.recipes import baseline
+from smallvit.study.paper import FULL_LENGTH, LATENT, Changes, in_study, latent_dims
+from smallvit.study.rows import Row, Study
+
+SEEDS = (0, 1, 2)
+UNIONS = ("q", "k", "v", "qk", "kv", "qv", "qkv")
+
+
+def tokens_label(model: ModelConfig) -> str:
+    """Return how a row of a grid over widths and CLS tokens is called."""
+    count = model.num_cls_tokens
+    return f"width {model.embed_dim}, {count} CLS token{'s' if count > 1 else ''}"
+
+
+def latents() -> Study:
+    """Low-rank queries, keys and values, alone and together, from a quarter of the width to all but full."""
+    rows = [Row(label="full q, k and v", config=in_study(baseline(), "paper-baseline", {}), rank=0)]
+    for latent in (LATENT, 72, 96, 120, 144, 168):
+        for parts in UNIONS:
+            name = f"paper-mla-{parts}" if latent == LATENT else f"latent-{parts}-{latent}-of-192"
+            config = in_study(baseline(), name, latent_dims(parts, latent))
+            rows.append(Row(label=f"{parts} at {latent} of 192", config=config, rank=0 if latent == LATENT else 1))
+    return Study(
+        name="latents",
+        title="Which of q, k and v can be low-rank, and how far",
+        budget=f"{FULL_LENGTH}, every augmentation, width 192",
+        reference="full q, k and v",
+        rows=tuple(rows),
+        seeds=SEEDS,
+    )
+
+
+def cls_tokens() -> Study:
+    """One to four CLS tokens at two widths."""
+    rows: list[Row] = []
+    for width in (96, 192):
+        for count in (1, 2, 3, 4):
+            config = in_study(
+                baseline(),
+                f"paper-width-{width}-cls-{count}" if width == 96 else f"paper-cls-{count}",
+                {"model.embed_dim": width, "model.num_cls_tokens": count},
+            )
+            if (width, count) == (192, 1):
+                config = in_study(config, "paper-baseline", {})
+            rows.append(Row(label=tokens_label(config.model), config=config, rank=0 if count < 3 else 1))
+    return Study(
+        name="cls-tokens",
+        title="What further CLS tokens do",
+        budget=f"{FULL_LENGTH}, every augmentation, 12 heads",
+        reference="width 96, 1 CLS token",
+        rows=tuple(rows),
+        seeds=SEEDS,
+    )
+
+
+def mixing() -> Study:
+    """MixUp's alpha and the probability of mixing, with CutMix and without."""
+    rows = [Row(label="no mixing", config=in_study(baseline(), "mix-none", _mixing(0.0, 0.0, 0.5)), rank=0)]
+    for cutmix in (1.0, 0.0):
+        for alpha in (0.2, 0.8, 1.0):
+            for probability in (0.25, 0.5, 1.0):
+                name = f"mix-alpha-{alpha:g}-p-{probability:g}{'-cutmix' if cutmix else ''}"
+                if (alpha, probability) == (1.0, 0.5):  # rows of the paper's table
+                    name = "paper-baseline" if cutmix else "paper-no-cutmix"
+                config = in_study(baseline(), name, _mixing(cutmix, alpha, probability))
+                label = f"alpha {alpha:g}, probability {probability:g}, {'with' if cutmix else 'without'} CutMix"
+                rows.append(Row(label=label, config=config))
+    return Study(
+        name="mixing",
+        title="MixUp's alpha and probability, with CutMix and without",
+        budget=f"{FULL_LENGTH}, crop, flip, AutoAugment, random erasing",
+        reference="no mixing",
+        rows=tuple(rows),
+        seeds=SEEDS,
+    )
+
+
+def _mixing(cutmix: float, alpha: float, probability: float) -> Changes:
+    return {"augment.cutmix_alpha": cutmix, "augment.mixup_alpha": alpha, "augment.mix_probability": probability}
+
+
+def batch() -> Study:
+    """Batches of 256 to 4,096, with ways to scale the rate and to warm up."""
+    rows = [Row(label="256, AdamW", config=in_study(baseline(), "paper-baseline", {}), rank=0)]
+    for size in (512, 1024, 2048, 4096):
+        for label, name, changes in (
+            ("AdamW, the same rate", "adamw", {}),
+            ("AdamW, rate by square root", "adamw-sqrt", {"optim.lr_scaling": "sqrt"}),
+            ("AdamW, rate in proportion", "adamw-linear", {"optim.lr_scaling": "linear"}),
+            (
+                "AdamW, rate by square root, warm-up of 20 epochs",
+                "adamw-sqrt-warmup-20",
+                {"optim.lr_scaling": "sqrt", "optim.warmup_epochs": 20.0},
+            ),
+            ("LAMB, rate by square root", "lamb-sqrt", {"optim.optimizer": "lamb", "optim.lr_scaling": "sqrt"}),
+        ):
+            config = in_study(baseline(), f"batch-{size}-{name}", {"train.batch_size": size, **changes})
+            rows.append(Row(label=f"{size:,}, {label}", config=config))
+    return Study(
+        name="batch",
+        title="Batches of 256 to 4,096",
+        budget="CIFAR-10, 300 passes over 50,000 images, every augmentation, 1e-3 at a batch of 256",
+        reference="256, AdamW",
+        rows=tuple(rows),
+        seeds=SEEDS,
+    )
+
+
+def cifar100() -> Study:
+    """The key results on CIFAR-100."""
+    changes: dict[str, Changes] = {
+        "baseline": {},
+        "low-rank q": latent_dims("q", LATENT),
+        "low-rank k": latent_dims("k", LATENT),
+        "low-rank kv": latent_dims("kv", LATENT),
+        "2 CLS tokens": {"model.num_cls_tokens": 2},
+        "width 96, 1 CLS token": {"model.embed_dim": 96},
+        "width 96, 2 CLS tokens": {"model.embed_dim": 96, "model.num_cls_tokens": 2},
+    }
+    return Study(
+        name="cifar100",
+        title="The key results on CIFAR-100",
+        budget="CIFAR-100, 300 passes over 50,000 images, batch 256, AdamW at 1e-3, every augmentation",
+        reference="baseline",
+        rows=tuple(
+            Row(label=label, config=in_study(baseline(), f"cifar100-{_slug(label)}", change, "cifar100"))
+            for label, change in changes.items()
+        ),
+        seeds=SEEDS,
+    )
+
+
+def patches() -> Study:
+    """Patches of 4 and of 2 pixels: 64 and 256 tokens."""
+    return Study(
+        name="patches",
+        title="Patches of 4 and of 2 pixels",
+        budget=f"{FULL_LENGTH}, every augmentation",
+        reference="width 192, patches of 4",
+        rows=tuple(
+            Row(
+                label=f"width {width}, patches of {size}",
+                config=in_study(
+                    baseline(),
+                    {(192, 4): "paper-baseline", (96, 4): "paper-width-96-cls-1"}.get(
+                        (width, size), f"patch-{size}-width-{width}"
+                    ),
+                    {"model.embed_dim": width, "model.patch_size": size},
+                ),
+            )
+            for width in (192, 96)
+            for size in (4, 2)
+        ),
+        seeds=SEEDS,
+    )
+
+
+def _slug(label: str) -> str:
+    return label.lower().replace(",", "").replace(" ", "-")

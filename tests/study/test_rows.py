@@ -1,0 +1,119 @@
+"""The studies as data: the published table as the paper's README has it, and rows that are what their labels say."""
+
+import re
+from collections import defaultdict
+from pathlib import Path
+
+import pytest
+
+from smallvit.errors import UsageError
+from smallvit.study.rows import Row
+from smallvit.study.studies import STUDIES
+
+PAPER = Path(__file__).parents[2] / ".." / "shared" / "paper" / "README.md"
+EVERY_ROW = [pytest.param(row, id=f"{name}-{row.label}") for name, make in STUDIES.items() for row in make().rows]
+LINES = {
+    "baseline": "baseline",
+    "-aa": "without AutoAugment",
+    "-mixup": "without MixUp",
+    "-cutmix": "without CutMix",
+    "sin": "sine-cosine positions",
+    "whiten": "whitening",
+    "mla qkv": "low-rank q, k, v",
+    "mla kv": "low-rank k, v",
+    "mla qk": "low-rank q, k",
+    "mla q": "low-rank q",
+    "mla k": "low-rank k",
+    "ddp bs256": "distributed, batch 256",
+    "ddp bs1024": "distributed, batch 1024",
+    "lion bs1024": "Lion, batch 1024",
+    "1 CLS, width 96": "width 96, 1 CLS token",
+    "multi-CLS": "width 96, 2 CLS tokens",
+}
+"""Names in the table of ../shared/paper/README.md, and ours."""
+
+
+@pytest.mark.skipif(not PAPER.exists(), reason="no ../shared/paper")
+def test_the_published_numbers_are_those_of_the_paper() -> None:
+    rows = {row.label: row for row in STUDIES["paper"]().rows}
+    found = re.findall(r"^\| ([^|]+?) \| (\d\d\.\d\d) \| (\d+|-) \|", PAPER.read_text(), re.MULTILINE)
+    assert {name for name, _, _ in found} == set(LINES)
+    for name, accuracy, seconds in found:
+        published = rows[LINES[name]].published
+        assert published is not None
+        assert (published.accuracy, published.seconds) == (float(accuracy), None if seconds == "-" else float(seconds))
+    assert {label for label, row in rows.items() if row.published} == set(LINES.values())
+
+
+@pytest.mark.parametrize("name", STUDIES)
+def test_a_study_has_its_reference_and_no_row_twice(name: str) -> None:
+    study = STUDIES[name]()
+    assert study.name == name
+    labels = [row.label for row in study.rows]
+    assert study.reference in labels
+    assert len(set(labels)) == len(labels) == len({row.config.digest() for row in study.rows})
+    assert len(study.seeds) >= 2
+
+
+def test_a_folder_belongs_to_one_run_and_a_run_to_one_folder() -> None:
+    """Over all studies, so that they may share a folder of records, and the runs that they have in common."""
+    runs: dict[str, set[str]] = defaultdict(set)
+    folders: dict[str, set[str]] = defaultdict(set)
+    for make in STUDIES.values():
+        for row in make().rows:
+            runs[row.folder].add(row.config.digest())
+            folders[row.config.digest()].add(row.folder)
+            assert re.fullmatch(r"[a-z0-9.-]+", row.folder), row.folder
+    assert [folder for folder, digests in runs.items() if len(digests) > 1] == []
+    assert [names for names in folders.values() if len(names) > 1] == []
+
+
+@pytest.mark.parametrize("row", EVERY_ROW)
+def test_a_label_says_what_the_config_has(row: Row) -> None:
+    model, label = row.config.model, row.label
+    if found := re.search(r"width (\d+)", label):
+        assert model.embed_dim == int(found[1])
+    if found := re.search(r"(\d) CLS", label):
+        assert model.num_cls_tokens == int(found[1])
+    if found := re.search(r"depth (\d+)", label):
+        assert model.depth == int(found[1])
+    if found := re.search(r"patches of (\d)", label):
+        assert model.patch_size == int(found[1])
+    if found := re.match(r"([qkv]+) at (\d+) of (\d+)", label):
+        assert model.latent_dims == tuple(int(found[2]) if part in found[1] else None for part in "qkv")
+        assert model.embed_dim == int(found[3])
+    elif found := re.match(r"low-rank ([qkv, ]+)", label):
+        assert model.latent_dims == tuple(48 if part in found[1] else None for part in "qkv")
+    else:
+        assert model.latent_dims == (None, None, None)
+    if found := re.search(r"batch ([\d,]+)$", label):
+        assert row.config.train.batch_size == int(found[1])
+    if found := re.match(r"alpha ([\d.]+), probability ([\d.]+), (with|without) CutMix", label):
+        augment = row.config.augment
+        assert (augment.mixup_alpha, augment.mix_probability) == (float(found[1]), float(found[2]))
+        assert augment.cutmix_alpha == (1.0 if found[3] == "with" else 0.0)
+
+
+def test_every_row_of_the_paper_sees_as_many_images_as_the_paper() -> None:
+    for row in STUDIES["paper"]().rows:
+        config = row.config
+        assert config.train.epochs * config.train.passes_per_epoch == 300
+        assert config.data.val_fraction == 0
+        assert config.evaluate.test_curve
+
+
+def test_a_scaled_study_is_another_set_of_runs() -> None:
+    whole = STUDIES["paper"]()
+    scaled = whole.scaled(0.02)
+    assert whole.scaled(1.0) == whole
+    for before, after in zip(whole.rows, scaled.rows, strict=True):
+        assert after.folder == f"{before.folder}-scale-0.02"
+        assert after.config.digest() != before.config.digest()
+        assert after.config.length.epochs * after.config.length.passes_per_epoch == 6
+        assert (after.label, after.published, after.rank) == (before.label, before.published, before.rank)
+
+
+@pytest.mark.parametrize("scale", [0.0, -1.0, 2.0, 0.001])
+def test_a_scale_that_leaves_nothing_is_refused(scale: float) -> None:
+    with pytest.raises(UsageError, match=f"--scale is {scale}: at most 1, and of 300 passes at least one must be left"):
+        STUDIES["paper"]().scaled(scale)
