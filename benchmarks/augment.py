@@ -14,7 +14,6 @@ import argparse
 import json
 import random
 import statistics
-import subprocess
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -29,18 +28,15 @@ from PIL import Image, ImageEnhance, ImageOps
 from smallvit.augment import AugmentConfig, apply_augment, sample_augment
 from smallvit.augment.ops import OPS
 from smallvit.augment.subpolicies import AUTOAUGMENT
-from smallvit.data.spec import SPECS
-from smallvit.data.split import Split
-from smallvit.data.store import Dataset
+from smallvit.bench.clock import timed
+from smallvit.bench.peers import import_beside_torch
+from smallvit.bench.record import commit
+from smallvit.bench.workload import Workload
 from smallvit.device.choose import hardware, synchronize
 from smallvit.device.config import DeviceConfig
 from smallvit.recipes import small
 from smallvit.record import versions, write_atomically
 from smallvit.rng import generator
-from smallvit.session import Session
-from smallvit.train.loop import Batch as TrainBatch
-from smallvit.train.loop import fit
-from smallvit.train.optim import build_optimizers
 
 BATCH, CLASSES, SMOOTHING = 256, 10, 0.1
 WARM_ROUNDS, TURN, TRAINING_STEPS = 2, 4, 4
@@ -143,14 +139,9 @@ def ours(apply: Callable[..., Batch], device: torch.device) -> Contestant:
 
 def torchvision_loop() -> Contestant | None:
     """The stack of torchvision's v2 transforms on tensors, image by image, so that each draws for itself."""
-    # Its public build only imports beside a CPU torch once the operators of its detectors are declared.
-    library = torch.library.Library("torchvision", "FRAGMENT")
-    for name in ("nms", "qnms"):
-        if not torch.cuda.is_available():
-            library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
     try:
-        from torchvision.transforms import v2
-    except (ImportError, RuntimeError):
+        v2 = import_beside_torch("torchvision.transforms.v2")
+    except ImportError:
         return None
     stack = v2.Compose(
         [
@@ -201,38 +192,13 @@ def take_turns(contestants: dict[str, tuple[Contestant, torch.device]], rounds: 
 
 
 def training_step(threads: int, device: str) -> tuple[float, float]:
-    """Return the median seconds of a width-96 training step, and of the augmentation in it."""
-    settings = DeviceConfig(device=device, num_threads=threads)
-    config = replace(small(), augment=CONFIG, device=settings).resolve(CLASSES)
-    draws = np.random.default_rng(0)
-    images = draws.integers(0, 256, (BATCH, 3, 32, 32), dtype=np.uint8)
-    split = Split(images=images, labels=draws.integers(0, CLASSES, BATCH))
-    session = Session(config, Dataset(spec=SPECS["cifar10"], train=split, val=None, test=split, notes=()))
-    augmenting: list[float] = []
-
-    def batch(step: int) -> TrainBatch:
-        synchronize(device)
-        start = time.perf_counter()
-        result = session.batch(step)
-        synchronize(device)
-        augmenting.append(time.perf_counter() - start)
-        return result
-
-    optimizers, steps = build_optimizers(session.model, config.optim), []
-    start = time.perf_counter()
-    # The first step compiles and warms up.
-    for _ in fit(session.loss_function(), optimizers, batch, lr=1e-3, warmup_steps=0.0, total_steps=1 + TRAINING_STEPS):
-        synchronize(device)
-        steps.append(time.perf_counter() - start)
-        start = time.perf_counter()
-    return statistics.median(steps[1:]), statistics.median(augmenting[1:])
-
-
-def commit() -> str:
-    """Return this checkout's commit, marked if tracked files differ from it."""
-    git = ["git", "-C", str(Path(__file__).parent)]
-    told = subprocess.run([*git, "describe", "--always", "--dirty", "--abbrev=12"], capture_output=True, text=True)
-    return told.stdout.strip() or "unknown"
+    """Return the median seconds of a width-96 training step, its augmentation included, and of augmentation alone."""
+    work = Workload(replace(small(), augment=CONFIG, device=DeviceConfig(device=device, num_threads=threads)))
+    timed(work.pipeline, device)  # compiles and warms up
+    # A call at a time, so that augmentation finds the cache as a step leaves it.
+    pairs = [(timed(work.pipeline, device), timed(work.augment, device)) for _ in range(TRAINING_STEPS)]
+    step, augmenting = (statistics.median(seconds) for seconds in zip(*pairs, strict=True))
+    return step, augmenting
 
 
 def others_versions() -> dict[str, str]:

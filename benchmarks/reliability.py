@@ -15,12 +15,9 @@ import tempfile
 import time
 from pathlib import Path
 
-import numpy as np
 import torch
 
-from smallvit.data.spec import SPECS
-from smallvit.data.split import Split
-from smallvit.data.store import Dataset
+from smallvit.bench.workload import Workload
 from smallvit.device.choose import hardware
 from smallvit.metrics import MetricsFile
 from smallvit.recipes import RECIPES
@@ -42,13 +39,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
 
-    config = RECIPES[options.recipe]()
-    spec, batch = SPECS[config.data.dataset], config.train.batch_size
-    random = np.random.default_rng(0)
-    images = random.integers(0, 256, (batch, 3, 32, 32), dtype=np.uint8)
-    split = Split(images=images, labels=random.integers(0, spec.num_classes, batch))
-    dataset = Dataset(spec=spec, train=split, val=None, test=split, notes=())
-    session = Session(config.resolve(spec.num_classes), dataset)
+    session = Workload(RECIPES[options.recipe]()).session
     folder = Path(tempfile.mkdtemp(dir=options.folder))
     try:
         found = measured(session, folder)

@@ -16,10 +16,10 @@ from jaxtyping import install_import_hook
 install_import_hook("smallvit", "beartype.beartype")
 
 import pytest  # noqa: E402  # after the hook, as is everything that may import smallvit
-import torch  # noqa: E402
+
+from smallvit.bench.peers import import_beside_torch  # noqa: E402
 
 GOLDEN = Path(__file__).parent / "golden"
-_DECLARED: list[torch.library.Library] = []  # a declaration lasts as long as its object
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -44,23 +44,14 @@ def golden(request: pytest.FixtureRequest) -> Callable[[str, Any], Any]:
 def _oracle(name: str) -> ModuleType:
     if importlib.util.find_spec(name) is None:
         pytest.skip(f"{name} is not installed: it comes with the oracle extra")
-    return importlib.import_module(name)
+    return import_beside_torch(name)
 
 
 @pytest.fixture(scope="session")
 def torchvision() -> ModuleType:
-    """torchvision; beside a CPU torch its public build only imports once two operators are declared for it."""
-    try:
-        return _oracle("torchvision")
-    except RuntimeError:
-        library = torch.library.Library("torchvision", "DEF")
-        for name in ("nms", "qnms"):
-            library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-        _DECLARED.append(library)
-        return _oracle("torchvision")
+    return _oracle("torchvision")
 
 
 @pytest.fixture(scope="session")
-def timm(torchvision: ModuleType) -> ModuleType:
-    """timm, which imports torchvision."""
+def timm() -> ModuleType:
     return _oracle("timm")

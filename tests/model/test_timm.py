@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from smallvit.bench.peers import PEERS
 from smallvit.model.config import ModelConfig
 from smallvit.model.vit import VisionTransformer
 
@@ -23,21 +24,8 @@ SHAPES = {
 BuildModel = Callable[..., VisionTransformer]
 
 
-def timm_twin(timm: ModuleType, config: ModelConfig, drop_path_rate: float = 0.0) -> nn.Module:
-    return timm.models.vision_transformer.VisionTransformer(
-        img_size=config.image_size,
-        patch_size=config.patch_size,
-        num_classes=config.num_classes,
-        embed_dim=config.embed_dim,
-        depth=config.depth,
-        num_heads=config.num_heads,
-        mlp_ratio=config.mlp_ratio,
-        class_token=config.num_cls_tokens > 0,
-        reg_tokens=max(config.num_cls_tokens - 1, 0),
-        global_pool="token" if config.num_cls_tokens else "avg",
-        fc_norm=False,
-        drop_path_rate=drop_path_rate,
-    )
+def timm_twin(timm: ModuleType, config: ModelConfig) -> nn.Module:
+    return PEERS["timm"].build(timm.models.vision_transformer, config)
 
 
 def gradients(model: nn.Module, output: Tensor) -> dict[str, Tensor]:
@@ -103,7 +91,7 @@ def test_several_cls_tokens_are_timms_cls_and_register_tokens(
 def test_stochastic_depth_is_timms_when_timm_draws(timm: ModuleType, rough_model: BuildModel, images: Tensor) -> None:
     """timm's training-mode draws are read off its DropPath modules and given to our model as uniform draws."""
     config = replace(SMALL, depth=6, drop_path_rate=0.6)
-    model, twin = rough_model(config), timm_twin(timm, config, drop_path_rate=0.6).double().train()
+    model, twin = rough_model(config), timm_twin(timm, config).double().train()
     twin.load_state_dict(model.state_dict(), strict=True)
     uniform = torch.full((config.depth, 2, len(images)), 0.999)
 

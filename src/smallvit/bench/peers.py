@@ -16,7 +16,7 @@ from smallvit.model.config import ModelConfig
 from smallvit.train.loop import soft_cross_entropy
 from smallvit.train.optim import build_optimizers
 
-_DECLARED: list[torch.library.Library] = []  # a declaration lasts as long as its object
+_declared: list[torch.library.Library] = []  # a declaration lasts as long as its object
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,7 +82,8 @@ class PeerStep:
         self.version, self.differs = version(name), PEERS[name].differs
         with torch.random.fork_rng():
             torch.manual_seed(session.config.seed)
-            model = PEERS[name].build(_import(PEERS[name].module), session.config.model).to(workload.device)
+            module = import_beside_torch(PEERS[name].module)
+            model = PEERS[name].build(module, session.config.model).to(workload.device)
         self.num_parameters = sum(p.numel() for p in model.parameters())
         loss = _PeerLoss(model, workload.device, session.choices.precision)
         if session.choices.compile:
@@ -110,22 +111,24 @@ def parse_peers(names: str, config: RunConfig) -> tuple[str, ...]:
 def is_installed(name: str) -> bool:
     """Return whether a peer can be imported."""
     try:
-        _import(PEERS[name].module)
+        import_beside_torch(PEERS[name].module)
     except ImportError:
         return False
     return True
 
 
-def _import(module: str) -> Any:
+def import_beside_torch(module: str) -> Any:
+    """Return a module that imports torchvision; raise `ImportError` where it is not installed.
+
+    torchvision's public build only imports beside a CPU torch once two of its operators are declared.
+    """
     try:
         return importlib.import_module(module)
     except RuntimeError:
-        # Both import torchvision, whose public build only imports beside a CPU torch once two of its operators are
-        # declared.
         library = torch.library.Library("torchvision", "FRAGMENT")
         for operator in ("nms", "qnms"):
             library.define(f"{operator}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-        _DECLARED.append(library)
+        _declared.append(library)
         return importlib.import_module(module)
 
 
