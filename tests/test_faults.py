@@ -20,6 +20,7 @@ from typing import Any
 
 import pytest
 
+from disks import small_disk
 from outcomes import outcome
 from smallvit.record import RunRecord
 from smallvit.train.checkpoint import load_newest
@@ -344,35 +345,25 @@ def test_a_config_that_has_no_room_starts_nothing(smallvit: Smallvit, tmp_path: 
 
 
 @pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A tmpfs of 3 MiB."""
-    place = tmp_path / "disk"
-    place.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=3m,mode=777", "tmpfs", str(place)]
-    done = subprocess.run(mount, capture_output=True, text=True, check=False)
-    if done.returncode:
-        pytest.skip(f"a small disk needs the right to mount a tmpfs: {done.stderr.strip()}")
-    try:
+def disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of 3 MiB."""
+    with small_disk(tmp_path / "disk", "size=3m") as place:
         yield place
-    finally:
-        subprocess.run(["umount", "--lazy", str(place)], check=True)
 
 
-def test_a_disk_that_fills_up(
-    smallvit: Smallvit, undisturbed: dict[str, Any], tmp_path: Path, small_disk: Path
-) -> None:
-    words, run = [*TOY, "--out", "disk/run"], small_disk / "run"
+def test_a_disk_that_fills_up(smallvit: Smallvit, undisturbed: dict[str, Any], tmp_path: Path, disk: Path) -> None:
+    words, run = [*TOY, "--out", "disk/run"], disk / "run"
     line = one_line(smallvit(words, [("step", 10, "fill", ["disk", 60_000])]), 1)
     assert re.search(
         r"step-000000\d\d cannot be saved: No space left on device; the newest whole one is step-000000\d\d$", line
     )
     assert newest_step(run) >= 10
     assert_unfinished_and_whole(run)
-    (small_disk / "filler").unlink()
+    (disk / "filler").unlink()
     assert smallvit(words).status == 0
     assert outcome(run) == undisturbed
     # And one that nothing may be written to any more.
-    subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
+    subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
     line = one_line(smallvit([*TOY, "--out", "disk/other"]), 1)
     assert line == "disk/other cannot be made a run folder: Read-only file system"
     assert one_line(smallvit(words), 1) == "disk/run cannot be locked: Read-only file system"
@@ -380,10 +371,10 @@ def test_a_disk_that_fills_up(
 
 @pytest.mark.parametrize("file", ["model.safetensors", "test.safetensors", "record.json"])
 def test_a_disk_that_is_full_at_the_end(
-    file: str, smallvit: Smallvit, whole_run: Path, tmp_path: Path, small_disk: Path
+    file: str, smallvit: Smallvit, whole_run: Path, tmp_path: Path, disk: Path
 ) -> None:
     """With room for what comes before a file, and not for all of it."""
-    words, run, page = [*TOY, "--out", "disk/run", "--checkpoint.every-seconds", "60"], small_disk / "run", 4096
+    words, run, page = [*TOY, "--out", "disk/run", "--checkpoint.every-seconds", "60"], disk / "run", 4096
     names = ["model.safetensors", "test.safetensors", "record.json"]
     sizes = [(whole_run / name).stat().st_size for name in names[: names.index(file)]]
     room = sum(-(-size // page) * page for size in sizes)
@@ -391,7 +382,7 @@ def test_a_disk_that_is_full_at_the_end(
     assert line.startswith(f"disk/run/{file}: No space left on device; ")
     assert [path.name for path in run.iterdir() if path.name.startswith(f".{file}")] == []
     assert_unfinished_and_whole(run)
-    (small_disk / "filler").unlink()
+    (disk / "filler").unlink()
     assert smallvit(command_to_go_on(line)).status == 0
     found, expected = outcome(run), outcome(whole_run)
     for config in (found["config"], found["record"]["config"]):

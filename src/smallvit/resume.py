@@ -14,7 +14,7 @@ from smallvit.record import CurvePoint, versions
 from smallvit.session import Session, step_draws
 from smallvit.strict_json import from_json
 from smallvit.train.checkpoint import load_newest
-from smallvit.train.checkpoint_format import Checkpoint
+from smallvit.train.checkpoint_format import Checkpoint, NewerError
 from smallvit.train.distributed import World
 
 CHECKPOINTS = "checkpoints"
@@ -59,10 +59,10 @@ def find_checkpoint(
         return None
     _require_same_run(folder, config, RunConfig.load(folder / "config.json"))
     checkpoint, damaged = load_newest(folder / CHECKPOINTS)
-    for line in damaged:
-        if "of a newer smallvit" in line:
-            raise UsageError(f"{folder / CHECKPOINTS} has {line}: go on with that version, or name another folder")
-        note(f"passed over {line}")
+    for problem in damaged:
+        if isinstance(problem, NewerError):
+            raise UsageError(f"{folder / CHECKPOINTS} has {problem}: go on with that version, or name another folder")
+        note(f"passed over {problem}")
     if checkpoint is None:
         note(f"{folder} holds an unfinished run without a whole checkpoint, which is started over")
         return None

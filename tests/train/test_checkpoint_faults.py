@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 import torch
 
+from disks import small_disk
 from smallvit.train.checkpoint import Checkpoint, load_newest, remove_leftovers, save_checkpoint
 
 DRIVER = Path(__file__).with_name("checkpoint_driver.py")
@@ -233,28 +234,20 @@ def test_the_message_names_the_newest_whole_one(tmp_path: Path, order: Order) ->
 
 
 @pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A tmpfs of 256 KiB, with checkpoints of steps 10 and 20."""
-    place = tmp_path / "disk"
-    place.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=256k,nr_inodes=64,mode=777", "tmpfs", str(place)]
-    done = subprocess.run(mount, capture_output=True, text=True, check=False)
-    if done.returncode:
-        pytest.skip(f"a small disk needs the right to mount a tmpfs: {done.stderr.strip()}")
-    try:
+def disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of 256 KiB, with checkpoints of steps 10 and 20."""
+    with small_disk(tmp_path / "disk", "size=256k,nr_inodes=64") as place:
         two_whole(place / "run")
         yield place
-    finally:
-        subprocess.run(["umount", str(place)], check=True)
 
 
-def test_a_full_disk(small_disk: Path, order: Order) -> None:
+def test_a_full_disk(disk: Path, order: Order) -> None:
     """Every number of free pages, from none to enough: the save fails at every file in turn."""
-    folder, filler, page = small_disk / "run", small_disk / "filler", 4096
+    folder, filler, page = disk / "run", disk / "filler", 4096
     refused = 0
     for free in range(40):
         filler.write_bytes(b"")
-        left = os.statvfs(small_disk).f_bavail
+        left = os.statvfs(disk).f_bavail
         filler.write_bytes(b"x" * page * (left - free))
         answer = json.loads(order("save", folder, step=30)["said"])
         if "error" not in answer:
@@ -266,24 +259,24 @@ def test_a_full_disk(small_disk: Path, order: Order) -> None:
     assert names(folder) == ["step-00000020", "step-00000030"]
 
 
-def test_a_disk_without_room_for_another_file(small_disk: Path, order: Order) -> None:
-    folder, inodes = small_disk / "run", os.statvfs(small_disk).f_ffree
+def test_a_disk_without_room_for_another_file(disk: Path, order: Order) -> None:
+    folder, inodes = disk / "run", os.statvfs(disk).f_ffree
     for number in range(inodes):
-        (small_disk / f"filler{number}").touch()
+        (disk / f"filler{number}").touch()
     for free in range(7):  # a folder and five files, and one more to begin with
         answer = json.loads(order("save", folder, step=30)["said"])
         if "error" not in answer:
             break
         assert_refused(answer, folder, "No space left on device")
-        (small_disk / f"filler{free}").unlink()
+        (disk / f"filler{free}").unlink()
     assert free == 6
     assert is_that_of(load_newest(folder)[0], 30)
 
 
-def test_a_read_only_disk(small_disk: Path, order: Order) -> None:
-    subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
-    answer = json.loads(order("save", small_disk / "run", step=30)["said"])
-    assert_refused(answer, small_disk / "run", "Read-only file system")
+def test_a_read_only_disk(disk: Path, order: Order) -> None:
+    subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
+    answer = json.loads(order("save", disk / "run", step=30)["said"])
+    assert_refused(answer, disk / "run", "Read-only file system")
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")

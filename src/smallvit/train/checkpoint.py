@@ -55,12 +55,12 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint, *, kind: str = "step",
     return target
 
 
-def load_newest(folder: Path, *, kind: str = "step") -> tuple[Checkpoint | None, list[str]]:
-    """Return the newest checkpoint that verifies, on the CPU, and a line on each newer one that was passed over.
+def load_newest(folder: Path, *, kind: str = "step") -> tuple[Checkpoint | None, list[DamagedError]]:
+    """Return the newest checkpoint that verifies, on the CPU, and what is wrong with each newer one, its name first.
 
     Raises `SmallvitError` only if the folder itself cannot be listed; one that is not there holds no checkpoint.
     """
-    passed_over: list[str] = []
+    passed_over: list[DamagedError] = []
     try:
         found = _listed(folder, kind)
     except OSError as error:
@@ -69,7 +69,7 @@ def load_newest(folder: Path, *, kind: str = "step") -> tuple[Checkpoint | None,
         try:
             return read(path, step), passed_over
         except DamagedError as error:
-            passed_over.append(f"{path.name}: {error}")
+            passed_over.append(type(error)(f"{path.name}: {error}"))
     return None, passed_over
 
 

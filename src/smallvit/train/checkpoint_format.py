@@ -46,6 +46,10 @@ class ForeignError(DamagedError):
     """Not readable by this version, or not just now, but perhaps whole: never deleted."""
 
 
+class NewerError(ForeignError):
+    """Whole, and written by a newer smallvit."""
+
+
 def serialise(checkpoint: Checkpoint) -> dict[str, bytes]:
     """Return the content of every file but the manifest; nothing is written if a value cannot be."""
     files = {name + TENSORS: _tensor_bytes(tensors) for name, tensors in checkpoint.tensors.items()}
@@ -126,8 +130,9 @@ def _manifest(path: Path, step: int) -> dict[str, tuple[int, str]]:
         raise DamagedError(f"{MANIFEST} was changed after it was written")
     schema = body.get("schema")
     if schema != SCHEMA_VERSION:
-        of = "of a newer smallvit" if isinstance(schema, int) and schema > SCHEMA_VERSION else "not known"
-        raise ForeignError(f"{MANIFEST} has schema {schema}, {of}: this version reads {SCHEMA_VERSION}")
+        newer = isinstance(schema, int) and schema > SCHEMA_VERSION
+        kind, of = (NewerError, "of a newer smallvit") if newer else (ForeignError, "not known")
+        raise kind(f"{MANIFEST} has schema {schema}, {of}: this version reads {SCHEMA_VERSION}")
     if body.get("step") != step:
         raise DamagedError(f"{MANIFEST} is that of step {body.get('step')}")
     entries = body.get("files")
