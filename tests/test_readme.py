@@ -9,7 +9,7 @@ from smallvit.cli import COMMANDS
 from smallvit.recipes import RECIPES
 from smallvit.record import RunRecord
 from smallvit.report.tables import markdown_table
-from smallvit.study.local import read_records
+from smallvit.study.tasks import read_records
 from smallvit.study.studies import STUDIES
 
 ROOT = Path(__file__).parents[1]

@@ -1,40 +1,82 @@
 """The command that runs a study."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from tyro.conf import Positional
+from tyro.conf import Positional, arg
 
+from smallvit.checks import require_known
 from smallvit.commands.console import plain_console
+from smallvit.commands.options import DataPlace, DeviceUse
 from smallvit.errors import SmallvitError
+from smallvit.study.rows import Study
+from smallvit.study.select import choose_rows, parse_budget, parse_seeds
+from smallvit.study.studies import STUDIES
 
 
 @dataclass(frozen=True, kw_only=True)
 class StudyCommand:
-    """Run a study's rows, those that are not yet there, and print its table; again to go on."""
+    """Run a study's rows, those that are not yet there, and print its table; the same command again goes on."""
 
-    study: Positional[Literal["augmentation"]]
-    """Question to answer."""
+    study: Annotated[Positional[str], arg(metavar="STUDY", help=f"Question to answer: {', '.join(STUDIES)}.")]
     out: Path = Path("runs/study")
     """Folder of the runs, one a row and seed; `results/runs` holds those that were published."""
+    scale: float = 1.0
+    """Share of its full length that each run takes; what comes of it is marked as scaled."""
+    seeds: str | None = None
+    """How many seeds, or which, with commas between; by default the study's own."""
+    rows: str | None = None
+    """Rows to run, by label or folder, with commas between; by default all."""
+    budget: str | None = None
+    """Time to spend, such as 90s, 25m or 2h: the most telling runs that fit; exit status 75 if some are left."""
+    engine: Literal["local"] = "local"
+    """Where runs take place: on this machine."""
+    jobs: int | None = None
+    """Runs at once; by default one, or one a GPU."""
     table_only: bool = False
     """Run nothing, and print the table of the records that are there."""
-    data_root: Path | None = None
-    """Folder or archive that holds the data set; without it the cache is read, then the Hugging Face hub."""
-    num_threads: int | None = None
-    """Threads of a CPU; by default as many as torch chooses."""
+    data: DataPlace = field(default_factory=DataPlace)
+    """Where the data set lies."""
+    device: DeviceUse = field(default_factory=DeviceUse)
+    """How to use the machine."""
 
     def __call__(self) -> None:
         """Run, print the table, and fail if a run did."""
-        from smallvit.study.local import read_records, run_study
-        from smallvit.study.studies import STUDIES
-
+        require_known("study", self.study, STUDIES)
         study = STUDIES[self.study]()
-        console = plain_console()
-        failed = [] if self.table_only else run_study(study, self.out, self.data_root, self.num_threads, console)
-        from smallvit.report.tables import markdown_table
+        if self.seeds is not None:
+            study = replace(study, seeds=parse_seeds(self.seeds))
+        if self.scale != 1:
+            study = study.scaled(self.scale)
+        chosen = study if self.rows is None else choose_rows(study, self.rows)
+        budget = None if self.budget is None else parse_budget(self.budget)
+        if self.table_only:
+            _print_table(study, self.out)
+        else:
+            self._run(study, chosen, budget)
 
-        print(f"{study.title}. {study.budget}.\n\n{markdown_table(read_records(study, self.out), study.reference)}")
+    def _run(self, study: Study, chosen: Study, budget: float | None) -> None:
+        device = self.device.config()
+        from smallvit.stop import InterruptedRunError
+        from smallvit.study.engines.local import LocalEngine
+        from smallvit.study.execute import run_study
+
+        engine = LocalEngine(self.jobs, use_gpus=device.device != "cpu")
+        console = plain_console()
+        ending = run_study(chosen, self.out, engine, console, root=self.data.root, device=device, budget_seconds=budget)
+        _print_table(study, self.out)
+        failed = f"{len(ending.failed)} of the runs failed, the first: {ending.failed[0]}" if ending.failed else ""
+        if ending.left:
+            again = f"{len(ending.left)} runs are left; the same command again goes on"
+            failed = f" ({failed})" if failed else ""
+            raise InterruptedRunError(f"{ending.reason}: {again}{failed}", ending.exit_status)
         if failed:
-            raise SmallvitError(f"{len(failed)} of the runs failed, the first: {failed[0]}")
+            raise SmallvitError(failed)
+
+
+def _print_table(study: Study, folder: Path) -> None:
+    from smallvit.report.tables import markdown_table
+    from smallvit.study.tasks import read_records
+
+    print(f"{study.title}. {study.budget}.\n\n{markdown_table(read_records(study, folder), study.reference)}")
