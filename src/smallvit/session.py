@@ -6,7 +6,6 @@ Shapes: B images that come out (with several ranks, this rank's), n images of a 
 
 import math
 from collections.abc import Callable
-from dataclasses import asdict, replace
 
 import torch
 from jaxtyping import Float, Int64
@@ -14,11 +13,12 @@ from torch import Tensor, nn
 
 from smallvit import rng
 from smallvit.augment.pipeline import AugmentParams, apply_augment, normalise, sample_augment
+from smallvit.choices import decide
 from smallvit.config import RunConfig
 from smallvit.data.loader import DeviceSplit, Order
 from smallvit.data.spec import DatasetSpec
 from smallvit.data.store import Dataset
-from smallvit.device.choose import Choices, choose
+from smallvit.device.choose import Choices
 from smallvit.errors import SmallvitError, UsageError
 from smallvit.evaluate import predict
 from smallvit.model.embed import image_patches
@@ -46,7 +46,7 @@ class Session:
                 f"train.batch_size is {config.train.batch_size}: {world.size} ranks share it, "
                 f"so it must be a multiple of {world.size}"
             )
-        self.choices = _choose(config, world, earlier)
+        self.choices = decide(config, world, earlier)
         device = self.choices.device
         self.splits = {
             name: DeviceSplit.of(split, device)
@@ -201,27 +201,3 @@ class _Loss(nn.Module):
         with self.precision():
             logits = self.model(images, branch_scale)
         return soft_cross_entropy(logits, targets)
-
-
-def _choose(config: RunConfig, world: World, earlier: Choices | None) -> Choices:
-    """Decide what `config` leaves to `auto`: what rank 0 measures holds for all."""
-    device = config.device
-    if earlier is not None:
-        device = replace(device, precision=earlier.precision, attention=earlier.attention)
-    tokens = config.model.num_patches + config.model.num_cls_tokens
-    rows = config.train.batch_size // world.size * tokens
-    own = choose(device, rows=rows, embed_dim=config.model.embed_dim)
-    if earlier is not None:
-        own = replace(own, reason=earlier.reason)
-    if world.size == 1:
-        return own
-    shared = Choices(**world.broadcast_object(asdict(own)))
-    alike = own.device == shared.device and own.device != "mps"
-    if own.device == "cuda" and world.local_rank >= torch.cuda.device_count():
-        alike = False
-    if world.any(not alike):
-        raise UsageError(
-            f"device.device is {config.device.device}, rank {world.rank} would have {own.device}: "
-            f"{world.size} ranks need cpu on all, or a cuda GPU for each"
-        )
-    return shared

@@ -7,7 +7,7 @@ from smallvit.checks import require_one_of, require_whole
 
 DeviceName = Literal["auto", "cpu", "cuda", "mps"]
 Precision = Literal["auto", "float32", "bfloat16"]
-AttentionChoice = Literal["auto", "bmm", "sdpa"]
+AttentionChoice = Literal["auto", "bmm", "sdpa", "flash", "efficient", "cudnn", "flex"]
 Switch = Literal["auto", "on", "off"]
 
 
@@ -23,7 +23,9 @@ class DeviceConfig:
     precision: Precision = "auto"
     """Type of the matrix products; auto: the faster one in a short measurement on this device."""
     attention: AttentionChoice = field(default="auto", metadata={"digest": False})
-    """Attention implementation; auto: two plain matrix products on a CPU, torch's fused attention on a GPU."""
+    """Attention implementation: bmm (two plain matrix products), sdpa (torch's fused attention, its own choice of back
+    end), and on a GPU also flash, efficient and cudnn (that back end of it) and flex (torch's FlexAttention, compiled
+    only); auto: the fastest in a short measurement of those that work on this device, remembered in the cache."""
     compile: Switch = field(default="auto", metadata={"digest": False})
     """Whether torch.compile makes the training step; auto: on a GPU only."""
     num_threads: int | None = field(default=None, metadata={"digest": False})

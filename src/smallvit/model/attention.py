@@ -3,14 +3,22 @@
 Shapes: B batch, N tokens, M tokens that ask (N, or the CLS tokens alone), D embed_dim, H heads, K head width.
 """
 
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.attention.flex_attention import flex_attention
 
-AttentionImplementation = Literal["bmm", "sdpa"]
+AttentionImplementation = Literal["bmm", "sdpa", "flash", "efficient", "cudnn", "flex"]
+BACK_ENDS = {
+    "flash": SDPBackend.FLASH_ATTENTION,
+    "efficient": SDPBackend.EFFICIENT_ATTENTION,
+    "cudnn": SDPBackend.CUDNN_ATTENTION,
+}
 
 
 def attention_weights(q: Float[Tensor, "B H M K"], k: Float[Tensor, "B H N K"]) -> Float[Tensor, "B H M N"]:
@@ -26,13 +34,46 @@ def attend(
 ) -> Float[Tensor, "B H M K"]:
     """Return each query's weighted mean of the values.
 
-    "sdpa" is torch's fused attention. "bmm" is two batched matrix products around a softmax: with some 65 tokens the
-    weights are small. On a CPU its backward pass was several times faster than the fused one in bfloat16; in float32
-    the two were alike (docs/log.md).
+    "sdpa" is torch's fused attention, with the back end that torch takes; "flash", "efficient" and "cudnn" name one,
+    and raise `RuntimeError` where it does not work. "flex" is torch's FlexAttention, for compiled steps on a GPU: it
+    has no backward pass on a CPU. "bmm" is two batched matrix products around a softmax: with some 65 tokens the
+    weights are small.
     """
-    if implementation == "sdpa":
-        return F.scaled_dot_product_attention(q, k, v)
-    return (attention_weights(q, k) @ v).to(v.dtype)
+    match implementation:
+        case "bmm":
+            return (attention_weights(q, k) @ v).to(v.dtype)
+        case "sdpa":
+            return F.scaled_dot_product_attention(q, k, v)
+        case "flex":
+            return flex_attention(q, k, v)  # pyright: ignore[reportReturnType]  # a pair only if asked for
+        case _:
+            with sdpa_kernel(BACK_ENDS[implementation]):
+                return F.scaled_dot_product_attention(q, k, v)
+
+
+def implementations(device: str, *, compiled: bool) -> tuple[AttentionImplementation, ...]:
+    """Return the implementations that may work on a device."""
+    if device != "cuda":
+        return "sdpa", "bmm"
+    return ("sdpa", "flash", "efficient", "cudnn", *(("flex",) if compiled else ()), "bmm")
+
+
+def attention_calls(
+    names: Sequence[AttentionImplementation], qkv: Float[Tensor, "B N E"], num_heads: int, *, compiled: bool
+) -> dict[str, Callable[[], object]]:
+    """Return for each implementation a call that takes it forward and backward once, from and to [B, N, 3 D]."""
+    tokens, half = qkv.detach().requires_grad_(), qkv.dtype == torch.bfloat16
+
+    def call(name: AttentionImplementation) -> Callable[[], object]:
+        def attended(x: Tensor) -> Tensor:
+            q, k, v = (part.unflatten(-1, (num_heads, -1)).transpose(1, 2) for part in x.chunk(3, dim=-1))
+            with torch.autocast(x.device.type, dtype=torch.bfloat16, enabled=half):
+                return attend(q, k, v, name).transpose(1, 2).flatten(2)
+
+        run = torch.compile(attended, fullgraph=True, dynamic=False) if compiled else attended
+        return lambda: torch.autograd.grad(run(tokens).sum(), tokens)
+
+    return {name: call(name) for name in names}
 
 
 class LowRankLinear(nn.Module):
