@@ -1,18 +1,23 @@
 """The command that runs a study."""
 
+import time
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from tyro.conf import Positional, arg
 
-from smallvit.checks import require_known
+from smallvit.checks import require, require_known
 from smallvit.commands.console import plain_console
 from smallvit.commands.options import DataPlace, DeviceUse
 from smallvit.errors import SmallvitError
 from smallvit.study.rows import Study
 from smallvit.study.select import choose_rows, parse_budget, parse_seeds
 from smallvit.study.studies import STUDIES
+
+if TYPE_CHECKING:
+    from smallvit.study.engines.engine import Engine
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,10 +35,12 @@ class StudyCommand:
     """Rows to run, by label or folder, with commas between; by default all."""
     budget: str | None = None
     """Time to spend, such as 90s, 25m or 2h: the most telling runs that fit; exit status 75 if some are left."""
-    engine: Literal["local"] = "local"
-    """Where runs take place: on this machine."""
+    engine: Literal["local", "ray"] = "local"
+    """Where runs take place: on this machine, or as tasks of a ray cluster."""
     jobs: int | None = None
-    """Runs at once; by default one, or one a GPU."""
+    """Runs at once; by default one, or one a GPU; with ray as many as there is room for."""
+    address: str | None = None
+    """HOST:PORT of the ray cluster to join, or auto; without it ray is started on this machine."""
     table_only: bool = False
     """Run nothing, and print the table of the records that are there."""
     data: DataPlace = field(default_factory=DataPlace)
@@ -57,14 +64,17 @@ class StudyCommand:
             self._run(study, chosen, budget)
 
     def _run(self, study: Study, chosen: Study, budget: float | None) -> None:
-        device = self.device.config()
+        device, began = self.device.config(), time.monotonic()
         from smallvit.stop import InterruptedRunError
-        from smallvit.study.engines.local import LocalEngine
         from smallvit.study.execute import run_study
 
-        engine = LocalEngine(self.jobs, use_gpus=device.device != "cpu")
-        console = plain_console()
-        ending = run_study(chosen, self.out, engine, console, root=self.data.root, device=device, budget_seconds=budget)
+        with closing(self._engine()) as engine:
+            if budget is not None:  # to import torch and to reach a cluster takes a part of it
+                budget = max(0.0, budget - (time.monotonic() - began))
+            console = plain_console()
+            ending = run_study(
+                chosen, self.out, engine, console, root=self.data.root, device=device, budget_seconds=budget
+            )
         _print_table(study, self.out)
         failed = f"{len(ending.failed)} of the runs failed, the first: {ending.failed[0]}" if ending.failed else ""
         if ending.left:
@@ -74,9 +84,21 @@ class StudyCommand:
         if failed:
             raise SmallvitError(failed)
 
+    def _engine(self) -> "Engine":
+        use_gpus, threads = self.device.device != "cpu", self.device.num_threads
+        require(self.address is None or self.engine == "ray", "--address", self.address, "it goes with --engine ray")
+        if self.engine == "ray":
+            from smallvit.study.engines.ray import RayEngine
+
+            return RayEngine(self.address, self.jobs, threads=threads, use_gpus=use_gpus)
+        from smallvit.study.engines.local import LocalEngine
+
+        return LocalEngine(self.jobs, use_gpus=use_gpus)
+
 
 def _print_table(study: Study, folder: Path) -> None:
-    from smallvit.report.tables import markdown_table
-    from smallvit.study.tasks import read_records
+    from smallvit.report.collect import section_in
+    from smallvit.report.numbers import numbers_of
+    from smallvit.report.study_tables import study_markdown
 
-    print(f"{study.title}. {study.budget}.\n\n{markdown_table(read_records(study, folder), study.reference)}")
+    print(f"{study.title}. {study.budget}.\n\n{study_markdown(numbers_of(section_in(study, folder)))}")
