@@ -8,6 +8,7 @@ from lion_pytorch import Lion
 from torch import nn
 
 from smallvit.train.config import OptimConfig
+from smallvit.train.muon import Muon
 
 WEIGHT_NDIMS = (2, 4)
 """Linear and convolution weights; CLS tokens and positions have three dimensions, biases and norms one."""
@@ -24,7 +25,7 @@ def build_optimizers(model: nn.Module, config: OptimConfig) -> list[torch.optim.
         return [_elementwise(config.optimizer, [p for _, p in named], config)]
     hidden = [p for name, p in named if p.ndim == 2 and "blocks." in name]
     rest = [p for name, p in named if not (p.ndim == 2 and "blocks." in name)]
-    muon = torch.optim.Muon(hidden, lr=config.lr, weight_decay=config.weight_decay, adjust_lr_fn="match_rms_adamw")
+    muon = Muon(hidden, lr=config.lr, weight_decay=config.weight_decay)
     return [muon, _elementwise("adamw", rest, config)]
 
 
