@@ -107,7 +107,9 @@ PARTS: dict[type, st.SearchStrategy[dict[str, Any]]] = {
     EvaluateConfig: fields(every_epochs=st.integers(1, 99), test_curve=st.booleans(), batch_size=st.integers(1, 9999)),
     DeviceConfig: fields(
         num_threads=st.none() | st.integers(1, 64),
-        **choices(DeviceConfig, "device", "precision", "attention", "compile"),
+        **choices(
+            DeviceConfig, "device", "precision", "attention", "compile", "compile_mode", "compile_augment", "prefetch"
+        ),
     ),
 }
 RUNS = fields(recipe=st.text(), seed=st.integers(0, 2**80), **{kind.__name__: part for kind, part in PARTS.items()})
@@ -320,6 +322,9 @@ NOT_IDENTITY = {
     "device.device",
     "device.attention",
     "device.compile",
+    "device.compile_mode",
+    "device.compile_augment",
+    "device.prefetch",
     "device.num_threads",
 }
 BASE = RunConfig(recipe="cifar100", data=DataConfig(dataset="cifar10"), optim=OptimConfig(warmup_epochs=10.0))

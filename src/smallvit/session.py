@@ -48,6 +48,12 @@ class Session:
             )
         self.choices = decide(config, world, earlier)
         device = self.choices.device
+        on_gpu, switches = device == "cuda", config.device
+        self.prefetch = on_gpu if switches.prefetch == "auto" else switches.prefetch == "on"
+        """Whether the next batch is to be made while the device works on this one."""
+        with_step = on_gpu and self.choices.compile
+        compiled = with_step if switches.compile_augment == "auto" else switches.compile_augment == "on"
+        self._apply = torch.compile(apply_augment, fullgraph=True, dynamic=False) if compiled else apply_augment
         self.splits = {
             name: DeviceSplit.of(split, device)
             for name, split in (("train", dataset.train), ("val", dataset.val), ("test", dataset.test))
@@ -84,7 +90,7 @@ class Session:
         if self.config.model.drop_path_rate > 0:
             size = self.config.train.batch_size
             uniform = drop_path_uniform(self.config.seed, step, len(self.model.all_blocks), size)
-            branch_scale = self.model.drop_path_scale(uniform[..., self.world.share(size)].to(self.choices.device))
+            branch_scale = self.model.drop_path_scale(_sent(uniform[..., self.world.share(size)], self.choices.device))
         return Batch(images, targets, branch_scale)
 
     def loss_function(self) -> Callable[[Tensor, Tensor, Tensor | None], Tensor]:
@@ -94,7 +100,7 @@ class Session:
         """
         loss = _Loss(self.model, self._precision)
         if self.choices.compile:
-            loss.compile(fullgraph=True)
+            loss.compile(fullgraph=True, mode=self.config.device.compile_mode)
 
         def example() -> tuple[Tensor, Tensor, Tensor | None]:
             first = self.batch(0)
@@ -133,7 +139,7 @@ class Session:
 
     def _augmented(self, step: int, world: World) -> tuple[Tensor, Tensor]:
         spec, train = self.dataset.spec, self.splits["train"]
-        return augment_step(self.config, spec, train, self.order.batch(step), step, world)
+        return augment_step(self.config, spec, train, self.order.batch(step), step, world, self._apply)
 
     def _precision(self) -> torch.autocast:
         enabled = self.choices.precision == "bfloat16"
@@ -168,17 +174,19 @@ def augment_step(
     indices: Int64[Tensor, " n"],
     step: int,
     world: World = ALONE,
+    apply: Callable[..., tuple[Tensor, Tensor]] = apply_augment,
 ) -> tuple[Float[Tensor, "B 3 S S"], Float[Tensor, "B C"]]:
     """Return this rank's share of the images at `indices`, augmented with a step's draws, and its soft targets.
 
-    The draws are made for all of them; a rank augments its own and the partners that they are mixed with.
+    The draws are made for all of them; a rank augments its own and the partners that they are mixed with. `apply` is
+    `apply_augment`, perhaps compiled.
     """
     draws = step_draws(config, step, len(indices))
     if world.size > 1:
         draws = draws[world.share(len(indices))]
     device = train.images.device
-    chosen = indices[draws.rows].to(device)
-    return apply_augment(
+    chosen = _sent(indices[draws.rows], device)
+    return apply(
         train.images[chosen],
         train.labels[chosen],
         draws.to(device),
@@ -187,6 +195,11 @@ def augment_step(
         num_classes=spec.num_classes,
         label_smoothing=config.train.label_smoothing,
     )
+
+
+def _sent(tensor: Tensor, device: torch.device | str) -> Tensor:
+    """Return a CPU tensor on a device, which need not have finished its earlier work."""
+    return tensor.to(device, non_blocking=True)
 
 
 class _Loss(nn.Module):
