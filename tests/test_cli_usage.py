@@ -99,7 +99,7 @@ USAGE = [
     (["evaluate", "x", "y"], "unexpected 'y'; see smallvit evaluate --help"),
     (["study"], "Missing from smallvit study"),
     (["study", "papers"], "unknown study 'papers'; did you mean paper? allowed are paper, "),
-    (["study", "paper", "--engine", "rya"], "--engine is 'rya'; "),
+    (["study", "paper", "--engine", "rya"], "--engine is 'rya'; did you mean ray? allowed are local, ray, slurm"),
     (["study", "paper", "--data.rot", "x"], "unknown option --data.rot; did you mean --data.root?"),
     (["study", "paper", "--device.precision", "float32"], "unknown option --device.precision; did you mean "),
     (["study", "paper", "--scale", "0"], "--scale is 0.0: at most 1, and of 300 passes at least one must be left"),

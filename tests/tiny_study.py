@@ -1,20 +1,27 @@
 """A study of tiny runs, an engine that takes them in this process, and, as a script, a command line that knows it."""
 
+import json
+import subprocess
 import sys
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from smallvit.augment.config import AugmentConfig
 from smallvit.config import RunConfig
 from smallvit.data.config import DataConfig
 from smallvit.device.config import DeviceConfig
 from smallvit.errors import SmallvitError
+from smallvit.lock import OWNER
 from smallvit.model.config import ModelConfig
 from smallvit.study.job import Order, run_job
 from smallvit.study.process import Outcome
 from smallvit.study.rows import Row, Study
 from smallvit.study.studies import STUDIES
+from smallvit.study.watch import checkpoint_step
 from smallvit.train.config import CheckpointConfig, OptimConfig, TrainConfig
 
 BASE = RunConfig(
@@ -26,7 +33,10 @@ BASE = RunConfig(
     train=TrainConfig(epochs=1, passes_per_epoch=1, batch_size=200),
     device=DeviceConfig(device="cpu", precision="float32"),
 )
-ONE_THREAD = DeviceConfig(device="cpu", num_threads=1)
+PATIENCE = 180.0
+ONE_THREAD = DeviceConfig(device="cpu", attention="bmm", num_threads=1)
+AS_WORDS = ("--device.device", "cpu", "--device.attention", "bmm", "--device.num-threads", "1")
+"""The same for a command line."""
 
 
 def study(**changes: RunConfig) -> Study:
@@ -45,6 +55,38 @@ def long_study() -> Study:
         checkpoint=CheckpointConfig(every_seconds=0.0),
     )
     return replace(study(), reference="long row", rows=(Row(label="long row", config=config),))
+
+
+def wait_for(reached: Callable[[], Any], what: str) -> Any:
+    deadline = time.monotonic() + PATIENCE
+    while not (found := reached()):
+        assert time.monotonic() < deadline, what
+        time.sleep(0.005)
+    return found
+
+
+def owner_of(folder: Path) -> int | None:
+    """Return the process that writes to a run folder, once it has saved something."""
+    try:
+        return json.loads((folder / OWNER).read_text())["pid"] if checkpoint_step(folder) else None
+    except (OSError, ValueError):
+        return None
+
+
+def parent(pid: int) -> int:
+    """Return the parent of a process."""
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+
+
+@contextmanager
+def started(cwd: Path, *words: str) -> Generator[subprocess.Popen[str]]:
+    """Start a command line that knows the tiny studies; it is killed if it lives on at the end."""
+    command = [sys.executable, __file__, *words]
+    with subprocess.Popen(command, cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
 class Here:
@@ -69,7 +111,7 @@ class HereEngine:
     The order in which they came is kept.
     """
 
-    name, threads = "here", 1
+    threads = 1
 
     def __init__(self, answer: Callable[[Order], Outcome | None] = lambda order: None) -> None:
         self.answer, self.orders = answer, []
@@ -83,7 +125,7 @@ class HereEngine:
 
     def really(self, order: Order) -> Outcome:
         try:
-            run_job(order.config, Path(order.folder), order.max_seconds)
+            run_job(order.config, Path(order.folder), order.until)
         except SmallvitError as error:
             return Outcome(status=error.exit_status, line=str(error))
         return Outcome(status=0, line="finished")

@@ -1,48 +1,23 @@
 """Studies whose jobs are real processes: killed ones, and ones whose study is killed."""
 
-import json
 import os
 import signal
-import subprocess
-import sys
 import threading
-import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 from rich.console import Console
 
-import tiny_study
 from outcomes import outcome
-from smallvit.lock import OWNER
 from smallvit.record import RunRecord
 from smallvit.study.engines.local import VISIBLE, LocalEngine, gpus, least_used
 from smallvit.study.execute import run_study
 from smallvit.study.job import Order
 from smallvit.study.process import Process
 from smallvit.study.watch import checkpoint_step
-from tiny_study import ONE_THREAD, HereEngine, long_study
+from tiny_study import AS_WORDS, ONE_THREAD, PATIENCE, HereEngine, long_study, owner_of, started, wait_for
 
-PATIENCE = 180.0
 QUIET = Console(quiet=True)
-
-
-def wait_for(reached: Callable[[], Any], what: str) -> Any:
-    deadline = time.monotonic() + PATIENCE
-    while not (found := reached()):
-        assert time.monotonic() < deadline, what
-        time.sleep(0.005)
-    return found
-
-
-def owner_of(folder: Path) -> int | None:
-    """Return the process that writes to a run folder, once it has saved something."""
-    try:
-        return json.loads((folder / OWNER).read_text())["pid"] if checkpoint_step(folder) else None
-    except (OSError, ValueError):
-        return None
 
 
 def is_alive(pid: int) -> bool:
@@ -74,30 +49,24 @@ def test_a_killed_run_is_a_failed_one_and_the_next_study_goes_on_with_it(tmp_pat
 def test_a_study_that_is_ended_and_then_killed_goes_on_to_the_same_records(tmp_path: Path) -> None:
     run_study(long_study(), tmp_path / "undisturbed", HereEngine(), QUIET, device=ONE_THREAD)
     runs = [tmp_path / "runs" / "long" / f"seed{seed}" for seed in (0, 1)]
-    words = ["study", "long", "--out", "runs", "--jobs", "2", "--device.device", "cpu", "--device.num-threads", "1"]
-
-    def start() -> subprocess.Popen[str]:
-        command = [sys.executable, tiny_study.__file__, *words]
-        return subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-
-    first = start()
-    wait_for(lambda: all(map(owner_of, runs)), "the runs never saved")
-    first.send_signal(signal.SIGTERM)
-    _, err = first.communicate(timeout=PATIENCE)
+    words = ["study", "long", "--out", "runs", "--jobs", "2", *AS_WORDS]
+    with started(tmp_path, *words) as first:
+        wait_for(lambda: all(map(owner_of, runs)), "the runs never saved")
+        first.send_signal(signal.SIGTERM)
+        _, err = first.communicate(timeout=PATIENCE)
     assert (first.returncode, err) == (143, "smallvit: SIGTERM: 2 runs are left; the same command again goes on\n")
 
     steps = [checkpoint_step(run) for run in runs]
     assert all(0 < step < 90 for step in steps)
-    second = start()
-    wait_for(lambda: all(checkpoint_step(run) > step for run, step in zip(runs, steps, strict=True)), "no more saved")
-    owners = [owner_of(run) for run in runs]
-    second.kill()
-    second.communicate()
+    with started(tmp_path, *words) as second:
+        wait_for(lambda: all(checkpoint_step(run) > n for run, n in zip(runs, steps, strict=True)), "no more saved")
+        owners = [owner_of(run) for run in runs]
+        second.kill()
     wait_for(lambda: not any(is_alive(pid) for pid in owners if pid), "orphans go on")
 
     assert not any((run / "record.json").exists() for run in runs)
-    third = start()
-    out, err = third.communicate(timeout=PATIENCE)
+    with started(tmp_path, *words) as third:
+        out, err = third.communicate(timeout=PATIENCE)
     assert (third.returncode, err) == (0, "")
     assert "2/2 long row, seed " in out
     for run in runs:

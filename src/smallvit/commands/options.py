@@ -32,3 +32,15 @@ class DeviceUse:
         return DeviceConfig(
             device=self.device, attention=self.attention, compile=self.compile, num_threads=self.num_threads
         )
+
+
+@dataclass(frozen=True, kw_only=True)
+class SlurmUse:
+    """What is asked of Slurm for each run."""
+
+    partition: str | None = None
+    """Partition to submit to; by default the cluster's own."""
+    account: str | None = None
+    """Account to charge; by default the user's own."""
+    minutes: int = 240
+    """Time limit of a job; a run that needs longer saves in time, and is queued again."""

@@ -10,7 +10,7 @@ from tyro.conf import Positional, arg
 
 from smallvit.checks import require, require_known
 from smallvit.commands.console import plain_console
-from smallvit.commands.options import DataPlace, DeviceUse
+from smallvit.commands.options import DataPlace, DeviceUse, SlurmUse
 from smallvit.errors import SmallvitError
 from smallvit.study.rows import Study
 from smallvit.study.select import choose_rows, parse_budget, parse_seeds
@@ -35,10 +35,10 @@ class StudyCommand:
     """Rows to run, by label or folder, with commas between; by default all."""
     budget: str | None = None
     """Time to spend, such as 90s, 25m or 2h: the most telling runs that fit; exit status 75 if some are left."""
-    engine: Literal["local", "ray"] = "local"
-    """Where runs take place: on this machine, or as tasks of a ray cluster."""
+    engine: Literal["local", "ray", "slurm"] = "local"
+    """Where runs take place: on this machine, as tasks of a ray cluster, or as jobs of a Slurm cluster."""
     jobs: int | None = None
-    """Runs at once; by default one, or one a GPU; with ray as many as there is room for."""
+    """Runs at once; by default one, or one a GPU; elsewhere as many as there is room for."""
     address: str | None = None
     """HOST:PORT of the ray cluster to join, or auto; without it ray is started on this machine."""
     table_only: bool = False
@@ -47,6 +47,8 @@ class StudyCommand:
     """Where the data set lies."""
     device: DeviceUse = field(default_factory=DeviceUse)
     """How to use the machine."""
+    slurm: SlurmUse = field(default_factory=SlurmUse)
+    """What is asked of Slurm for each run."""
 
     def __call__(self) -> None:
         """Run, print the table, and fail if a run did."""
@@ -91,6 +93,11 @@ class StudyCommand:
             from smallvit.study.engines.ray import RayEngine
 
             return RayEngine(self.address, self.jobs, threads=threads, use_gpus=use_gpus)
+        if self.engine == "slurm":
+            from smallvit.study.engines.slurm import SlurmEngine
+
+            folder = self.out / "submitit"
+            return SlurmEngine(folder, self.jobs, threads=threads, use_gpus=use_gpus, **vars(self.slurm))
         from smallvit.study.engines.local import LocalEngine
 
         return LocalEngine(self.jobs, use_gpus=use_gpus)

@@ -31,11 +31,11 @@ class Line:
         return None if total is None else min(1.0, self.progress.steps_done / total)
 
     @property
-    def accuracy(self) -> tuple[str, float] | None:
-        """At the last measurement so far, with its split: val, or test where none is held out; 0 to 1."""
+    def accuracy(self) -> float | None:
+        """At the last measurement so far, on val, or on test where none is held out; 0 to 1."""
         if self.record is None:
             return self.progress.accuracy
-        return ("val", self.record.val.accuracy) if self.record.val else ("test", self.record.test.accuracy)
+        return (self.record.val or self.record.test).accuracy
 
     @property
     def seconds_left(self) -> float | None:

@@ -134,7 +134,7 @@ class Execution:
                 config=task.config.to_json(),
                 folder=str(task.folder),
                 cwd=str(Path.cwd()),
-                max_seconds=self._seconds_left() if bounded else None,
+                until=time.time() + self._seconds_left() if bounded else None,
             )
             if does == "run":
                 self._waiting.remove(task)

@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 from smallvit.config import RunConfig
 from smallvit.errors import SmallvitError
+from smallvit.stop import Stop
 from smallvit.strict_json import from_json, parse, to_json
 
 LOCK_PATIENCE_SECONDS = 90.0
@@ -35,20 +36,20 @@ class Order:
     """Run folder."""
     cwd: str
     """Folder that relative paths start from."""
-    max_seconds: float | None = None
-    """Seconds after which to save and end."""
+    until: float | None = None
+    """Time by which to have saved and ended, in seconds of the Unix epoch."""
 
     def to_line(self) -> str:
         """Return the order as a line of JSON."""
         return json.dumps(to_json(self)) + "\n"
 
 
-def run_job(config_json: dict[str, Any], folder: Path, max_seconds: float | None = None) -> None:
+def run_job(config_json: dict[str, Any], folder: Path, until: float | None = None) -> None:
     """Train a run in its folder, or go on with it; one that is finished already is left as it is.
 
-    Raises `SmallvitError` as `smallvit.run.run` does.
+    Raises `SmallvitError` as `smallvit.run.run` does, and `InterruptedRunError` in time for `until`, as in an order.
     """
-    began = time.monotonic()
+    patience_ends = time.monotonic() + LOCK_PATIENCE_SECONDS
     config = RunConfig.from_json(config_json)
     from rich.console import Console
 
@@ -61,12 +62,11 @@ def run_job(config_json: dict[str, Any], folder: Path, max_seconds: float | None
         record = folder / "record.json"
         if record.exists() and RunRecord.load(record).config_digest == config.digest():
             return
-        waited = time.monotonic() - began
-        left = None if max_seconds is None else max(0.0, max_seconds - waited)
+        left = None if until is None else max(0.0, until - time.time())
         try:
             run(config, folder, console=console, max_seconds=left)
         except LockedError:
-            if waited > LOCK_PATIENCE_SECONDS or left == 0.0:
+            if time.monotonic() > patience_ends or left == 0.0:
                 raise
             time.sleep(0.5)
         else:
@@ -75,6 +75,8 @@ def run_job(config_json: dict[str, Any], folder: Path, max_seconds: float | None
 
 def main() -> int:
     """Do the order, print what came of it as the last line, and return the exit status."""
+    for name in ("SIGUSR1", "SIGUSR2"):  # a scheduler's warnings, meant for the one who ordered
+        signal.signal(signal.Signals[name], signal.SIG_IGN)
     order = from_json(Order, parse(sys.stdin.readline()), "order")
     threading.Thread(target=_end_with_standard_input, daemon=True).start()
     os.chdir(order.cwd)
@@ -84,7 +86,7 @@ def main() -> int:
 
             print(json.dumps(asdict(measured_pace(RunConfig.from_json(order.config)))))
         else:
-            run_job(order.config, Path(order.folder), order.max_seconds)
+            run_job(order.config, Path(order.folder), order.until)
             print("finished")
     except SmallvitError as error:
         print(error)
@@ -98,7 +100,7 @@ def main() -> int:
 def _end_with_standard_input() -> None:
     while os.read(0, 1):
         pass
-    os.kill(os.getpid(), signal.SIGTERM)
+    Stop.ask_once()  # the one who ordered may have been ended by what asks this process, too
     time.sleep(ORPHAN_SECONDS)
     os._exit(128 + signal.SIGTERM)
 

@@ -18,6 +18,8 @@ from smallvit.study.rows import Study
 
 REFRESH_SECONDS = 1.0
 _STYLES = {"running": "bold", "measuring": "bold", "failed": "red", "saved": "yellow", "waiting": "dim"}
+_WIDTH_BESIDE_LABELS = 4 + 9 + 12 + 7 + 12 + 5 * 2 + 2
+"""Columns and the space between them and at the edges."""
 _HEIGHT_BESIDE_ROWS = 5
 """Lines of the table's heading and of the summary."""
 
@@ -71,7 +73,7 @@ class View:
 
     def say(self, text: str) -> None:
         """Print a line."""
-        self.console.print(text, highlight=False, markup=False, soft_wrap=True)
+        self.console.print(text, highlight=False, markup=False, emoji=False, soft_wrap=True)
 
     def _draw(self) -> None:
         assert self._board is not None
@@ -83,13 +85,14 @@ class View:
     def picture(self, board: Board) -> Group:
         """Return the table of the runs, as many as the console has room for, and what they come to."""
         room = max(1, self.console.height - _HEIGHT_BESIDE_ROWS)
-        table = Table(box=box.SIMPLE_HEAD, pad_edge=False, expand=False)
-        table.add_column("row", no_wrap=True, overflow="ellipsis", ratio=1)
+        table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+        widest = max(8, self.console.width - _WIDTH_BESIDE_LABELS)
+        table.add_column("row", no_wrap=True, overflow="ellipsis", max_width=widest)
         table.add_column("seed", justify="right", no_wrap=True)
-        table.add_column("state", no_wrap=True, min_width=9)
-        table.add_column("progress", no_wrap=True, min_width=15)
-        table.add_column("accuracy, %", justify="right", no_wrap=True)
-        table.add_column("time left", justify="right", no_wrap=True, min_width=10)
+        table.add_column("state", no_wrap=True, width=9)
+        table.add_column("progress", no_wrap=True, width=12)
+        table.add_column(f"{_split(board)}, %", justify="right", no_wrap=True, width=7)
+        table.add_column("time left", justify="right", no_wrap=True, width=12)
         for line in _most_telling(board, room):
             table.add_row(*_cells(line), style=_STYLES.get(line.state))
         return Group(table, Text(self._summary(board), no_wrap=True, overflow="ellipsis"))
@@ -114,6 +117,11 @@ def _most_telling(board: Board, room: int) -> list[Line]:
     return [line for line in board if line in chosen]
 
 
+def _split(board: Board) -> str:
+    """Return what accuracies are measured on along the way: val, or test where a study holds nothing out."""
+    return "test" if all(line.task.config.data.val_fraction == 0 for line in board) else "val"
+
+
 def _cells(line: Line) -> tuple[RenderableType, ...]:
     label = Text(line.task.row.label)
     left = line.seconds_left if line.state == "running" else None
@@ -122,7 +130,7 @@ def _cells(line: Line) -> tuple[RenderableType, ...]:
         str(line.task.seed),
         "starting" if line.state == "running" and not line.progress.steps_done else line.state,
         _bar(line),
-        "" if line.accuracy is None else f"{line.accuracy[0]} {100 * line.accuracy[1]:.2f}",
+        "" if line.accuracy is None else f"{100 * line.accuracy:.2f}",
         "" if left is None else duration(left),
     )
 
@@ -130,6 +138,6 @@ def _cells(line: Line) -> tuple[RenderableType, ...]:
 def _bar(line: Line) -> Table | str:
     if line.state in ("waiting", "measuring") or line.share is None:
         return f"{line.progress.steps_done:,} steps" if line.progress.steps_done else ""
-    grid = Table.grid(padding=(0, 1))
-    grid.add_row(ProgressBar(total=1.0, completed=line.share, width=10), f"{100 * line.share:3.0f} %")
+    grid = Table.grid(padding=(0, 1, 0, 0))
+    grid.add_row(ProgressBar(total=1.0, completed=line.share, width=6), f"{100 * line.share:3.0f} %")
     return grid

@@ -20,8 +20,8 @@ class Progress:
 
     steps_done: int = 0
     images_per_second: float = 0.0
-    accuracy: tuple[str, float] | None = None
-    """At the last measurement, with its split: val, or test where none is held out; 0 to 1."""
+    accuracy: float | None = None
+    """At the last measurement, on val, or on test where none is held out; 0 to 1."""
 
 
 def read_progress(folder: Path) -> Progress:
@@ -37,11 +37,11 @@ def read_progress(folder: Path) -> Progress:
                 point = row
         if step and point:
             break
-    measured = next(((split, point[split]) for split in ("val", "test") if point.get(split)), None)
+    measured = point.get("val") or point.get("test")
     return Progress(
         steps_done=step["step"] + 1 if step else 0,
         images_per_second=step.get("images_per_second", 0.0),
-        accuracy=measured and (measured[0], measured[1]["correct"] / measured[1]["count"]),
+        accuracy=measured["correct"] / measured["count"] if measured else None,
     )
 
 

@@ -11,9 +11,10 @@ from smallvit.study.process import Handle
 class Engine(Protocol):
     """Somewhere to run jobs."""
 
-    name: str
-    threads: int | None
-    """Threads of a job, where the user does not say; None: as many as torch chooses."""
+    @property
+    def threads(self) -> int | None:
+        """Threads of a job, where the user does not say; None: as many as torch chooses."""
+        ...
 
     def slots(self) -> int:
         """Return how many jobs it runs at once, now."""

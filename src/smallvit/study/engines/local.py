@@ -20,8 +20,6 @@ class LocalEngine:
     Several share the processor's threads, and the GPUs.
     """
 
-    name = "local"
-
     def __init__(self, jobs: int | None = None, *, use_gpus: bool = True) -> None:
         self._gpus = gpus() if use_gpus else []
         if jobs is None:
