@@ -3,7 +3,8 @@
 import os
 import platform
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -92,6 +93,19 @@ def hardware() -> dict[str, str | int]:
     return info
 
 
+@contextmanager
+def one_thread() -> Generator[None]:
+    """Have torch compute on one thread of the CPU: beside other work, several wait for one another, and a measurement
+    of them tells more of that than of the arithmetic.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
 def synchronize(device: str) -> None:
     """Wait until the device has done what was asked of it."""
     if device == "cuda":
@@ -107,7 +121,8 @@ PRECISION_TURNS = 10
 
 def _faster_precision(device: str, rows: int, embed_dim: int) -> tuple[Precision, str]:
     rows = min(rows, MOST_ROWS_ON_A_CPU) if device == "cpu" else rows
-    full, half = _matmul_seconds(device, rows, embed_dim)
+    with one_thread():
+        full, half = _matmul_seconds(device, rows, embed_dim)
     speed = f"bfloat16 products measured {full / half:.2g} times as fast"
     return ("bfloat16" if half < full else "float32"), speed
 
