@@ -7,6 +7,7 @@ scaled.
 import math
 from collections.abc import Iterator, Sequence
 from statistics import fmean
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -137,7 +138,7 @@ def _rows_figure(labels: Sequence[str]) -> tuple[Figure, Axes]:
     return figure, axes
 
 
-def _interval(axes: Axes, y: float, mean: float, half: float) -> None:
+def _interval(axes: Axes, y: int, mean: float, half: float) -> None:
     if not math.isnan(half):
         axes.errorbar(mean, y, xerr=half, color=VAL, linewidth=1.6, capsize=3)
     axes.plot(mean, y, "o", color=VAL, markersize=5.5)
@@ -149,9 +150,9 @@ def _finish(figure: Figure, numbers: Numbers, keys: list[Line2D]) -> Figure:
     return figure
 
 
-def _key(label: str, marker: str, colour: str, **style: float | str) -> Line2D:
-    settings: dict[str, float | str] = {"markersize": 5.5, "linestyle": "none", **style}
-    return Line2D([], [], marker=marker, color=colour, label=label, **settings)  # pyright: ignore[reportArgumentType]
+def _key(label: str, marker: str, colour: str, **style: Any) -> Line2D:
+    settings: dict[str, Any] = {"markersize": 5.5, "linestyle": "none"} | style
+    return Line2D([], [], marker=marker, color=colour, label=label, **settings)
 
 
 def _curve_split(section: Section) -> str | None:

@@ -64,7 +64,7 @@ def _tokens(numbers: Numbers) -> Iterator[Drawing]:
     """Yield accuracy against CLS tokens, a line for each width, if the rows differ in their number."""
     base = _reference_config(numbers)
     points = [
-        _Point(series=f"width {config.model.embed_dim}", x=config.model.num_cls_tokens, line=numbers.line(label))
+        _Point(series=f"width {config.model.embed_dim}", x=float(config.model.num_cls_tokens), line=numbers.line(label))
         for label, config in _configs(numbers)
         if base is not None
         and _same(

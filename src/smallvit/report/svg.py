@@ -115,7 +115,12 @@ def _for_page_attributes(element: ElementTree.Element, prefix: str) -> None:
         if name.startswith("{"):
             del element.attrib[name]
             name = name.partition("}")[2]
-        value = f"{prefix}-{value}" if name == "id" else re.sub(r"#(?=[A-Za-z_]\w*(\)|$))", f"#{prefix}-", value)
+        if name == "id":
+            value = f"{prefix}-{value}"
+        elif name == "href":  # of a mark drawn once, or of a picture: data:
+            value = re.sub("^#", f"#{prefix}-", value)
+        else:
+            value = value.replace("url(#", f"url(#{prefix}-")
         if name == "style":
             value = re.sub(r"font-family: [^;]*", "font-family: system-ui, sans-serif", value)
             for colour, variable in _VARIABLES.items():
