@@ -17,6 +17,7 @@ import tyro
 from tyro.conf import subcommand
 
 from smallvit.checks import require_known
+from smallvit.commands.compare import CompareCommand
 from smallvit.commands.inspect import Bench, Evaluate, Recipes, ShowAugment
 from smallvit.commands.report import ReportCommand
 from smallvit.commands.study import StudyCommand
@@ -32,6 +33,7 @@ COMMANDS: dict[str, Any] = {
     "train": Train,
     "study": StudyCommand,
     "report": ReportCommand,
+    "compare": CompareCommand,
     "show-augment": ShowAugment,
     "evaluate": Evaluate,
     "recipes": Recipes,

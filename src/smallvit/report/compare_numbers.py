@@ -44,22 +44,26 @@ class Quantity:
         return fmean(self.b) - fmean(self.a) if self.change_as == "difference" else fmean(self.b) / fmean(self.a)
 
     def written(self, values: Sequence[float]) -> str:
-        """Return the values of a side as text: the one value, or mean and deviation."""
+        """Return the values of a side as text, without the unit: the one value, or mean and deviation."""
         if not values:
             return "\N{EN DASH}"
         mean = format(fmean(values), self.form)
         spread = f" \N{PLUS-MINUS SIGN} {format(stdev(values), self.form)}" if len({*values}) > 1 else ""
-        return f"{mean}{spread} {self.unit}".rstrip()
+        return mean + spread
+
+    @property
+    def title(self) -> str:
+        """Its name, and the unit of its values."""
+        return f"{self.name}, {self.unit}" if self.unit else self.name
 
     @property
     def written_change(self) -> str:
-        """The change as text, its sign always there."""
+        """The change as text: a difference with its sign (of percentages, in points), or a factor."""
         if self.change is None:
             return "\N{EN DASH}"
         if self.change_as == "ratio":
             return f"\N{MULTIPLICATION SIGN} {self.change:.3g}"
-        points = "points" if self.unit == "%" else self.unit
-        return f"{signed(self.change, self.form)} {points}".rstrip()
+        return signed(self.change, self.form)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,8 +127,8 @@ def quantities(a: Side, b: Side) -> list[Quantity]:
         of("val accuracy", "%", ".2f", lambda r: 100 * r.val.accuracy if r.val else None, **difference, note=no_val),
         of("training", "s", ",.1f", lambda r: r.train_seconds, **ratio, note=no_time),
         of("training images/s", "", ",.0f", lambda r: r.images_per_second, **ratio, note=no_time),
-        of("images seen", "", ",.0f", lambda r: r.curve[-1].images_seen, **ratio),
-        of("MACs of an image", "", ",.0f", lambda r: r.num_macs, **ratio),
+        of("images seen", "thousands", ",.0f", lambda r: r.curve[-1].images_seen / 1e3, **ratio),
+        of("MACs of an image", "millions", ",.2f", lambda r: r.num_macs / 1e6, **ratio),
         of("parameters", "", ",.0f", lambda r: r.num_parameters, **ratio),
     ]
 
