@@ -34,7 +34,8 @@ TOY = (
     *("--model.patch-size", "16", "--model.embed-dim", "16", "--model.depth", "2", "--model.num-heads", "2"),
     *("--optim.optimizer", "adamw", "--optim.lr", "0.01", "--optim.warmup-epochs", "1.5", "--train.epochs", "3"),
     *("--evaluate.every-epochs", "2", "--evaluate.batch-size", "200", "--device.device", "cpu"),
-    *("--device.precision", "float32", "--device.num-threads", "1", "--checkpoint.every-seconds", "0"),
+    *("--device.precision", "float32", "--device.attention", "sdpa", "--device.num-threads", "1"),
+    *("--checkpoint.every-seconds", "0"),
 )
 """18 steps of 64, 9 of them warm-up; val, in 6 forward passes, after steps 12 and 18, and then test, in 2."""
 Moment = tuple[str, int | str, str, Any]

@@ -111,6 +111,15 @@ def test_other_work_in_some_turns_does_not_decide(clock: Clock, tmp_path: Path) 
     assert fastest({"a": disturbed, "b": clock.contestant(2.0)}, "cpu", tmp_path / "x.json", "k")[0] == "a"
 
 
+@pytest.mark.parametrize(("second", "best"), [(0.95, "a"), (1.08, "a"), (0.85, "b")])
+def test_of_equals_the_first_is_taken(clock: Clock, tmp_path: Path, second: float, best: str) -> None:
+    contestants = {"a": clock.contestant(1.0), "b": clock.contestant(second)}
+    found, reason = fastest(contestants, "cpu", tmp_path / "x.json", "k")
+    assert found == best
+    ratio = 1 / second if best == "b" else second
+    assert reason.startswith(f"{best} attention measured {ratio:.2g} times")
+
+
 def test_where_nothing_works_it_says_so(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError, match="none of a works on cpu"):
         fastest({"a": broken}, "cpu", tmp_path / "x.json", "k")

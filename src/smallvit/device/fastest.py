@@ -15,12 +15,14 @@ from smallvit.device.choose import synchronize
 
 SCHEMA = 1
 TURNS = 5
+TIE = 1.1
+"""Up to this ratio of times the contestant that is named first wins, so that runs alike choose alike."""
 Seconds = dict[str, float | None]
 """By contestant; None for one that does not work here."""
 
 
 def fastest(contestants: Mapping[str, Callable[[], object]], device: str, memory: Path, key: str) -> tuple[str, str]:
-    """Return the name of the fastest contestant and a reason for a person.
+    """Return the name of the fastest contestant, of equals the first, and a reason for a person.
 
     What `memory`, a JSON file, holds under `key` is taken instead of a measurement if it covers the contestants; `key`
     names all that the times depend on. A contestant that raises is left out; raises `RuntimeError` where all do.
@@ -32,7 +34,9 @@ def fastest(contestants: Mapping[str, Callable[[], object]], device: str, memory
     works = {name: seconds for name in contestants if (seconds := found[name]) is not None}
     if not works:
         raise RuntimeError(f"none of {', '.join(contestants)} works on {device}")
-    best, *others = sorted(works, key=lambda name: works[name])
+    least = min(works.values())
+    best = next(name for name, seconds in works.items() if seconds <= TIE * least)
+    others = sorted(works.keys() - {best}, key=lambda name: works[name])
     ratios = ", ".join(f"{works[other] / works[best]:.2g} times {other}'s speed" for other in others)
     return best, f"{best} attention measured {ratios or 'alone'}"
 
