@@ -46,5 +46,5 @@ $(VENV)/user: $(BIN)/python pyproject.toml constraints.txt
 	touch $@
 
 $(VENV)/dev: $(BIN)/python pyproject.toml constraints.txt
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,oracle]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,oracle,ray,slurm]'
 	touch $@ $(VENV)/user
