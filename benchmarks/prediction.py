@@ -16,7 +16,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from smallvit.bench.cost import cost, num_steps
+from smallvit.bench.cost import cost
+from smallvit.bench.pace import num_steps
 from smallvit.bench.record import commit
 from smallvit.config import RunConfig
 from smallvit.device.choose import hardware
@@ -47,7 +48,7 @@ def compare(config: RunConfig) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         record = run(config, Path(folder) / "run")
     return {
-        "steps": num_steps(config),
+        "steps": num_steps(config, record.num_train),
         "choices": str(record.choices),
         "predicted_seconds": round(predicted, 2),
         "train_seconds": round(record.train_seconds, 2),

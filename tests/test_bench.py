@@ -19,8 +19,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from smallvit import cli
 from smallvit.bench import floors, measure, peers, sweep
 from smallvit.bench.clock import PeakMemory, take_turns
-from smallvit.bench.cost import cost, num_steps, recipe_table
+from smallvit.bench.cost import cost, recipe_table
 from smallvit.bench.measure import measure_recipe
+from smallvit.bench.pace import num_images, num_steps
 from smallvit.bench.record import BenchRecord, commit
 from smallvit.bench.workload import TrainingStep, Workload
 from smallvit.config import EvaluateConfig, RunConfig
@@ -421,8 +422,10 @@ def test_the_cost_of_a_recipe_is_measured_without_its_data() -> None:
 def test_a_cost_is_the_pipelines_time_as_often_as_the_run_takes_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("smallvit.bench.clock.statistics.median", lambda turns: 2.0)
     digits = replace(TINY, data=DataConfig(dataset="digits"), train=TrainConfig(epochs=30, batch_size=50))
-    assert num_steps(digits) == 30 * (3 * 1294 // 50)
-    assert num_steps(replace(digits, data=DataConfig(dataset="cifar10"))) == 30 * (3 * 45_000 // 50)
+    images = num_images(digits)
+    assert images is not None
+    assert num_steps(digits, images[0]) == 30 * (3 * 1294 // 50)
+    assert num_steps(digits, 45_000) == 30 * (3 * 45_000 // 50)
     small = replace(digits, train=TrainConfig(epochs=10, passes_per_epoch=1, batch_size=500))
     assert cost(small).train_seconds == 2.0 * 10 * 2
 

@@ -13,12 +13,12 @@ import torch
 from rich.console import Console
 
 from smallvit import cli
+from smallvit.bench.pace import Pace
 from smallvit.errors import SmallvitError
 from smallvit.record import RunRecord
 from smallvit.stop import InterruptedRunError
 from smallvit.study.execute import END_SECONDS, Ending, run_study
 from smallvit.study.job import Order
-from smallvit.study.pace import Pace
 from smallvit.study.process import Outcome
 from smallvit.study.rows import Row, Study
 from smallvit.study.studies import STUDIES

@@ -12,12 +12,12 @@ import pytest
 import torch
 
 from outcomes import outcome
+from smallvit.bench.pace import Pace
 from smallvit.device.config import DeviceConfig
 from smallvit.lock import LockedError, run_lock
 from smallvit.stop import InterruptedRunError, Stop
 from smallvit.study import job
 from smallvit.study.job import Order, run_job
-from smallvit.study.pace import Pace
 from smallvit.study.process import Process
 from smallvit.study.watch import checkpoint_step
 from tiny_study import BASE, ONE_THREAD, long_study

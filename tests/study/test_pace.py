@@ -5,12 +5,13 @@ from pathlib import Path
 
 import pytest
 
+from smallvit.bench.pace import START_SECONDS, Pace, measured_pace, num_images, num_steps, pace_of
+from smallvit.bench.workload import Workload
 from smallvit.data.store import load_dataset
 from smallvit.recipes import RECIPES
 from smallvit.record import RunRecord
 from smallvit.run import run
 from smallvit.study.forecast import Forecast
-from smallvit.study.pace import START_SECONDS, Pace, measured_pace, num_images, pace_of
 from smallvit.study.rows import Row
 from smallvit.study.tasks import Task
 from tiny_study import BASE
@@ -46,7 +47,7 @@ def test_a_finished_run_tells_how_long_it_took(record: RunRecord) -> None:
     seconds = pace_of(record).seconds(CONFIG) - START_SECONDS
     assert seconds == pytest.approx(record.train_seconds + record.evaluate_seconds, rel=0.35)
     tenfold = replace(CONFIG, train=replace(CONFIG.train, epochs=60))
-    assert pace_of(record).num_steps(tenfold) == 10 * pace_of(record).num_steps(CONFIG) == 360
+    assert num_steps(tenfold, record.num_train) == 10 * num_steps(CONFIG, record.num_train) == 360
 
 
 def test_seconds_are_those_of_steps_and_of_images_that_are_evaluated() -> None:
@@ -61,7 +62,7 @@ def test_seconds_are_those_of_steps_and_of_images_that_are_evaluated() -> None:
 
 
 def test_a_measured_pace_is_near_that_of_the_run(record: RunRecord) -> None:
-    measured, ran = measured_pace(CONFIG), pace_of(record)
+    measured, ran = measured_pace(Workload(CONFIG)), pace_of(record)
     assert measured.step_seconds == pytest.approx(ran.step_seconds, rel=3)  # on a machine that does other work
     assert (measured.num_val, measured.num_test) == (144, 359)
 

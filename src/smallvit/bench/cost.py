@@ -6,15 +6,11 @@ from dataclasses import dataclass
 from rich import box
 from rich.table import Table
 
-from smallvit.bench.clock import take_turns, timed
+from smallvit.bench.pace import measured_pace, num_steps
 from smallvit.bench.workload import Workload
 from smallvit.config import RunConfig
-from smallvit.data.loader import Order
-from smallvit.data.spec import SPECS
 from smallvit.model.vit import count_macs, count_parameters
 from smallvit.progress import duration
-
-COST_TURNS = 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,28 +29,12 @@ def cost(config: RunConfig) -> Cost:
     Takes a few steps on random images, with no data set needed.
     """
     work = Workload(config)
-    timed(work.pipeline, work.device)
-    step = take_turns({"pipeline": work.pipeline}, work.device, COST_TURNS)["pipeline"]
+    pace = measured_pace(work)
     return Cost(
         num_parameters=count_parameters(work.session.model),
         num_macs=count_macs(work.session.config.model),
-        train_seconds=num_steps(config) * step.seconds,
+        train_seconds=num_steps(config, pace.num_train) * pace.step_seconds,
     )
-
-
-def num_steps(config: RunConfig) -> int:
-    """Return the steps of a whole run on a named data set."""
-    spec, data, train = SPECS[config.data.dataset], config.data, config.train
-    held_out = spec.train_size * data.val_fraction
-    if not spec.test_size:
-        held_out = spec.train_size * (1 - (1 - data.test_fraction) * (1 - data.val_fraction))
-    order = Order(
-        round(spec.train_size - held_out),
-        batch_size=train.batch_size,
-        passes_per_epoch=config.length.passes_per_epoch,
-        seed=config.seed,
-    )
-    return config.length.epochs * order.steps_per_epoch
 
 
 def recipe_table(recipes: Mapping[str, Callable[[], RunConfig]]) -> Table:

@@ -4,9 +4,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
+from smallvit.bench.pace import num_images, num_steps
 from smallvit.record import RunRecord
 from smallvit.study.forecast import Forecast
-from smallvit.study.pace import num_images
 from smallvit.study.tasks import Task
 from smallvit.study.watch import Progress, read_progress
 
@@ -46,10 +46,8 @@ class Line:
         return max(0, total - self.progress.steps_done) * self.task.config.train.batch_size / speed
 
     def _num_steps(self) -> int | None:
-        config, images = self.task.config, num_images(self.task.config)
-        if images is None:
-            return None
-        return max(1, config.length.epochs * (images[0] * config.length.passes_per_epoch // config.train.batch_size))
+        images = num_images(self.task.config)
+        return None if images is None else max(1, num_steps(self.task.config, images[0]))
 
 
 class Board:

@@ -13,6 +13,7 @@ from typing import Literal
 
 from rich.console import Console
 
+from smallvit.bench.pace import Pace
 from smallvit.device.config import DeviceUse
 from smallvit.errors import SmallvitError
 from smallvit.record import RunRecord
@@ -23,7 +24,6 @@ from smallvit.study.board import Board, Line
 from smallvit.study.engines.engine import Engine
 from smallvit.study.forecast import Forecast, shape
 from smallvit.study.job import Order
-from smallvit.study.pace import Pace
 from smallvit.study.process import POLL_SECONDS, Handle, Outcome
 from smallvit.study.rows import Study
 from smallvit.study.show import View

@@ -6,13 +6,13 @@ from functools import cache
 
 import torch
 
+from smallvit.bench.pace import Pace, num_images, pace_of
 from smallvit.config import RunConfig
 from smallvit.device.choose import hardware
 from smallvit.model.config import ModelConfig
 from smallvit.model.vit import count_macs
 from smallvit.record import RunRecord
 from smallvit.strict_json import canonical, to_json
-from smallvit.study.pace import Pace, num_images, pace_of
 from smallvit.study.tasks import Task
 from smallvit.study.watch import checkpoint_step
 

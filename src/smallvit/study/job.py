@@ -82,9 +82,10 @@ def main() -> int:
     os.chdir(order.cwd)
     try:
         if order.do == "pace":
-            from smallvit.study.pace import measured_pace
+            from smallvit.bench.pace import measured_pace
+            from smallvit.bench.workload import Workload
 
-            print(json.dumps(asdict(measured_pace(RunConfig.from_json(order.config)))))
+            print(json.dumps(asdict(measured_pace(Workload(RunConfig.from_json(order.config))))))
         else:
             run_job(order.config, Path(order.folder), order.until)
             print("finished")

@@ -11,7 +11,7 @@ from smallvit.record import RunRecord
 
 START_SECONDS = 6.0
 """To import torch, read the data, and write the record."""
-TURNS = 1
+TURNS = 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,14 +26,9 @@ class Pace:
     num_val: int
     num_test: int
 
-    def num_steps(self, config: RunConfig) -> int:
-        """Return the steps of a whole run."""
-        length = config.length
-        return length.epochs * (self.num_train * length.passes_per_epoch // config.train.batch_size)
-
     def seconds(self, config: RunConfig, steps_done: int = 0) -> float:
         """Return how long a run takes from its start, or from a checkpoint, to its end."""
-        length, steps = config.length, max(1, self.num_steps(config))
+        length, steps = config.length, max(1, num_steps(config, self.num_train))
         points = math.ceil(length.epochs / length.every_epochs)
         images = points * self.num_val + (points if config.evaluate.test_curve else 1) * self.num_test
         whole = steps * self.step_seconds + images * self.evaluate_seconds
@@ -51,9 +46,15 @@ def num_images(config: RunConfig) -> tuple[int, int, int] | None:
     return rest - val, val, test
 
 
-def measured_pace(config: RunConfig) -> Pace:
+def num_steps(config: RunConfig, num_train: int) -> int:
+    """Return the steps of a whole run on so many training images."""
+    length = config.length
+    return length.epochs * (num_train * length.passes_per_epoch // config.train.batch_size)
+
+
+def measured_pace(work: Workload) -> Pace:
     """Return the pace of a recipe for a named data set on this machine, by a few steps on random images."""
-    work = Workload(config)
+    config = work.session.config
     first = timed(work.pipeline, work.device)
     taken = take_turns({"pipeline": work.pipeline, "evaluation": work.evaluate}, work.device, TURNS)
     images = num_images(config)
