@@ -31,11 +31,13 @@ def make_run(
     val: bool = True,
     test_curve: bool = False,
     names: list[str] | None = None,
+    draw: int = 0,
     **changes: Any,
 ) -> RunRecord:
     folder.mkdir(parents=True, exist_ok=True)
     random = np.random.default_rng(classes)
     labels = torch.from_numpy(random.permutation(np.arange(count) % classes))
+    random = np.random.default_rng((classes, draw))  # another draw answers otherwise, to the same images
     logits = torch.from_numpy(random.normal(size=(count, classes)).astype("float32"))
     logits[torch.arange(count), labels] += 20.0
     misled = torch.from_numpy(np.flatnonzero(random.random(count) < wrong))
@@ -113,8 +115,9 @@ def _write_predictions(path: Path, logits: torch.Tensor, labels: torch.Tensor) -
     confidence, predicted = logits.softmax(-1).max(-1)
     wrong = (predicted != labels).nonzero().flatten()
     worst = wrong[confidence[wrong].argsort(descending=True)[:24]]
-    random = np.random.default_rng(0)
-    images = torch.from_numpy(random.integers(0, 256, (len(worst), 3, 32, 32)).astype("uint8"))
+    images = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (len(labels), 3, 32, 32)).astype("uint8"))[
+        worst
+    ]
     save_file({"logits": logits, "labels": labels, "mistakes": worst, "mistake_images": images}, path)
 
 

@@ -10,7 +10,7 @@ import pytest
 from smallvit.errors import SmallvitError, UsageError
 from smallvit.record import RunRecord
 from smallvit.report.collect import Section, collect
-from smallvit.report.compare_sides import Run
+from smallvit.report.records import Run
 from smallvit.strict_json import digest
 from smallvit.study.rows import Study
 from smallvit.study.studies import STUDIES

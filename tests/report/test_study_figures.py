@@ -14,8 +14,8 @@ from matplotlib.text import Annotation
 from PIL import Image
 
 from smallvit.report.collect import Section
-from smallvit.report.compare_sides import Run
 from smallvit.report.numbers import Numbers, numbers_of
+from smallvit.report.records import Run
 from smallvit.report.study_figures import drawings
 from smallvit.report.svg import Drawing, save_figure
 from smallvit.study.rows import Study

@@ -12,8 +12,7 @@ from pathlib import Path
 
 from smallvit.config import RunConfig
 from smallvit.errors import SmallvitError, UsageError
-from smallvit.report.compare_sides import Run
-from smallvit.report.records import read_record
+from smallvit.report.records import Run, read_run
 from smallvit.run_folder import RECORD
 from smallvit.study.rows import Published, Study
 from smallvit.study.studies import STUDIES
@@ -106,18 +105,11 @@ def section_in(study: Study, folder: Path) -> Section:
 def _runs(folders: Sequence[Path]) -> Iterator[Run]:
     found: dict[str, Run] = {}
     for path in _record_paths(folders):
-        record = read_record(path)
-        try:
-            config = record.run_config()
-        except SmallvitError as error:
-            raise SmallvitError(f"{path}: {error}") from None
-        if config.digest() != record.config_digest:
-            raise SmallvitError(f"{path}: config_digest is not that of its config")
-        earlier = found.get(record.config_digest)
+        run = read_run(path)
+        earlier = found.get(run.record.config_digest)
         if earlier is None:
-            run = Run(path=path.parent if path.name == RECORD else path, record=record, config=config)
-            yield found.setdefault(record.config_digest, run)
-        elif earlier.record != record:
+            yield found.setdefault(run.record.config_digest, run)
+        elif earlier.record != run.record:
             raise SmallvitError(f"{earlier.path} and {path} are different records of one run: leave one of them out")
 
 

@@ -11,7 +11,7 @@ from markupsafe import Markup
 
 from smallvit.errors import SmallvitError
 from smallvit.report.compare_differences import Differing, config_differences, surroundings
-from smallvit.report.compare_figures import learning_curves
+from smallvit.report.compare_figures import learning_curves, scaled
 from smallvit.report.compare_numbers import (
     MOST_CONFUSIONS,
     Quantity,
@@ -53,13 +53,15 @@ class Comparison:
         return self.pairs.mcnemar.p if self.pairs else None
 
     @property
+    def scaled(self) -> str:
+        """What share of their full length the runs took, in words, if not the whole: a mark for every number."""
+        return scaled(self.a, self.b)
+
+    @property
     def warnings(self) -> list[str]:
         """What a reader must know before any number."""
-        found: list[str] = []
+        found = [self.scaled] if self.scaled else []
         for side in (self.a, self.b):
-            scale = side.first.config.scale
-            if scale < 1:
-                found.append(f"{side.name} is scaled to {100 * scale:g} % of its full length")
             if any(run.record.test_read == "along the curve" for run in side.runs):
                 found.append(f"{side.name} read test along the curve; compared is its last epoch")
             found += side.notes

@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from smallvit.report.compare_sides import Run, Side
+from smallvit.report.compare_sides import Side
+from smallvit.report.records import Run
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -25,6 +25,12 @@ def learning_curves(a: Side, b: Side) -> str:
     return svg_of("curves", "Accuracy and train loss of A and B", lambda: _draw(a, b, with_val=with_val))
 
 
+def scaled(a: Side, b: Side) -> str:
+    """Return what share of their full length the runs of the sides took; nothing if all took the whole."""
+    parts = [f"{side.name} {100 * side.first.config.scale:g} %" for side in (a, b) if side.first.config.scale < 1]
+    return f"scaled: {' and '.join(parts)} of the full length" if parts else ""
+
+
 def _draw(a: Side, b: Side, *, with_val: bool) -> Figure:
     figure = Figure(figsize=(5.4, 4.9), layout="constrained")
     top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=[3, 2])
@@ -42,6 +48,7 @@ def _draw(a: Side, b: Side, *, with_val: bool) -> Figure:
     bottom.set_xlim(0, 1.02 * most / unit)
     for axes in (top, bottom):
         axes.grid(axis="y")
+    figure.suptitle(scaled(a, b), color=TEST, fontsize=10, fontweight="bold")
     return figure
 
 

@@ -114,7 +114,7 @@ def quantities(a: Side, b: Side) -> list[Quantity]:
 
     def of(name: str, unit: str, form: str, get: Callable[[RunRecord], float | None], **rest: Any) -> Quantity:
         values = [[get(run.record) for run in side.runs] for side in (a, b)]
-        found = [() if None in row else tuple(value for value in row if value is not None) for row in values]
+        found = [() if None in row else tuple(float(value) for value in row if value is not None) for row in values]
         return Quantity(name=name, unit=unit, form=form, a=found[0], b=found[1], **rest)
 
     difference: dict[str, Any] = {"change_as": "difference"}

@@ -14,8 +14,9 @@ from torch import Tensor
 
 from smallvit.data.spec import SPECS
 from smallvit.errors import SmallvitError
-from smallvit.report.compare_sides import Run, Side
+from smallvit.report.compare_sides import Side
 from smallvit.report.predictions import Predictions, picture_uri, read_predictions
+from smallvit.report.records import Run
 from smallvit.report.stats import Z_95, holm
 
 ALTERED_TEST = "test differs from the official release"

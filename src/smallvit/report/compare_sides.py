@@ -11,32 +11,10 @@ from pathlib import Path
 from smallvit.config import RunConfig
 from smallvit.data.spec import SPECS
 from smallvit.errors import SmallvitError, UsageError
-from smallvit.record import RunRecord
-from smallvit.report.records import read_record
-from smallvit.run_folder import PREDICTIONS, RECORD
+from smallvit.report.records import Run, read_run
+from smallvit.run_folder import RECORD
 
 _SEED = re.compile(r"seed(\d+)(\.json)?")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Run:
-    """A finished run."""
-
-    path: Path
-    """Its folder, or its record file where that is all there is."""
-    record: RunRecord
-    config: RunConfig
-
-    @property
-    def predictions(self) -> Path | None:
-        """The file of its answers to the test images; None where only the record is there."""
-        path = self.path / PREDICTIONS
-        return path if path.exists() else None
-
-    @property
-    def counts(self) -> list[int]:
-        """Test images of each class."""
-        return [sum(row) for row in self.record.test_confusion]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,7 +67,7 @@ def val_differs(a: RunConfig, b: RunConfig) -> bool:
 
 def _read_side(name: str, path: Path) -> Side:
     if path.is_file() or (path / RECORD).exists():
-        return Side(name=name, path=path, runs=(_read_run(path),))
+        return Side(name=name, path=path, runs=(read_run(path),))
     runs: dict[int, Run] = {}
     notes: list[str] = []
     for entry in sorted(path.iterdir(), key=lambda entry: (not entry.is_dir(), entry.name)):
@@ -99,7 +77,7 @@ def _read_side(name: str, path: Path) -> Side:
         if entry.is_dir() and not (entry / RECORD).exists():
             notes.append(f"{name}: {entry} holds no finished run and is left out")
         elif int(match[1]) not in runs:  # a run folder comes before a copy of its record
-            runs[int(match[1])] = _read_run(entry)
+            runs[int(match[1])] = read_run(entry)
     if not runs:
         expected = f"{RECORD}, or runs of several seeds: seed<k>.json, or seed<k>/{RECORD}"
         raise SmallvitError(f"{name} is {path}, which holds no finished run: expected {expected}")
@@ -113,12 +91,6 @@ def _read_side(name: str, path: Path) -> Side:
         if different:
             raise SmallvitError(f"{run.path} and {side.first.path} are no seeds of one config: {'; '.join(different)}")
     return side
-
-
-def _read_run(path: Path) -> Run:
-    record = read_record(path)
-    place = path.parent if path.is_file() and path.name == RECORD else path
-    return Run(path=place, record=record, config=record.run_config())
 
 
 def _require_two(a: Side, b: Side) -> None:

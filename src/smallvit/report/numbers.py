@@ -9,7 +9,7 @@ from typing import Literal
 
 from smallvit.evaluate import Metrics
 from smallvit.report.collect import Section
-from smallvit.report.compare_sides import Run
+from smallvit.report.records import Run
 from smallvit.report.stats import Difference, SeedFit, differences, seeds_needed
 from smallvit.study.rows import Published
 

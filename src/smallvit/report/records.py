@@ -1,10 +1,33 @@
 """Reads records for the reports: what a table or page relies on holds, or one line says what does not."""
 
+from dataclasses import dataclass
 from pathlib import Path
 
+from smallvit.config import RunConfig
 from smallvit.errors import SmallvitError
 from smallvit.record import RunRecord
-from smallvit.run_folder import RECORD
+from smallvit.run_folder import PREDICTIONS, RECORD
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """A finished run."""
+
+    path: Path
+    """Its folder, or its record file where that is all there is."""
+    record: RunRecord
+    config: RunConfig
+
+    @property
+    def predictions(self) -> Path | None:
+        """The file of its answers to the test images; None where only the record is there."""
+        path = self.path / PREDICTIONS
+        return path if path.exists() else None
+
+    @property
+    def counts(self) -> list[int]:
+        """Test images of each class."""
+        return [sum(row) for row in self.record.test_confusion]
 
 
 def read_record(path: Path) -> RunRecord:
@@ -21,3 +44,18 @@ def read_record(path: Path) -> RunRecord:
     if len(matrix) != classes or any(len(row) != classes for row in matrix):
         raise SmallvitError(f"{path}: test_confusion is not {classes} x {classes}, one row and column a class")
     return record
+
+
+def read_run(path: Path) -> Run:
+    """Return the run of a run folder, or of a record file.
+
+    Raises as `read_record`, and for a config that cannot be read or is not the one that the record says.
+    """
+    record = read_record(path)
+    try:
+        config = record.run_config()
+    except SmallvitError as error:
+        raise SmallvitError(f"{path}: {error}") from None
+    if config.digest() != record.config_digest:
+        raise SmallvitError(f"{path}: config_digest is not that of its config")
+    return Run(path=path.parent if path.name == RECORD else path, record=record, config=config)

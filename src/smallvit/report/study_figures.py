@@ -15,10 +15,10 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from smallvit.report.collect import Section
-from smallvit.report.compare_sides import Run
 from smallvit.report.figures import draw_confusion, label_scaled
 from smallvit.report.html import printable
 from smallvit.report.numbers import Line, Numbers
+from smallvit.report.records import Run
 from smallvit.report.study_scatters import scatters
 from smallvit.report.svg import GRID, INK, MUTED, SERIES, TEST, VAL, Drawing
 

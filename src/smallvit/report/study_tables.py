@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from textwrap import fill
 
 from smallvit.report.compare_numbers import signed
-from smallvit.report.compare_sides import Run
 from smallvit.report.numbers import Line, Numbers, Spread, hardware
+from smallvit.report.records import Run
 from smallvit.report.stats import Difference
 from smallvit.report.tables import Table, markdown
 from smallvit.study.rows import Study

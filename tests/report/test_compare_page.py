@@ -1,0 +1,193 @@
+"""`smallvit compare` as a user meets it: its page and table, and one line for what cannot be compared."""
+
+import dataclasses
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from page_reader import Page, assert_stands_alone
+from smallvit.cli import main
+from smallvit.data.config import DataConfig
+from smallvit.record import RunRecord
+from smallvit.strict_json import digest
+
+MakeRun = Callable[..., RunRecord]
+HOSTILE = ["<script>alert(1)</script>", "{{ config }} & $x$", "\x1b[31m\N{RIGHT-TO-LEFT OVERRIDE}", "[bold]x[/y]"]
+
+
+def _two(run_folder: MakeRun, folder: Path, **make: object) -> None:
+    run_folder(folder / "a", wrong=0.2, **make)
+    config = run_folder(folder / "b", **make).run_config()
+    config = dataclasses.replace(config, recipe="other", model=dataclasses.replace(config.model, num_cls_tokens=1))
+    run_folder(folder / "b", config=config.to_json(), config_digest=config.digest(), wrong=0.1, draw=1, **make)
+
+
+def _compare(folder: Path, capsys: pytest.CaptureFixture[str]) -> str:
+    assert main(["compare", str(folder / "a"), str(folder / "b"), "--out", str(folder / "out")]) == 0
+    return capsys.readouterr().out
+
+
+@pytest.mark.parametrize("classes", [2, 10, 100])
+def test_the_page_stands_alone_and_the_table_says_the_same(
+    tmp_path: Path, run_folder: MakeRun, capsys: pytest.CaptureFixture[str], classes: int
+) -> None:
+    _two(run_folder, tmp_path, classes=classes, count=1000)
+    printed = _compare(tmp_path, capsys)
+    page = Page(tmp_path / "out" / "compare.html")
+    assert_stands_alone(page)
+    records = [RunRecord.load(tmp_path / name / "record.json") for name in "ab"]
+    change = f"{100 * (records[1].test.accuracy - records[0].test.accuracy):+.2f}"
+    for text in (printed, page.text):
+        assert change in text
+        assert "model.num_cls_tokens" in text
+        assert all(f"{100 * record.test.accuracy:.2f}" in text for record in records)
+        assert "McNemar" in text
+    assert "It does not cover the seed." in page.text
+    assert "covers the test images, not the seed" in printed
+    assert "points of test accuracy, B against A" in page.text
+    assert all(record.config_digest[:16] in page.text for record in records)
+    assert page.attributes("img")
+
+
+def test_scaled_runs_are_labelled_everywhere(
+    tmp_path: Path, run_folder: MakeRun, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _two(run_folder, tmp_path)
+    config = dataclasses.replace(RunRecord.load(tmp_path / "b" / "record.json").run_config(), scale=0.02)
+    run_folder(tmp_path / "b", config=config.to_json(), config_digest=config.digest(), draw=1)
+    words = "scaled: B 2 % of the full length"
+    assert words in _compare(tmp_path, capsys)
+    text = Page(tmp_path / "out" / "compare.html").text
+    assert text.count(words) == 8  # the warning, the figure, and every heading over numbers
+
+
+def test_hostile_class_names_are_text(tmp_path: Path, run_folder: MakeRun, capsys: pytest.CaptureFixture[str]) -> None:
+    _two(run_folder, tmp_path, classes=4, names=HOSTILE)
+    _compare(tmp_path, capsys)
+    page = Page(tmp_path / "out" / "compare.html")
+    assert_stands_alone(page)
+    assert not {"\x1b", "\N{RIGHT-TO-LEFT OVERRIDE}"} & set(page.text)
+    assert HOSTILE[0] in page.text
+    assert HOSTILE[1] in page.text
+
+
+def test_several_seeds_have_no_mcnemar_and_a_table_by_seed(
+    tmp_path: Path, run_folder: MakeRun, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for seed in (0, 1):
+        for name, draw in (("a", seed), ("b", 5 + seed)):
+            folder = tmp_path / name / f"seed{seed}"
+            config = dataclasses.replace(run_folder(folder).run_config(), seed=seed)
+            epochs = dataclasses.replace(config.train, epochs=20 if name == "a" else 30)
+            config = dataclasses.replace(config, train=epochs)
+            run_folder(folder, config=config.to_json(), config_digest=config.digest(), draw=draw)
+    assert "paired by seed, n = 2" in _compare(tmp_path, capsys)
+    page = Page(tmp_path / "out" / "compare.html")
+    assert_stands_alone(page)
+    assert "Test accuracy by seed" in page.text
+    assert "McNemar's test is left out: with several seeds" in page.text
+
+
+def _edit(folder: Path) -> None:
+    path = folder / "record.json"
+    path.write_text(path.read_text().replace('"num_train": 1295', '"num_train": 1296'))
+
+
+def _newer(folder: Path) -> None:
+    body = json.loads((folder / "record.json").read_text())
+    body["schema"] = 99
+    body["sha256"] = digest({key: item for key, item in body.items() if key != "sha256"})
+    (folder / "record.json").write_text(json.dumps(body))
+
+
+def _copy(folder: Path) -> None:
+    (folder / "record.json").write_bytes((folder.parent / "a" / "record.json").read_bytes())
+
+
+def _cut_predictions(folder: Path) -> None:
+    path = folder / "test.safetensors"
+    path.write_bytes(path.read_bytes()[:1000])
+
+
+def _unfinished(folder: Path) -> None:
+    (folder / "record.json").unlink()
+
+
+def _as_seeds(*seeds: int) -> Callable[[Path], None]:
+    def move(folder: Path) -> None:
+        text = (folder / "record.json").read_text()
+        _unfinished(folder)
+        for seed in seeds:
+            (folder / f"seed{seed}.json").write_text(text)
+
+    return move
+
+
+@pytest.mark.parametrize(
+    ("damage", "words", "status"),
+    [
+        (_edit, "was changed after it was written", 1),
+        (_newer, "has schema 99: this version of smallvit reads", 1),
+        (_copy, "A and B hold the same record", 2),
+        (_cut_predictions, "is not a readable file of predictions", 1),
+        (_unfinished, "holds no finished run: expected record.json, or runs of several seeds", 1),
+        (_as_seeds(3), "is a run of seed 0, not of the seed that it is named after", 1),
+    ],
+)
+def test_bad_input_is_one_line(
+    tmp_path: Path,
+    run_folder: MakeRun,
+    capsys: pytest.CaptureFixture[str],
+    damage: Callable[[Path], None],
+    words: str,
+    status: int,
+) -> None:
+    _two(run_folder, tmp_path)
+    damage(tmp_path / "b")
+    assert_refused(tmp_path, capsys, words, status)
+
+
+@pytest.mark.parametrize(
+    ("data", "make", "words"),
+    [
+        (DataConfig(dataset="cifar10"), {}, "data.dataset is folder and cifar10"),
+        (DataConfig(dataset="folder", root=Path("x"), test_fraction=0.3), {}, "data.test_fraction is 0.2 and 0.3"),
+        (DataConfig(dataset="folder", root=Path("x"), split_seed=1), {}, "data.split_seed is 0 and 1"),
+        (None, {"count": 310}, "they have 300 and 310 images"),
+        (None, {"names": list("abcdefghij")}, "their classes differ"),
+    ],
+)
+def test_other_test_sets_cannot_be_compared(
+    tmp_path: Path,
+    run_folder: MakeRun,
+    capsys: pytest.CaptureFixture[str],
+    data: DataConfig | None,
+    make: dict[str, object],
+    words: str,
+) -> None:
+    run_folder(tmp_path / "a")
+    config = run_folder(tmp_path / "b").run_config()
+    config = dataclasses.replace(config, data=data or config.data)
+    run_folder(tmp_path / "b", config=config.to_json(), config_digest=config.digest(), draw=1, **make)
+    assert_refused(tmp_path, capsys, f"have different test sets: {words}", 1)
+
+
+def test_no_two_runs_are_a_mistake_of_usage(
+    tmp_path: Path, run_folder: MakeRun, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_folder(tmp_path / "a")
+    assert_refused(tmp_path, capsys, "there is no such folder or file", 2)
+    (tmp_path / "b").symlink_to(tmp_path / "a")
+    assert_refused(tmp_path, capsys, "A and B are both", 2)
+
+
+def assert_refused(folder: Path, capsys: pytest.CaptureFixture[str], words: str, status: int) -> None:
+    assert main(["compare", str(folder / "a"), str(folder / "b"), "--out", str(folder / "out")]) == status
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("smallvit: ")
+    assert words in err
+    assert len(err.splitlines()) == 1
+    assert not (folder / "out").exists()
