@@ -48,7 +48,11 @@ def data_fields(draw: st.DrawFn) -> dict[str, Any]:
 def model_fields(draw: st.DrawFn) -> dict[str, Any]:
     heads, patch, tokens = draw(st.integers(1, 8)), draw(st.integers(1, 16)), draw(st.integers(0, 3))
     width = heads * 4 * draw(st.integers(1, 16))
-    latent = st.none() | st.integers(1, width)
+    mimetic = draw(st.booleans())
+    latent = st.none() if mimetic else st.none() | st.integers(1, width)
+    tokenizers = ["patch", *(["conv"] if patch in (2, 4, 8, 16) else []), *(["shifted"] if patch > 1 else [])]
+    tokenizer = draw(st.sampled_from(tokenizers))
+    plain = ["random"] if tokenizer != "patch" else ["random", "whiten", "whiten-paper"]
     return dict(
         image_size=patch * draw(st.integers(1, 8)),
         patch_size=patch,
@@ -62,7 +66,16 @@ def model_fields(draw: st.DrawFn) -> dict[str, Any]:
         latent_dim_k=draw(latent),
         latent_dim_v=draw(latent),
         drop_path_rate=draw(BELOW_ONE),
-        **{name: draw(s) for name, s in choices(ModelConfig, "position", "patch_init", "head").items()},
+        num_registers=draw(st.integers(1, 3)),
+        tokenizer=tokenizer,
+        patch_init=draw(st.sampled_from(plain)),
+        pooling=draw(st.sampled_from(["cls", "cls+mean"] if tokens else ["cls", "mean"])),
+        layer_scale=draw(st.none() | UNIT),
+        init="mimetic" if mimetic else "normal",
+        **{
+            name: draw(s)
+            for name, s in choices(ModelConfig, "position", "head", "qk_norm", "locality", "mlp_conv").items()
+        },
     )
 
 
@@ -278,7 +291,8 @@ def other_values(hint: Any, value: Any) -> list[Any]:
     if isinstance(value, tuple):
         return [tuple(item * 0.75 for item in value)]
     if value is None:
-        return [(0.8, 0.9)] if tuple in map(get_origin, get_args(hint)) else ["ab"] if str in get_args(hint) else [8]
+        kinds = get_args(hint)
+        return [(0.8, 0.9)] if tuple in map(get_origin, kinds) else [{str: "ab", float: 0.5, int: 8}[kinds[0]]]
     return ["cifar100"]
 
 

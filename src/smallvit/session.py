@@ -21,7 +21,7 @@ from smallvit.data.store import Dataset
 from smallvit.device.choose import Choices, choose
 from smallvit.errors import SmallvitError, UsageError
 from smallvit.evaluate import predict
-from smallvit.model.embed import image_patches
+from smallvit.model.embed import PatchEmbed, image_patches
 from smallvit.model.init import init_whitening, init_whitening_paper
 from smallvit.model.vit import VisionTransformer
 from smallvit.train.distributed import ALONE, World
@@ -141,18 +141,19 @@ class Session:
 
     def _whiten(self) -> None:
         model, spec = self.config.model, self.dataset.spec
-        if model.patch_init == "random":
+        patch_embed = self.model.patch_embed
+        if model.patch_init == "random" or not isinstance(patch_embed, PatchEmbed):
             return
         generator = rng.torch_generator(self.config.seed, "whitening")
         if model.patch_init == "whiten":
             train = self.splits["train"]
             chosen = torch.randperm(len(train), generator=generator)[:WHITENING_IMAGES]
             images = normalise(train.images[chosen.to(train.images.device)], spec.mean, spec.std)
-            init_whitening(self.model.patch_embed, image_patches(images, model.patch_size).cpu(), generator)
+            init_whitening(patch_embed, image_patches(images, model.patch_size).cpu(), generator)
         else:
             batches = math.ceil(min(WHITENING_IMAGES, len(self.splits["train"])) / self.config.train.batch_size)
             images = torch.cat([self._augmented(step, ALONE)[0] for step in range(batches)])
-            init_whitening_paper(self.model.patch_embed, image_patches(images, model.patch_size).cpu())
+            init_whitening_paper(patch_embed, image_patches(images, model.patch_size).cpu())
 
 
 def step_draws(config: RunConfig, step: int, count: int) -> AugmentParams:
@@ -208,8 +209,7 @@ def _choose(config: RunConfig, world: World, earlier: Choices | None) -> Choices
     device = config.device
     if earlier is not None:
         device = replace(device, precision=earlier.precision, attention=earlier.attention)
-    tokens = config.model.num_patches + config.model.num_cls_tokens
-    rows = config.train.batch_size // world.size * tokens
+    rows = config.train.batch_size // world.size * config.model.num_tokens
     own = choose(device, rows=rows, embed_dim=config.model.embed_dim)
     if earlier is not None:
         own = replace(own, reason=earlier.reason)

@@ -22,6 +22,15 @@ VARIANTS = {
     "class-attention": replace(BASE, num_cls_tokens=3, num_class_attention_blocks=2),
     "low-rank": replace(BASE, num_cls_tokens=2, num_class_attention_blocks=1, latent_dim_q=5, latent_dim_v=8),
 }
+QUERY_KEY = {
+    name: replace(BASE, num_cls_tokens=2, num_registers=1, num_class_attention_blocks=1, **fields)
+    for name, fields in {
+        "qk-norm": {"qk_norm": "rms"},
+        "locality": {"locality": "lsa"},
+        "rotary": {"position": "rotary"},
+        "all-three": {"qk_norm": "rms", "locality": "lsa", "position": "rotary", "latent_dim_k": 5},
+    }.items()
+}
 
 
 def projections(attention: Attention) -> tuple[list[np.ndarray], list[np.ndarray]]:
@@ -93,11 +102,11 @@ def test_the_returned_weights_are_those_of_a_naive_loop(
         assert returned.max() > 3 / tokens, "far from uniform, or the test could not tell"
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("variant", VARIANTS | QUERY_KEY)
 def test_bmm_and_sdpa_agree_in_values_and_gradients(rough_model: BuildModel, images: Tensor, variant: str) -> None:
     results = []
     for implementation in ("bmm", "sdpa"):
-        model = rough_model(VARIANTS[variant], attention=implementation)
+        model = rough_model((VARIANTS | QUERY_KEY)[variant], attention=implementation)
         logits = model(images)
         (logits * torch.linspace(-1, 1, logits.numel(), dtype=logits.dtype).view_as(logits)).sum().backward()
         results.append((logits.detach(), {name: p.grad for name, p in model.named_parameters()}))
@@ -110,10 +119,9 @@ def test_bmm_and_sdpa_agree_in_values_and_gradients(rough_model: BuildModel, ima
 
 
 @pytest.mark.parametrize("implementation", ["bmm", "sdpa"])
-def test_bfloat16_autocast_stays_near_float32(images: Tensor, implementation: str) -> None:
-    model = VisionTransformer(
-        VARIANTS["low-rank"], attention=implementation, generator=torch.Generator().manual_seed(0)
-    ).eval()
+@pytest.mark.parametrize("config", [VARIANTS["low-rank"], QUERY_KEY["all-three"]], ids=["low-rank", "all-three"])
+def test_bfloat16_autocast_stays_near_float32(images: Tensor, config: ModelConfig, implementation: str) -> None:
+    model = VisionTransformer(config, attention=implementation, generator=torch.Generator().manual_seed(0)).eval()
     exact = model(images.float())
     with torch.autocast("cpu", torch.bfloat16):
         rounded = model(images.float())

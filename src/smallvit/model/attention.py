@@ -7,15 +7,20 @@ from typing import Literal
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
+
+from smallvit.model.query_key import QueryKey
 
 AttentionImplementation = Literal["bmm", "sdpa"]
 
 
-def attention_weights(q: Float[Tensor, "B H M K"], k: Float[Tensor, "B H N K"]) -> Float[Tensor, "B H M N"]:
-    """Return softmax(q k^T / sqrt(K)); each row sums to 1."""
-    return (q @ k.transpose(-2, -1) * q.shape[-1] ** -0.5).softmax(dim=-1)
+def attention_weights(
+    q: Float[Tensor, "B H M K"], k: Float[Tensor, "B H N K"], mask: Bool[Tensor, "M N"] | None = None
+) -> Float[Tensor, "B H M N"]:
+    """Return softmax(q k^T / sqrt(K)) over the keys that `mask` allows; each row sums to 1."""
+    scores = q @ k.transpose(-2, -1) * q.shape[-1] ** -0.5
+    return (scores if mask is None else scores.masked_fill(~mask, -torch.inf)).softmax(dim=-1)
 
 
 def attend(
@@ -23,16 +28,17 @@ def attend(
     k: Float[Tensor, "B H N K"],
     v: Float[Tensor, "B H N K"],
     implementation: AttentionImplementation,
+    mask: Bool[Tensor, "M N"] | None = None,
 ) -> Float[Tensor, "B H M K"]:
-    """Return each query's weighted mean of the values.
+    """Return each query's weighted mean of the values, of those that `mask` allows.
 
     "sdpa" is torch's fused attention. "bmm" is two batched matrix products around a softmax: with some 65 tokens the
     weights are small. On a CPU its backward pass was several times faster than the fused one in bfloat16; in float32
     the two were alike (docs/log.md).
     """
     if implementation == "sdpa":
-        return F.scaled_dot_product_attention(q, k, v)
-    return (attention_weights(q, k) @ v).to(v.dtype)
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+    return (attention_weights(q, k, mask) @ v).to(v.dtype)
 
 
 class LowRankLinear(nn.Module):
@@ -62,7 +68,8 @@ def _projection(embed_dim: int, latent_dim: int | None) -> nn.Module:
 class Attention(nn.Module):
     """Self-attention; `qkv` is one matrix, or `q`, `k` and `v` stand apart where one of them is low-rank.
 
-    With `num_queries`, only that many leading tokens ask (class attention); every token answers.
+    With `num_queries`, only that many leading tokens ask (class attention); every token answers. `query_key` is what
+    happens to queries and keys before their product, if anything does.
     """
 
     def __init__(
@@ -72,6 +79,7 @@ class Attention(nn.Module):
         latent_dims: tuple[int | None, int | None, int | None] = (None, None, None),
         num_queries: int | None = None,
         implementation: AttentionImplementation = "sdpa",
+        query_key: QueryKey | None = None,
     ) -> None:
         super().__init__()
         self.num_heads = num_heads
@@ -83,6 +91,7 @@ class Attention(nn.Module):
         else:
             self.qkv = nn.Linear(embed_dim, 3 * embed_dim)
         self.proj = nn.Linear(embed_dim, embed_dim)
+        self.query_key = query_key
 
     def _project(
         self, x: Float[Tensor, "B N D"]
@@ -93,17 +102,23 @@ class Attention(nn.Module):
             q, k, v = self.qkv(x).chunk(3, dim=-1)
             parts = (q[:, : self.num_queries], k, v)
         q, k, v = (part.unflatten(-1, (self.num_heads, -1)).transpose(1, 2) for part in parts)
+        if self.query_key is not None:
+            q, k = self.query_key(q, k)
         return q, k, v
+
+    @property
+    def _mask(self) -> Bool[Tensor, "M N"] | None:
+        return None if self.query_key is None else self.query_key.mask
 
     def forward(self, x: Float[Tensor, "B N D"]) -> Float[Tensor, "B M D"]:
         """Return the tokens that ask, after attention and `proj`."""
         q, k, v = self._project(x)
-        return self.proj(attend(q, k, v, self.implementation).transpose(1, 2).flatten(2))
+        return self.proj(attend(q, k, v, self.implementation, self._mask).transpose(1, 2).flatten(2))
 
     def weights(self, x: Float[Tensor, "B N D"]) -> Float[Tensor, "B H M N"]:
         """Return the attention weights that `forward` uses for the same tokens."""
         q, k, _ = self._project(x)
-        return attention_weights(q, k)
+        return attention_weights(q, k, self._mask)
 
     def merge_low_rank(self) -> None:
         """Replace `q`, `k`, `v` by the one `qkv` with the same output, in place."""
