@@ -31,6 +31,9 @@ def _config_2_to_3(config: dict[str, Any]) -> None:
 
 def _config_3_to_4(config: dict[str, Any]) -> None:
     """Variants of model and training beyond the paper's."""
+    _section(config, "augment").update(flip="random")
+    _section(config, "optim").update(muon_lr=None, muon_weight_decay=None)
+    _section(config, "train").update(loss="cross-entropy", ema_decay=0.0)
     _section(config, "model").update(
         num_registers=0,
         tokenizer="patch",

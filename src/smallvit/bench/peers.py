@@ -119,6 +119,8 @@ def parse_peers(names: str, config: RunConfig) -> tuple[str, ...]:
             value = getattr(model, field)
             require(value == getattr(plain, field), f"model.{field}", value, why)
         require(model.position != "rotary", "model.position", model.position, why)
+        loss = config.train.loss
+        require(loss == "cross-entropy", "train.loss", loss, "leave out --against: the others' loss is cross-entropy")
         optimizer = config.optim.optimizer
         why = "it goes by our modules' names; --against needs another, as --optim.optimizer adamw"
         require(optimizer != "muon", "optim.optimizer", optimizer, why)
