@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: quickstart test check lint format clean gpu-bench
+.PHONY: quickstart test check lint format clean gpu-bench results
 
 quickstart: $(VENV)/user  ## train on handwritten digits and open the numbers in runs/quickstart/index.html
 	$(BIN)/smallvit quickstart
@@ -22,6 +22,9 @@ lint: $(VENV)/dev  ## formatter, linter, types, layering
 format: $(VENV)/dev  ## put the sources into shape
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+results: $(VENV)/user  ## the tables of results/ and README.md, from the records in results/runs
+	$(BIN)/python results/make_results.py
 
 # BENCH_PYTHON=python3 takes an environment that is there already, where none can be made.
 OUT ?= runs/gpu-bench

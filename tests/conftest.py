@@ -6,6 +6,7 @@ rewritten with `pytest --update-golden`; read its diff before committing it.
 
 import importlib.util
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -26,6 +27,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--update-golden", action="store_true", help="rewrite the golden files with what the code does now"
     )
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """The user's cache is not read or written, by no process either that a test starts."""
+    os.environ["SMALLVIT_CACHE"] = str(tmp_path_factory.mktemp("cache"))
 
 
 @pytest.fixture

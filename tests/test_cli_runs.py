@@ -173,7 +173,7 @@ def test_a_compiled_bfloat16_step_is_one_graph_and_trains_to_nearly_the_same_num
     command = [sys.executable, "-c", code, *words]
     done = subprocess.run(command, cwd=folder, env=environment(folder), capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert re.search(r"bmm attention, compiled$", done.stdout, re.MULTILINE)
+    assert re.search(r"attention, compiled$", done.stdout, re.MULTILINE)
     plain, compiled = (RunRecord.load(folder / name / "record.json") for name in ("run", "compiled"))
     assert compiled.choices.compile
     assert compiled.curve[0].train_loss == pytest.approx(plain.curve[0].train_loss, abs=0.05)

@@ -79,6 +79,22 @@ def model_fields(draw: st.DrawFn) -> dict[str, Any]:
     )
 
 
+@st.composite
+def optim_fields(draw: st.DrawFn) -> dict[str, Any]:
+    optimizer = draw(st.sampled_from(get_args(get_type_hints(OptimConfig)["optimizer"])))
+    own = optimizer == "muon"
+    return dict(
+        optimizer=optimizer,
+        lr=draw(st.floats(1e-12, 1e3)),
+        weight_decay=draw(st.floats(0, 1e3)),
+        betas=draw(st.none() | st.tuples(BELOW_ONE, BELOW_ONE)),
+        warmup_epochs=draw(UNIT),
+        muon_lr=draw(st.none() | st.floats(1e-12, 1e3)) if own else None,
+        muon_weight_decay=draw(st.none() | st.floats(0, 1e3)) if own else None,
+        **{name: draw(s) for name, s in choices(OptimConfig, "decay_on").items()},
+    )
+
+
 def fields(**strategies: st.SearchStrategy[Any]) -> st.SearchStrategy[dict[str, Any]]:
     return st.fixed_dictionaries(strategies)
 
@@ -103,24 +119,22 @@ PARTS: dict[type, st.SearchStrategy[dict[str, Any]]] = {
         **choices(AugmentConfig, "policy", "policy_variant", "erase_fill", "mix_per"),
     ),
     ModelConfig: model_fields(),
-    OptimConfig: fields(
-        lr=st.floats(1e-12, 1e3),
-        weight_decay=st.floats(0, 1e3),
-        betas=st.none() | st.tuples(BELOW_ONE, BELOW_ONE),
-        warmup_epochs=UNIT,
-        **choices(OptimConfig, "optimizer", "decay_on"),
-    ),
+    OptimConfig: optim_fields(),
     TrainConfig: fields(
         epochs=st.integers(1, 10**6),
         passes_per_epoch=st.integers(1, 9),
         batch_size=st.integers(1, 10**6).map(lambda number: 6 * number),
         repeats_in_batch=st.sampled_from([1, 2, 3, 6]),
         label_smoothing=BELOW_ONE,
+        ema_decay=BELOW_ONE,
+        **choices(TrainConfig, "loss"),
     ),
     EvaluateConfig: fields(every_epochs=st.integers(1, 99), test_curve=st.booleans(), batch_size=st.integers(1, 9999)),
     DeviceConfig: fields(
         num_threads=st.none() | st.integers(1, 64),
-        **choices(DeviceConfig, "device", "precision", "attention", "compile"),
+        **choices(
+            DeviceConfig, "device", "precision", "attention", "compile", "compile_mode", "compile_augment", "prefetch"
+        ),
     ),
 }
 RUNS = fields(recipe=st.text(), seed=st.integers(0, 2**80), **{kind.__name__: part for kind, part in PARTS.items()})
@@ -259,6 +273,13 @@ def test_a_file_that_is_no_config_is_named(tmp_path: Path) -> None:
         (lambda: OptimConfig(warmup_epochs=-1.0), "optim.warmup_epochs"),
         (lambda: TrainConfig(epochs=0), "train.epochs"),
         (lambda: TrainConfig(label_smoothing=1.0), "train.label_smoothing"),
+        (lambda: TrainConfig(ema_decay=1.0), "train.ema_decay"),
+        (lambda: TrainConfig(ema_decay=-0.1), "train.ema_decay"),
+        (lambda: OptimConfig(muon_lr=0.1), "optim.muon_lr"),
+        (lambda: OptimConfig(optimizer="muon", muon_lr=0.0), "optim.muon_lr"),
+        (lambda: OptimConfig(optimizer="lion", muon_weight_decay=0.1), "optim.muon_weight_decay"),
+        (lambda: OptimConfig(optimizer="muon", muon_weight_decay=-0.1), "optim.muon_weight_decay"),
+        (lambda: AugmentConfig(flip="alternating", horizontal_flip=0.0), "augment.flip"),
         (lambda: EvaluateConfig(every_epochs=0), "evaluate.every_epochs"),
         (lambda: DeviceConfig(num_threads=0), "device.num_threads"),
         (lambda: RunConfig(seed=-1), "seed"),
@@ -334,6 +355,9 @@ NOT_IDENTITY = {
     "device.device",
     "device.attention",
     "device.compile",
+    "device.compile_mode",
+    "device.compile_augment",
+    "device.prefetch",
     "device.num_threads",
 }
 BASE = RunConfig(recipe="cifar100", data=DataConfig(dataset="cifar10"), optim=OptimConfig(warmup_epochs=10.0))

@@ -1,6 +1,8 @@
 """The README's numbers are those of committed records, and its commands exist."""
 
+import importlib.util
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -8,38 +10,14 @@ import pytest
 from smallvit.cli import COMMANDS
 from smallvit.recipes import RECIPES
 from smallvit.record import RunRecord
-from smallvit.report.tables import markdown_table
-from smallvit.study.local import read_records
-from smallvit.study.studies import STUDIES
 
 ROOT = Path(__file__).parents[1]
+_SPEC = importlib.util.spec_from_file_location("make_results", ROOT / "results" / "make_results.py")
+assert _SPEC is not None
+assert _SPEC.loader is not None
+make_results = importlib.util.module_from_spec(_SPEC)
+_SPEC.loader.exec_module(make_results)
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-ROWS = {
-    cells[0].strip("`"): cells
-    for line in README.splitlines()
-    if line.startswith("| `") and len(cells := [cell.strip() for cell in line.strip("|").split("|")]) == 6
-}
-
-
-def test_every_recipe_has_a_row() -> None:
-    assert list(ROWS) == list(RECIPES)
-
-
-@pytest.mark.parametrize("recipe", [name for name, cells in ROWS.items() if cells[5]])
-def test_a_row_is_its_record(recipe: str) -> None:
-    _, _, ours, _, _, link = ROWS[recipe]
-    target = re.fullmatch(r"\[seed (\d+)\]\((.+)\)", link)
-    assert target is not None
-    record = RunRecord.load(ROOT / target[2])
-    config = record.run_config()
-    assert (config.recipe, config.seed) == (recipe, int(target[1]))
-    assert ours == f"{100 * record.test.accuracy:.2f} %"
-    assert record.test_read == "once, at the last epoch"
-
-
-def test_a_number_has_a_record() -> None:
-    for cells in ROWS.values():
-        assert bool(re.search(r"\d", cells[2])) == bool(cells[5])
 
 
 def test_committed_records_load_and_match_their_place() -> None:
@@ -65,8 +43,25 @@ def test_linked_files_exist() -> None:
         assert (ROOT / target).exists(), target
 
 
-def test_the_table_of_the_augmentation_study_is_its_records() -> None:
-    study = STUDIES["augmentation"]()
-    table = markdown_table(read_records(study, ROOT / "results" / "runs"), study.reference)
-    assert table in (ROOT / "results" / "augmentation.md").read_text(encoding="utf-8")
-    assert "not run" not in table
+def test_what_is_made_from_the_records_is_not_stale() -> None:
+    """`make results` mends it."""
+    for path, text in make_results.pages(ROOT).items():
+        assert path.exists(), path
+        assert path.read_text(encoding="utf-8") == text, path
+
+
+def test_another_record_would_make_it_stale(tmp_path: Path) -> None:
+    """On a copy of the pages, with a run less."""
+    for name in ("README.md", "results/augmentation.md"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        shutil.copy(ROOT / name, tmp_path / name)
+    shutil.copytree(ROOT / "results" / "runs", tmp_path / "results" / "runs")
+    (tmp_path / "results" / "runs" / "augment-all" / "seed1.json").unlink()
+    shutil.rmtree(tmp_path / "results" / "runs" / "quickstart")
+    for name, text in make_results.pages(tmp_path).items():
+        changed = name.name in ("README.md", "augmentation.md")
+        assert not changed or name.read_text(encoding="utf-8") != text
+    assert "`quickstart` |" not in make_results.pages(tmp_path)[tmp_path / "README.md"]
+    (tmp_path / "README.md").write_text("no block")
+    with pytest.raises(SystemExit, match="must have one block"):
+        make_results.pages(tmp_path)

@@ -46,6 +46,12 @@ def require_flag(field: str, value: object) -> None:
     require(isinstance(value, bool), field, value, "allowed are True and False")
 
 
+def require_known(kind: str, name: str, names: Collection[str]) -> None:
+    """Raise a `UsageError` with the nearest right name unless the name is one of `names`."""
+    if name not in names:
+        raise UsageError(f"unknown {kind} {name!r}; {did_you_mean(name, names)}allowed are {', '.join(names)}")
+
+
 def did_you_mean(name: str, names: Collection[str]) -> str:
     """Return "did you mean X? " with the nearest of the names, or nothing where none is near."""
     near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)

@@ -16,6 +16,7 @@ from typing import Annotated, Any
 import tyro
 from tyro.conf import subcommand
 
+from smallvit.checks import require_known
 from smallvit.commands.inspect import Bench, Evaluate, Recipes, ShowAugment
 from smallvit.commands.study import StudyCommand
 from smallvit.commands.train import Quickstart, Train
@@ -23,7 +24,7 @@ from smallvit.config import RunConfig
 from smallvit.errors import SmallvitError, UsageError
 from smallvit.recipes import RECIPES
 from smallvit.stop import InterruptedRunError
-from smallvit.usage import one_line, options_of, require_known
+from smallvit.usage import one_line, options_of
 
 COMMANDS: dict[str, Any] = {
     "quickstart": Quickstart,

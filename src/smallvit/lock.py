@@ -29,6 +29,10 @@ LOCK, OWNER = ".lock", ".owner.json"
 GRACE_SECONDS = 0.5
 
 
+class LockedError(SmallvitError):
+    """A run folder that another process writes to."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Owner:
     """Who writes to a run folder."""
@@ -47,8 +51,8 @@ class Owner:
 def run_lock(folder: Path) -> Generator[str | None]:
     """Hold the lock of a run folder, made if it is not there; yield a note if its last holder died, else None.
 
-    Raises one `SmallvitError`, at once, if another process holds it (with host, process and time) or if the folder
-    cannot be locked.
+    Raises `LockedError`, at once, if another process holds it (with host, process and time), and `SmallvitError` if the
+    folder cannot be locked.
     """
     lock = FileLock(folder / LOCK)
     _acquire(lock, folder)
@@ -80,7 +84,7 @@ def _acquire(lock: BaseFileLock, folder: Path) -> None:
             who, remedy = owner or "another process", "wait for it, or end it first"
             if isinstance(lock, SoftFileLock):  # one that died on another host is not found out
                 remedy += f"; if it is no more, delete {folder / LOCK}"
-            raise SmallvitError(f"{folder} is being written to by {who}: {remedy}") from None
+            raise LockedError(f"{folder} is being written to by {who}: {remedy}") from None
         except OSError as error:
             raise SmallvitError(f"{folder} cannot be locked: {error.strerror or error}") from None
         return

@@ -9,7 +9,7 @@ from typing import Any, cast
 
 from smallvit.errors import SmallvitError
 
-CONFIG_SCHEMA = 4
+CONFIG_SCHEMA = 5
 RECORD_SCHEMA = 2
 
 Migration = Callable[[dict[str, Any]], None]
@@ -30,6 +30,12 @@ def _config_2_to_3(config: dict[str, Any]) -> None:
 
 
 def _config_3_to_4(config: dict[str, Any]) -> None:
+    """Switches of what a GPU does; as on a CPU before, each is off or has nothing to do."""
+    for key, value in {"compile_mode": "default", "compile_augment": "auto", "prefetch": "auto"}.items():
+        _section(config, "device").setdefault(key, value)
+
+
+def _config_4_to_5(config: dict[str, Any]) -> None:
     """Variants of model and training beyond the paper's."""
     _section(config, "augment").update(flip="random")
     _section(config, "optim").update(muon_lr=None, muon_weight_decay=None)
@@ -51,7 +57,7 @@ def _record_1_to_2(record: dict[str, Any]) -> None:
     record.update(resumed_at_steps=[], skipped_steps=[], world_size=1)
 
 
-CONFIG_MIGRATIONS: dict[int, Migration] = {1: _config_1_to_2, 2: _config_2_to_3, 3: _config_3_to_4}
+CONFIG_MIGRATIONS: dict[int, Migration] = {1: _config_1_to_2, 2: _config_2_to_3, 3: _config_3_to_4, 4: _config_4_to_5}
 RECORD_MIGRATIONS: dict[int, Migration] = {1: _record_1_to_2}
 
 

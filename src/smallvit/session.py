@@ -6,7 +6,6 @@ Shapes: B images that come out (with several ranks, this rank's), n images of a 
 
 import math
 from collections.abc import Callable
-from dataclasses import asdict, replace
 
 import torch
 from jaxtyping import Float, Int64
@@ -15,11 +14,12 @@ from torch import Tensor, nn
 from smallvit import rng
 from smallvit.augment.alternate import alternated
 from smallvit.augment.pipeline import AugmentParams, apply_augment, normalise, sample_augment
+from smallvit.choices import decide
 from smallvit.config import RunConfig
 from smallvit.data.loader import DeviceSplit, Order
 from smallvit.data.spec import DatasetSpec
 from smallvit.data.store import Dataset
-from smallvit.device.choose import Choices, choose
+from smallvit.device.choose import Choices
 from smallvit.errors import SmallvitError, UsageError
 from smallvit.evaluate import predict
 from smallvit.model.embed import PatchEmbed, image_patches
@@ -50,8 +50,14 @@ class Session:
                 f"train.batch_size is {config.train.batch_size}: {world.size} ranks share it, "
                 f"so it must be a multiple of {world.size}"
             )
-        self.choices = _choose(config, world, earlier)
+        self.choices = decide(config, world, earlier)
         device = self.choices.device
+        on_gpu, switches = device == "cuda", config.device
+        self.prefetch = on_gpu if switches.prefetch == "auto" else switches.prefetch == "on"
+        """Whether the next batch is to be made while the device works on this one."""
+        with_step = on_gpu and self.choices.compile
+        compiled = with_step if switches.compile_augment == "auto" else switches.compile_augment == "on"
+        self._apply = torch.compile(apply_augment, fullgraph=True, dynamic=False) if compiled else apply_augment
         self.splits = {
             name: DeviceSplit.of(split, device)
             for name, split in (("train", dataset.train), ("val", dataset.val), ("test", dataset.test))
@@ -89,7 +95,7 @@ class Session:
         if self.config.model.drop_path_rate > 0:
             size = self.config.train.batch_size
             uniform = drop_path_uniform(self.config.seed, step, len(self.model.all_blocks), size)
-            branch_scale = self.model.drop_path_scale(uniform[..., self.world.share(size)].to(self.choices.device))
+            branch_scale = self.model.drop_path_scale(_sent(uniform[..., self.world.share(size)], self.choices.device))
         return Batch(images, targets, branch_scale)
 
     def loss_function(self) -> Callable[[Tensor, Tensor, Tensor | None], Tensor]:
@@ -99,7 +105,7 @@ class Session:
         """
         loss = _Loss(self.model, self.config.train.loss, self._precision)
         if self.choices.compile:
-            loss.compile(fullgraph=True)
+            loss.compile(fullgraph=True, mode=self.config.device.compile_mode)
 
         def example() -> tuple[Tensor, Tensor, Tensor | None]:
             first = self.batch(0)
@@ -140,8 +146,8 @@ class Session:
 
     def _augmented(self, step: int, world: World) -> tuple[Tensor, Tensor]:
         spec, train = self.dataset.spec, self.splits["train"]
-        order = self.order
-        return augment_step(self.config, spec, train, order.batch(step), order.showings(step), step, world)
+        indices, showings = self.order.batch(step), self.order.showings(step)
+        return augment_step(self.config, spec, train, indices, showings, step, world, self._apply)
 
     def _precision(self) -> torch.autocast:
         enabled = self.choices.precision == "bfloat16"
@@ -186,17 +192,19 @@ def augment_step(
     showings: Int64[Tensor, " n"],
     step: int,
     world: World = ALONE,
+    apply: Callable[..., tuple[Tensor, Tensor]] = apply_augment,
 ) -> tuple[Float[Tensor, "B 3 S S"], Float[Tensor, "B C"]]:
     """Return this rank's share of the images at `indices`, augmented with a step's draws, and its soft targets.
 
-    The draws are made for all of them; a rank augments its own and the partners that they are mixed with.
+    The draws are made for all of them; a rank augments its own and the partners that they are mixed with. `apply` is
+    `apply_augment`, perhaps compiled.
     """
     draws = step_draws(config, step, indices, showings)
     if world.size > 1:
         draws = draws[world.share(len(indices))]
     device = train.images.device
-    chosen = indices[draws.rows].to(device)
-    return apply_augment(
+    chosen = _sent(indices[draws.rows], device)
+    return apply(
         train.images[chosen],
         train.labels[chosen],
         draws.to(device),
@@ -205,6 +213,11 @@ def augment_step(
         num_classes=spec.num_classes,
         label_smoothing=config.train.label_smoothing,
     )
+
+
+def _sent(tensor: Tensor, device: torch.device | str) -> Tensor:
+    """Return a CPU tensor on a device, which need not have finished its earlier work."""
+    return tensor.to(device, non_blocking=True)
 
 
 class _Loss(nn.Module):
@@ -220,26 +233,3 @@ class _Loss(nn.Module):
         with self.precision():
             logits = self.model(images, branch_scale)
         return self.of_logits(logits, targets)
-
-
-def _choose(config: RunConfig, world: World, earlier: Choices | None) -> Choices:
-    """Decide what `config` leaves to `auto`: what rank 0 measures holds for all."""
-    device = config.device
-    if earlier is not None:
-        device = replace(device, precision=earlier.precision, attention=earlier.attention)
-    rows = config.train.batch_size // world.size * config.model.num_tokens
-    own = choose(device, rows=rows, embed_dim=config.model.embed_dim)
-    if earlier is not None:
-        own = replace(own, reason=earlier.reason)
-    if world.size == 1:
-        return own
-    shared = Choices(**world.broadcast_object(asdict(own)))
-    alike = own.device == shared.device and own.device != "mps"
-    if own.device == "cuda" and world.local_rank >= torch.cuda.device_count():
-        alike = False
-    if world.any(not alike):
-        raise UsageError(
-            f"device.device is {config.device.device}, rank {world.rank} would have {own.device}: "
-            f"{world.size} ranks need cpu on all, or a cuda GPU for each"
-        )
-    return shared

@@ -3,11 +3,12 @@
 The first signal asks; the loop finishes its step, saves and ends. A second one ends at once, and a third is not caught.
 """
 
+import os
 import signal
 import threading
 import time
 from types import FrameType, TracebackType
-from typing import Any
+from typing import Any, ClassVar
 
 from smallvit.errors import SmallvitError
 
@@ -30,15 +31,19 @@ class Stop:
     As a context it catches the signals (only in the main thread, as Python has it).
     """
 
+    _catching: ClassVar["Stop | None"] = None
+
     def __init__(self, max_seconds: float | None = None) -> None:
         self.reason = ""
         self.exit_status = 0
         self._deadline = time.monotonic() + max_seconds if max_seconds is not None else None
         self._before: dict[signal.Signals, Any] = {}
+        self._outer: Stop | None = None
 
     def __enter__(self) -> "Stop":
         if threading.current_thread() is threading.main_thread():
             self._before = {number: signal.signal(number, self._asked_by_signal) for number in SIGNALS}
+            self._outer, Stop._catching = Stop._catching, self
         return self
 
     def __exit__(
@@ -46,12 +51,20 @@ class Stop:
     ) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
+        if self._before:
+            Stop._catching = self._outer
 
     def asked(self, seconds_needed: float = 0.0) -> bool:
         """Return whether to end now, when what comes next and saving need about `seconds_needed`."""
         if not self.reason and self._deadline is not None and time.monotonic() + seconds_needed > self._deadline:
             self.reason, self.exit_status = "out of time (--max-seconds)", OUT_OF_TIME
         return bool(self.reason)
+
+    @classmethod
+    def ask_once(cls) -> None:
+        """Do as if this process got SIGTERM, unless a signal has asked it to end already; from any thread."""
+        if cls._catching is None or not cls._catching.reason:
+            os.kill(os.getpid(), signal.SIGTERM)
 
     def _asked_by_signal(self, number: int, frame: FrameType | None) -> None:
         again = self.exit_status > 128

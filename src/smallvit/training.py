@@ -89,6 +89,7 @@ class Training:
             max_skips=config.train.max_skips if config.train.on_nonfinite == "skip" else 0,
             skipped_in_a_row=self._skipped_in_a_row(),
             mean_loss=self.world.mean,
+            prefetch=self.session.prefetch,
         )
         try:
             with self.world.guarded(lambda: f"in step {self.steps_done}"):

@@ -8,13 +8,6 @@ from typing import Annotated, cast, get_args, get_origin, get_type_hints
 from tyro.conf import Positional
 
 from smallvit.checks import did_you_mean
-from smallvit.errors import UsageError
-
-
-def require_known(kind: str, name: str, names: Collection[str]) -> None:
-    """Raise a `UsageError` with the nearest right name unless the name is one of `names`."""
-    if name not in names:
-        raise UsageError(f"unknown {kind} {name!r}; {did_you_mean(name, names)}allowed are {', '.join(names)}")
 
 
 def one_line(box: str, options: Collection[str], help_command: str) -> str:
@@ -27,7 +20,7 @@ def one_line(box: str, options: Collection[str], help_command: str) -> str:
     if choice:
         allowed = re.findall(r"'([^']*)'", choice[3])
         return f"{choice[2]} is {choice[1]!r}; {did_you_mean(choice[1], allowed)}allowed are {', '.join(allowed)}"
-    unknown = re.match(r"Unrecognized options: ([^\s,]+)", message)
+    unknown = re.match(r"Unrecognized(?: or misplaced)? options: ([^\s,]+)", message)
     if unknown and not unknown[1].startswith("-"):
         return f"unexpected {unknown[1]!r}; see {help_command}"
     if unknown:

@@ -13,6 +13,14 @@ from smallvit.errors import UsageError
 DTYPES = {torch.float32: "float32", torch.bfloat16: "bfloat16"}
 
 
+def quicker(device: str, precision: str, compiled: bool) -> tuple[Any, str]:
+    return "sdpa", f"sdpa quicker on {device} in {precision}, {compiled}"
+
+
+def not_asked(*arguments: object) -> Any:
+    pytest.fail("measured what was told")
+
+
 @pytest.fixture(autouse=True)
 def threads() -> Any:
     before = torch.get_num_threads()
@@ -28,27 +36,29 @@ def cpu_only(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("cpu_only")
 def test_auto_on_a_cpu() -> None:
-    choices = choose(DeviceConfig(precision="float32", num_threads=1), rows=64, embed_dim=16)
-    assert (choices.device, choices.attention, choices.compile, choices.num_threads) == ("cpu", "bmm", False, 1)
-    assert (choices.precision, choices.reason) == ("float32", "as asked")
-    assert str(choices) == "cpu with 1 thread, float32 (as asked), bmm attention, not compiled"
+    choices = choose(DeviceConfig(precision="float32", num_threads=1), rows=64, embed_dim=16, attention=quicker)
+    assert (choices.device, choices.attention, choices.compile, choices.num_threads) == ("cpu", "sdpa", False, 1)
+    reason = "as asked; sdpa quicker on cpu in float32, False"
+    assert (choices.precision, choices.reason) == ("float32", reason)
+    assert str(choices) == f"cpu with 1 thread, float32 ({reason}), sdpa attention, not compiled"
 
 
 def test_auto_prefers_a_gpu_and_compiles_there(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    choices = choose(DeviceConfig(precision="bfloat16"), rows=64, embed_dim=16)
+    choices = choose(DeviceConfig(precision="bfloat16"), rows=64, embed_dim=16, attention=quicker)
     assert (choices.device, choices.attention, choices.compile) == ("mps", "sdpa", False)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    choices = choose(DeviceConfig(precision="bfloat16"), rows=64, embed_dim=16)
+    choices = choose(DeviceConfig(precision="bfloat16"), rows=64, embed_dim=16, attention=quicker)
     assert (choices.device, choices.attention, choices.compile) == ("cuda", "sdpa", True)
 
 
 @pytest.mark.usefixtures("cpu_only")
 def test_what_is_asked_for_is_taken() -> None:
-    config = DeviceConfig(precision="bfloat16", attention="sdpa", compile="on", num_threads=2)
-    choices = choose(config, rows=64, embed_dim=16)
-    assert (choices.precision, choices.attention, choices.compile, choices.num_threads) == ("bfloat16", "sdpa", True, 2)
+    config = DeviceConfig(precision="bfloat16", attention="bmm", compile="on", num_threads=2)
+    choices = choose(config, rows=64, embed_dim=16, attention=not_asked)
+    assert (choices.precision, choices.attention, choices.compile, choices.num_threads) == ("bfloat16", "bmm", True, 2)
+    assert choices.reason == "as asked"
     assert torch.get_num_threads() == 2
 
 
@@ -56,7 +66,7 @@ def test_what_is_asked_for_is_taken() -> None:
 @pytest.mark.parametrize("device", ["cuda", "mps"])
 def test_a_device_that_is_not_there_is_bad_usage(device: Any) -> None:
     with pytest.raises(UsageError) as caught:
-        choose(DeviceConfig(device=device), rows=64, embed_dim=16)
+        choose(DeviceConfig(device=device), rows=64, embed_dim=16, attention=quicker)
     assert str(caught.value) == f"device.device is {device}: torch sees none here; available: cpu, or auto"
 
 
@@ -65,14 +75,14 @@ def test_a_device_that_is_not_there_is_bad_usage(device: Any) -> None:
 def test_the_precision_is_the_faster_one(monkeypatch: pytest.MonkeyPatch, half: float, expected: str) -> None:
     seconds = {torch.float32: 1.0, torch.bfloat16: half}
     monkeypatch.setattr(module, "_matmul_seconds", lambda device, dtype, rows, embed_dim: seconds[dtype])
-    choices = choose(DeviceConfig(), rows=64, embed_dim=16)
+    choices = choose(DeviceConfig(), rows=64, embed_dim=16, attention=quicker)
     assert choices.precision == expected
-    assert choices.reason == f"bfloat16 products measured {1 / half:.2g} times as fast"
+    assert choices.reason.startswith(f"bfloat16 products measured {1 / half:.2g} times as fast; sdpa quicker")
 
 
 @pytest.mark.usefixtures("cpu_only")
 def test_the_measurement_runs() -> None:
-    assert choose(DeviceConfig(), rows=64, embed_dim=16).precision in DTYPES.values()
+    assert choose(DeviceConfig(), rows=64, embed_dim=16, attention=quicker).precision in DTYPES.values()
 
 
 def test_hardware_is_what_a_reader_needs() -> None:

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from smallvit.model.attention import Attention
+from smallvit.model.attention import Attention, attend, attention_calls, implementations
 from smallvit.model.block import Block
 from smallvit.model.config import ModelConfig
 from smallvit.model.vit import VisionTransformer
@@ -116,6 +116,47 @@ def test_bmm_and_sdpa_agree_in_values_and_gradients(rough_model: BuildModel, ima
         torch.testing.assert_close(
             gradient, other_gradients[name], rtol=0, atol=1e-10 * float(gradient.abs().max() + 1)
         )
+
+
+def test_a_named_back_end_is_that_one_or_an_error() -> None:
+    q, k, v = torch.randn(3, 2, 3, 9, 16, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(attend(q, k, v, "flash"), attend(q, k, v, "bmm"), rtol=1e-5, atol=1e-6)
+    for name in ("efficient", "cudnn"):  # which are for GPUs
+        with pytest.raises(RuntimeError):
+            attend(q, k, v, name)
+
+
+@pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
+def test_flex_attention_agrees_in_values() -> None:
+    """Its backward pass is for GPUs alone."""
+    q, k, v = torch.randn(3, 2, 3, 9, 16, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(attend(q, k, v, "flex"), attend(q, k, v, "bmm"), rtol=1e-5, atol=1e-6)
+
+
+def test_what_is_measured_goes_forward_and_backward() -> None:
+    qkv = torch.randn(2, 5, 3 * 8, generator=torch.Generator().manual_seed(0))
+    calls = attention_calls(implementations("cpu", compiled=False, masked=False), qkv, 2, compiled=False)
+    assert list(calls) == ["sdpa", "bmm"]
+    gradients = [call() for call in calls.values()]
+    torch.testing.assert_close(gradients[0], gradients[1])
+    assert gradients[0][0].shape == qkv.shape
+
+
+def test_flex_attention_is_for_compiled_steps_on_a_gpu() -> None:
+    assert implementations("cuda", compiled=True, masked=False) == (
+        "sdpa",
+        "flash",
+        "efficient",
+        "cudnn",
+        "flex",
+        "bmm",
+    )
+    assert "flex" not in implementations("cuda", compiled=False, masked=False)
+    assert (
+        implementations("cpu", compiled=True, masked=True)
+        == implementations("mps", compiled=False, masked=False)
+        == ("sdpa", "bmm")
+    )
 
 
 @pytest.mark.parametrize("implementation", ["bmm", "sdpa"])

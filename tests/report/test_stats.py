@@ -1,13 +1,33 @@
-"""Wilson's interval against its equation and published values; differences of seeds against scipy."""
+"""Wilson's interval against its equation and published values; seeds against scipy's tests and a worked design."""
 
+import math
+from statistics import NormalDist, stdev
+
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.stats import ttest_ind
+from scipy.stats import t as student_t
+from scipy.stats import ttest_1samp, ttest_rel
 
-from smallvit.report.stats import Z_95, differences, holm, pooled_deviation, wilson_interval
+from smallvit.report.stats import Z_95, SeedFit, Values, differences, holm, seeds_needed, wilson_interval
 
-VALUES = st.lists(st.floats(0, 100), min_size=2, max_size=6)
+PENICILLIN: dict[str, list[float]] = {
+    "A": [89, 84, 81, 87, 79],
+    "B": [88, 77, 87, 92, 81],
+    "C": [97, 92, 87, 89, 80],
+    "D": [94, 79, 85, 84, 88],
+}
+"""Yields of four processes on five blends: Box, Hunter and Hunter (2005), table 4.4; residual mean square 18.83."""
+PAIRS = st.lists(st.tuples(st.integers(0, 9999), st.integers(0, 9999)), min_size=2, max_size=6)
+
+
+def _by_seed(values: list[float]) -> dict[int, float]:
+    return dict(enumerate(map(float, values)))
+
+
+def _design(groups: dict[str, list[float]]) -> dict[str, dict[int, float]]:
+    return {row: _by_seed(values) for row, values in groups.items()}
 
 
 @given(st.integers(1, 100_000).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
@@ -29,23 +49,133 @@ def test_published_values(correct: int, count: int, low: float, high: float) -> 
     assert wilson_interval(correct, count) == pytest.approx((low, high), abs=5e-5)
 
 
-@pytest.mark.filterwarnings("ignore:Precision loss")
-@given(VALUES, VALUES)
-def test_of_two_rows_the_difference_is_students_t_test(a: list[float], b: list[float]) -> None:
-    if pooled_deviation([a, b])[0] < 1e-6:
+@given(PAIRS)
+def test_of_two_rows_the_difference_is_the_paired_t_test(pairs: list[tuple[int, int]]) -> None:
+    a, b = [x / 100 for x, _ in pairs], [y / 100 for _, y in pairs]
+    found = differences({"a": _by_seed(a), "b": _by_seed(b)}, "a")["b"]
+    gaps = {y - x for x, y in pairs}
+    if len(gaps) == 1:
+        assert found.p_holm == float(gaps == {0})
         return
-    found = differences({"a": a, "b": b}, "a")["b"]
-    expected = ttest_ind(b, a)
+    expected = ttest_rel(b, a)
     interval = expected.confidence_interval(0.95)
     assert (found.low, found.high) == pytest.approx((interval.low, interval.high), rel=1e-6, abs=1e-6)
     assert found.p_holm == pytest.approx(expected.pvalue, rel=1e-6, abs=1e-12)
 
 
-def test_the_deviation_is_pooled_over_rows_and_rows_of_nothing_do_not_count() -> None:
-    assert pooled_deviation([[1.0, 3.0], [10.0, 12.0, 14.0], [5.0], []]) == (pytest.approx((10 / 3) ** 0.5), 3)
-    assert differences({"a": [1.0], "b": [2.0]}, "a") == {}
-    assert differences({"a": [], "b": [2.0, 3.0]}, "a") == {}
-    assert differences({"a": [1.0, 2.0], "b": [], "c": [9.0]}, "a").keys() == {"c"}
+def test_a_worked_design() -> None:
+    """Its residual mean square is printed; the rest follows from it by hand."""
+    fit = SeedFit(_design(PENICILLIN))
+    assert (fit.freedom, fit.deviation**2) == (12, pytest.approx(226 / 12))
+    found = differences(_design(PENICILLIN), "A")
+    error = math.sqrt(226 / 12 * 2 / 5)
+    raw = {row: 2 * student_t.sf(mean / error, 12) for row, mean in {"B": 1.0, "C": 5.0, "D": 2.0}.items()}
+    assert {row: each.mean for row, each in found.items()} == pytest.approx({"B": 1.0, "C": 5.0, "D": 2.0})
+    assert found["C"].high - found["C"].mean == pytest.approx(2.178813 * error, rel=1e-6)
+    assert found["C"].p_holm == pytest.approx(3 * raw["C"])
+    assert found["D"].p_holm == pytest.approx(min(1, 2 * raw["D"]))
+    assert not found["C"].resolved
+
+
+@given(
+    st.dictionaries(
+        st.sampled_from("abcde"), st.dictionaries(st.integers(0, 3), st.integers(0, 9999), min_size=1), min_size=2
+    )
+)
+def test_of_rows_that_lack_seeds_it_is_the_least_squares_estimate(drawn: dict[str, dict[int, int]]) -> None:
+    """Against the fall of the residual sum of squares when the row and the reference are made one (an F test)."""
+    values = {row: {seed: v / 100 for seed, v in by.items()} for row, by in drawn.items()}
+    reference, row = list(values)[:2]
+    squares, freedom = _residual_squares(values, {})
+    merged, merged_freedom = _residual_squares(values, {row: reference})
+    fit = SeedFit(values)
+    assert fit.freedom == freedom
+    mean, error = fit.difference(row, reference)
+    if merged_freedom == freedom:  # no seeds link the two: to make them one costs nothing
+        assert math.isnan(mean)
+        return
+    if freedom and squares > 1e-6:
+        assert fit.deviation == pytest.approx(math.sqrt(squares / freedom))
+        assert (mean / error) ** 2 == pytest.approx((merged - squares) / (squares / freedom), rel=1e-5, abs=1e-7)
+
+
+def _residual_squares(values: Values, same: dict[str, str]) -> tuple[float, int]:
+    rows = sorted({same.get(row, row) for row in values})
+    seeds = sorted({seed for by in values.values() for seed in by})
+    lines = [(same.get(row, row), seed, v) for row, by in values.items() for seed, v in by.items()]
+    design = np.array([[row == r for r in rows] + [seed == s for s in seeds] for row, seed, _ in lines], dtype=float)
+    y = np.array([v for *_, v in lines])
+    solution, _, rank, _ = np.linalg.lstsq(design, y, rcond=None)
+    return float(((y - design @ solution) ** 2).sum()), len(y) - int(rank)
+
+
+def test_one_seed_has_a_difference_but_no_interval() -> None:
+    found = differences({"a": {0: 1.0, 1: 2.0}, "b": {0: 4.0}, "c": {0: 3.0, 1: 4.5}, "d": {}}, "a")
+    assert found["b"].mean == pytest.approx(4.0 - (1.5 - 1.25 / 2))
+    assert math.isnan(found["b"].low)
+    assert math.isnan(found["b"].p_holm)
+    assert not found["b"].resolved
+    assert found["c"].p_holm == pytest.approx(ttest_rel([3.0, 4.5], [1.0, 2.0]).pvalue)  # corrected for itself alone
+    assert "d" not in found
+    assert differences({"a": {}, "b": {0: 2.0, 1: 3.0}}, "a") == {}
+    alone = differences({"a": {0: 1.0}, "b": {0: 2.0}}, "a")["b"]
+    assert (alone.mean, math.isnan(alone.low), math.isnan(alone.p_holm)) == (pytest.approx(1.0), True, True)
+
+
+def test_rows_without_a_seed_in_common_have_no_difference() -> None:
+    assert math.isnan(differences({"a": {0: 1.0, 1: 2.0}, "b": {2: 5.0, 3: 6.0}}, "a")["b"].mean)
+    linked = differences({"a": {0: 1.0}, "b": {1: 5.0}, "c": {0: 2.0, 1: 4.0}}, "a")["b"]
+    assert linked.mean == pytest.approx((5.0 - 4.0) + (2.0 - 1.0))
+
+
+@given(st.lists(st.integers(0, 9999), min_size=2, max_size=6, unique=True))
+def test_of_one_row_the_interval_of_the_mean_is_students(counts: list[int]) -> None:
+    values = [count / 100 for count in counts]
+    interval = ttest_1samp(values, 0).confidence_interval(0.95)
+    half = SeedFit({"a": _by_seed(values)}).half_width("a")
+    assert half == pytest.approx((interval.high - interval.low) / 2)
+
+
+def test_the_deviation_within_rows_is_pooled_with_satterthwaites_freedom() -> None:
+    """By hand: the within-row variance is (MS_seed + (r - 1) MS_residual) / r."""
+    fit = SeedFit(_design(PENICILLIN))
+    pooled = np.mean([stdev(values) ** 2 for values in PENICILLIN.values()])
+    seed, residual = 264 / 4, 226 / 12
+    assert pooled == pytest.approx((seed + 3 * residual) / 4)
+    freedom = (seed + 3 * residual) ** 2 / (seed**2 / 4 + (3 * residual) ** 2 / 12)
+    assert fit.half_width("A") == pytest.approx(student_t.ppf(0.975, freedom) * math.sqrt(pooled / 5))
+    assert math.isnan(SeedFit({"a": {0: 1.0}, "b": {0: 2.0, 1: 3.0}}).half_width("a"))
+
+
+@pytest.mark.parametrize(("effect", "seeds"), [(0.2, 199), (0.5, 34), (0.8, 15), (1.0, 10), (1.5, 6)])
+def test_seeds_needed_by_a_paired_test_are_cohens(effect: float, seeds: int) -> None:
+    """Cohen's tables of the paired t test, also G*Power's: difference over the deviation of differences."""
+    assert seeds_needed(effect, 1 / math.sqrt(2), 2) == seeds
+    assert seeds_needed(-effect, 1 / math.sqrt(2), 2) == seeds
+
+
+def test_seeds_needed_find_the_difference_as_often_as_they_promise() -> None:
+    random, rows, deviation, wanted = np.random.default_rng(0), 4, 0.3, 0.5
+    seeds = seeds_needed(wanted, deviation, rows)
+    assert seeds is not None
+    for count, found in ((seeds, True), (seeds - 1, False)):
+        values = random.normal(scale=deviation, size=(2000, rows, count))
+        values[:, 0] += wanted
+        residuals = values - values.mean(1, keepdims=True) - values.mean(2, keepdims=True)
+        residuals += values.mean((1, 2), keepdims=True)
+        freedom = (rows - 1) * (count - 1)
+        error = np.sqrt((residuals**2).sum((1, 2)) / freedom * 2 / count)
+        t = (values[:, 0] - values[:, 1]).mean(1) / error
+        share = float((abs(t) > student_t.ppf(0.975, freedom)).mean())
+        assert (share > 0.8 - 0.027) if found else (share < 0.8 + 0.027)
+
+
+def test_seeds_needed_of_what_cannot_be_told() -> None:
+    assert seeds_needed(0.0, 0.3, 5) is None
+    assert seeds_needed(0.5, math.nan, 5) is None
+    assert seeds_needed(9.0, 0.0, 2) == 2
+    few = seeds_needed(0.001, 1.0, 5)
+    assert few == pytest.approx(2 * 1e6 * (Z_95 + NormalDist().inv_cdf(0.8)) ** 2, rel=1e-6)
 
 
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=8))

@@ -85,6 +85,7 @@ class Workload:
             lr=config.optim.scaled_lr(config.train.batch_size),
             warmup_steps=0.0,
             total_steps=ENDLESS,
+            prefetch=self.session.prefetch,
         )
 
     def contestants(self) -> dict[str, Callable[[], object]]:

@@ -8,6 +8,7 @@ from tyro.conf import Positional, arg
 
 from smallvit.checks import is_number, require, require_whole
 from smallvit.commands.console import plain_console
+from smallvit.commands.options import DataPlace
 from smallvit.config import RunConfig
 from smallvit.recipes import RECIPES
 
@@ -36,7 +37,7 @@ class Evaluate:
     """Run folder."""
     split: Literal["val", "test"] = "test"
     """Images to measure on."""
-    data_root: Path | None = None
+    data: DataPlace = field(default_factory=DataPlace)
     """Where the data set lies, if no longer where the run found it."""
 
     def __call__(self) -> None:
@@ -44,7 +45,7 @@ class Evaluate:
         from smallvit.progress import percent
         from smallvit.run import evaluate
 
-        metrics = evaluate(self.folder, self.split, self.data_root)
+        metrics = evaluate(self.folder, self.split, self.data.root)
         print(f"{self.split} accuracy {percent(metrics)}")
         print(f"negative log likelihood {metrics.negative_log_likelihood:.4f} nats")
         print(f"expected calibration error {100 * metrics.calibration_error:.2f} %")

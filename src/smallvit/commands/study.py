@@ -1,40 +1,111 @@
 """The command that runs a study."""
 
-from dataclasses import dataclass
+import time
+from contextlib import closing
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
-from tyro.conf import Positional
+from tyro.conf import Positional, arg
 
+from smallvit.checks import require, require_known
 from smallvit.commands.console import plain_console
+from smallvit.commands.options import DataPlace, DeviceUse, SlurmUse
 from smallvit.errors import SmallvitError
+from smallvit.study.rows import Study
+from smallvit.study.select import choose_rows, parse_budget, parse_seeds
+from smallvit.study.studies import STUDIES
+
+if TYPE_CHECKING:
+    from smallvit.study.engines.engine import Engine
 
 
 @dataclass(frozen=True, kw_only=True)
 class StudyCommand:
-    """Run a study's rows, those that are not yet there, and print its table; again to go on."""
+    """Run a study's rows, those that are not yet there, and print its table; the same command again goes on."""
 
-    study: Positional[Literal["augmentation"]]
-    """Question to answer."""
+    study: Annotated[Positional[str], arg(metavar="STUDY", help=f"Question to answer: {', '.join(STUDIES)}.")]
     out: Path = Path("runs/study")
     """Folder of the runs, one a row and seed; `results/runs` holds those that were published."""
+    scale: float = 1.0
+    """Share of its full length that each run takes; what comes of it is marked as scaled."""
+    seeds: str | None = None
+    """How many seeds, or which, with commas between; by default the study's own."""
+    rows: str | None = None
+    """Rows to run, by label or folder, with commas between; by default all."""
+    budget: str | None = None
+    """Time to spend, such as 90s, 25m or 2h: the most telling runs that fit; exit status 75 if some are left."""
+    engine: Literal["local", "ray", "slurm"] = "local"
+    """Where runs take place: on this machine, as tasks of a ray cluster, or as jobs of a Slurm cluster."""
+    jobs: int | None = None
+    """Runs at once; by default one, or one a GPU; elsewhere as many as there is room for."""
+    address: str | None = None
+    """HOST:PORT of the ray cluster to join, or auto; without it ray is started on this machine."""
     table_only: bool = False
     """Run nothing, and print the table of the records that are there."""
-    data_root: Path | None = None
-    """Folder or archive that holds the data set; without it the cache is read, then the Hugging Face hub."""
-    num_threads: int | None = None
-    """Threads of a CPU; by default as many as torch chooses."""
+    data: DataPlace = field(default_factory=DataPlace)
+    """Where the data set lies."""
+    device: DeviceUse = field(default_factory=DeviceUse)
+    """How to use the machine."""
+    slurm: SlurmUse = field(default_factory=SlurmUse)
+    """What is asked of Slurm for each run."""
 
     def __call__(self) -> None:
         """Run, print the table, and fail if a run did."""
-        from smallvit.study.local import read_records, run_study
-        from smallvit.study.studies import STUDIES
-
+        require_known("study", self.study, STUDIES)
         study = STUDIES[self.study]()
-        console = plain_console()
-        failed = [] if self.table_only else run_study(study, self.out, self.data_root, self.num_threads, console)
-        from smallvit.report.tables import markdown_table
+        if self.seeds is not None:
+            study = replace(study, seeds=parse_seeds(self.seeds))
+        if self.scale != 1:
+            study = study.scaled(self.scale)
+        chosen = study if self.rows is None else choose_rows(study, self.rows)
+        budget = None if self.budget is None else parse_budget(self.budget)
+        if self.table_only:
+            _print_table(study, self.out)
+        else:
+            self._run(study, chosen, budget)
 
-        print(f"{study.title}. {study.budget}.\n\n{markdown_table(read_records(study, self.out), study.reference)}")
+    def _run(self, study: Study, chosen: Study, budget: float | None) -> None:
+        device, began = self.device.config(), time.monotonic()
+        from smallvit.stop import InterruptedRunError
+        from smallvit.study.execute import run_study
+
+        with closing(self._engine()) as engine:
+            if budget is not None:  # to import torch and to reach a cluster takes a part of it
+                budget = max(0.0, budget - (time.monotonic() - began))
+            console = plain_console()
+            ending = run_study(
+                chosen, self.out, engine, console, root=self.data.root, device=device, budget_seconds=budget
+            )
+        _print_table(study, self.out)
+        failed = f"{len(ending.failed)} of the runs failed, the first: {ending.failed[0]}" if ending.failed else ""
+        if ending.left:
+            again = f"{len(ending.left)} runs are left; the same command again goes on"
+            failed = f" ({failed})" if failed else ""
+            raise InterruptedRunError(f"{ending.reason}: {again}{failed}", ending.exit_status)
         if failed:
-            raise SmallvitError(f"{len(failed)} of the runs failed, the first: {failed[0]}")
+            raise SmallvitError(failed)
+
+    def _engine(self) -> "Engine":
+        use_gpus, threads = self.device.device != "cpu", self.device.num_threads
+        require(self.address is None or self.engine == "ray", "--address", self.address, "it goes with --engine ray")
+        if self.engine == "ray":
+            from smallvit.study.engines.ray import RayEngine
+
+            return RayEngine(self.address, self.jobs, threads=threads, use_gpus=use_gpus)
+        if self.engine == "slurm":
+            from smallvit.study.engines.slurm import SlurmEngine
+
+            folder = self.out / "submitit"
+            return SlurmEngine(folder, self.jobs, threads=threads, use_gpus=use_gpus, **vars(self.slurm))
+        from smallvit.study.engines.local import LocalEngine
+
+        return LocalEngine(self.jobs, use_gpus=use_gpus)
+
+
+def _print_table(study: Study, folder: Path) -> None:
+    from smallvit.report.collect import section_in
+    from smallvit.report.numbers import numbers_of
+    from smallvit.report.study_tables import study_markdown
+
+    print(f"{study.title}. {study.budget}.\n\n{study_markdown(numbers_of(section_in(study, folder)))}")

@@ -4,6 +4,7 @@ import os
 import platform
 import statistics
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -11,20 +12,27 @@ from typing import Literal
 import torch
 
 from smallvit.device.config import DeviceConfig
+from smallvit.device.memory import keep_freed_memory
 from smallvit.errors import UsageError
+
+Device = Literal["cpu", "cuda", "mps"]
+Precision = Literal["float32", "bfloat16"]
+Attention = Literal["bmm", "sdpa", "flash", "efficient", "cudnn", "flex"]
+MeasureAttention = Callable[[Device, Precision, bool], tuple[Attention, str]]
+"""From device, precision and whether the step is compiled to the fastest implementation, and the reason."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Choices:
     """What was decided for a run."""
 
-    device: Literal["cpu", "cuda", "mps"]
-    precision: Literal["float32", "bfloat16"]
-    attention: Literal["bmm", "sdpa"]
+    device: Device
+    precision: Precision
+    attention: Attention
     compile: bool
     num_threads: int
     reason: str
-    """How the precision was chosen, for the user."""
+    """How precision and attention were chosen, for the user."""
 
     def __str__(self) -> str:
         threads = f"{self.num_threads} thread{'s' if self.num_threads > 1 else ''}"
@@ -33,13 +41,13 @@ class Choices:
         return f"{where}, {self.precision} ({self.reason}), {self.attention} attention, {compiled}"
 
 
-def choose(config: DeviceConfig, *, rows: int, embed_dim: int) -> Choices:
+def choose(config: DeviceConfig, *, rows: int, embed_dim: int, attention: MeasureAttention) -> Choices:
     """Decide everything that `config` leaves to `auto`, and set torch's thread count.
 
-    `rows` and `embed_dim` are the shape of the matrix products to come (tokens in a batch, width). Raises `UsageError`
-    for a device that torch does not see.
+    `rows` and `embed_dim` are the shape of the matrix products to come (tokens in a batch, width); `attention` measures
+    where that is left to `auto`. Raises `UsageError` for a device that torch does not see.
     """
-    available: list[Literal["cpu", "cuda", "mps"]] = ["cpu"]
+    available: list[Device] = ["cpu"]
     if torch.backends.mps.is_available():
         available.insert(0, "mps")
     if torch.cuda.is_available():
@@ -49,15 +57,23 @@ def choose(config: DeviceConfig, *, rows: int, embed_dim: int) -> Choices:
         raise UsageError(f"device.device is {device}: torch sees none here; available: {', '.join(available)}, or auto")
     if config.num_threads is not None:
         torch.set_num_threads(config.num_threads)
+    if device == "cpu":
+        keep_freed_memory()
     if config.precision == "auto":
         precision, reason = _faster_precision(device, rows, embed_dim)
     else:
         precision, reason = config.precision, "as asked"
+    compiled = device == "cuda" if config.compile == "auto" else config.compile == "on"
+    if config.attention == "auto":
+        chosen, why = attention(device, precision, compiled)
+        reason = f"{reason}; {why}"
+    else:
+        chosen = config.attention
     return Choices(
         device=device,
         precision=precision,
-        attention=("bmm" if device == "cpu" else "sdpa") if config.attention == "auto" else config.attention,
-        compile=device == "cuda" if config.compile == "auto" else config.compile == "on",
+        attention=chosen,
+        compile=compiled,
         num_threads=torch.get_num_threads(),
         reason=reason,
     )
@@ -85,7 +101,12 @@ def synchronize(device: str) -> None:
         torch.mps.synchronize()
 
 
-def _faster_precision(device: str, rows: int, embed_dim: int) -> tuple[Literal["float32", "bfloat16"], str]:
+# On a CPU so many rows tell as much as all of a batch, in some 10 ms.
+MOST_ROWS_ON_A_CPU = 2048
+
+
+def _faster_precision(device: str, rows: int, embed_dim: int) -> tuple[Precision, str]:
+    rows = min(rows, MOST_ROWS_ON_A_CPU) if device == "cpu" else rows
     full = _matmul_seconds(device, torch.float32, rows, embed_dim)
     half = _matmul_seconds(device, torch.bfloat16, rows, embed_dim)
     speed = f"bfloat16 products measured {full / half:.2g} times as fast"

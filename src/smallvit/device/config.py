@@ -7,8 +7,9 @@ from smallvit.checks import require_one_of, require_whole
 
 DeviceName = Literal["auto", "cpu", "cuda", "mps"]
 Precision = Literal["auto", "float32", "bfloat16"]
-AttentionChoice = Literal["auto", "bmm", "sdpa"]
+AttentionChoice = Literal["auto", "bmm", "sdpa", "flash", "efficient", "cudnn", "flex"]
 Switch = Literal["auto", "on", "off"]
+CompileMode = Literal["default", "reduce-overhead", "max-autotune"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,9 +24,18 @@ class DeviceConfig:
     precision: Precision = "auto"
     """Type of the matrix products; auto: the faster one in a short measurement on this device."""
     attention: AttentionChoice = field(default="auto", metadata={"digest": False})
-    """Attention implementation; auto: two plain matrix products on a CPU, torch's fused attention on a GPU."""
+    """Attention implementation: bmm (two plain matrix products), sdpa (torch's fused attention, its own choice of back
+    end), and on a GPU also flash, efficient and cudnn (that back end of it) and flex (torch's FlexAttention, compiled
+    only); auto: the fastest in a short measurement of those that work on this device, remembered in the cache."""
     compile: Switch = field(default="auto", metadata={"digest": False})
     """Whether torch.compile makes the training step; auto: on a GPU only."""
+    compile_mode: CompileMode = field(default="default", metadata={"digest": False})
+    """How torch.compile goes about it; reduce-overhead: with CUDA graphs, max-autotune: with a search for the best
+    kernels too."""
+    compile_augment: Switch = field(default="auto", metadata={"digest": False})
+    """Whether torch.compile makes the augmentation as well; auto: on a GPU whose step is compiled."""
+    prefetch: Switch = field(default="auto", metadata={"digest": False})
+    """Whether the next batch is prepared while the device still works on this one; auto: on a GPU only."""
     num_threads: int | None = field(default=None, metadata={"digest": False})
     """Threads of a CPU run; None: as many as torch chooses."""
 
@@ -33,6 +43,8 @@ class DeviceConfig:
         require_one_of("device.device", self.device, get_args(DeviceName))
         require_one_of("device.precision", self.precision, get_args(Precision))
         require_one_of("device.attention", self.attention, get_args(AttentionChoice))
-        require_one_of("device.compile", self.compile, get_args(Switch))
+        require_one_of("device.compile_mode", self.compile_mode, get_args(CompileMode))
+        for name in ("compile", "compile_augment", "prefetch"):
+            require_one_of(f"device.{name}", getattr(self, name), get_args(Switch))
         if self.num_threads is not None:
             require_whole("device.num_threads", self.num_threads, 1)

@@ -3,16 +3,26 @@
 Shapes: B batch, N tokens, M tokens that ask (N, or the CLS tokens alone), D embed_dim, H heads, K head width.
 """
 
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.attention.flex_attention import flex_attention
 
 from smallvit.model.query_key import QueryKey
 
-AttentionImplementation = Literal["bmm", "sdpa"]
+AttentionImplementation = Literal["bmm", "sdpa", "flash", "efficient", "cudnn", "flex"]
+BACK_ENDS = {
+    "flash": SDPBackend.FLASH_ATTENTION,
+    "efficient": SDPBackend.EFFICIENT_ATTENTION,
+    "cudnn": SDPBackend.CUDNN_ATTENTION,
+}
+TAKE_MASK: tuple[AttentionImplementation, ...] = ("sdpa", "efficient", "bmm")
+"""Those that can leave out keys, as locality self-attention wants it."""
 
 
 def attention_weights(
@@ -32,13 +42,53 @@ def attend(
 ) -> Float[Tensor, "B H M K"]:
     """Return each query's weighted mean of the values, of those that `mask` allows.
 
-    "sdpa" is torch's fused attention. "bmm" is two batched matrix products around a softmax: with some 65 tokens the
-    weights are small. On a CPU its backward pass was several times faster than the fused one in bfloat16; in float32
-    the two were alike (docs/log.md).
+    "sdpa" is torch's fused attention, with the back end that torch takes; "flash", "efficient" and "cudnn" name one,
+    and raise `RuntimeError` where it does not work. "flex" is torch's FlexAttention, for compiled steps on a GPU: it
+    has no backward pass on a CPU. "bmm" is two batched matrix products around a softmax: with some 65 tokens the
+    weights are small. Raises `ValueError` for one of those that take no mask, where there is one.
     """
-    if implementation == "sdpa":
-        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
-    return (attention_weights(q, k, mask) @ v).to(v.dtype)
+    if mask is not None and implementation not in TAKE_MASK:
+        raise ValueError(f"{implementation} attention takes no mask")
+    match implementation:
+        case "bmm":
+            return (attention_weights(q, k, mask) @ v).to(v.dtype)
+        case "sdpa":
+            return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+        case "flex":
+            return flex_attention(q, k, v)  # pyright: ignore[reportReturnType]  # a pair only if asked for
+        case _:
+            with sdpa_kernel(BACK_ENDS[implementation]):
+                return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+
+
+def implementations(device: str, *, compiled: bool, masked: bool) -> tuple[AttentionImplementation, ...]:
+    """Return the implementations that may work on a device, with a mask or without."""
+    if device != "cuda":
+        return "sdpa", "bmm"
+    return TAKE_MASK if masked else ("sdpa", "flash", "efficient", "cudnn", *(("flex",) if compiled else ()), "bmm")
+
+
+def attention_calls(
+    names: Sequence[AttentionImplementation],
+    qkv: Float[Tensor, "B N E"],
+    num_heads: int,
+    *,
+    compiled: bool,
+    mask: Bool[Tensor, "N N"] | None = None,
+) -> dict[str, Callable[[], object]]:
+    """Return for each implementation a call that takes it forward and backward once, from and to [B, N, 3 D]."""
+    tokens, half = qkv.detach().requires_grad_(), qkv.dtype == torch.bfloat16
+
+    def call(name: AttentionImplementation) -> Callable[[], object]:
+        def attended(x: Tensor) -> Tensor:
+            q, k, v = (part.unflatten(-1, (num_heads, -1)).transpose(1, 2) for part in x.chunk(3, dim=-1))
+            with torch.autocast(x.device.type, dtype=torch.bfloat16, enabled=half):
+                return attend(q, k, v, name, mask).transpose(1, 2).flatten(2)
+
+        run = torch.compile(attended, fullgraph=True, dynamic=False) if compiled else attended
+        return lambda: torch.autograd.grad(run(tokens).sum(), tokens)
+
+    return {name: call(name) for name in names}
 
 
 class LowRankLinear(nn.Module):

@@ -1,14 +1,31 @@
-"""The statistics that stand beside published numbers: of counts, and of seeds."""
+"""The statistics that stand beside published numbers: of counts, and of seeds.
+
+Runs of several rows at the same seeds are a randomised block design: a value is its row's effect, plus its seed's, plus
+a residual with one deviation for the whole table (Box, Hunter and Hunter, Statistics for Experimenters, chapter 4). Of
+two or three seeds no row has enough to tell a deviation of its own. Rows may lack seeds. Shapes: n values, r rows,
+s seeds.
+"""
 
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from statistics import fmean
 
+import numpy as np
+from scipy.stats import nct, norm
 from scipy.stats import t as student_t
 
 Z_95 = 1.959963984540054
 """Two-sided 95 % quantile of the normal distribution."""
+LEVEL = 0.05
+"""A difference whose corrected p value is smaller is called resolved."""
+POWER = 0.8
+_NOTHING = 1e-9
+"""Smaller than any difference of shares of counts, larger than rounding."""
+
+Values = Mapping[str, Mapping[int, float]]
+"""A value for each row and seed that was run."""
 
 
 def wilson_interval(correct: int, count: int, z: float = Z_95) -> tuple[float, float]:
@@ -25,44 +42,120 @@ def wilson_interval(correct: int, count: int, z: float = Z_95) -> tuple[float, f
 
 @dataclass(frozen=True, kw_only=True)
 class Difference:
-    """How the mean of a row's seeds differs from the reference's, in the values' unit."""
+    """How a row differs from the reference at equal seeds, in the values' unit; nan is what cannot be told."""
 
     mean: float
+    """nan where no seeds link the two rows."""
     low: float
-    """Ends of the 95 % interval."""
+    """Ends of the 95 % interval; nan, as p, where either row has one seed, or nothing is left to tell a deviation."""
     high: float
     p_holm: float
     """Two-sided p value, by Holm's correction for all the rows that are compared."""
 
-
-def pooled_deviation(groups: Sequence[Sequence[float]]) -> tuple[float, int]:
-    """Return the standard deviation within groups, pooled over them, and its degrees of freedom."""
-    freedom = sum(len(group) - 1 for group in groups if group)
-    squares = sum((value - fmean(group)) ** 2 for group in groups if group for value in group)
-    return (math.sqrt(squares / freedom) if freedom else math.nan), freedom
+    @property
+    def resolved(self) -> bool:
+        """Whether the seeds tell it from none."""
+        return self.p_holm < LEVEL
 
 
-def differences(groups: Mapping[str, Sequence[float]], reference: str) -> dict[str, Difference]:
-    """Compare every group of values, one a seed, with the group `reference`; groups of nothing are left out.
+class SeedFit:
+    """Row and seed effects by least squares, and the deviation that they leave."""
 
-    Student's t with one deviation pooled over all groups: of two or three seeds, none has enough to tell its own. That
-    takes the spread between seeds to be alike in all groups. Empty if no group has two values.
+    def __init__(self, values: Values) -> None:
+        self.values = {row: dict(by_seed) for row, by_seed in values.items() if by_seed}
+        rows = list(self.values)
+        seeds = sorted({seed for by_seed in self.values.values() for seed in by_seed})
+        cells = [(row, seed) for row in rows for seed in self.values[row]]
+        self._columns = {name: i for i, name in enumerate([*rows, *seeds])}
+        design = np.zeros((len(cells), len(self._columns)))  # n, r + s
+        for i, cell in enumerate(cells):
+            design[i, [self._columns[name] for name in cell]] = 1
+        self._y = np.array([self.values[row][seed] for row, seed in cells])
+        self._inverse = np.linalg.pinv(design) if cells else design.T
+        self._determined = self._inverse @ design  # leaves what the design determines as it is
+        rank = round(float(np.trace(self._determined)))
+        self.freedom = len(cells) - rank
+        """Degrees of freedom of the deviation."""
+        residuals = self._y - design @ (self._inverse @ self._y)
+        self._squares = float(residuals @ residuals) if self.freedom else 0.0
+
+    @property
+    def deviation(self) -> float:
+        """Standard deviation of the residuals; nan where nothing is left to tell it."""
+        return math.sqrt(self._squares / self.freedom) if self.freedom else math.nan
+
+    def difference(self, row: str, reference: str) -> tuple[float, float]:
+        """Return the estimated difference of two rows and its standard error; nan where no seeds link them."""
+        contrast = np.zeros(len(self._columns))
+        contrast[self._columns[row]] += 1
+        contrast[self._columns[reference]] -= 1
+        if not np.allclose(self._determined @ contrast, contrast):
+            return math.nan, math.nan
+        weights = contrast @ self._inverse
+        return float(weights @ self._y), self.deviation * float(np.linalg.norm(weights))
+
+    def half_width(self, row: str) -> float:
+        """Return half of the 95 % interval of the row's mean, over seeds; nan for one seed."""
+        count = len(self.values[row])
+        if count == 1:
+            return math.nan
+        deviation, freedom = self._within
+        return float(student_t.ppf(0.975, freedom)) * deviation / math.sqrt(count)
+
+    @cached_property
+    def _within(self) -> tuple[float, float]:
+        """Deviation between the seeds of a row, pooled over rows, and its degrees of freedom.
+
+        Two sources: the seed's effect, which all rows share, and the residual. Hence fewer degrees of freedom than
+        values less rows: those of Satterthwaite (Biometrics Bulletin 2, 1946).
+        """
+        total = sum((v - fmean(by.values())) ** 2 for by in self.values.values() for v in by.values())
+        freedom = len(self._y) - len(self.values)
+        parts = [(total - self._squares, freedom - self.freedom), (self._squares, self.freedom)]
+        spread = sum(max(0.0, squares) ** 2 / each for squares, each in parts if each)
+        return math.sqrt(total / freedom), total**2 / spread if spread else freedom
+
+
+def differences(values: Values, reference: str) -> dict[str, Difference]:
+    """Compare every row with the row `reference`, paired by seed; rows of no values are left out.
+
+    A row of one seed has a difference but no interval: the others' deviation would have to be taken for its own.
     """
-    deviation, freedom = pooled_deviation(list(groups.values()))
-    base = groups[reference]
-    others = {name: values for name, values in groups.items() if values and name != reference}
-    if not base or not freedom:
+    fit = SeedFit(values)
+    if reference not in fit.values:
         return {}
     found: dict[str, tuple[float, float, float]] = {}
-    for name, values in others.items():
-        mean, error = fmean(values) - fmean(base), deviation * math.sqrt(1 / len(values) + 1 / len(base))
-        p = 2 * float(student_t.sf(abs(mean) / error, freedom)) if error else float(mean == 0)
-        found[name] = mean, float(student_t.ppf(0.975, freedom)) * error, p
-    corrected = holm([p for _, _, p in found.values()])
+    for row, by_seed in fit.values.items():
+        if row == reference:
+            continue
+        mean, error = fit.difference(row, reference)
+        if min(len(by_seed), len(fit.values[reference])) < 2 or math.isnan(error):
+            found[row] = mean, math.nan, math.nan
+        else:
+            half = float(student_t.ppf(0.975, fit.freedom)) * error
+            found[row] = mean, half, _two_sided(mean, error, fit.freedom)
+    tested = [row for row, (_, _, p) in found.items() if not math.isnan(p)]
+    corrected = dict(zip(tested, holm([found[row][2] for row in tested]), strict=True))
     return {
-        name: Difference(mean=mean, low=mean - half, high=mean + half, p_holm=p)
-        for (name, (mean, half, _)), p in zip(found.items(), corrected, strict=True)
+        row: Difference(mean=mean, low=mean - half, high=mean + half, p_holm=corrected.get(row, math.nan))
+        for row, (mean, half, _) in found.items()
     }
+
+
+def seeds_needed(difference: float, deviation: float, num_rows: int) -> int | None:
+    """Return how many seeds of each of `num_rows` rows would resolve a difference from the reference.
+
+    That is, find it with a power of 80 % at a two-sided level of 5 %, uncorrected, with residuals of `deviation`. None
+    for no difference, and for a deviation that is not known.
+    """
+    if abs(difference) < _NOTHING or math.isnan(difference) or math.isnan(deviation):
+        return None
+    ratio = abs(difference) / max(deviation, _NOTHING) / math.sqrt(2)
+    # Student's t needs a few more than the normal distribution, which is where to begin.
+    seeds = max(2, math.ceil(((Z_95 + float(norm.ppf(POWER))) / ratio) ** 2))
+    while _power(ratio * math.sqrt(seeds), (num_rows - 1) * (seeds - 1)) < POWER:
+        seeds += 1
+    return seeds
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -73,3 +166,17 @@ def holm(p_values: Sequence[float]) -> list[float]:
         largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[i]))
         corrected[i] = largest
     return corrected
+
+
+def _two_sided(mean: float, error: float, freedom: int) -> float:
+    if error < _NOTHING:  # seeds that agree to the last digit
+        return float(abs(mean) < _NOTHING)
+    return 2 * float(student_t.sf(abs(mean) / error, freedom))
+
+
+def _power(offset: float, freedom: int) -> float:
+    """Return how often Student's test finds what lies `offset` standard errors from none."""
+    if offset > 30:  # beyond that the noncentral distribution is not computed well, and leaves no doubt
+        return 1.0
+    critical = float(student_t.ppf(1 - LEVEL / 2, freedom))
+    return float(nct.sf(critical, freedom, offset) + nct.cdf(-critical, freedom, offset))

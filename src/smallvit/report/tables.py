@@ -1,35 +1,56 @@
-"""Tables of runs, made from their records alone."""
+"""A table as text, and as markdown and LaTeX."""
 
-from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
-from smallvit.record import RunRecord
-from smallvit.report.stats import Difference, differences
-
-NO_VALUE = ""
-
-
-def markdown_table(records: Mapping[str, Sequence[RunRecord]], reference: str) -> str:
-    """Return a markdown table of test accuracies at the last epoch: a line a row, against the row `reference`.
-
-    The intervals and p values are those of `smallvit.report.stats.differences`. A row without records says so.
-    """
-    accuracies = {label: [100 * record.test.accuracy for record in runs] for label, runs in records.items()}
-    found = differences(accuracies, reference)
-    lines = [
-        f"| augmentation | seeds | test accuracy, % | mean | against {reference} | 95 % interval | p (Holm) | |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
-    for label, values in accuracies.items():
-        each = ", ".join(f"{value:.2f}" for value in values) or "not run"
-        mean = f"{sum(values) / len(values):.2f}" if values else NO_VALUE
-        cells = [label, str(len(values)), each, mean, *_compared(found.get(label))]
-        lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines) + "\n"
+_LATEX = {
+    "\\": r"\textbackslash{}",
+    **{character: f"\\{character}" for character in "&%$#_{}"},
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "\N{EN DASH}": "--",
+    "\N{MINUS SIGN}": "$-$",
+    "\N{PLUS-MINUS SIGN}": r"$\pm$",
+    "\N{MULTIPLICATION SIGN}": r"$\times$",
+}
 
 
-def _compared(difference: Difference | None) -> list[str]:
-    if difference is None:
-        return [NO_VALUE] * 4
-    verdict = "resolved" if difference.p_holm < 0.05 else "not resolved"
-    interval = f"{difference.low:+.2f} to {difference.high:+.2f}"
-    return [f"{difference.mean:+.2f}", interval, f"{difference.p_holm:.2g}", verdict]
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """A table as text: a caption, a heading, and a cell for each heading in each row."""
+
+    name: str
+    """What its file is called."""
+    caption: str
+    heading: tuple[str, ...]
+    rows: list[tuple[str, ...]]
+
+
+def markdown(table: Table) -> str:
+    """Return a table as markdown, its caption in bold above it."""
+    lines = [table.heading, ("---",) * len(table.heading), *table.rows]
+    cells = ["| " + " | ".join(cell.replace("|", r"\|") for cell in line) + " |" for line in lines]
+    return f"**{table.caption}.**\n\n" + "\n".join(cells) + "\n"
+
+
+def latex(table: Table) -> str:
+    """Return a table as LaTeX that needs no package."""
+    lines = [" & ".join(map(_escaped, line)) + r" \\" for line in (table.heading, *table.rows)]
+    return "\n".join(
+        [
+            r"\begin{table}",
+            rf"\caption{{{_escaped(table.caption)}.}}",
+            rf"\begin{{tabular}}{{l{'r' * (len(table.heading) - 1)}}}",
+            r"\hline",
+            lines[0],
+            r"\hline",
+            *lines[1:],
+            r"\hline",
+            r"\end{tabular}",
+            r"\end{table}",
+            "",
+        ]
+    )
+
+
+def _escaped(text: str) -> str:
+    return "".join(_LATEX.get(character, character) for character in text)

@@ -73,25 +73,31 @@ def fit(
     max_skips: int = 0,
     skipped_in_a_row: int = 0,
     mean_loss: Callable[[Tensor], Tensor] = lambda loss: loss,
+    prefetch: bool = False,
 ) -> Iterator[StepState]:
     """Take steps of `loss(images, targets, branch_scale)` on `batch(step)`, yielding after each.
 
     From `start_step` up to, not including, `total_steps`. Up to `max_skips` steps in a row may be left out for a loss
     or gradient that is no finite number (`skipped_in_a_row` were so right before the start); one more raises
     `NonFiniteError`, before it touches the weights. `mean_loss` is the mean over the processes that share a batch, so
-    that they agree on it.
+    that they agree on it. With `prefetch` the next batch is asked for before the device is waited for.
     """
+    following: Batch | None = None
     parameters = [p for optimizer in optimizers for group in optimizer.param_groups for p in group["params"]]
     for step in range(start_step, total_steps):
         rate = lr * warmup_cosine(step, warmup_steps=warmup_steps, total_steps=total_steps)
         set_learning_rate(optimizers, rate)
-        data = batch(step)
+        data = batch(step) if following is None else following
         value = loss(data.images, data.targets, data.branch_scale)
         value.backward()
-        value = mean_loss(value.detach())
+        # A copy: of a CUDA graph's output, the next step would make its own.
+        value = mean_loss(value.detach().clone())
         norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
-        # One wait for the device a step: the price of never stepping on what is no number.
-        finite = bool(torch.stack([value, norm]).isfinite().all())
+        # One wait for the device a step: the price of never stepping on what is no number. It ends with the backward
+        # pass, and while the update is made ready the device has the next batch to augment.
+        answer = _asked(torch.stack([value, norm]).isfinite().all())
+        following = batch(step + 1) if prefetch and step + 1 < total_steps else None
+        finite = answer()
         skipped_in_a_row = 0 if finite else skipped_in_a_row + 1
         if skipped_in_a_row > max_skips:
             raise NonFiniteError(step=step, lr=rate, loss=float(value), gradient_norm=float(norm))
@@ -100,3 +106,18 @@ def fit(
                 optimizer.step()
             optimizer.zero_grad()
         yield StepState(step, rate, value, skipped=not finite)
+
+
+def _asked(flag: Tensor) -> Callable[[], bool]:
+    """Return what waits for a flag's value, but not for the work that the device is given after this call."""
+    if not flag.is_cuda:
+        return lambda: bool(flag)
+    answer, arrived = torch.empty_like(flag, device="cpu", pin_memory=True), torch.cuda.Event()
+    answer.copy_(flag, non_blocking=True)
+    arrived.record()
+
+    def wait() -> bool:
+        arrived.synchronize()
+        return bool(answer)
+
+    return wait

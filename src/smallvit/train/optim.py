@@ -8,6 +8,7 @@ from lion_pytorch import Lion
 from torch import nn
 
 from smallvit.train.config import OptimConfig
+from smallvit.train.muon import Muon
 
 WEIGHT_NDIMS = (2, 4)
 """Linear and convolution weights; CLS tokens and positions have three dimensions, biases and norms one."""
@@ -28,7 +29,7 @@ def build_optimizers(model: nn.Module, config: OptimConfig) -> list[torch.optim.
     hidden = [p for name, p in named if p.ndim == 2 and "blocks." in name]
     rest = [p for name, p in named if not (p.ndim == 2 and "blocks." in name)]
     decay = config.weight_decay if config.muon_weight_decay is None else config.muon_weight_decay
-    muon = torch.optim.Muon(hidden, lr=config.lr, weight_decay=decay, adjust_lr_fn="match_rms_adamw")
+    muon = Muon(hidden, lr=config.lr, weight_decay=decay)
     if config.muon_lr is not None:
         for group in muon.param_groups:
             group[LR_RATIO] = config.muon_lr / config.lr

@@ -1,0 +1,86 @@
+"""Does a run take what `smallvit recipes` says? Seconds predicted and seconds taken, in one process.
+
+    python benchmarks/prediction.py [--threads N] [--json FILE]
+
+Whole recipes take hours. So each is predicted and then trained for fewer epochs of the digits, which come with the
+package; model, batch, augmentation and optimiser are the recipe's. A prediction is the median of a few measured steps
+times their number, and the training's seconds come from its record.
+"""
+
+import argparse
+import json
+import os
+import tempfile
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from smallvit.bench.cost import cost, num_steps
+from smallvit.bench.record import commit
+from smallvit.config import RunConfig
+from smallvit.device.choose import hardware
+from smallvit.recipes import baseline, quickstart, small
+from smallvit.record import versions, write_atomically
+from smallvit.run import run
+
+
+def shortened(threads: int | None) -> dict[str, RunConfig]:
+    """Return the recipes, so short that each takes part of a minute."""
+    epochs = {quickstart(): 10, small(): 4, baseline(): 1}
+    return {
+        config.recipe: replace(
+            config,
+            data=quickstart().data,
+            train=replace(config.train, epochs=count),
+            optim=replace(config.optim, warmup_epochs=1.0),
+            evaluate=replace(config.evaluate, every_epochs=count),
+            device=replace(config.device, num_threads=threads),
+        )
+        for config, count in epochs.items()
+    }
+
+
+def compare(config: RunConfig) -> dict[str, Any]:
+    """Predict a config, train it, and return both."""
+    predicted = cost(config).train_seconds
+    with tempfile.TemporaryDirectory() as folder:
+        record = run(config, Path(folder) / "run")
+    return {
+        "steps": num_steps(config),
+        "choices": str(record.choices),
+        "predicted_seconds": round(predicted, 2),
+        "train_seconds": round(record.train_seconds, 2),
+        "predicted_over_taken": round(predicted / record.train_seconds, 3),
+    }
+
+
+def main() -> None:
+    """Print a line a recipe; write the record where asked."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--threads", type=int, help="CPU threads of torch; by default as many as torch chooses")
+    parser.add_argument("--recipes", default="quickstart,small,baseline")
+    parser.add_argument("--json", type=Path, help="where to write the record")
+    options = parser.parse_args()
+    started, load = datetime.now(UTC).isoformat(timespec="seconds"), round(os.getloadavg()[0], 2)
+    configs, found = shortened(options.threads), {}
+    for name in options.recipes.split(","):
+        found[name] = compare(configs[name])
+        taken, ratio = found[name]["train_seconds"], found[name]["predicted_over_taken"]
+        print(f"{name}: {found[name]['predicted_seconds']} s predicted, {taken} s taken, {ratio} of it", flush=True)
+    if options.json is not None:
+        record = {
+            "kind": "prediction",
+            "schema": 1,
+            "commit": commit(),
+            "started": started,
+            "load_before": load,
+            "hardware": hardware(),
+            "versions": versions(),
+            "recipes": found,
+        }
+        write_atomically(options.json, json.dumps(record, indent=1, allow_nan=False) + "\n")
+
+
+if __name__ == "__main__":
+    main()

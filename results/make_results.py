@@ -1,0 +1,129 @@
+"""Makes, from the records in runs/ alone, the tables here and the first one of the README: `make results`.
+
+What stands between the markers is replaced, what people wrote around it stays. A study that has no page yet gets one.
+"""
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from smallvit.progress import duration
+from smallvit.recipes import RECIPES
+from smallvit.record import write_atomically
+from smallvit.report.collect import Collection, Run, collect
+from smallvit.report.numbers import Spread, hardware, numbers_of
+from smallvit.report.study_tables import length_of, study_markdown, written_spread
+from smallvit.study.rows import Row
+from smallvit.study.studies import STUDIES
+
+ROOT = Path(__file__).parents[1]
+BEGIN, END = "<!-- made by make results: do not edit -->", "<!-- until here -->"
+_BLOCK = re.compile(re.escape(BEGIN) + ".*?" + re.escape(END), re.DOTALL)
+
+
+def pages(root: Path) -> dict[Path, str]:
+    """Return each page that the records of a checkout decide, and what it has to hold."""
+    collection = collect([root / "results" / "runs"])
+    found = {root / "README.md": _with_block(root / "README.md", _readme_table(collection, root))}
+    for section in collection.sections:
+        path = root / "results" / f"{section.name}.md"
+        if path.exists():
+            found[path] = _with_block(path, study_markdown(numbers_of(section)))
+        else:
+            intro = f"# {section.study.title}\n\n{section.study.budget}.\n\n"
+            found[path] = intro + _block(study_markdown(numbers_of(section))) + "\n"
+    return found
+
+
+def _with_block(path: Path, content: str) -> str:
+    text = path.read_text(encoding="utf-8")
+    if len(_BLOCK.findall(text)) != 1:
+        raise SystemExit(f"{path} must have one block between {BEGIN} and {END}")
+    return _BLOCK.sub(lambda _: _block(content), text)
+
+
+def _block(content: str) -> str:
+    return f"{BEGIN}\n\n{content.strip()}\n\n{END}"
+
+
+def _readme_table(collection: Collection, root: Path) -> str:
+    """Return the recipes that were run, then the paper's rows, each at the greatest length that it was run at."""
+    lines = ["| what | data | ours, test | paper, test | hardware | records |", "|---|---|---|---|---|---|"]
+    runs = [run for group in _groups(collection) for run in group]
+    for name, recipe in RECIPES.items():
+        found = [run for run in runs if run.record.config_digest == replace(recipe(), seed=run.config.seed).digest()]
+        if found:
+            lines.append(_line(f"`{name}`", found, None, root))
+    rows, left = STUDIES["paper"]().rows, 0
+    for row in rows:
+        found = _longest(row, runs)
+        if found:
+            lines.append(_line(f"paper: {row.label}", found, row, root))
+        elif row.label == "baseline":
+            lines.append(
+                f"| paper: {row.label} | {_data(row)} | not run yet | {_published(row)} | RTX 3090 (the paper) | |"
+            )
+            left += 1
+        else:
+            left += 1
+    if left:
+        number = "None" if left == len(rows) else f"{len(rows) - left}"
+        lines += [
+            "",
+            f"Run so far, at some length: {number.lower()} of the {len(rows)} rows of `smallvit study paper`.",
+        ]
+    return "\n".join(lines)
+
+
+def _groups(collection: Collection) -> Iterator[Sequence[Run]]:
+    for section in collection.sections:
+        yield from section.done.values()
+    yield from collection.others
+
+
+def _longest(row: Row, runs: Sequence[Run]) -> list[Run]:
+    """Return the runs of a row at the greatest scale that there is, by seed."""
+    same = {
+        run.record.config_digest: run
+        for run in runs
+        if replace(run.config, seed=0, scale=1.0).digest() == row.at(0).digest()
+    }
+    longest = max((run.config.scale for run in same.values()), default=1.0)
+    return sorted((run for run in same.values() if run.config.scale == longest), key=lambda run: run.config.seed)
+
+
+def _line(name: str, runs: Sequence[Run], row: Row | None, root: Path) -> str:
+    config, seeds = runs[0].config, len(runs)
+    spread = Spread(values=tuple(100 * run.record.test.accuracy for run in runs))
+    scaled = "" if config.scale == 1 else f"**scaled, {length_of(config.scale)}:** "
+    count = "one seed" if seeds == 1 else f"{seeds} seeds"
+    seconds = Spread(values=tuple(run.record.train_seconds for run in runs)).mean
+    place = runs[0].path.parent.relative_to(root)
+    cells = [
+        name,
+        _data(runs[0]),
+        f"{scaled}{written_spread(spread)} %, {count}",
+        _published(row),
+        f"{'; '.join(hardware(runs))}; {duration(seconds)}",
+        f"[{place.name}]({place})",
+    ]
+    return f"| {' | '.join(cells)} |"
+
+
+def _data(of: Run | Row) -> str:
+    config = of.config
+    length, full = config.length, config.train.epochs * config.train.passes_per_epoch
+    passes = length.epochs * length.passes_per_epoch
+    title = {"cifar10": "CIFAR-10", "cifar100": "CIFAR-100"}.get(config.data.dataset, config.data.dataset)
+    return f"{title}, {passes} {'passes' if config.scale == 1 else f'of {full} passes'}"
+
+
+def _published(row: Row | None) -> str:
+    return f"{row.published.accuracy:.2f} %" if row and row.published else "-"
+
+
+if __name__ == "__main__":
+    for each, text in pages(ROOT).items():
+        write_atomically(each, text)
+        print(each.relative_to(ROOT))

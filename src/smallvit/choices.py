@@ -1,0 +1,73 @@
+"""What a config leaves to `auto`, decided once for all ranks of a run."""
+
+from dataclasses import asdict, replace
+from functools import partial
+from typing import cast
+
+import torch
+
+from smallvit.config import RunConfig
+from smallvit.data.cache import cache_folder
+from smallvit.device.choose import Attention, Choices, Device, Precision, choose, hardware
+from smallvit.device.fastest import fastest
+from smallvit.errors import UsageError
+from smallvit.model.attention import attention_calls, implementations
+from smallvit.train.distributed import World
+
+ATTENTION_WEIGHTS = 2**21
+"""Query-key pairs over which attention is measured on a CPU: 40 images of the baseline, a tenth of a second."""
+
+
+def decide(config: RunConfig, world: World, earlier: Choices | None) -> Choices:
+    """Decide what `config` leaves to `auto`: what rank 0 measures holds for all."""
+    device, model = config.device, config.model
+    images = config.train.batch_size // world.size
+    if earlier is not None:
+        device = replace(device, precision=earlier.precision, attention=earlier.attention)
+    elif not world.is_main:
+        device = replace(device, precision="float32", attention="sdpa")
+    own = choose(
+        device, rows=images * model.num_tokens, embed_dim=model.embed_dim, attention=partial(_attention, config, images)
+    )
+    works = implementations(own.device, compiled=own.compile, masked=model.locality == "lsa")
+    if earlier is not None:
+        # A run of a GPU may go on, or be measured anew, on a CPU.
+        own = replace(own, reason=earlier.reason, attention=own.attention if own.attention in works else "sdpa")
+    if own.attention not in works:
+        allowed = f"for {own.device}, {'' if own.compile else 'not '}compiled, allowed are {', '.join(works)}, or auto"
+        raise UsageError(f"device.attention is {own.attention}: {allowed}")
+    if world.size == 1:
+        return own
+    world.barrier()  # patient, where rank 0 has much to measure
+    shared = Choices(**world.broadcast_object(asdict(own)))
+    alike = own.device == shared.device and own.device != "mps"
+    if own.device == "cuda" and world.local_rank >= torch.cuda.device_count():
+        alike = False
+    if world.any(not alike):
+        raise UsageError(
+            f"device.device is {config.device.device}, rank {world.rank} would have {own.device}: "
+            f"{world.size} ranks need cpu on all, or a cuda GPU for each"
+        )
+    return shared
+
+
+def _attention(
+    config: RunConfig, images: int, device: Device, precision: Precision, compiled: bool
+) -> tuple[Attention, str]:
+    """Measure which attention is fastest for a model, forward and backward; see `fastest`."""
+    model = config.model
+    tokens, heads, width = model.num_tokens, model.num_heads, model.embed_dim
+    if device != "cuda":  # where a part of the batch tells as much
+        images = max(1, min(images, ATTENTION_WEIGHTS // (heads * tokens**2)))
+    qkv = torch.randn(images, tokens, 3 * width, generator=torch.Generator().manual_seed(0))
+    qkv = qkv.to(device, torch.bfloat16 if precision == "bfloat16" else torch.float32)
+    masked = model.locality == "lsa"
+    mask = ~torch.eye(tokens, dtype=torch.bool, device=device) if masked else None
+    names = implementations(device, compiled=compiled, masked=masked)
+    machine, threads = hardware(), torch.get_num_threads()
+    name = machine["gpu"] if device == "cuda" else f"{machine['processor']}, {threads} threads"
+    how = f"{precision}, {'' if compiled else 'not '}compiled{', masked' if masked else ''}"
+    key = f"{name}; torch {torch.__version__}; {how}; {images} x {tokens} tokens, {heads} heads of {width // heads}"
+    calls = attention_calls(names, qkv, heads, compiled=compiled and device == "cuda", mask=mask)
+    best, reason = fastest(calls, device, cache_folder(config.data.cache) / "attention.json", key)
+    return cast("Attention", best), reason

@@ -1,0 +1,89 @@
+"""Which of several ways to do the same is fastest here, measured once and remembered in a file.
+
+The file is a convenience: one that is damaged, of another version or not to be written costs a new measurement.
+"""
+
+import json
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from tempfile import NamedTemporaryFile
+from typing import Any, cast
+
+from smallvit.device.choose import synchronize
+
+SCHEMA = 1
+TURNS = 3
+Seconds = dict[str, float | None]
+"""By contestant; None for one that does not work here."""
+
+
+def fastest(contestants: Mapping[str, Callable[[], object]], device: str, memory: Path, key: str) -> tuple[str, str]:
+    """Return the name of the fastest contestant and a reason for a person.
+
+    What `memory`, a JSON file, holds under `key` is taken instead of a measurement if it covers the contestants; `key`
+    names all that the times depend on. A contestant that raises is left out; raises `RuntimeError` where all do.
+    """
+    found = _remembered(memory).get(key, {})
+    if not contestants.keys() <= found.keys():
+        found = measured(contestants, device)
+        _remember(memory, key, found)
+    works = {name: seconds for name in contestants if (seconds := found[name]) is not None}
+    if not works:
+        raise RuntimeError(f"none of {', '.join(contestants)} works on {device}")
+    best, *others = sorted(works, key=lambda name: works[name])
+    ratios = ", ".join(f"{works[other] / works[best]:.2g} times {other}'s speed" for other in others)
+    return best, f"{best} attention measured {ratios or 'alone'}"
+
+
+def measured(contestants: Mapping[str, Callable[[], object]], device: str) -> Seconds:
+    """Return each contestant's median seconds over some rounds in turns, after one that warms up."""
+    taken: dict[str, list[float]] = {name: [] for name in contestants}
+    broken: set[str] = set()
+    for turn in range(1 + TURNS):
+        for name, call in contestants.items():
+            if name in broken:
+                continue
+            try:
+                synchronize(device)
+                start = time.perf_counter()
+                call()
+                synchronize(device)
+            except (RuntimeError, NotImplementedError, ValueError):
+                broken.add(name)
+            else:
+                if turn:
+                    taken[name].append(time.perf_counter() - start)
+    return {name: None if name in broken else statistics.median(times) for name, times in taken.items()}
+
+
+def _remembered(memory: Path) -> dict[str, Seconds]:
+    """Return what the file holds, as far as it is what this module writes."""
+    try:
+        value = json.loads(memory.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return {}
+    if not isinstance(value, dict) or cast("dict[str, Any]", value).get("schema") != SCHEMA:
+        return {}
+    entries = cast("dict[str, Any]", value).get("seconds")
+    return {key: found for key, found in entries.items() if _is_whole(found)} if isinstance(entries, dict) else {}
+
+
+def _is_whole(found: Any) -> bool:
+    values = list(cast("dict[str, Any]", found).values()) if isinstance(found, dict) else []
+    return bool(values) and all(v is None or (isinstance(v, float) and v > 0) for v in values)
+
+
+def _remember(memory: Path, key: str, found: Seconds) -> None:
+    text = json.dumps({"schema": SCHEMA, "seconds": {**_remembered(memory), key: found}}, indent=1) + "\n"
+    with suppress(OSError):  # a read-only home is no reason not to train
+        memory.parent.mkdir(parents=True, exist_ok=True)
+        with NamedTemporaryFile("w", dir=memory.parent, prefix=f".{memory.name}.", delete=False) as file:
+            temporary = Path(file.name)
+        try:
+            temporary.write_text(text, encoding="utf-8")
+            temporary.replace(memory)
+        finally:
+            temporary.unlink(missing_ok=True)

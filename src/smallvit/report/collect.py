@@ -1,0 +1,151 @@
+"""Finds the records under some folders and sorts them: a section for each study that they answer, and the rest.
+
+A record belongs to every row, of any study, whose run it is: equal config digests at the record's own scale, whatever
+the seed.
+"""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from smallvit.config import RunConfig
+from smallvit.errors import SmallvitError, UsageError
+from smallvit.report.compare_sides import Run
+from smallvit.report.records import read_record
+from smallvit.run_folder import RECORD
+from smallvit.study.rows import Published, Study
+from smallvit.study.studies import STUDIES
+from smallvit.study.tasks import read_records
+
+_PUBLISHED_FORM = re.compile(r"seed\d+\.json")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Section:
+    """A study with the records that are there of its rows."""
+
+    study: Study
+    runs: Mapping[str, Sequence[Run]]
+    """By the row's label, in the order of seeds; none of a row that was not run."""
+
+    @property
+    def scale(self) -> float:
+        """Share of their full length that the runs took."""
+        return self.study.rows[0].config.scale
+
+    @property
+    def name(self) -> str:
+        """What its files are called."""
+        return self.study.name if self.scale == 1 else f"{self.study.name}-scale-{self.scale:g}"
+
+    @property
+    def done(self) -> dict[str, Sequence[Run]]:
+        """The rows that have runs."""
+        return {label: runs for label, runs in self.runs.items() if runs}
+
+    @property
+    def has_reference(self) -> bool:
+        """Whether the row that the others are compared with was run."""
+        return bool(self.runs.get(self.study.reference))
+
+    def published(self) -> dict[str, Published]:
+        """Return what the paper reports of the rows, also of those that it reports in another table."""
+        known = {_identity(row.config): row.published for row in STUDIES["paper"]().rows if row.published}
+        found = {row.label: row.published or known.get(_identity(row.config)) for row in self.study.rows}
+        return {label: said for label, said in found.items() if said is not None}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Collection:
+    """All runs that were found."""
+
+    sections: list[Section]
+    """In the order of `STUDIES`, the full length first."""
+    others: list[list[Run]]
+    """Runs that are in no section, those that differ in nothing but the seed together."""
+
+
+def collect(folders: Sequence[Path]) -> Collection:
+    """Return the runs under the folders: seed<k>.json, as they are published, and record.json of run folders.
+
+    Raises `UsageError` for a folder that is not there, `SmallvitError` for none with a record, for a record that cannot
+    be read or was edited, for two different records of one run, and for other test images within a study.
+    """
+    runs = list(_runs(folders))
+    if not runs:
+        raise SmallvitError(
+            f"{', '.join(map(str, folders))}: no finished run there; expected {RECORD} or seed<k>.json somewhere below"
+        )
+    by_row: dict[str, list[Run]] = {}
+    for run in sorted(runs, key=lambda run: (run.config.recipe, run.config.seed)):
+        by_row.setdefault(replace(run.config, seed=0).digest(), []).append(run)
+    sections: list[Section] = []
+    for study in _studies_at(sorted({run.config.scale for run in runs}, reverse=True)):
+        section = Section(study=study, runs={row.label: by_row.get(row.at(0).digest(), []) for row in study.rows})
+        if section.has_reference and len(section.done) > 1:
+            _require_one_test_set(section)
+            sections.append(section)
+    used = {run.path for section in sections for each in section.runs.values() for run in each}
+    return Collection(sections=sections, others=[each for each in by_row.values() if each[0].path not in used])
+
+
+def section_in(study: Study, folder: Path) -> Section:
+    """Return a study with those of its own runs, at its own seeds, that are in the folder where it ran."""
+    records = read_records(study, folder)
+    return Section(
+        study=study,
+        runs={
+            label: [Run(path=folder, record=record, config=record.run_config()) for record in runs]
+            for label, runs in records.items()
+        },
+    )
+
+
+def _runs(folders: Sequence[Path]) -> Iterator[Run]:
+    found: dict[str, Run] = {}
+    for path in _record_paths(folders):
+        record = read_record(path)
+        config = record.run_config()
+        if config.digest() != record.config_digest:
+            raise SmallvitError(f"{path}: config_digest is not that of its config")
+        earlier = found.get(record.config_digest)
+        if earlier is None:
+            run = Run(path=path.parent if path.name == RECORD else path, record=record, config=config)
+            yield found.setdefault(record.config_digest, run)
+        elif earlier.record != record:
+            raise SmallvitError(f"{earlier.path} and {path} are different records of one run: leave one of them out")
+
+
+def _record_paths(folders: Sequence[Path]) -> list[Path]:
+    found: dict[Path, Path] = {}
+    for folder in folders:
+        if not folder.is_dir():
+            raise UsageError(f"DIR is {str(folder)!r}: it must be a folder that holds runs")
+        for path in sorted(folder.rglob("*.json")):
+            if path.name == RECORD or _PUBLISHED_FORM.fullmatch(path.name):
+                found.setdefault(path.resolve(), path)
+    return list(found.values())
+
+
+def _studies_at(scales: Sequence[float]) -> Iterator[Study]:
+    for make in STUDIES.values():
+        for scale in scales:
+            try:
+                yield make().scaled(scale)
+            except UsageError:  # a scale of another study's runs, at which nothing is left of this one's
+                continue
+
+
+def _require_one_test_set(section: Section) -> None:
+    first, *rest = [run for runs in section.runs.values() for run in runs]
+    for run in rest:
+        if run.record.class_names != first.record.class_names or run.counts != first.counts:
+            raise SmallvitError(
+                f"{first.path} and {run.path} are runs of one study, {section.name}, but have different test sets"
+            )
+
+
+def _identity(config: RunConfig) -> str:
+    """Return what identifies a row, whatever its seed and scale."""
+    return replace(config, seed=0, scale=1.0).digest()

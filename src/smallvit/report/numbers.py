@@ -1,0 +1,152 @@
+"""What a study's records come to: a line a row, with the published number beside ours, and the differences."""
+
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import fmean, stdev
+from typing import Literal
+
+from smallvit.evaluate import Metrics
+from smallvit.report.collect import Section
+from smallvit.report.compare_sides import Run
+from smallvit.report.stats import Difference, SeedFit, differences, seeds_needed
+from smallvit.study.rows import Published
+
+_MARKS = re.compile(r"\((R|TM|C)\)", re.IGNORECASE)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Spread:
+    """One quantity of a row's runs."""
+
+    values: tuple[float, ...]
+    half: float = math.nan
+    """Half of the 95 % interval of the mean, over seeds; nan for one seed."""
+
+    @property
+    def mean(self) -> float:
+        """Over the seeds."""
+        return fmean(self.values)
+
+    @property
+    def deviation(self) -> float:
+        """Standard deviation between the seeds; nan for one."""
+        return stdev(self.values) if len(self.values) > 1 else math.nan
+
+
+@dataclass(frozen=True, kw_only=True)
+class Line:
+    """A row that was run; accuracies are in percent of the test images, unless they are said to be of val."""
+
+    label: str
+    seeds: tuple[int, ...]
+    last: Spread
+    """At the last epoch."""
+    best: Spread | None
+    """The best point of each run's curve; None where a curve has no points."""
+    best_of: Literal["test", "val"]
+    """What the best point was chosen on: test where the run looked at it along the curve, otherwise val."""
+    published: Published | None
+    difference: Difference | None
+    """Against the reference at the last epoch, in points; None of the reference itself."""
+    published_difference: float | None
+    """The same of the published numbers, which are each the best of a curve."""
+    seeds_needed: int | None
+    """Seeds of every row that would resolve the published difference; None where that cannot be told."""
+    seconds: Spread
+    """Of training, evaluation left out."""
+    num_macs: int
+    num_parameters: int
+    images_seen: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Numbers:
+    """A whole section in numbers."""
+
+    section: Section
+    lines: list[Line]
+    """The rows that were run, in the study's order."""
+    not_run: list[str]
+    deviation: float
+    """Of the residuals of rows and seeds, in points; nan where nothing is left to tell it."""
+    freedom: int
+    """Its degrees of freedom."""
+    hardware: list[str]
+    """Every machine, device and number of threads that ran a part of it."""
+
+    @property
+    def any_published(self) -> bool:
+        """Whether the paper reports any of the rows."""
+        return any(line.published for line in self.lines)
+
+    def line(self, label: str) -> Line:
+        """Return the line of a row that was run."""
+        return next(line for line in self.lines if line.label == label)
+
+
+def numbers_of(section: Section) -> Numbers:
+    """Return the numbers of a section; without its reference there are no differences."""
+    done = section.done
+    accuracies = {
+        label: {run.config.seed: 100 * run.record.test.accuracy for run in runs} for label, runs in done.items()
+    }
+    fit, found = SeedFit(accuracies), differences(accuracies, section.study.reference)
+    published = section.published()
+    base = published.get(section.study.reference)
+    lines: list[Line] = []
+    for label, runs in done.items():
+        said = published.get(label)
+        gap = said.accuracy - base.accuracy if said and base and label != section.study.reference else None
+        best, best_of = _best(runs)
+        first = runs[0].record
+        lines.append(
+            Line(
+                label=label,
+                seeds=tuple(accuracies[label]),
+                last=Spread(values=tuple(accuracies[label].values()), half=fit.half_width(label)),
+                best=best,
+                best_of=best_of,
+                published=said,
+                difference=found.get(label),
+                published_difference=gap,
+                seeds_needed=None if gap is None else seeds_needed(gap, fit.deviation, len(done)),
+                seconds=Spread(values=tuple(run.record.train_seconds for run in runs)),
+                num_macs=first.num_macs,
+                num_parameters=first.num_parameters,
+                images_seen=first.curve[-1].images_seen,
+            )
+        )
+    return Numbers(
+        section=section,
+        lines=lines,
+        not_run=[label for label, runs in section.runs.items() if not runs],
+        deviation=fit.deviation,
+        freedom=fit.freedom,
+        hardware=hardware([run for runs in done.values() for run in runs]),
+    )
+
+
+def hardware(runs: Sequence[Run]) -> list[str]:
+    """Return every machine that made one of the runs, in words: `An Example CPU, 1 of 2 cores`."""
+    found: dict[str, None] = {}
+    for run in runs:
+        facts, choices, processes = run.record.hardware, run.record.choices, run.record.world_size
+        gpu = facts.get("gpu") if choices.device != "cpu" else None
+        cores = f"{min(choices.num_threads, int(facts.get('cores', choices.num_threads)))} of {facts.get('cores', '?')}"
+        where = str(gpu) if gpu else f"{_MARKS.sub('', str(facts.get('processor', 'a CPU')))}, {cores} cores"
+        found[f"{where}, {processes} processes" if processes > 1 else where] = None
+    return list(found)
+
+
+def _best(runs: Sequence[Run]) -> tuple[Spread | None, Literal["test", "val"]]:
+    along = all(run.record.test_read == "along the curve" for run in runs)
+    points = [[point.test if along else point.val for point in run.record.curve] for run in runs]
+    tops = [_top(each) for each in points]
+    values = tuple(top for top in tops if top is not None)
+    return (Spread(values=values) if len(values) == len(runs) else None), ("test" if along else "val")
+
+
+def _top(points: Sequence[Metrics | None]) -> float | None:
+    return max((100 * metrics.accuracy for metrics in points if metrics is not None), default=None)

@@ -1,0 +1,247 @@
+"""The tables of a study, made from its records alone, and what there is to know of their numbers.
+
+Where runs are scaled, every table says so in its caption and in a column.
+"""
+
+import math
+from collections.abc import Sequence
+from textwrap import fill
+
+from smallvit.report.compare_numbers import signed
+from smallvit.report.compare_sides import Run
+from smallvit.report.numbers import Line, Numbers, Spread, hardware
+from smallvit.report.stats import Difference
+from smallvit.report.tables import Table, markdown
+from smallvit.study.rows import Study
+
+NONE = "\N{EN DASH}"
+PLUS_MINUS = " \N{PLUS-MINUS SIGN} "
+MOST_NAMED = 8
+"""Rows that were not run and are named."""
+
+
+def length_of(scale: float) -> str:
+    """Return how a scaled length is written: `2 % of the full length`."""
+    return f"{100 * scale:g} % of the full length"
+
+
+def scaled_notice(scale: float) -> str:
+    """Return what a reader of anything scaled must know, in a sentence."""
+    return f"Scaled: every run took {length_of(scale)}, and every number of ours is of such runs"
+
+
+def study_tables(numbers: Numbers) -> list[Table]:
+    """Return the tables of a section: its numbers, and, where the reference was run, the differences from it."""
+    tables = [_numbers_table(numbers)] if numbers.lines else []
+    if any(line.difference for line in numbers.lines):
+        tables.append(_differences_table(numbers))
+    return tables
+
+
+def notes(numbers: Numbers) -> list[str]:
+    """Return, in sentences, how the numbers of a section's tables came about and what they leave out."""
+    found: list[str] = []
+    if not numbers.lines:
+        return ["No run is finished."]
+    if numbers.section.scale != 1:
+        found.append(f"{scaled_notice(numbers.section.scale)}.")
+    found.append(
+        f"Last epoch: test accuracy, mean{PLUS_MINUS}standard deviation over the seeds. It is the number that counts."
+    )
+    found.append(_best_note(numbers.lines))
+    if numbers.any_published:
+        found.append(
+            "Published: the best point of one run's curve on test; seconds are those of an RTX 3090, for the "
+            "full length. Of our numbers the best of the curve is the nearest to it, and as much too good."
+        )
+    if any(line.difference for line in numbers.lines):
+        found.append(_differences_note(numbers))
+    if numbers.not_run:
+        rows, names = len(numbers.not_run), numbers.not_run[:MOST_NAMED]
+        more = f"; and {rows - len(names)} more" if rows > len(names) else ""
+        found.append(f"Not run: {rows} of {rows + len(numbers.lines)} rows ({'; '.join(names)}{more}).")
+    found.append(f"Run on {'; '.join(numbers.hardware)}. Other work on a machine shows in the seconds.")
+    return found
+
+
+def others_table(groups: Sequence[Sequence[Run]]) -> Table:
+    """Return the table of the runs that belong to no study."""
+    rows: list[tuple[str, ...]] = []
+    scaled = any(runs[0].config.scale != 1 for runs in groups)
+    for runs in groups:
+        config, first = runs[0].config, runs[0].record
+        accuracies = Spread(values=tuple(100 * run.record.test.accuracy for run in runs))
+        rows.append(
+            (
+                config.recipe,
+                *([_length_cell(config.scale)] if scaled else []),
+                config.data.dataset,
+                ", ".join(str(run.config.seed) for run in runs),
+                written_spread(accuracies),
+                _seconds(Spread(values=tuple(run.record.train_seconds for run in runs))),
+                _large(first.num_macs),
+                _large(first.num_parameters),
+                "; ".join(hardware(runs)),
+            )
+        )
+    length = ("length",) if scaled else ()
+    return Table(
+        name="other-runs",
+        caption="Runs that belong to no study here; runs that differ in nothing but the seed share a line"
+        + ("; some are scaled, as the column says" if scaled else ""),
+        heading=(
+            *("recipe", *length, "data", "seeds", "test at the last epoch, %"),
+            *("training, s", "MACs of an image", "parameters", "hardware"),
+        ),
+        rows=rows,
+    )
+
+
+def study_markdown(numbers: Numbers) -> str:
+    """Return the tables of a section and what there is to know of them, as markdown."""
+    tables = "\n".join(markdown(table) for table in study_tables(numbers))
+    wrapped = (fill(note, 118, initial_indent="- ", subsequent_indent="  ") for note in notes(numbers))
+    return tables + "\n" + "\n".join(wrapped) + "\n"
+
+
+def _caption(study: Study, scale: float, what: str) -> str:
+    scaled = "" if scale == 1 else f". {scaled_notice(scale)}"
+    return f"{study.title}: {what}{scaled}"
+
+
+def _numbers_table(numbers: Numbers) -> Table:
+    scale, published = numbers.section.scale, numbers.any_published
+    rows = [
+        (
+            line.label,
+            *([] if scale == 1 else [_length_cell(scale)]),
+            str(len(line.seeds)),
+            written_spread(line.last),
+            _best_cell(line),
+            *([_published(line)] if published else []),
+            _seconds(line.seconds),
+            *([_published_seconds(line)] if published else []),
+            _large(line.num_macs),
+            _large(line.num_parameters),
+        )
+        for line in numbers.lines
+    ]
+    heading = (
+        "row",
+        *([] if scale == 1 else ["length"]),
+        *("seeds", "last epoch, %", "best of curve, %"),
+        *(["published, %"] if published else []),
+        "training, s",
+        *(["published, s"] if published else []),
+        *("MACs of an image", "parameters"),
+    )
+    caption = _caption(numbers.section.study, scale, "test accuracy and cost")
+    return Table(name="numbers", caption=caption, heading=heading, rows=rows)
+
+
+def _differences_table(numbers: Numbers) -> Table:
+    scale, reference = numbers.section.scale, numbers.section.study.reference
+    published = any(line.published_difference is not None for line in numbers.lines)
+    rows: list[tuple[str, ...]] = []
+    for line in numbers.lines:
+        if line.difference is None:
+            continue
+        length = [] if scale == 1 else [_length_cell(scale)]
+        beside = _beside_published(line, line.difference) if published else ()
+        rows.append((line.label, *length, *_difference_cells(line, numbers, line.difference), *beside))
+    heading = (
+        "row",
+        *([] if scale == 1 else ["length"]),
+        *("difference, points", "95 % interval", "p (Holm)", "verdict"),
+        *(("published difference", "ours less published", "seeds to resolve the published") if published else ()),
+    )
+    caption = _caption(numbers.section.study, scale, f"differences from {reference}, at the last epoch")
+    return Table(name="differences", caption=caption, heading=heading, rows=rows)
+
+
+def _difference_cells(line: Line, numbers: Numbers, difference: Difference) -> tuple[str, ...]:
+    if math.isnan(difference.mean):
+        return NONE, "no seed in common", NONE, "not tested"
+    mean = signed(difference.mean, ".2f")
+    if math.isnan(difference.low):
+        single = min(len(line.seeds), len(numbers.line(numbers.section.study.reference).seeds)) == 1
+        return mean, "one seed: no interval" if single else "no interval", NONE, "not tested"
+    interval = f"{signed(difference.low, '.2f')} to {signed(difference.high, '.2f')}"
+    return mean, interval, p_value(difference.p_holm), "resolved" if difference.resolved else "not resolved"
+
+
+def _beside_published(line: Line, difference: Difference) -> tuple[str, ...]:
+    gap = line.published_difference
+    if gap is None:
+        return NONE, NONE, NONE
+    ours_less = NONE if math.isnan(difference.mean) else signed(difference.mean - gap, ".2f")
+    return signed(gap, ".2f"), ours_less, f"{line.seeds_needed:,}" if line.seeds_needed else NONE
+
+
+def p_value(p: float) -> str:
+    """Return a p value as it is written."""
+    return "< 0.0001" if p < 0.0001 else f"{p:.2g}"
+
+
+def _best_note(lines: Sequence[Line]) -> str:
+    chosen = {line.best_of for line in lines if line.best}
+    val = "best of val: the best measurement on val, which chose it; test was not looked at, so it is no test accuracy"
+    test = "the best of the points at which test was looked at, picked by test itself: too good, as the paper's are"
+    if chosen == {"val"}:
+        return f"Best of curve is {val}."
+    if chosen == {"test"}:
+        return f"Best of curve: {test}."
+    return f"Best of curve: {test}; where marked val, {val}." if chosen else "No curve was measured."
+
+
+def _differences_note(numbers: Numbers) -> str:
+    if not numbers.freedom:
+        return "Differences are paired by seed. With one seed nothing tells how far seeds scatter: no intervals."
+    values = f"{numbers.deviation:.2f} points, {numbers.freedom} degree{'s' if numbers.freedom > 1 else ''} of freedom"
+    needed = (
+        " Seeds to resolve the published difference: of every row, for a power of 80 % at 5 %, with that deviation."
+        if any(line.seeds_needed for line in numbers.lines)
+        else ""
+    )
+    return (
+        "Differences are paired by seed; intervals and p values are Student's t with one deviation of the residuals of "
+        f"rows and seeds ({values}), which takes it to be alike in all rows. p values are corrected by Holm for the "
+        f"rows of the table; not resolved is a result, too.{needed}"
+    )
+
+
+def _length_cell(scale: float) -> str:
+    return "full" if scale == 1 else f"{100 * scale:g} %"
+
+
+def _best_cell(line: Line) -> str:
+    if line.best is None:
+        return NONE
+    text = written_spread(line.best)
+    return text if line.best_of == "test" else f"val {text}"
+
+
+def _published(line: Line) -> str:
+    return f"{line.published.accuracy:.2f}" if line.published else NONE
+
+
+def _published_seconds(line: Line) -> str:
+    return f"{line.published.seconds:,.0f}" if line.published and line.published.seconds else NONE
+
+
+def written_spread(spread: Spread) -> str:
+    """Return mean and standard deviation with two decimals, or the one value."""
+    mean = f"{spread.mean:.2f}"
+    return mean if math.isnan(spread.deviation) else f"{mean}{PLUS_MINUS}{spread.deviation:.2f}"
+
+
+def _seconds(spread: Spread) -> str:
+    return f"{spread.mean:,.0f}"
+
+
+def _large(value: int) -> str:
+    """Return a count as a person reads it: 188 M."""
+    for unit, size in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
+        if value >= size:
+            return f"{value / size:.3g} {unit}"
+    return str(value)

@@ -1,0 +1,143 @@
+"""What a person sees of a study: on a terminal a live table, elsewhere one line a run that ended."""
+
+import time
+from collections.abc import Generator
+from contextlib import contextmanager
+
+from rich import box
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from smallvit.progress import duration, percent
+from smallvit.study.board import Board, Line
+from smallvit.study.process import Outcome
+from smallvit.study.rows import Study
+
+REFRESH_SECONDS = 1.0
+_STYLES = {"running": "bold", "measuring": "bold", "failed": "red", "saved": "yellow", "waiting": "dim"}
+_WIDTH_BESIDE_LABELS = 4 + 9 + 12 + 7 + 12 + 5 * 2 + 2
+"""Columns and the space between them and at the edges."""
+_HEIGHT_BESIDE_ROWS = 5
+"""Lines of the table's heading and of the summary."""
+
+
+class View:
+    """Shows a study on a console, as it goes."""
+
+    def __init__(self, console: Console, slots: int = 1, budget_seconds: float | None = None) -> None:
+        self.console = console
+        self._slots, self._budget = slots, budget_seconds
+        self._board: Board | None = None
+        self._live = Live(console=console, auto_refresh=False) if console.is_terminal else None
+        self._shown = self._began = time.monotonic()
+
+    def begin(self, study: Study, num_tasks: int) -> None:
+        """Say what there is to do, and in what way it is less than the whole."""
+        scale = study.rows[0].config.scale
+        runs = len(study.rows) * len(study.seeds)
+        self.say(f"{study.name}: {num_tasks} of {runs} runs to do, {self._slots} at a time")
+        if scale != 1:
+            self.say(f"note: every run takes {scale:g} of its full length, and its numbers are those of a scaled run")
+
+    @contextmanager
+    def showing(self, board: Board) -> Generator[None]:
+        """Show the board until the end of the context."""
+        self._board, self._began = board, time.monotonic()
+        if self._live is None:
+            yield
+            return
+        with self._live:
+            yield
+            self._draw()
+
+    def refresh(self) -> None:
+        """Show how far the runs are, if it is time to."""
+        if self._live is not None and time.monotonic() >= self._shown + REFRESH_SECONDS:
+            self._draw()
+
+    def ended(self, line: Line, outcome: Outcome) -> None:
+        """Say how a run ended, in a line."""
+        if self._live is not None or self._board is None:
+            return
+        over = self._board.count("done") + self._board.count("failed") + self._board.count("saved")
+        start = f"{over}/{len(self._board)} {line.task}: "
+        if line.record is None:
+            text = outcome.line
+        else:
+            record = line.record
+            text = f"test {percent(record.test)}, {duration(record.train_seconds)} of training"
+        self.say(f"{start}{text}")
+
+    def say(self, text: str) -> None:
+        """Print a line."""
+        self.console.print(text, highlight=False, markup=False, emoji=False, soft_wrap=True)
+
+    def _draw(self) -> None:
+        assert self._board is not None
+        assert self._live is not None
+        self._board.read()
+        self._live.update(self.picture(self._board), refresh=True)
+        self._shown = time.monotonic()
+
+    def picture(self, board: Board) -> Group:
+        """Return the table of the runs, as many as the console has room for, and what they come to."""
+        room = max(1, self.console.height - _HEIGHT_BESIDE_ROWS)
+        table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+        widest = max(8, self.console.width - _WIDTH_BESIDE_LABELS)
+        table.add_column("row", no_wrap=True, overflow="ellipsis", max_width=widest)
+        table.add_column("seed", justify="right", no_wrap=True)
+        table.add_column("state", no_wrap=True, width=9)
+        table.add_column("progress", no_wrap=True, width=12)
+        table.add_column(f"{_split(board)}, %", justify="right", no_wrap=True, width=7)
+        table.add_column("time left", justify="right", no_wrap=True, width=12)
+        for line in _most_telling(board, room):
+            table.add_row(*_cells(line), style=_STYLES.get(line.state))
+        return Group(table, Text(self._summary(board), no_wrap=True, overflow="ellipsis"))
+
+    def _summary(self, board: Board) -> str:
+        parts = [f"{board.count('done')} of {len(board)} done"]
+        parts += [f"{board.count(state)} {state}" for state in ("failed", "saved") if board.count(state)]
+        left = board.seconds_left(self._slots)
+        if board.of("running", "measuring", "waiting"):
+            parts.append("time left not known yet" if left is None else f"about {duration(left)} left")
+        if self._budget is not None:
+            parts.append(f"{duration(max(0.0, self._began + self._budget - time.monotonic()))} of the budget")
+        return ", ".join(parts)
+
+
+def _most_telling(board: Board, room: int) -> list[Line]:
+    """Return the runs that are shown, in the study's order: those that run, then what failed, was done, and waits."""
+    running, failed = board.of("running", "measuring"), board.of("failed", "saved")
+    waiting, done = board.of("waiting"), board.of("done")
+    ahead = waiting[: max(1, room // 3)]
+    chosen = (running + failed + ahead + done[::-1] + waiting[len(ahead) :])[:room]
+    return [line for line in board if line in chosen]
+
+
+def _split(board: Board) -> str:
+    """Return what accuracies are measured on along the way: val, or test where a study holds nothing out."""
+    return "test" if all(line.task.config.data.val_fraction == 0 for line in board) else "val"
+
+
+def _cells(line: Line) -> tuple[RenderableType, ...]:
+    label = Text(line.task.row.label)
+    left = line.seconds_left if line.state == "running" else None
+    return (
+        label,
+        str(line.task.seed),
+        "starting" if line.state == "running" and not line.progress.steps_done else line.state,
+        _bar(line),
+        "" if line.accuracy is None else f"{100 * line.accuracy:.2f}",
+        "" if left is None else duration(left),
+    )
+
+
+def _bar(line: Line) -> Table | str:
+    if line.state in ("waiting", "measuring") or line.share is None:
+        return f"{line.progress.steps_done:,} steps" if line.progress.steps_done else ""
+    grid = Table.grid(padding=(0, 1, 0, 0))
+    grid.add_row(ProgressBar(total=1.0, completed=line.share, width=6), f"{100 * line.share:3.0f} %")
+    return grid

@@ -1,0 +1,90 @@
+"""The runs of a study: which there are, where each lies, and the records of those that are finished."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from smallvit.config import RunConfig
+from smallvit.device.config import DeviceConfig
+from smallvit.errors import SmallvitError
+from smallvit.record import RunRecord
+from smallvit.study.rows import Row, Study
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """A run of a study."""
+
+    row: Row
+    seed: int
+    folder: Path
+    """Run folder."""
+    config: RunConfig
+    """What the run is, and where its data lie and how the device is used."""
+
+    def __str__(self) -> str:
+        return f"{self.row.label}, seed {self.seed}"
+
+    @property
+    def log(self) -> Path:
+        """File that holds what the run's processes print."""
+        return self.folder.with_name(f"{self.folder.name}.log")
+
+
+def record_path(folder: Path, row: Row, seed: int) -> Path:
+    """Return where a study finds the record of a row's run: as `results/runs` has it, or in a run folder."""
+    place = folder / row.folder
+    flat = place / f"seed{seed}.json"
+    return flat if flat.exists() else place / f"seed{seed}" / "record.json"
+
+
+def read_records(study: Study, folder: Path) -> dict[str, list[RunRecord]]:
+    """Return the records of a study's runs that are in `folder`, by the row's label.
+
+    Raises `SmallvitError` for a record of another run than the study's.
+    """
+    records: dict[str, list[RunRecord]] = {}
+    for row in study.rows:
+        paths = [(seed, record_path(folder, row, seed)) for seed in study.seeds]
+        records[row.label] = [_read(study, row, seed, path) for seed, path in paths if path.exists()]
+    return records
+
+
+def unfinished(
+    study: Study, folder: Path, *, root: Path | None = None, device: DeviceConfig | None = None
+) -> list[Task]:
+    """Return the runs of a study that have no record in `folder`, a seed of every row after the other.
+
+    `root` is where their data set lies; `device` says how they use the machine, but for their precision.
+    """
+    return list(_unfinished(study, folder, root, device or DeviceConfig()))
+
+
+def by_rank(tasks: Sequence[Task]) -> list[Task]:
+    """Return the runs by what they tell: by their row's rank, then by seed."""
+    return sorted(tasks, key=lambda task: (task.row.rank, task.seed))
+
+
+def _unfinished(study: Study, folder: Path, root: Path | None, device: DeviceConfig) -> Iterator[Task]:
+    seen: set[Path] = set()
+    for seed in study.seeds:
+        for row in study.rows:
+            place = folder / row.folder / f"seed{seed}"
+            if place in seen or record_path(folder, row, seed).exists():
+                continue
+            seen.add(place)
+            config = row.at(seed)
+            config = replace(
+                config,
+                data=replace(config.data, root=root or config.data.root),
+                device=replace(device, precision=config.device.precision),
+            )
+            yield Task(row=row, seed=seed, folder=place, config=config)
+
+
+def _read(study: Study, row: Row, seed: int, path: Path) -> RunRecord:
+    record, wanted = RunRecord.load(path), row.at(seed)
+    if record.config_digest != wanted.digest():
+        different = "; ".join(record.run_config().differences(wanted)) or "its digest"
+        raise SmallvitError(f"{path} is the record of another run than {study.name}'s: {different}")
+    return record

@@ -1,0 +1,60 @@
+"""How far a run is, read from its folder; so it works wherever the run takes place."""
+
+import json
+import re
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from smallvit.resume import CHECKPOINTS
+from smallvit.run_folder import METRICS
+
+TAIL_BYTES = 65536
+_STEP = re.compile(r"step-([0-9]{8,})")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Progress:
+    """What the last lines of metrics.jsonl say."""
+
+    steps_done: int = 0
+    images_per_second: float = 0.0
+    accuracy: float | None = None
+    """At the last measurement, on val, or on test where none is held out; 0 to 1."""
+
+
+def read_progress(folder: Path) -> Progress:
+    """Return how far the run in a folder is; nothing where it has not begun."""
+    step: dict[str, Any] = {}
+    point: dict[str, Any] = {}
+    for line in reversed(_last_lines(folder / METRICS)):
+        with suppress(ValueError):  # the tail may begin within a line
+            row = json.loads(line)
+            if not step and "step" in row:
+                step = row
+            if not point and "val" in row:
+                point = row
+        if step and point:
+            break
+    measured = point.get("val") or point.get("test")
+    return Progress(
+        steps_done=step["step"] + 1 if step else 0,
+        images_per_second=step.get("images_per_second", 0.0),
+        accuracy=measured["correct"] / measured["count"] if measured else None,
+    )
+
+
+def checkpoint_step(folder: Path) -> int:
+    """Return the steps done at the newest checkpoint of a run, 0 where there is none."""
+    names = (_STEP.fullmatch(path.name) for path in (folder / CHECKPOINTS).glob("step-*"))
+    return max((int(match[1]) for match in names if match), default=0)
+
+
+def _last_lines(path: Path) -> list[str]:
+    try:
+        with path.open("rb") as file:
+            file.seek(max(0, path.stat().st_size - TAIL_BYTES))
+            return file.read().decode(errors="replace").splitlines()
+    except OSError:
+        return []

@@ -1,0 +1,227 @@
+"""A study of tiny runs: finished ones are kept, broken ones do not stop the rest, another run's record is refused."""
+
+import json
+import os
+import signal
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import pytest
+import torch
+from rich.console import Console
+
+from smallvit import cli
+from smallvit.errors import SmallvitError
+from smallvit.record import RunRecord
+from smallvit.stop import InterruptedRunError
+from smallvit.study.execute import END_SECONDS, Ending, run_study
+from smallvit.study.job import Order
+from smallvit.study.pace import Pace
+from smallvit.study.process import Outcome
+from smallvit.study.rows import Row, Study
+from smallvit.study.studies import STUDIES
+from smallvit.study.tasks import read_records
+from smallvit.train.config import OptimConfig
+from tiny_study import BASE, ONE_THREAD, HereEngine, study
+
+QUIET = Console(quiet=True)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+def execute(study: Study, folder: Path, engine: HereEngine | None = None, budget: float | None = None) -> Ending:
+    return run_study(study, folder, engine or HereEngine(), QUIET, device=ONE_THREAD, budget_seconds=budget)
+
+
+def test_what_is_finished_is_kept_and_the_rest_is_run(tmp_path: Path) -> None:
+    assert execute(study(), tmp_path) == Ending(finished=4)
+    paths = {path: path.stat().st_mtime_ns for path in tmp_path.glob("*/seed*/record.json")}
+    assert len(paths) == 4
+    (gone := tmp_path / "erase" / "seed1" / "record.json").unlink()
+    (flat := tmp_path / "plain" / "seed0" / "record.json").rename(tmp_path / "plain" / "seed0.json")
+    assert execute(study(), tmp_path) == Ending(finished=1)
+    assert {path for path in paths if not path.exists() or path.stat().st_mtime_ns != paths[path]} == {gone, flat}
+    records = read_records(study(), tmp_path)
+    assert [[record.config["seed"] for record in runs] for runs in records.values()] == [[0, 1], [0, 1]]
+
+
+def test_without_a_budget_a_seed_of_every_row_comes_before_the_next(tmp_path: Path) -> None:
+    engine = HereEngine(lambda order: Outcome(status=1, line="no"))
+    rows = tuple(replace(row, rank=1 - number) for number, row in enumerate(study().rows))
+    execute(replace(study(), rows=rows), tmp_path, engine)
+    assert folders(engine) == ["plain/seed0", "erase/seed0", "plain/seed1", "erase/seed1"]
+
+
+def folders(engine: HereEngine, do: str = "run") -> list[str]:
+    return ["/".join(Path(order.folder).parts[-2:]) for order in engine.orders if order.do == do]
+
+
+def test_a_failed_run_is_reported_and_does_not_stop_the_rest(tmp_path: Path) -> None:
+    broken = replace(BASE, recipe="erase", optim=OptimConfig(lr=1e38, warmup_epochs=0.0))
+    ending = execute(study(erase=broken), tmp_path)
+    assert [line.split(":")[0] for line in ending.failed] == ["erase row, seed 0", "erase row, seed 1"]
+    assert all("try a lower optim.lr" in line for line in ending.failed)
+    assert (ending.finished, ending.left, ending.exit_status) == (2, [], 0)
+    assert [len(runs) for runs in read_records(study(erase=broken), tmp_path).values()] == [2, 0]
+
+
+def test_a_record_of_another_run_is_refused_before_anything_runs(tmp_path: Path) -> None:
+    execute(replace(study(), seeds=(0,)), tmp_path)
+    other = study(erase=replace(BASE, recipe="erase"))
+    with pytest.raises(SmallvitError, match=r"another run than tiny's: augment\.horizontal_flip is 0\.5, not 0\.0"):
+        execute(other, tmp_path)
+    assert not (tmp_path / "plain" / "seed1").exists()
+
+
+def test_a_run_without_a_readable_record_has_failed(tmp_path: Path) -> None:
+    engine = HereEngine(lambda order: Outcome(status=0, line="finished"))
+    ending = execute(replace(study(), seeds=(0,)), tmp_path, engine)
+    assert ending.finished == 0
+    assert all("record.json is not a readable record" in line for line in ending.failed)
+
+
+PACE = Pace(step_seconds=1.0, first_step_seconds=0.0, evaluate_seconds=0.0, num_train=1295, num_val=143, num_test=359)
+"""6 steps an epoch, so 6 s, and what it takes to start."""
+
+
+def ranked() -> Study:
+    """Rows of 6, 60, 6 and 6 s; the last two are of one shape and tell the most."""
+    long = replace(BASE, recipe="long", train=replace(BASE.train, epochs=10))
+    other = replace(BASE, recipe="other", model=replace(BASE.model, embed_dim=16))
+    twin = replace(other, recipe="twin", optim=replace(BASE.optim, lr=1e-4))
+    rows = [(BASE, 1), (long, 1), (other, 0), (twin, 0)]
+    named = replace(study(), reference="plain")
+    return replace(named, rows=tuple(Row(label=row.recipe, config=row, rank=rank) for row, rank in rows))
+
+
+def answer(order: Order) -> Outcome:
+    if order.do == "pace":
+        return Outcome(status=0, line=json.dumps(asdict(PACE)))
+    return Outcome(status=1, line="not really run")
+
+
+def test_a_budget_takes_the_most_telling_runs_that_fit_and_measures_each_shape_once(tmp_path: Path) -> None:
+    engine = HereEngine(answer)
+    began = time.time()
+    ending = execute(ranked(), tmp_path, engine, budget=40.0)
+    assert folders(engine, "pace") == ["other/seed0", "plain/seed0"]  # the long run has the shape of the plain one
+    assert folders(engine) == [
+        *("other/seed0", "twin/seed0", "other/seed1", "twin/seed1"),
+        *("plain/seed0", "plain/seed1"),
+    ]
+    assert [str(task) for task in ending.left] == ["long, seed 0", "long, seed 1"]
+    assert (ending.reason, ending.exit_status) == ("the budget is spent", 75)
+    for order in engine.orders:
+        assert (order.until is None) == (order.do == "pace")
+        assert order.until is None or abs(order.until - (began + 40 - END_SECONDS)) < 5
+
+
+def test_a_budget_knows_the_pace_of_finished_runs_on_this_hardware(tmp_path: Path) -> None:
+    execute(replace(study(), seeds=(0,)), tmp_path)
+    engine = HereEngine(answer)
+    execute(study(), tmp_path, engine, budget=60.0)
+    assert (folders(engine, "pace"), folders(engine)) == ([], ["plain/seed1", "erase/seed1"])
+
+
+def test_a_shape_that_cannot_be_measured_fails_its_rows_alone(tmp_path: Path) -> None:
+    def other_crashes(order: Order) -> Outcome:
+        crashes = order.do == "pace" and order.config["model"]["embed_dim"] == 16
+        return Outcome(status=-11, line="ended by SIGSEGV") if crashes else answer(order)
+
+    engine = HereEngine(other_crashes)
+    ending = execute(ranked(), tmp_path, engine, budget=40.0)
+    assert folders(engine) == ["plain/seed0", "plain/seed1"]
+    assert sum("its pace cannot be measured: ended by SIGSEGV" in line for line in ending.failed) == 4
+
+
+def test_a_run_that_the_budget_ended_is_left_for_the_next_time(tmp_path: Path) -> None:
+    ended = Outcome(status=75, line="out of time")
+    ending = execute(ranked(), tmp_path, HereEngine(lambda o: ended if o.do == "run" else answer(o)), budget=40.0)
+    assert (len(ending.left), ending.failed, ending.exit_status) == (8, [], 75)
+
+
+def test_a_signal_ends_the_study_and_a_second_one_at_once(tmp_path: Path) -> None:
+    engine = HereEngine(lambda order: os.kill(os.getpid(), signal.SIGTERM) or Outcome(status=143, line="saved"))
+    ending = execute(study(), tmp_path, engine)
+    assert (len(engine.orders), len(ending.left), ending.reason, ending.exit_status) == (1, 4, "SIGTERM", 143)
+
+    def twice(order: Order) -> Outcome:
+        for _ in range(2):
+            os.kill(os.getpid(), signal.SIGINT)
+        raise AssertionError("the second one was survived")
+
+    with pytest.raises(InterruptedRunError, match="SIGINT again") as raised:
+        execute(study(), tmp_path, HereEngine(twice))
+    assert raised.value.exit_status == 130
+
+
+def test_the_command_runs_and_prints_the_table_of_records_wherever_they_lie(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(STUDIES, "augmentation", study)
+    monkeypatch.setattr("smallvit.study.engines.local.LocalEngine", lambda jobs, use_gpus: HereEngine())
+    words = ["study", "augmentation", "--out", str(tmp_path)]
+    device = ["--device.device", "cpu", "--device.num-threads", "1"]
+    assert cli.main([*words, *device, "--rows", "plain row", "--seeds", "1"]) == 0
+    assert len(list(tmp_path.glob("*/seed*/record.json"))) == 1
+    capsys.readouterr()
+    assert cli.main([*words, *device]) == 0
+    out = capsys.readouterr().out
+    assert out.splitlines()[0] == "tiny: 3 of 4 runs to do, 1 at a time"
+    table = out.split("\n\n")[-1 - 1]
+    record = RunRecord.load(tmp_path / "plain" / "seed0" / "record.json")
+    assert f"| plain row | 2 | {100 * record.test.accuracy:.2f}, " in table
+    assert "| erase row | 2 |" in table
+    assert table.count("resolved") == 1
+    for path in tmp_path.glob("*/seed*/record.json"):  # as results/runs has them
+        path.rename(path.parent.with_name(f"{path.parent.name}.json"))
+    assert cli.main([*words, "--table-only"]) == 0
+    assert table in capsys.readouterr().out
+
+
+def test_the_command_says_what_failed_and_what_is_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(STUDIES, "augmentation", ranked)
+    monkeypatch.setattr("smallvit.study.engines.local.LocalEngine", lambda jobs, use_gpus: HereEngine(answer))
+    words = ["study", "augmentation", "--out", str(tmp_path), "--device.device", "cpu", "--device.num-threads", "1"]
+    assert cli.main([*words, "--rows", "other"]) == 1
+    assert capsys.readouterr().err == "smallvit: 2 of the runs failed, the first: other, seed 0: not really run\n"
+    assert cli.main([*words, "--budget", "40"]) == 75
+    assert capsys.readouterr().err == (
+        "smallvit: the budget is spent: 2 runs are left; the same command again goes on "
+        "(6 of the runs failed, the first: other, seed 0: not really run)\n"
+    )
+
+
+def test_a_scaled_study_lies_beside_the_full_one_and_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    long = replace(BASE, recipe="long", train=replace(BASE.train, epochs=4))
+    monkeypatch.setitem(STUDIES, "augmentation", lambda: study(plain=long))
+    monkeypatch.setattr("smallvit.study.engines.local.LocalEngine", lambda jobs, use_gpus: HereEngine())
+    words = ["study", "augmentation", "--out", str(tmp_path), "--scale", "0.5", "--rows", "plain row", "--seeds", "1"]
+    words += ["--device.device", "cpu", "--device.num-threads", "1"]
+    assert cli.main(words) == 2
+    assert capsys.readouterr().err.startswith("smallvit: --scale is 0.5: ")  # half of the other row's single pass
+    monkeypatch.setitem(STUDIES, "augmentation", lambda: replace(study(plain=long), rows=study(plain=long).rows[:1]))
+    assert cli.main(words) == 0
+    assert "note: every run takes 0.5 of its full length" in capsys.readouterr().out
+    record = RunRecord.load(tmp_path / "long-scale-0.5" / "seed0" / "record.json")
+    assert (record.config["scale"], record.curve[-1].epoch) == (0.5, 2)
+
+
+def test_rows_differ_from_the_reference_in_the_augmentation_alone() -> None:
+    found = STUDIES["augmentation"]()
+    reference = next(row for row in found.rows if row.label == found.reference)
+    for row in found.rows:
+        assert all(text.startswith("augment.") for text in reference.config.differences(row.config))
+        assert json.loads(json.dumps(row.config.to_json()))["recipe"].startswith("augment-")
+    assert len({row.config.digest() for row in found.rows}) == len(found.rows) == 7

@@ -1,0 +1,94 @@
+"""Studies whose jobs are real processes: killed ones, and ones whose study is killed."""
+
+import os
+import signal
+import threading
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from outcomes import outcome
+from smallvit.record import RunRecord
+from smallvit.study.engines.local import VISIBLE, LocalEngine, gpus, least_used
+from smallvit.study.execute import run_study
+from smallvit.study.job import Order
+from smallvit.study.process import Process
+from smallvit.study.watch import checkpoint_step
+from tiny_study import AS_WORDS, ONE_THREAD, PATIENCE, HereEngine, long_study, owner_of, started, wait_for
+
+QUIET = Console(quiet=True)
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().split()[2] != "Z"
+    except OSError:
+        return False
+
+
+def test_a_killed_run_is_a_failed_one_and_the_next_study_goes_on_with_it(tmp_path: Path) -> None:
+    folder = tmp_path / "long" / "seed0"
+
+    def kill() -> None:
+        os.kill(wait_for(lambda: owner_of(folder), "the first run never saved"), signal.SIGKILL)
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    ending = run_study(long_study(), tmp_path, LocalEngine(1, use_gpus=False), QUIET, device=ONE_THREAD)
+    killer.join()
+    log = tmp_path / "long" / "seed0.log"
+    said = f"long row, seed 0: ended by SIGKILL, perhaps for want of memory; see {log}"
+    assert (ending.failed, ending.finished, ending.left) == ([said], 1, [])
+    saved = checkpoint_step(folder)
+    assert saved > 0
+    assert run_study(long_study(), tmp_path, HereEngine(), QUIET, device=ONE_THREAD).finished == 1
+    assert RunRecord.load(folder / "record.json").resumed_at_steps == [saved]
+
+
+def test_a_study_that_is_ended_and_then_killed_goes_on_to_the_same_records(tmp_path: Path) -> None:
+    run_study(long_study(), tmp_path / "undisturbed", HereEngine(), QUIET, device=ONE_THREAD)
+    runs = [tmp_path / "runs" / "long" / f"seed{seed}" for seed in (0, 1)]
+    words = ["study", "long", "--out", "runs", "--jobs", "2", *AS_WORDS]
+    with started(tmp_path, *words) as first:
+        wait_for(lambda: all(map(owner_of, runs)), "the runs never saved")
+        first.send_signal(signal.SIGTERM)
+        _, err = first.communicate(timeout=PATIENCE)
+    assert (first.returncode, err) == (143, "smallvit: SIGTERM: 2 runs are left; the same command again goes on\n")
+
+    steps = [checkpoint_step(run) for run in runs]
+    assert all(0 < step < 90 for step in steps)
+    with started(tmp_path, *words) as second:
+        wait_for(lambda: all(checkpoint_step(run) > n for run, n in zip(runs, steps, strict=True)), "no more saved")
+        owners = [owner_of(run) for run in runs]
+        second.kill()
+    wait_for(lambda: not any(is_alive(pid) for pid in owners if pid), "orphans go on")
+
+    assert not any((run / "record.json").exists() for run in runs)
+    with started(tmp_path, *words) as third:
+        out, err = third.communicate(timeout=PATIENCE)
+    assert (third.returncode, err) == (0, "")
+    assert "2/2 long row, seed " in out
+    for run in runs:
+        assert len(RunRecord.load(run / "record.json").resumed_at_steps) == 2
+        assert outcome(run) == outcome(tmp_path / "undisturbed" / "long" / run.name)
+
+
+def test_an_order_that_cannot_be_done_ends_with_a_line(tmp_path: Path) -> None:
+    order = Order(do="run", config={"schema": 3}, folder="there", cwd=str(tmp_path))
+    found = Process(order, tmp_path / "logs" / "job.log").wait()
+    assert (found.status, found.line) == (1, "config.recipe is missing")
+
+
+def test_each_job_has_the_gpu_with_the_fewest(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert least_used(["0", "1"], []) == "0"
+    assert least_used(["0", "1"], ["0"]) == "1"
+    assert least_used(["0", "1"], ["1", "1", "0"]) == "0"
+    assert least_used([], [None]) is None
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    monkeypatch.setenv(VISIBLE, "GPU-a,GPU-b")
+    assert gpus() == ["GPU-a", "GPU-b"]
+    assert LocalEngine().slots() == 2
+    assert LocalEngine(use_gpus=False).slots() == 1
+    monkeypatch.delenv(VISIBLE)
+    assert gpus() == ["0", "1"]

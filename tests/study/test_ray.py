@@ -1,0 +1,72 @@
+"""A study on a real ray, started for it on this machine: a worker dies, the study is ended, and the records are those
+of the local engine.
+"""
+
+import importlib.util
+import os
+import signal
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from outcomes import outcome
+from smallvit import cli
+from smallvit.record import RunRecord
+from smallvit.study.execute import run_study
+from smallvit.study.watch import checkpoint_step
+from tiny_study import AS_WORDS, ONE_THREAD, PATIENCE, HereEngine, long_study, owner_of, parent, started, wait_for
+
+WORDS = ["study", "long", "--out", "runs", "--engine", "ray", "--jobs", "2", *AS_WORDS]
+
+
+@pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="ray is not installed: it comes with the ray extra")
+def test_a_worker_that_is_killed_and_a_study_that_is_ended_leave_the_records_of_a_local_one(tmp_path: Path) -> None:
+    run_study(long_study(), tmp_path / "local", HereEngine(), Console(quiet=True), device=ONE_THREAD)
+    runs = [tmp_path / "runs" / "long" / f"seed{seed}" for seed in (0, 1)]
+
+    with started(tmp_path, *WORDS) as first:
+        process = wait_for(lambda: owner_of(runs[0]), "the run never saved")
+        worker = parent(process)
+        assert Path(f"/proc/{worker}/cmdline").read_bytes().startswith(b"ray::run runs/long/seed0")
+        os.kill(worker, signal.SIGKILL)
+        wait_for(lambda: owner_of(runs[0]) not in (None, process), "the run was not begun again")
+        first.send_signal(signal.SIGTERM)
+        out, err = first.communicate(timeout=PATIENCE)
+    assert first.returncode in (0, 143), err
+    steps = checkpoint_step(runs[0])
+
+    with started(tmp_path, *WORDS) as second:
+        out, err = second.communicate(timeout=PATIENCE)
+    assert second.returncode == 0, err
+    assert " to do, 2 at a time" in out
+    resumed = RunRecord.load(runs[0] / "record.json").resumed_at_steps
+    assert resumed
+    assert first.returncode == 0 or resumed[-1] == steps
+    for run in runs:
+        assert outcome(run) == outcome(tmp_path / "local" / "long" / run.name)
+
+
+@pytest.mark.parametrize(
+    ("address", "said"),
+    [
+        ("127.0.0.1:1", "no ray answers at 127.0.0.1:1: Connection refused"),
+        ("somewhere", "--address is 'somewhere': it must be HOST:PORT of the cluster's head, or auto"),
+        ("ray://head:10001", "--address is 'ray://head:10001': it must be HOST:PORT"),
+    ],
+)
+def test_an_address_where_no_ray_is(address: str, said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    if importlib.util.find_spec("ray") is None:
+        pytest.skip("ray is not installed: it comes with the ray extra")
+    assert cli.main(["study", "paper", "--engine", "ray", "--address", address]) in (1, 2)
+    assert said in capsys.readouterr().err
+
+
+def test_without_ray_the_command_names_the_extra(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("smallvit.study.engines.ray.find_spec", lambda name: None)
+    assert cli.main(["study", "paper", "--engine", "ray"]) == 2
+    assert capsys.readouterr().err == (
+        "smallvit: --engine ray needs ray, which is not installed: pip install 'smallvit[ray]'\n"
+    )

@@ -1,0 +1,85 @@
+"""A study through submitit's local executor, whose jobs are preempted and queued again as Slurm's are."""
+
+import importlib.util
+import os
+import signal
+import threading
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from outcomes import outcome
+from smallvit import cli
+from smallvit.record import RunRecord
+from smallvit.study.engines.slurm import SlurmEngine
+from smallvit.study.execute import run_study
+from smallvit.study.watch import checkpoint_step
+from tiny_study import ONE_THREAD, HereEngine, long_study, owner_of, parent, wait_for
+
+QUIET = Console(quiet=True)
+needs_submitit = pytest.mark.skipif(
+    importlib.util.find_spec("submitit") is None, reason="submitit is not installed: it comes with the slurm extra"
+)
+
+
+@needs_submitit
+def test_a_preempted_job_saves_and_goes_on_when_it_comes_again(tmp_path: Path) -> None:
+    run_study(long_study(), tmp_path / "local", HereEngine(), QUIET, device=ONE_THREAD)
+    run = tmp_path / "runs" / "long" / "seed0"
+    saved: list[int] = []
+
+    def preempt() -> None:
+        process = wait_for(lambda: owner_of(run), "the run never saved")
+        os.kill(parent(process), signal.SIGUSR2)
+        wait_for(lambda: owner_of(run) is None, "it did not end")
+        saved.append(checkpoint_step(run))
+
+    scheduler = threading.Thread(target=preempt)
+    scheduler.start()
+    engine = SlurmEngine(tmp_path / "submitit", use_gpus=False, cluster="local")
+    ending = run_study(long_study(), tmp_path / "runs", engine, QUIET, device=ONE_THREAD)
+    scheduler.join()
+    assert (ending.finished, ending.failed, ending.left) == (2, [], [])
+    assert RunRecord.load(run / "record.json").resumed_at_steps == saved
+    for seed in ("seed0", "seed1"):
+        assert outcome(tmp_path / "runs" / "long" / seed) == outcome(tmp_path / "local" / "long" / seed)
+
+
+@needs_submitit
+def test_a_cancelled_study_leaves_what_the_next_one_goes_on_with(tmp_path: Path) -> None:
+    runs = [tmp_path / "long" / f"seed{seed}" for seed in (0, 1)]
+
+    def end() -> None:
+        wait_for(lambda: all(map(owner_of, runs)), "the runs never saved")
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    user = threading.Thread(target=end)
+    user.start()
+    engine = SlurmEngine(tmp_path / "submitit", use_gpus=False, cluster="local")
+    ending = run_study(long_study(), tmp_path, engine, QUIET, device=ONE_THREAD)
+    user.join()
+    assert (len(ending.left), ending.failed, ending.exit_status) == (2, [], 143)
+    wait_for(lambda: not any((run / ".owner.json").exists() for run in runs), "a run did not end")
+    steps = [checkpoint_step(run) for run in runs]
+    assert run_study(long_study(), tmp_path, HereEngine(), QUIET, device=ONE_THREAD).finished == 2
+    assert [RunRecord.load(run / "record.json").resumed_at_steps for run in runs] == [[step] for step in steps]
+
+
+def test_without_submitit_or_slurm_the_command_says_so(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["study", "paper", "--engine", "slurm"]
+    monkeypatch.setattr("smallvit.study.engines.slurm.find_spec", lambda name: object())
+    monkeypatch.setattr("smallvit.study.engines.slurm.shutil.which", lambda name: None)
+    assert cli.main(words) == 2
+    assert capsys.readouterr().err == (
+        "smallvit: --engine slurm needs a machine of a Slurm cluster: there is no srun here\n"
+    )
+    assert cli.main([*words, "--slurm.minutes", "1"]) == 2
+    assert "--slurm.minutes is 1: it must be a whole number, at least 5" in capsys.readouterr().err
+    monkeypatch.setattr("smallvit.study.engines.slurm.find_spec", lambda name: None)
+    assert cli.main(words) == 2
+    assert capsys.readouterr().err == (
+        "smallvit: --engine slurm needs submitit, which is not installed: pip install 'smallvit[slurm]'\n"
+    )

@@ -1,0 +1,96 @@
+"""Attention by measuring: what decides, what is remembered and where, and what a later run keeps."""
+
+import json
+import re
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from smallvit import choices as module
+from smallvit.choices import decide
+from smallvit.config import RunConfig
+from smallvit.data.config import DataConfig
+from smallvit.device.choose import Choices
+from smallvit.device.config import DeviceConfig
+from smallvit.errors import UsageError
+from smallvit.model.config import ModelConfig
+from smallvit.train.config import TrainConfig
+from smallvit.train.distributed import ALONE, World
+
+TINY = RunConfig(
+    model=ModelConfig(patch_size=16, embed_dim=16, depth=2, num_heads=2, num_cls_tokens=3),
+    train=TrainConfig(batch_size=20),
+    device=DeviceConfig(device="cpu", precision="float32", num_threads=1),
+)
+
+
+def test_it_is_measured_once_in_the_data_sets_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = replace(TINY, data=DataConfig(cache=tmp_path))
+    first = decide(config, ALONE, None)
+    (key, seconds), *rest = json.loads((tmp_path / "attention.json").read_text())["seconds"].items()
+    assert not rest
+    assert re.search(r", 1 threads; torch .*; float32, not compiled; 20 x 7 tokens, 2 heads of 8$", key)
+    assert seconds.keys() == {"sdpa", "bmm"}
+    assert first.attention == min(seconds, key=lambda name: seconds[name])
+    assert f"; {first.attention} attention measured" in first.reason
+    monkeypatch.setattr("smallvit.device.fastest.measured", lambda *_: pytest.fail("measured again"))
+    assert decide(config, ALONE, None) == first
+
+
+@pytest.mark.parametrize("slow", ["sdpa", "bmm"])
+def test_the_faster_one_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, slow: str) -> None:
+    times = {"sdpa": 1.0, "bmm": 1.0, slow: 2.5}
+    monkeypatch.setattr("smallvit.device.fastest.measured", lambda *_: times)
+    found = decide(replace(TINY, data=DataConfig(cache=tmp_path)), ALONE, None)
+    assert found.attention != slow
+    assert found.reason == f"as asked; {found.attention} attention measured 2.5 times {slow}'s speed"
+
+
+@pytest.mark.parametrize("change", [{"precision": "bfloat16"}, {"compile": "on"}, {"num_threads": 2}])
+def test_what_times_depend_on_is_measured_apart(tmp_path: Path, change: dict[str, Any]) -> None:
+    config = replace(TINY, data=DataConfig(cache=tmp_path))
+    decide(config, ALONE, None)
+    decide(replace(config, device=replace(config.device, **change)), ALONE, None)
+    decide(replace(config, model=replace(config.model, patch_size=8)), ALONE, None)
+    assert len(json.loads((tmp_path / "attention.json").read_text())["seconds"]) == 3
+
+
+def test_on_a_cpu_a_part_of_a_large_batch_is_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "ATTENTION_WEIGHTS", 5 * 2 * 7 * 7)
+    decide(replace(TINY, data=DataConfig(cache=tmp_path)), ALONE, None)
+    assert "; 5 x 7 tokens" in (tmp_path / "attention.json").read_text()
+
+
+def earlier(**changes: Any) -> Choices:
+    kept = Choices(
+        device="cpu", precision="bfloat16", attention="bmm", compile=False, num_threads=1, reason="of before"
+    )
+    return replace(kept, **changes)
+
+
+def test_a_run_that_goes_on_keeps_what_was_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "fastest", lambda *_: pytest.fail("measured anew"))
+    config = replace(TINY, device=DeviceConfig(device="cpu", num_threads=1))
+    assert decide(config, ALONE, earlier()) == earlier()
+    on_a_gpu = earlier(device="cuda", attention="cudnn", compile=True)
+    assert decide(config, ALONE, on_a_gpu) == earlier(attention="sdpa")
+
+
+def test_what_the_device_does_not_have_is_refused_in_one_line() -> None:
+    for name in ("flash", "efficient", "cudnn", "flex"):
+        config = replace(TINY, device=replace(TINY.device, attention=name))
+        with pytest.raises(UsageError) as caught:
+            decide(config, ALONE, None)
+        expected = f"device.attention is {name}: for cpu, not compiled, allowed are sdpa, bmm, or auto"
+        assert str(caught.value) == expected
+
+
+def test_rank_0_decides_and_the_others_do_not_measure(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "fastest", lambda *_: pytest.fail("a rank measured"))
+    monkeypatch.setattr(World, "barrier", lambda self: None)
+    monkeypatch.setattr(World, "any", lambda self, flag: flag)
+    monkeypatch.setattr(World, "broadcast_object", lambda self, value: vars(earlier()))
+    config = replace(TINY, device=DeviceConfig(device="cpu", num_threads=1))
+    assert decide(config, World(rank=1, size=2), None) == earlier()

@@ -1,0 +1,154 @@
+"""The switches of the fast path, on the CPU: same batches, same losses within what a stated rounding may do.
+
+The compiled paths run in processes of their own: the tests' import hook wraps functions in checks that no graph holds.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from smallvit.bench.workload import Workload
+from smallvit.config import RunConfig
+from smallvit.data.config import DataConfig
+from smallvit.device.config import DeviceConfig
+from smallvit.model.config import ModelConfig
+from smallvit.train.config import TrainConfig
+from smallvit.train.loop import Batch, fit, soft_cross_entropy
+
+TINY = RunConfig(
+    data=DataConfig(dataset="cifar10"),
+    model=ModelConfig(patch_size=8, embed_dim=32, depth=2, num_heads=2),
+    train=TrainConfig(batch_size=32),
+    device=DeviceConfig(device="cpu", precision="float32", attention="sdpa", num_threads=1),
+)
+
+LOSSES = """
+from dataclasses import replace
+import torch
+from smallvit.augment.config import AugmentConfig
+from smallvit.bench.workload import Workload
+from smallvit.config import RunConfig
+from smallvit.data.config import DataConfig
+from smallvit.device.config import DeviceConfig
+from smallvit.model.config import ModelConfig
+from smallvit.train.config import TrainConfig
+
+plain = DeviceConfig(device="cpu", precision="float32", attention="bmm", num_threads=1)
+config = RunConfig(
+    data=DataConfig(dataset="cifar10"),
+    augment=AugmentConfig(cutmix_alpha=1.0),
+    model=ModelConfig(patch_size=8, embed_dim=32, depth=1, num_heads=2),
+    train=TrainConfig(batch_size=32),
+    device=plain,
+)
+
+def losses(device, steps=12):
+    work = Workload(replace(config, device=device))
+    return torch.stack([next(work._states).loss for _ in range(steps)])
+
+wanted = losses(plain)
+"""
+COMPILED = """
+switches = dict(compile="on", compile_mode="reduce-overhead", compile_augment="on", prefetch="on")
+fast = replace(plain, attention="sdpa", **switches)
+found = losses(fast)
+assert not torch.equal(found, wanted), "as if nothing had been compiled"
+# float32 sums in another order: some 1e-7 of the loss at once, and AdamW, which divides by the gradient's size, lets
+# a dozen steps multiply that by less than a thousand.
+torch.testing.assert_close(found, wanted, rtol=1e-4, atol=0)
+print("close")
+"""
+HALF = """
+found = losses(replace(plain, attention="sdpa", precision="bfloat16", prefetch="on"))
+assert not torch.equal(found, wanted)
+# bfloat16 keeps 8 bits, 0.4 % of a value; the loss is a mean over 32 images, summed in float32.
+torch.testing.assert_close(found, wanted, rtol=0.01, atol=0)
+print("close")
+"""
+
+
+def run(program: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-c", LOSSES + program], capture_output=True, text=True, check=False, env=dict(os.environ)
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile on a CPU needs a C++ compiler")
+def test_compiled_losses_follow_the_plain_ones_on_the_same_draws() -> None:
+    assert run(COMPILED) == "close\n"
+
+
+def test_bfloat16_losses_follow_the_plain_ones_on_the_same_draws() -> None:
+    assert run(HALF) == "close\n"
+
+
+@pytest.mark.parametrize("prefetch", ["off", "on"])
+def test_a_batch_prepared_ahead_is_the_batch_of_its_step(prefetch: str) -> None:
+    def losses(device: DeviceConfig) -> list[float]:
+        states: Iterator[object] = Workload(replace(TINY, device=device))._states
+        return [float(next(states).loss) for _ in range(4)]  # pyright: ignore[reportAttributeAccessIssue]
+
+    assert losses(replace(TINY.device, prefetch=prefetch)) == losses(TINY.device)
+
+
+def test_the_next_batch_is_asked_for_before_the_device_is_waited_for_and_none_after_the_last() -> None:
+    model, told = torch.nn.Linear(12, 3), []
+
+    def batch(step: int) -> Batch:
+        told.append(f"batch {step}")
+        return Batch(torch.zeros(2, 3, 2, 2), torch.full((2, 3), 1 / 3), None)
+
+    def loss(images: Tensor, targets: Tensor, _: Tensor | None) -> Tensor:
+        told.append("forward")
+        return soft_cross_entropy(model(images.flatten(1)), targets)
+
+    class Told(torch.optim.SGD):
+        def step(self, closure: object = None) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
+            told.append("update")
+
+    optimizer = Told(model.parameters(), lr=0.1)
+    list(fit(loss, [optimizer], batch, lr=0.1, warmup_steps=0.0, total_steps=3, prefetch=True))
+    assert told == [
+        *("batch 0", "forward", "batch 1", "update"),
+        *("forward", "batch 2", "update"),
+        *("forward", "update"),
+    ]
+
+
+class Casts(TorchDispatchMode):
+    """Counts the conversions of parameters to bfloat16."""
+
+    def __init__(self, parameters: Iterator[Tensor]) -> None:
+        super().__init__()
+        self.places = {p.data_ptr(): p.ndim for p in parameters}
+        self.counts = dict.fromkeys(self.places, 0)
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # pyright: ignore
+        if func is torch.ops.aten._to_copy.default and kwargs.get("dtype") == torch.bfloat16:
+            place = args[0].data_ptr()
+            if place in self.counts:
+                self.counts[place] += 1
+        return func(*args, **(kwargs or {}))
+
+
+def test_in_bfloat16_a_weight_is_cast_once_a_step() -> None:
+    work = Workload(replace(TINY, device=replace(TINY.device, precision="bfloat16")))
+    casts = Casts(work.session.model.parameters())
+    with casts:
+        work.step()
+    layers = [m for m in work.session.model.modules() if isinstance(m, torch.nn.Linear | torch.nn.Conv2d)]
+    weights = {layer.weight.data_ptr() for layer in layers}
+    assert {casts.counts[place] for place in weights} == {1}
+    assert max(casts.counts.values()) == 1
+    assert np.sum(list(casts.counts.values())) > len(weights)  # biases, too

@@ -1,0 +1,63 @@
+"""Muon in batches against torch's own, which goes matrix by matrix: the same bits."""
+
+import copy
+
+import pytest
+import torch
+
+from smallvit.train.muon import Muon, orthogonalise
+
+SHAPES = [(24, 8), (8, 8), (8, 24), (24, 8), (8, 8), (1, 8), (24, 8)]
+
+
+def matrices(seed: int) -> list[torch.nn.Parameter]:
+    generator = torch.Generator().manual_seed(seed)
+    return [torch.nn.Parameter(torch.randn(shape, generator=generator)) for shape in SHAPES]
+
+
+def take_steps(optimizer: torch.optim.Optimizer, parameters: list[torch.nn.Parameter], first: int, count: int) -> None:
+    for step in range(first, first + count):
+        for parameter, gradient in zip(parameters, matrices(100 + step), strict=True):
+            parameter.grad = gradient.detach() * 10.0 ** (step - 2)
+        if step == 1:
+            parameters[3].grad = None
+        optimizer.step()
+
+
+@pytest.mark.parametrize("decay", [0.0, 0.1])
+def test_weights_and_state_are_torchs_bit_for_bit(decay: float) -> None:
+    ours, theirs = matrices(0), matrices(0)
+    batched = Muon(ours, lr=0.03, weight_decay=decay)
+    plain = torch.optim.Muon(theirs, lr=0.03, weight_decay=decay, adjust_lr_fn="match_rms_adamw")
+    for optimizer, parameters in ((batched, ours), (plain, theirs)):
+        take_steps(optimizer, parameters, 0, 4)
+    assert batched.state_dict()["param_groups"] == plain.state_dict()["param_groups"]
+    for index, (a, b) in enumerate(zip(ours, theirs, strict=True)):
+        assert torch.equal(a, b), SHAPES[index]
+        assert torch.equal(batched.state[a]["momentum_buffer"], plain.state[b]["momentum_buffer"])
+        assert batched.state[a].keys() == plain.state[b].keys()
+
+
+def test_it_goes_on_from_torchs_state() -> None:
+    ours = matrices(0)
+    plain = torch.optim.Muon(ours, lr=0.03, weight_decay=0.1, adjust_lr_fn="match_rms_adamw")
+    take_steps(plain, ours, 0, 3)
+    copied = copy.deepcopy(ours)
+    batched = Muon(copied, lr=1.0, weight_decay=0.0)
+    batched.load_state_dict(copy.deepcopy(plain.state_dict()))
+    take_steps(plain, ours, 3, 2)
+    take_steps(batched, copied, 3, 2)
+    assert all(torch.equal(a, b) for a, b in zip(ours, copied, strict=True))
+
+
+@pytest.mark.parametrize("shape", [(12, 5), (5, 12), (7, 7)])
+def test_singular_values_come_near_to_one(shape: tuple[int, int]) -> None:
+    generator = torch.Generator().manual_seed(0)
+    given = [scale * torch.randn(shape, generator=generator) for scale in (1e-3, 1.0, 1e3)]
+    found = orthogonalise(given, (3.4445, -4.7750, 2.0315), 5, 1e-7).float()
+    values = torch.linalg.svdvals(found)
+    assert values.min() > 0.3
+    assert values.max() < 1.4
+    for matrix, direction in zip(given, found, strict=True):
+        left, _, right = torch.linalg.svd(matrix, full_matrices=False)
+        assert ((left @ right) * direction).sum() > 0.9 * direction.norm() * (left @ right).norm()
