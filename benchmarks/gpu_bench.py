@@ -48,7 +48,9 @@ def parts(device: str, out: Path, data_root: Path, cache: Path) -> list[Part]:
     where = ["--device.device", device]
     pytest = [*python, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", "cuda", str(ROOT / "tests")]
     bench = [*smallvit, "bench", "baseline", *where, "--json", str(out / "bench.json"), "--sweep"]
-    bench += ["--sweep-seconds", "110", "--against", "timm,vit-pytorch"]
+    bench += ["--sweep-seconds", "60", "--against", "timm,vit-pytorch"]
+    graphs = [*smallvit, "bench", "baseline", *where, "--json", str(out / "graphs.json")]
+    graphs += ["--device.compile-mode", "reduce-overhead"]
     paper = [*python, str(ROOT / "benchmarks" / "paper_step.py"), "--device", device, "--json", str(out / "paper.json")]
     train = [
         *smallvit,
@@ -61,17 +63,20 @@ def parts(device: str, out: Path, data_root: Path, cache: Path) -> list[Part]:
         str(data_root / "cache"),
     ]
     train += ["--data.root", str(data_root), "--optim.warmup-epochs", "1", "--max-seconds", "60"]
+    train += ["--evaluate.batch-size", "5000"]
     if tiny:
         pytest[-3:] = [str(ROOT / "tests" / "device")]
-        bench += [*TINY_MODEL, "--train.batch-size", "8", "--evaluate.batch-size", "8", "--turns", "1"]
-        bench[bench.index("110")] = "0"
+        for command in (bench, graphs):
+            command += [*TINY_MODEL, "--train.batch-size", "8", "--evaluate.batch-size", "8", "--turns", "1"]
+        bench[bench.index("60")] = "0"
         paper += ["--batch-size", "2", "--turns", "1"]
         train += [*TINY_MODEL, "--train.epochs", "1", "--train.passes-per-epoch", "1", "--train.batch-size", "500"]
     else:
         train += ["--train.epochs", "20"]
     return [
         Part(name="CUDA tests", command=pytest, limit_seconds=60, allowed=(0, 5)),  # 5: none were there
-        Part(name="bench", command=bench, limit_seconds=270),
+        Part(name="bench", command=bench, limit_seconds=200),
+        Part(name="bench with CUDA graphs", command=graphs, limit_seconds=75),
         Part(name="the paper's step", command=paper, limit_seconds=100),
         Part(name="training", command=train, limit_seconds=100, allowed=(0, 75)),  # 75: its seconds were over
     ]
@@ -112,6 +117,12 @@ def summary(out: Path, ended: Sequence[dict[str, Any]]) -> list[str]:
     bench, paper, metrics = _read(out / "bench.json"), _read(out / "paper.json"), out / TRAIN / "metrics.jsonl"
     if bench is not None:
         rows += _bench_rows(bench)
+    graphs = _read(out / "graphs.json")
+    if graphs is not None:
+        rows += [
+            (f"{name} with CUDA graphs", f"{graphs['speeds'][name]['images_per_second']:,.0f} images/s")
+            for name in ("step", "pipeline")
+        ]
     if paper is not None:
         for name, shape in paper["shapes"].items():
             rows.append((name, f"{shape['ours_over_paper']:.2f} times the paper's step"))

@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from textwrap import fill
 
 from smallvit.progress import duration
 from smallvit.recipes import RECIPES
@@ -31,7 +32,7 @@ def pages(root: Path) -> dict[Path, str]:
         if path.exists():
             found[path] = _with_block(path, study_markdown(numbers_of(section)))
         else:
-            intro = f"# {section.study.title}\n\n{section.study.budget}.\n\n"
+            intro = f"# {section.study.title}\n\n{fill(f'{section.study.budget}.', 120)}\n\n"
             found[path] = intro + _block(study_markdown(numbers_of(section))) + "\n"
     return found
 

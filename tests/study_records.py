@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Mapping
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ NUM_TEST = 10_000
 
 def fake_record(config: RunConfig, accuracy: float, *, seconds: float = 100.0, **changes: object) -> RunRecord:
     """Return a record of `config` with `accuracy`, in percent of 10,000 test images, at its last epoch."""
-    template = RunRecord.load(TEMPLATE)
+    template = _template()
     along, classes = config.evaluate.test_curve, template.class_names
     last, every = config.length.epochs, config.length.every_epochs
     epochs = sorted({*range(every, last + 1, every), last})
@@ -77,6 +78,11 @@ def noisy(level: float = 60.0, spread: float = 0.3) -> Callable[[str, int], floa
         return round(float(np.clip(level + effect + random.normal(scale=spread), 0, 100)), 2)
 
     return accuracy
+
+
+@cache
+def _template() -> RunRecord:
+    return RunRecord.load(TEMPLATE)
 
 
 def _metrics(accuracy: float) -> Metrics:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from smallvit import choices as module
 from smallvit.choices import decide
@@ -31,7 +32,7 @@ def test_it_is_measured_once_in_the_data_sets_cache(tmp_path: Path, monkeypatch:
     first = decide(config, ALONE, None)
     (key, seconds), *rest = json.loads((tmp_path / "attention.json").read_text())["seconds"].items()
     assert not rest
-    assert re.search(r", 1 threads; torch .*; float32, not compiled; 20 x 7 tokens, 2 heads of 8$", key)
+    assert re.search(r"; torch .*; float32, not compiled; 20 x 7 tokens, 2 heads of 8$", key)
     assert seconds.keys() == {"sdpa", "bmm"}
     assert first.attention == min(seconds, key=lambda name: seconds[name])
     assert f"; {first.attention} attention measured" in first.reason
@@ -48,7 +49,9 @@ def test_the_faster_one_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert found.reason == f"as asked; {found.attention} attention measured 2.5 times {slow}'s speed"
 
 
-@pytest.mark.parametrize("change", [{"precision": "bfloat16"}, {"compile": "on"}, {"num_threads": 2}])
+@pytest.mark.parametrize(
+    "change", [{"precision": "bfloat16"}, {"compile": "on"}, {"precision": "bfloat16", "compile": "on"}]
+)
 def test_what_times_depend_on_is_measured_apart(tmp_path: Path, change: dict[str, Any]) -> None:
     config = replace(TINY, data=DataConfig(cache=tmp_path))
     decide(config, ALONE, None)
@@ -94,3 +97,20 @@ def test_rank_0_decides_and_the_others_do_not_measure(monkeypatch: pytest.Monkey
     monkeypatch.setattr(World, "broadcast_object", lambda self, value: vars(earlier()))
     config = replace(TINY, device=DeviceConfig(device="cpu", num_threads=1))
     assert decide(config, World(rank=1, size=2), None) == earlier()
+
+
+def test_it_measures_on_one_thread_and_gives_the_others_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[int] = []
+
+    def measured(*_: object) -> dict[str, float]:
+        seen.append(torch.get_num_threads())
+        return {"sdpa": 1.0, "bmm": 2.0}
+
+    monkeypatch.setattr("smallvit.device.fastest.measured", measured)
+    before = torch.get_num_threads()
+    try:
+        device = replace(TINY.device, num_threads=2, precision="auto")
+        found = decide(replace(TINY, device=device, data=DataConfig(cache=tmp_path)), ALONE, None)
+        assert (seen, found.num_threads, torch.get_num_threads()) == ([1], 2, 2)
+    finally:
+        torch.set_num_threads(before)

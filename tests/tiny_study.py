@@ -13,7 +13,7 @@ from typing import Any
 from smallvit.augment.config import AugmentConfig
 from smallvit.config import RunConfig
 from smallvit.data.config import DataConfig
-from smallvit.device.config import DeviceConfig
+from smallvit.device.config import DeviceConfig, DeviceUse
 from smallvit.errors import SmallvitError
 from smallvit.lock import OWNER
 from smallvit.model.config import ModelConfig
@@ -34,7 +34,7 @@ BASE = RunConfig(
     device=DeviceConfig(device="cpu", precision="float32"),
 )
 PATIENCE = 180.0
-ONE_THREAD = DeviceConfig(device="cpu", attention="bmm", num_threads=1)
+ONE_THREAD = DeviceUse(device="cpu", attention="bmm", num_threads=1)
 AS_WORDS = ("--device.device", "cpu", "--device.attention", "bmm", "--device.num-threads", "1")
 """The same for a command line."""
 

@@ -17,7 +17,9 @@ import tyro
 from tyro.conf import subcommand
 
 from smallvit.checks import require_known
+from smallvit.commands.compare import CompareCommand
 from smallvit.commands.inspect import Bench, Evaluate, Recipes, ShowAugment
+from smallvit.commands.report import ReportCommand
 from smallvit.commands.study import StudyCommand
 from smallvit.commands.train import Quickstart, Train
 from smallvit.config import RunConfig
@@ -30,6 +32,8 @@ COMMANDS: dict[str, Any] = {
     "quickstart": Quickstart,
     "train": Train,
     "study": StudyCommand,
+    "report": ReportCommand,
+    "compare": CompareCommand,
     "show-augment": ShowAugment,
     "evaluate": Evaluate,
     "recipes": Recipes,

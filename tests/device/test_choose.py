@@ -73,11 +73,29 @@ def test_a_device_that_is_not_there_is_bad_usage(device: Any) -> None:
 @pytest.mark.usefixtures("cpu_only")
 @pytest.mark.parametrize(("half", "expected"), [(0.5, "bfloat16"), (4.0, "float32")])
 def test_the_precision_is_the_faster_one(monkeypatch: pytest.MonkeyPatch, half: float, expected: str) -> None:
-    seconds = {torch.float32: 1.0, torch.bfloat16: half}
-    monkeypatch.setattr(module, "_matmul_seconds", lambda device, dtype, rows, embed_dim: seconds[dtype])
+    monkeypatch.setattr(module, "_matmul_seconds", lambda device, rows, embed_dim: (1.0, half))
     choices = choose(DeviceConfig(), rows=64, embed_dim=16, attention=quicker)
     assert choices.precision == expected
     assert choices.reason.startswith(f"bfloat16 products measured {1 / half:.2g} times as fast; sdpa quicker")
+
+
+@pytest.mark.usefixtures("cpu_only")
+def test_other_work_in_some_turns_does_not_change_the_precision(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Float32 takes 1 s and bfloat16 2 s, but all turns of float32 but one are ten times slower."""
+    clock = [0.0]
+    own = iter([(10.0, 2.0)] * 6 + [(1.0, 2.0)] + [(10.0, 2.0)] * 3)
+    durations = iter([seconds for turn in own for seconds in turn])
+    started = [False]
+
+    def perf_counter() -> float:
+        started[0] = not started[0]
+        clock[0] += 0.0 if started[0] else next(durations)
+        return clock[0]
+
+    monkeypatch.setattr(module.time, "perf_counter", perf_counter)
+    choices = choose(DeviceConfig(), rows=64, embed_dim=16, attention=quicker)
+    assert choices.precision == "float32"
+    assert choices.reason.startswith("bfloat16 products measured 0.5 times as fast")
 
 
 @pytest.mark.usefixtures("cpu_only")

@@ -37,7 +37,7 @@ def one_thread() -> Iterator[None]:
 
 
 def execute(study: Study, folder: Path, engine: HereEngine | None = None, budget: float | None = None) -> Ending:
-    return run_study(study, folder, engine or HereEngine(), QUIET, device=ONE_THREAD, budget_seconds=budget)
+    return run_study(study, folder, engine or HereEngine(), QUIET, use=ONE_THREAD, budget_seconds=budget)
 
 
 def test_what_is_finished_is_kept_and_the_rest_is_run(tmp_path: Path) -> None:
@@ -175,11 +175,11 @@ def test_the_command_runs_and_prints_the_table_of_records_wherever_they_lie(
     assert cli.main([*words, *device]) == 0
     out = capsys.readouterr().out
     assert out.splitlines()[0] == "tiny: 3 of 4 runs to do, 1 at a time"
-    table = out.split("\n\n")[-1 - 1]
-    record = RunRecord.load(tmp_path / "plain" / "seed0" / "record.json")
-    assert f"| plain row | 2 | {100 * record.test.accuracy:.2f}, " in table
+    table = out[out.index("Tiny. Little.") :]
+    accuracies = [100 * RunRecord.load(p).test.accuracy for p in sorted(tmp_path.glob("plain/seed*/record.json"))]
+    assert "| plain row | 2 |" in table
+    assert f"{sum(accuracies) / 2:.2f}" in table
     assert "| erase row | 2 |" in table
-    assert table.count("resolved") == 1
     for path in tmp_path.glob("*/seed*/record.json"):  # as results/runs has them
         path.rename(path.parent.with_name(f"{path.parent.name}.json"))
     assert cli.main([*words, "--table-only"]) == 0

@@ -3,7 +3,9 @@
 import os
 import signal
 import threading
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from rich.console import Console
@@ -35,19 +37,20 @@ def test_a_killed_run_is_a_failed_one_and_the_next_study_goes_on_with_it(tmp_pat
 
     killer = threading.Thread(target=kill)
     killer.start()
-    ending = run_study(long_study(), tmp_path, LocalEngine(1, use_gpus=False), QUIET, device=ONE_THREAD)
+    ending = run_study(long_study(), tmp_path, LocalEngine(1, use_gpus=False), QUIET, use=ONE_THREAD)
     killer.join()
     log = tmp_path / "long" / "seed0.log"
     said = f"long row, seed 0: ended by SIGKILL, perhaps for want of memory; see {log}"
     assert (ending.failed, ending.finished, ending.left) == ([said], 1, [])
     saved = checkpoint_step(folder)
     assert saved > 0
-    assert run_study(long_study(), tmp_path, HereEngine(), QUIET, device=ONE_THREAD).finished == 1
+    assert run_study(long_study(), tmp_path, HereEngine(), QUIET, use=ONE_THREAD).finished == 1
     assert RunRecord.load(folder / "record.json").resumed_at_steps == [saved]
 
 
-def test_a_study_that_is_ended_and_then_killed_goes_on_to_the_same_records(tmp_path: Path) -> None:
-    run_study(long_study(), tmp_path / "undisturbed", HereEngine(), QUIET, device=ONE_THREAD)
+def test_a_study_that_is_ended_and_then_killed_goes_on_to_the_same_records(
+    tmp_path: Path, undisturbed: Callable[[str], Any]
+) -> None:
     runs = [tmp_path / "runs" / "long" / f"seed{seed}" for seed in (0, 1)]
     words = ["study", "long", "--out", "runs", "--jobs", "2", *AS_WORDS]
     with started(tmp_path, *words) as first:
@@ -71,7 +74,7 @@ def test_a_study_that_is_ended_and_then_killed_goes_on_to_the_same_records(tmp_p
     assert "2/2 long row, seed " in out
     for run in runs:
         assert len(RunRecord.load(run / "record.json").resumed_at_steps) == 2
-        assert outcome(run) == outcome(tmp_path / "undisturbed" / "long" / run.name)
+        assert outcome(run) == undisturbed(run.name)
 
 
 def test_an_order_that_cannot_be_done_ends_with_a_line(tmp_path: Path) -> None:

@@ -5,24 +5,25 @@ of the local engine.
 import importlib.util
 import os
 import signal
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
-from rich.console import Console
 
 from outcomes import outcome
 from smallvit import cli
 from smallvit.record import RunRecord
-from smallvit.study.execute import run_study
 from smallvit.study.watch import checkpoint_step
-from tiny_study import AS_WORDS, ONE_THREAD, PATIENCE, HereEngine, long_study, owner_of, parent, started, wait_for
+from tiny_study import AS_WORDS, PATIENCE, owner_of, parent, started, wait_for
 
 WORDS = ["study", "long", "--out", "runs", "--engine", "ray", "--jobs", "2", *AS_WORDS]
 
 
 @pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="ray is not installed: it comes with the ray extra")
-def test_a_worker_that_is_killed_and_a_study_that_is_ended_leave_the_records_of_a_local_one(tmp_path: Path) -> None:
-    run_study(long_study(), tmp_path / "local", HereEngine(), Console(quiet=True), device=ONE_THREAD)
+def test_a_worker_that_is_killed_and_a_study_that_is_ended_leave_the_records_of_a_local_one(
+    tmp_path: Path, undisturbed: Callable[[str], Any]
+) -> None:
     runs = [tmp_path / "runs" / "long" / f"seed{seed}" for seed in (0, 1)]
 
     with started(tmp_path, *WORDS) as first:
@@ -44,7 +45,7 @@ def test_a_worker_that_is_killed_and_a_study_that_is_ended_leave_the_records_of_
     assert resumed
     assert first.returncode == 0 or resumed[-1] == steps
     for run in runs:
-        assert outcome(run) == outcome(tmp_path / "local" / "long" / run.name)
+        assert outcome(run) == undisturbed(run.name)
 
 
 @pytest.mark.parametrize(

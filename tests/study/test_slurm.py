@@ -4,7 +4,10 @@ import importlib.util
 import os
 import signal
 import threading
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from rich.console import Console
@@ -24,8 +27,9 @@ needs_submitit = pytest.mark.skipif(
 
 
 @needs_submitit
-def test_a_preempted_job_saves_and_goes_on_when_it_comes_again(tmp_path: Path) -> None:
-    run_study(long_study(), tmp_path / "local", HereEngine(), QUIET, device=ONE_THREAD)
+def test_a_preempted_job_saves_and_goes_on_when_it_comes_again(
+    tmp_path: Path, undisturbed: Callable[[str], Any]
+) -> None:
     run = tmp_path / "runs" / "long" / "seed0"
     saved: list[int] = []
 
@@ -38,32 +42,32 @@ def test_a_preempted_job_saves_and_goes_on_when_it_comes_again(tmp_path: Path) -
     scheduler = threading.Thread(target=preempt)
     scheduler.start()
     engine = SlurmEngine(tmp_path / "submitit", use_gpus=False, cluster="local")
-    ending = run_study(long_study(), tmp_path / "runs", engine, QUIET, device=ONE_THREAD)
+    ending = run_study(long_study(), tmp_path / "runs", engine, QUIET, use=ONE_THREAD)
     scheduler.join()
     assert (ending.finished, ending.failed, ending.left) == (2, [], [])
     assert RunRecord.load(run / "record.json").resumed_at_steps == saved
     for seed in ("seed0", "seed1"):
-        assert outcome(tmp_path / "runs" / "long" / seed) == outcome(tmp_path / "local" / "long" / seed)
+        assert outcome(tmp_path / "runs" / "long" / seed) == undisturbed(seed)
 
 
 @needs_submitit
 def test_a_cancelled_study_leaves_what_the_next_one_goes_on_with(tmp_path: Path) -> None:
-    runs = [tmp_path / "long" / f"seed{seed}" for seed in (0, 1)]
+    study, run = replace(long_study(), seeds=(0,)), tmp_path / "long" / "seed0"
 
     def end() -> None:
-        wait_for(lambda: all(map(owner_of, runs)), "the runs never saved")
+        wait_for(lambda: owner_of(run), "the run never saved")
         os.kill(os.getpid(), signal.SIGTERM)
 
     user = threading.Thread(target=end)
     user.start()
     engine = SlurmEngine(tmp_path / "submitit", use_gpus=False, cluster="local")
-    ending = run_study(long_study(), tmp_path, engine, QUIET, device=ONE_THREAD)
+    ending = run_study(study, tmp_path, engine, QUIET, use=ONE_THREAD)
     user.join()
-    assert (len(ending.left), ending.failed, ending.exit_status) == (2, [], 143)
-    wait_for(lambda: not any((run / ".owner.json").exists() for run in runs), "a run did not end")
-    steps = [checkpoint_step(run) for run in runs]
-    assert run_study(long_study(), tmp_path, HereEngine(), QUIET, device=ONE_THREAD).finished == 2
-    assert [RunRecord.load(run / "record.json").resumed_at_steps for run in runs] == [[step] for step in steps]
+    assert (len(ending.left), ending.failed, ending.exit_status) == (1, [], 143)
+    wait_for(lambda: not (run / ".owner.json").exists(), "the run did not end")
+    step = checkpoint_step(run)
+    assert run_study(study, tmp_path, HereEngine(), QUIET, use=ONE_THREAD).finished == 1
+    assert RunRecord.load(run / "record.json").resumed_at_steps == [step]
 
 
 def test_without_submitit_or_slurm_the_command_says_so(

@@ -1,9 +1,7 @@
-"""Options that several commands have: those that say where bytes lie and how a device is used, not what a run is."""
+"""Options that several commands have, or that stand beside the run's own: where bytes lie, what is asked of Slurm."""
 
 from dataclasses import dataclass
 from pathlib import Path
-
-from smallvit.device.config import AttentionChoice, DeviceConfig, DeviceName, Switch
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -12,26 +10,6 @@ class DataPlace:
 
     root: Path | None = None
     """Folder or .tar.gz that holds the data set; without it the cache is read, then the Hugging Face hub."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class DeviceUse:
-    """How to use the machine; what the runs are does not depend on it."""
-
-    device: DeviceName = "auto"
-    """Where runs take place; auto: a GPU if torch sees one."""
-    attention: AttentionChoice = "auto"
-    """Attention implementation; auto: two plain matrix products on a CPU, torch's fused attention on a GPU."""
-    compile: Switch = "auto"
-    """Whether torch.compile makes the training step; auto: on a GPU only."""
-    num_threads: int | None = None
-    """Threads of each run; None: an equal share for each of those that run at once."""
-
-    def config(self) -> DeviceConfig:
-        """Return it as a run's config has it; raise `UsageError` for a bad value."""
-        return DeviceConfig(
-            device=self.device, attention=self.attention, compile=self.compile, num_threads=self.num_threads
-        )
 
 
 @dataclass(frozen=True, kw_only=True)

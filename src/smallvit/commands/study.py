@@ -10,7 +10,8 @@ from tyro.conf import Positional, arg
 
 from smallvit.checks import require, require_known
 from smallvit.commands.console import plain_console
-from smallvit.commands.options import DataPlace, DeviceUse, SlurmUse
+from smallvit.commands.options import DataPlace, SlurmUse
+from smallvit.device.config import DeviceUse
 from smallvit.errors import SmallvitError
 from smallvit.study.rows import Study
 from smallvit.study.select import choose_rows, parse_budget, parse_seeds
@@ -66,7 +67,7 @@ class StudyCommand:
             self._run(study, chosen, budget)
 
     def _run(self, study: Study, chosen: Study, budget: float | None) -> None:
-        device, began = self.device.config(), time.monotonic()
+        began = time.monotonic()
         from smallvit.stop import InterruptedRunError
         from smallvit.study.execute import run_study
 
@@ -75,7 +76,7 @@ class StudyCommand:
                 budget = max(0.0, budget - (time.monotonic() - began))
             console = plain_console()
             ending = run_study(
-                chosen, self.out, engine, console, root=self.data.root, device=device, budget_seconds=budget
+                chosen, self.out, engine, console, root=self.data.root, use=self.device, budget_seconds=budget
             )
         _print_table(study, self.out)
         failed = f"{len(ending.failed)} of the runs failed, the first: {ending.failed[0]}" if ending.failed else ""

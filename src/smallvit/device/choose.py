@@ -2,9 +2,9 @@
 
 import os
 import platform
-import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -93,6 +93,19 @@ def hardware() -> dict[str, str | int]:
     return info
 
 
+@contextmanager
+def one_thread() -> Generator[None]:
+    """Have torch compute on one thread of the CPU: beside other work, several wait for one another, and a measurement
+    of them tells more of that than of the arithmetic.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
 def synchronize(device: str) -> None:
     """Wait until the device has done what was asked of it."""
     if device == "cuda":
@@ -103,27 +116,38 @@ def synchronize(device: str) -> None:
 
 # On a CPU so many rows tell as much as all of a batch, in some 10 ms.
 MOST_ROWS_ON_A_CPU = 2048
+PRECISION_TURNS = 10
 
 
 def _faster_precision(device: str, rows: int, embed_dim: int) -> tuple[Precision, str]:
     rows = min(rows, MOST_ROWS_ON_A_CPU) if device == "cpu" else rows
-    full = _matmul_seconds(device, torch.float32, rows, embed_dim)
-    half = _matmul_seconds(device, torch.bfloat16, rows, embed_dim)
+    with one_thread():
+        full, half = _matmul_seconds(device, rows, embed_dim)
     speed = f"bfloat16 products measured {full / half:.2g} times as fast"
     return ("bfloat16" if half < full else "float32"), speed
 
 
-def _matmul_seconds(device: str, dtype: torch.dtype, rows: int, embed_dim: int) -> float:
-    a = torch.ones(rows, embed_dim, device=device, dtype=dtype)
-    b = torch.ones(embed_dim, 3 * embed_dim, device=device, dtype=dtype)
-    times: list[float] = []
-    for _ in range(5):
-        synchronize(device)
-        start = time.perf_counter()
-        _ = a @ b
-        synchronize(device)
-        times.append(time.perf_counter() - start)
-    return statistics.median(times[1:])
+def _matmul_seconds(device: str, rows: int, embed_dim: int) -> tuple[float, float]:
+    """Return the seconds of a product in float32 and in bfloat16: the least of some turns, since other work adds to
+    one turn or another, and takes from none.
+    """
+    products = [
+        (
+            torch.ones(rows, embed_dim, device=device, dtype=t),
+            torch.ones(embed_dim, 3 * embed_dim, device=device, dtype=t),
+        )
+        for t in (torch.float32, torch.bfloat16)
+    ]
+    taken: list[list[float]] = [[] for _ in products]
+    for _ in range(PRECISION_TURNS):
+        for times, (a, b) in zip(taken, products, strict=True):
+            synchronize(device)
+            start = time.perf_counter()
+            _ = a @ b
+            synchronize(device)
+            times.append(time.perf_counter() - start)
+    full, half = (min(times) for times in taken)
+    return full, half
 
 
 def _processor_name() -> str:

@@ -13,16 +13,14 @@ CompileMode = Literal["default", "reduce-overhead", "max-autotune"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class DeviceConfig:
-    """How to use the machine. `auto` is decided at the start of a run, said aloud, and kept in the record.
+class DeviceUse:
+    """How to use the machine, as far as it is no part of a run's identity (its digest).
 
-    Of these only the precision is a part of a run's identity (its digest).
+    `auto` is decided at the start of a run, said aloud, and kept in the record.
     """
 
     device: DeviceName = field(default="auto", metadata={"digest": False})
     """Where the run takes place; auto: a GPU if torch sees one."""
-    precision: Precision = "auto"
-    """Type of the matrix products; auto: the faster one in a short measurement on this device."""
     attention: AttentionChoice = field(default="auto", metadata={"digest": False})
     """Attention implementation: bmm (two plain matrix products), sdpa (torch's fused attention, its own choice of back
     end), and on a GPU also flash, efficient and cudnn (that back end of it) and flex (torch's FlexAttention, compiled
@@ -41,10 +39,21 @@ class DeviceConfig:
 
     def __post_init__(self) -> None:
         require_one_of("device.device", self.device, get_args(DeviceName))
-        require_one_of("device.precision", self.precision, get_args(Precision))
         require_one_of("device.attention", self.attention, get_args(AttentionChoice))
         require_one_of("device.compile_mode", self.compile_mode, get_args(CompileMode))
         for name in ("compile", "compile_augment", "prefetch"):
             require_one_of(f"device.{name}", getattr(self, name), get_args(Switch))
         if self.num_threads is not None:
             require_whole("device.num_threads", self.num_threads, 1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeviceConfig(DeviceUse):
+    """How to use the machine; of this only the precision is a part of a run's identity."""
+
+    precision: Precision = "auto"
+    """Type of the matrix products; auto: the faster one in a short measurement on this device."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_one_of("device.precision", self.precision, get_args(Precision))

@@ -7,6 +7,7 @@ the seed.
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 
 from smallvit.config import RunConfig
@@ -51,7 +52,7 @@ class Section:
 
     def published(self) -> dict[str, Published]:
         """Return what the paper reports of the rows, also of those that it reports in another table."""
-        known = {_identity(row.config): row.published for row in STUDIES["paper"]().rows if row.published}
+        known = _published_runs()
         found = {row.label: row.published or known.get(_identity(row.config)) for row in self.study.rows}
         return {label: said for label, said in found.items() if said is not None}
 
@@ -106,7 +107,10 @@ def _runs(folders: Sequence[Path]) -> Iterator[Run]:
     found: dict[str, Run] = {}
     for path in _record_paths(folders):
         record = read_record(path)
-        config = record.run_config()
+        try:
+            config = record.run_config()
+        except SmallvitError as error:
+            raise SmallvitError(f"{path}: {error}") from None
         if config.digest() != record.config_digest:
             raise SmallvitError(f"{path}: config_digest is not that of its config")
         earlier = found.get(record.config_digest)
@@ -144,6 +148,11 @@ def _require_one_test_set(section: Section) -> None:
             raise SmallvitError(
                 f"{first.path} and {run.path} are runs of one study, {section.name}, but have different test sets"
             )
+
+
+@cache
+def _published_runs() -> dict[str, Published]:
+    return {_identity(row.config): row.published for row in STUDIES["paper"]().rows if row.published}
 
 
 def _identity(config: RunConfig) -> str:

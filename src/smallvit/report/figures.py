@@ -38,7 +38,14 @@ def confusion_matrix(record: RunRecord) -> str:
     Every cell has its count up to `MOST_NUMBERED` classes; beyond, the shade has a scale and the names are thinned.
     """
     title = f"Confusion matrix of {len(record.class_names)} classes"
-    return svg_of("confusion", title, lambda: _draw_confusion(record))
+    counts, scale = np.array(record.test_confusion), record.run_config().scale
+    return svg_of("confusion", title, lambda: draw_confusion(counts, record.class_names, scale))
+
+
+def label_scaled(figure: Figure, scale: float) -> None:
+    """Write above a figure what share of the full length its runs took, if it is not the whole."""
+    if scale != 1:
+        figure.suptitle(f"Scaled: {100 * scale:g} % of the full length", color=TEST, fontsize=10, fontweight="bold")
 
 
 def _draw_curve(record: RunRecord, rows: Sequence[dict[str, Any]]) -> Figure:
@@ -66,6 +73,7 @@ def _draw_curve(record: RunRecord, rows: Sequence[dict[str, Any]]) -> Figure:
     bottom.legend(loc="upper right")
     for axes in (top, bottom):
         axes.grid(axis="y")
+    label_scaled(figure, config.scale)
     return figure
 
 
@@ -78,8 +86,8 @@ def _accuracy_line(axes: Axes, split: str, points: list[CurvePoint], colour: str
     axes.plot(epochs, values, f"{marker}-", color=colour, markersize=4.5, label=label, clip_on=False)
 
 
-def _draw_confusion(record: RunRecord) -> Figure:
-    counts = np.array(record.test_confusion)
+def draw_confusion(counts: np.ndarray, class_names: Sequence[str], scale: float) -> Figure:
+    """Draw the confusion matrix of C x C counts; `scale` is that of the runs."""
     classes = len(counts)
     share = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     numbered = classes <= MOST_NUMBERED
@@ -89,7 +97,7 @@ def _draw_confusion(record: RunRecord) -> Figure:
     # Opacity stops where the ink of the numbers still reads on white and on black.
     axes.imshow(_shades(share, right, 0.6 if numbered else 1.0), interpolation="none")
     stride = -(-classes // MOST_TICKS)
-    names = [_tick(name) for name in record.class_names[::stride]]
+    names = [_tick(name) for name in class_names[::stride]]
     size = 10 if len(names) <= MOST_NUMBERED else 8
     upright = len(names) * max(map(len, names)) > 40  # characters that fit side by side
     axes.set_xticks(range(0, classes, stride), names, rotation=90 if upright else 0, fontsize=size)
@@ -100,6 +108,7 @@ def _draw_confusion(record: RunRecord) -> Figure:
         _number_cells(axes, counts)
     else:
         _scale(figure, axes)
+    label_scaled(figure, scale)
     return figure
 
 

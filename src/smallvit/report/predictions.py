@@ -8,7 +8,7 @@ import io
 from dataclasses import dataclass
 from pathlib import Path
 
-from jaxtyping import UInt8
+from jaxtyping import Float, Int64, UInt8
 from PIL import Image
 from safetensors import SafetensorError
 from safetensors.torch import load_file
@@ -17,6 +17,17 @@ from torch import Tensor
 from smallvit.errors import SmallvitError
 from smallvit.evaluate import confusion
 from smallvit.record import RunRecord
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Predictions:
+    """The answers of a run to its test images, and pictures of the mistakes that it was surest of."""
+
+    logits: Float[Tensor, "n C"]
+    labels: Int64[Tensor, " n"]
+    mistakes: Int64[Tensor, " m"]
+    """Rows of the test split, the surest first."""
+    pictures: UInt8[Tensor, "m 3 S S"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,30 +44,44 @@ class Mistake:
     """A PNG as a data URI."""
 
 
-def read_mistakes(path: Path, record: RunRecord) -> list[Mistake]:
-    """Return the wrong answers that `path` keeps, the surest first.
+def read_predictions(path: Path, record: RunRecord) -> Predictions:
+    """Return what `path` keeps.
 
     Raises `SmallvitError` if the file is absent, cut short, or is not of the run that the record tells of.
     """
     tensors = _load(path)
     logits, labels = tensors["logits"], tensors["labels"]
-    indices, images = tensors["mistakes"], tensors["mistake_images"]
+    mistakes, pictures = tensors["mistakes"], tensors["mistake_images"]
     if not _belongs(logits, labels, record):
         raise SmallvitError(f"{path} is not of the run in record.json: its logits give other counts of right and wrong")
-    classes = logits.argmax(-1)
-    if images.shape[:2] != (len(indices), 3) or bool((classes[indices] == labels[indices]).any()):
+    wrong = logits.argmax(-1) != labels
+    if pictures.shape[:2] != (len(mistakes), 3) or not bool(wrong[mistakes].all()):
         raise SmallvitError(f"{path} holds mistakes that are none: make the run again")
-    probabilities = logits.double().softmax(-1)
+    return Predictions(logits=logits, labels=labels, mistakes=mistakes, pictures=pictures)
+
+
+def read_mistakes(path: Path, record: RunRecord) -> list[Mistake]:
+    """Return the wrong answers that `path` keeps, the surest first; raises as `read_predictions` does."""
+    kept = read_predictions(path, record)
+    probabilities = kept.logits.double().softmax(-1)
+    classes = kept.logits.argmax(-1)
     return [
         Mistake(
             index=index,
-            true=record.class_names[int(labels[index])],
+            true=record.class_names[int(kept.labels[index])],
             predicted=record.class_names[int(classes[index])],
             confidence=float(probabilities[index].max()),
-            picture=_data_uri(image),
+            picture=picture_uri(image),
         )
-        for index, image in zip(indices.tolist(), images, strict=True)
+        for index, image in zip(kept.mistakes.tolist(), kept.pictures, strict=True)
     ]
+
+
+def picture_uri(image: UInt8[Tensor, "3 S S"]) -> str:
+    """Return a picture as a PNG in a data URI."""
+    file = io.BytesIO()
+    Image.fromarray(image.permute(1, 2, 0).contiguous().numpy()).save(file, "PNG", optimize=True)
+    return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
 
 
 def _load(path: Path) -> dict[str, Tensor]:
@@ -79,9 +104,3 @@ def _belongs(logits: Tensor, labels: Tensor, record: RunRecord) -> bool:
         return False
     matrix = confusion(logits, labels)
     return int(matrix.trace()) == record.test.correct and matrix.tolist() == record.test_confusion
-
-
-def _data_uri(image: UInt8[Tensor, "3 S S"]) -> str:
-    file = io.BytesIO()
-    Image.fromarray(image.permute(1, 2, 0).contiguous().numpy()).save(file, "PNG", optimize=True)
-    return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()

@@ -1,21 +1,32 @@
-"""A matplotlib figure as SVG text, to stand in a page: themed by the page, searchable, equal bytes for equal figures.
+"""A matplotlib figure as SVG text, to stand in a page, or as files; equal bytes for equal figures.
 
-Colours are CSS variables with a fallback, and the background is left out, so that a page sets them for light and dark.
-Text stays text: the reader's fonts, whatever the script.
+In a page, colours are CSS variables with a fallback, and the background is left out, so that the page sets them for
+light and dark. Text stays text: the reader's fonts, whatever the script. Files stand alone: dark on white.
 """
 
 import io
 import re
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
 import matplotlib.style
 from matplotlib.figure import Figure
 
+from smallvit.record import replacing, write_atomically
+
 INK, MUTED, GRID, VAL, TEST = "#1c2024", "#59616b", "#dcdfe4", "#1f62c8", "#b4500f"
-_VARIABLES = {INK: "--ink", MUTED: "--muted", GRID: "--grid", VAL: "--val", TEST: "--test"}
+SERIES = (VAL, TEST, "#1a7f37", "#8250df", "#bf3989", "#0f7b83", "#6e5a00")
+"""Colours of lines that a legend names."""
+_VARIABLES = {INK: "--ink", MUTED: "--muted", GRID: "--grid", VAL: "--val", TEST: "--test"} | {
+    colour: f"--series-{number}" for number, colour in enumerate(SERIES[2:], 3)
+}
+_NOTHING = dict.fromkeys(("Date", "Creator", "Format", "Type"))
+"""Metadata that would differ from one day or version to another."""
 _STYLE: dict[str, Any] = {
     "svg.fonttype": "none",
     "svg.hashsalt": "smallvit",
@@ -36,15 +47,50 @@ _STYLE: dict[str, Any] = {
 }
 
 
+@dataclass(frozen=True, kw_only=True)
+class Drawing:
+    """A figure that can be drawn, for a page or as files."""
+
+    name: str
+    """What its files are called."""
+    title: str
+    caption: str
+    draw: Callable[[], Figure]
+
+
 def svg_of(prefix: str, title: str, draw: Callable[[], Figure]) -> str:
     """Draw, and return SVG whose ids start with `prefix`, so that several stand in one page."""
+    with _style():
+        return _for_page(_svg(draw()), prefix, title)
+
+
+def save_figure(drawing: Drawing, prefix: str, stem: Path) -> tuple[str, list[Path]]:
+    """Draw once; write `stem`.svg and `stem`.png, and return the SVG for a page, as `svg_of`, and the two paths."""
+    paths = [stem.with_name(f"{stem.name}{suffix}") for suffix in (".svg", ".png")]
+    with _style():
+        figure = drawing.draw()
+        figure.draw_without_rendering()
+        figure.set_layout_engine("none")  # what is laid out once need not be again, the longest part of it all
+        svg = _svg(figure)
+        white = rb'\1<rect width="100%" height="100%" fill="white"/>'
+        write_atomically(paths[0], re.sub(rb"(<svg [^>]*>)", white, svg, count=1).decode())
+        with replacing(paths[1]) as temporary:
+            figure.savefig(temporary, format="png", facecolor="white", dpi=200, metadata={"Software": None})
+    return _for_page(svg, prefix, drawing.title), paths
+
+
+def _svg(figure: Figure) -> bytes:
     file = io.BytesIO()
-    nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
+    figure.savefig(file, format="svg", transparent=True, metadata=_NOTHING)
+    return file.getvalue()
+
+
+@contextmanager
+def _style() -> Generator[None]:
     with matplotlib.style.context(["default", _STYLE]), warnings.catch_warnings():
         # The reader's browser has the glyphs that matplotlib's own font lacks; it only measures with it.
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
-        draw().savefig(file, format="svg", transparent=True, metadata=nothing)
-    return _for_page(file.getvalue(), prefix, title)
+        yield
 
 
 def _for_page(svg: bytes, prefix: str, title: str) -> str:
@@ -69,7 +115,12 @@ def _for_page_attributes(element: ElementTree.Element, prefix: str) -> None:
         if name.startswith("{"):
             del element.attrib[name]
             name = name.partition("}")[2]
-        value = f"{prefix}-{value}" if name == "id" else re.sub(r"#(?=[A-Za-z_]\w*(\)|$))", f"#{prefix}-", value)
+        if name == "id":
+            value = f"{prefix}-{value}"
+        elif name == "href":  # of a mark drawn once, or of a picture: data:
+            value = re.sub("^#", f"#{prefix}-", value)
+        else:
+            value = value.replace("url(#", f"url(#{prefix}-")
         if name == "style":
             value = re.sub(r"font-family: [^;]*", "font-family: system-ui, sans-serif", value)
             for colour, variable in _VARIABLES.items():

@@ -13,7 +13,7 @@ from typing import Literal
 
 from rich.console import Console
 
-from smallvit.device.config import DeviceConfig
+from smallvit.device.config import DeviceUse
 from smallvit.errors import SmallvitError
 from smallvit.record import RunRecord
 from smallvit.run_folder import RECORD
@@ -63,20 +63,20 @@ def run_study(
     console: Console,
     *,
     root: Path | None = None,
-    device: DeviceConfig | None = None,
+    use: DeviceUse | None = None,
     budget_seconds: float | None = None,
 ) -> Ending:
     """Run what is not yet in `folder`: a seed of every row at a time, or with a budget the most telling runs that fit.
 
-    `root` is where the data set lies, `device` how runs use the machine. Raises `SmallvitError` before anything runs
+    `root` is where the data set lies, `use` how runs use the machine. Raises `SmallvitError` before anything runs
     for a record in `folder` that is another run's, and `InterruptedRunError` at a second signal.
     """
     forecast, records = Forecast(), read_records(study, folder)
     for record in (record for runs in records.values() for record in runs):
         forecast.learn_from(record)
-    device = device or DeviceConfig()
-    device = replace(device, num_threads=device.num_threads or engine.threads)
-    tasks = unfinished(study, folder, root=root, device=device)
+    use = use or DeviceUse()
+    use = replace(use, num_threads=use.num_threads or engine.threads)
+    tasks = unfinished(study, folder, root=root, use=use)
     if budget_seconds is not None:
         tasks = by_rank(tasks)
     view = View(console, engine.slots(), budget_seconds)
@@ -169,6 +169,7 @@ class Execution:
             for job in self._running:
                 job.handle.ask_to_end()
         elif now > self._ending_since + PATIENCE_SECONDS:
+            self._ending_since = now  # so that those which survive it are not killed ten times a second
             for job in self._running:
                 job.handle.kill()
 
@@ -214,4 +215,5 @@ class Execution:
         ending.left = [line.task for line in self.board if line.state in ("saved", "waiting")]
         if ending.left:
             ending.reason, ending.exit_status = stop.reason or "the budget is spent", stop.exit_status or OUT_OF_TIME
+        self.view.left(ending.left)
         return ending

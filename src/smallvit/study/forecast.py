@@ -78,13 +78,13 @@ def shape(config: RunConfig) -> str:
     """Return what decides the time of a step, as text."""
     model = replace(config.model, num_classes=None)
     threads = config.device.num_threads or torch.get_num_threads()
-    train, data, device = config.train, config.data, config.device
+    train, data = config.train, config.data
     parts = (
         [data.dataset, data.val_fraction, data.test_fraction],
         to_json(config.augment),
         to_json(model),
         [config.optim.optimizer, train.batch_size, train.repeats_in_batch],
-        [_device(config), device.precision, device.attention, device.compile, threads],
+        to_json(replace(config.device, device=_device(config), num_threads=threads)),
     )
     return canonical(parts)
 

@@ -1,7 +1,7 @@
 """What a person sees of a study: on a terminal a live table, elsewhere one line a run that ended."""
 
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 
 from rich import box
@@ -15,6 +15,7 @@ from smallvit.progress import duration, percent
 from smallvit.study.board import Board, Line
 from smallvit.study.process import Outcome
 from smallvit.study.rows import Study
+from smallvit.study.tasks import Task
 
 REFRESH_SECONDS = 1.0
 _STYLES = {"running": "bold", "measuring": "bold", "failed": "red", "saved": "yellow", "waiting": "dim"}
@@ -59,8 +60,8 @@ class View:
             self._draw()
 
     def ended(self, line: Line, outcome: Outcome) -> None:
-        """Say how a run ended, in a line."""
-        if self._live is not None or self._board is None:
+        """Say how a run ended, in a line; of the live table's own lines, why one failed."""
+        if self._board is None or (self._live is not None and line.state != "failed"):
             return
         over = self._board.count("done") + self._board.count("failed") + self._board.count("saved")
         start = f"{over}/{len(self._board)} {line.task}: "
@@ -70,6 +71,14 @@ class View:
             record = line.record
             text = f"test {percent(record.test)}, {duration(record.train_seconds)} of training"
         self.say(f"{start}{text}")
+
+    def left(self, tasks: Sequence[Task]) -> None:
+        """Say which runs are left, row by row."""
+        seeds: dict[str, list[str]] = {}
+        for task in tasks:
+            seeds.setdefault(task.row.label, []).append(str(task.seed))
+        if seeds:
+            self.say("left: " + "; ".join(f"{label} (seed {', '.join(each)})" for label, each in seeds.items()))
 
     def say(self, text: str) -> None:
         """Print a line."""

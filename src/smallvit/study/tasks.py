@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from smallvit.config import RunConfig
-from smallvit.device.config import DeviceConfig
+from smallvit.device.config import DeviceConfig, DeviceUse
 from smallvit.errors import SmallvitError
 from smallvit.record import RunRecord
 from smallvit.study.rows import Row, Study
@@ -50,14 +50,12 @@ def read_records(study: Study, folder: Path) -> dict[str, list[RunRecord]]:
     return records
 
 
-def unfinished(
-    study: Study, folder: Path, *, root: Path | None = None, device: DeviceConfig | None = None
-) -> list[Task]:
+def unfinished(study: Study, folder: Path, *, root: Path | None = None, use: DeviceUse | None = None) -> list[Task]:
     """Return the runs of a study that have no record in `folder`, a seed of every row after the other.
 
-    `root` is where their data set lies; `device` says how they use the machine, but for their precision.
+    `root` is where their data set lies; `use` says how they use the machine.
     """
-    return list(_unfinished(study, folder, root, device or DeviceConfig()))
+    return list(_unfinished(study, folder, root, use or DeviceUse()))
 
 
 def by_rank(tasks: Sequence[Task]) -> list[Task]:
@@ -65,7 +63,7 @@ def by_rank(tasks: Sequence[Task]) -> list[Task]:
     return sorted(tasks, key=lambda task: (task.row.rank, task.seed))
 
 
-def _unfinished(study: Study, folder: Path, root: Path | None, device: DeviceConfig) -> Iterator[Task]:
+def _unfinished(study: Study, folder: Path, root: Path | None, use: DeviceUse) -> Iterator[Task]:
     seen: set[Path] = set()
     for seed in study.seeds:
         for row in study.rows:
@@ -77,7 +75,7 @@ def _unfinished(study: Study, folder: Path, root: Path | None, device: DeviceCon
             config = replace(
                 config,
                 data=replace(config.data, root=root or config.data.root),
-                device=replace(device, precision=config.device.precision),
+                device=DeviceConfig(**vars(use), precision=config.device.precision),
             )
             yield Task(row=row, seed=seed, folder=place, config=config)
 

@@ -1,0 +1,90 @@
+"""The command that puts two finished runs side by side."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from tyro.conf import Positional, arg
+
+from smallvit.commands.console import plain_console
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from smallvit.report.compare import Comparison
+
+MOST_FIELDS = 10
+"""Fields of the config that are printed; the page has them all."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompareCommand:
+    """Show what two finished runs differ in, which is better and by how much, and write a page of it."""
+
+    a: Annotated[Positional[Path], arg(metavar="A", help="Run folder, record file, or folder of several seeds.")]
+    b: Annotated[Positional[Path], arg(metavar="B", help="The same, to be held against A.")]
+    out: Path = Path("runs/compare")
+    """Folder to write the page to; an earlier comparison there is replaced."""
+
+    def __call__(self) -> None:
+        """Print the essentials, write the page, say where."""
+        from smallvit.report.compare import compare, write_comparison
+
+        comparison = compare(self.a, self.b)
+        page = write_comparison(comparison, self.out)
+        console = plain_console()
+        for side in (comparison.a, comparison.b):
+            seeds = "seed" if len(side.runs) == 1 else "seeds"
+            console.print(
+                f"{side.name}  {side.first.config.recipe}, {seeds} {', '.join(map(str, side.seeds))}: {side.path}"
+            )
+        for warning in comparison.warnings:
+            console.print(f"note: {warning}")
+        decisive = [each for each in comparison.fields if each.decides]
+        for each in decisive[:MOST_FIELDS]:
+            console.print(f"{each.name}: {each.a} -> {each.b}")
+        if len(decisive) > MOST_FIELDS:
+            console.print(f"and {len(decisive) - MOST_FIELDS} fields more")
+        console.print(_table(comparison))
+        console.print(_verdict(comparison))
+        console.print(f"page  {page}")
+
+
+def _table(comparison: "Comparison") -> "Table":
+    from rich import box
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE, show_edge=False)
+    table.add_column("at the last epoch")
+    for name in ("A", "B", "B against A"):
+        table.add_column(name, justify="right")
+    for row in comparison.quantities:
+        cells = [
+            row.written(values) + (f"\n{interval[0]:.2%} to {interval[1]:.2%}".replace("%", "") if interval else "")
+            for values, interval in ((row.a, row.a_interval), (row.b, row.b_interval))
+        ]
+        title = f"{row.title}\n  95 % interval (Wilson)" if row.a_interval else row.title
+        table.add_row(title, *cells, f"({row.note})" if row.note else row.written_change)
+    return table
+
+
+def _verdict(comparison: "Comparison") -> str:
+    from smallvit.report.compare_numbers import signed
+    from smallvit.report.stats import LEVEL
+
+    if comparison.p is None:
+        return f"test accuracy: the difference is not tested: {comparison.unpaired}"
+    word = "resolved" if comparison.p < LEVEL else "not resolved"
+    if comparison.by_seed is not None:
+        low, high = comparison.by_seed.low, comparison.by_seed.high
+        test = f"paired by seed, n = {len(comparison.a.runs)}, p = {comparison.p:.2g}"
+    else:
+        assert comparison.pairs is not None
+        found = comparison.pairs.mcnemar
+        low, high = 100 * found.low, 100 * found.high
+        test = (
+            f"McNemar: of {found.only_a + found.only_b:,} images that one has right {found.only_a:,} are A's and "
+            f"{found.only_b:,} B's, p = {found.p:.2g}; it covers the test images, not the seed"
+        )
+    interval = f"95 % interval {signed(low, '.2f')} to {signed(high, '.2f')} points"
+    return f"test accuracy: {word}, {interval} ({test})"

@@ -1,0 +1,36 @@
+"""The command that makes a report from records."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+from tyro.conf import Positional, arg
+
+from smallvit.errors import UsageError
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReportCommand:
+    """Make tables, figures and one page from the records of finished runs; of one run folder, its page again."""
+
+    folders: Annotated[Positional[tuple[Path, ...]], arg(metavar="DIR...", help="Folders that hold runs at any depth.")]
+    out: Path | None = None
+    """Folder of the report; by default runs/report. With one run folder: a report instead of the run's page."""
+
+    def __call__(self) -> None:
+        """Write, and print where."""
+        if not self.folders:
+            raise UsageError("report needs a folder that holds runs, or several")
+        from smallvit.run_folder import RECORD
+
+        if self.out is None and len(self.folders) == 1 and (self.folders[0] / RECORD).is_file():
+            from smallvit.report.page import write_page
+
+            print(f"page     {write_page(self.folders[0])}")
+            return
+        from smallvit.report.study_page import write_report
+
+        report = write_report(self.folders, self.out or Path("runs") / "report")
+        for name, paths in (("tables", report.tables), ("figures", report.figures)):
+            print(*(f"{name:<8} {path}" for path in paths), sep="\n")
+        print(f"page     {report.page}")

@@ -1,0 +1,82 @@
+"""What differs between the runs of two sides: fields of their configs, and what surrounded them."""
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from smallvit.report.compare_sides import Run, Side
+
+
+@dataclass(frozen=True, kw_only=True)
+class Differing:
+    """Something that is not the same on both sides."""
+
+    name: str
+    a: str
+    b: str
+    decides: bool = True
+    """Whether it makes them different runs."""
+
+
+def config_differences(a: Side, b: Side) -> list[Differing]:
+    """Return the fields of the config that differ; those that do not make another run come last.
+
+    The seed is one of them only where each side is one run.
+    """
+    found = _fields_that_differ(a.first.config, b.first.config, "", decides=True)
+    several = len(a.runs) > 1
+    kept = [each for each in found if each.name != "recipe" and not (several and each.name == "seed")]
+    return sorted(kept, key=lambda each: not each.decides)
+
+
+def surroundings(a: Side, b: Side) -> list[Differing]:
+    """Return what differs between the runs beside their configs: versions, hardware, choices, notes on the data."""
+    sides = [[_surroundings(run) for run in side.runs] for side in (a, b)]
+    names = dict.fromkeys(name for side in sides for each in side for name in each)
+    rows = [(name, [_distinct([each.get(name, "none") for each in side]) for side in sides]) for name in names]
+    return [Differing(name=name, a=one, b=other) for name, (one, other) in rows if one != other]
+
+
+def _surroundings(run: Run) -> dict[str, str]:
+    record, choices = run.record, run.record.choices
+    rows: dict[str, Any] = {
+        "device": choices.device,
+        "precision": choices.precision,
+        "attention": choices.attention,
+        "compiled": choices.compile,
+        "threads": choices.num_threads,
+        "processes": record.world_size,
+        **{"memory, GiB" if name == "memory_gib" else name: value for name, value in record.hardware.items()},
+        **{f"{name}'s version": value for name, value in record.versions.items()},
+        "training images": record.num_train,
+        "notes on the data": "; ".join(record.dataset_notes) or "none",
+        "test was read": record.test_read,
+        "steps left out": len(record.skipped_steps),
+        "interruptions": len(record.resumed_at_steps),
+    }
+    return {name: _written(value) for name, value in rows.items()}
+
+
+def _distinct(values: Sequence[str]) -> str:
+    return " / ".join(dict.fromkeys(values))
+
+
+def _fields_that_differ(one: Any, other: Any, prefix: str, *, decides: bool) -> list[Differing]:
+    found: list[Differing] = []
+    for field in dataclasses.fields(one):
+        mine, theirs = getattr(one, field.name), getattr(other, field.name)
+        name, counts = prefix + field.name, decides and field.metadata.get("digest", True) is not False
+        if dataclasses.is_dataclass(mine):
+            found += _fields_that_differ(mine, theirs, f"{name}.", decides=counts)
+        elif mine != theirs:
+            found.append(Differing(name=name, a=_written(mine), b=_written(theirs), decides=counts))
+    return found
+
+
+def _written(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, tuple):
+        return ", ".join(map(str, value))
+    return "none" if value is None else str(value)

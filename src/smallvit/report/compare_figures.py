@@ -1,0 +1,86 @@
+"""The learning curves of two sides in one figure, against the training images seen."""
+
+from collections.abc import Iterator
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from smallvit.record import CurvePoint, RunRecord
+from smallvit.report.compare_sides import Side, val_differs
+from smallvit.report.svg import TEST, VAL, svg_of
+
+COLOURS = {"A": VAL, "B": TEST}
+"""The theme's two colours."""
+_MARKERS = {"A": "o", "B": "D"}
+
+
+def learning_curves(a: Side, b: Side) -> str:
+    """Return accuracy on val (and on test, where it was read) and train loss of every run of both sides.
+
+    Images seen mean the same for both, whatever they call an epoch. Val is left out where the sides hold out different
+    images.
+    """
+    with_val = not val_differs(a.first.config, b.first.config)
+    return svg_of("curves", "Accuracy and train loss of A and B", lambda: _draw(a, b, with_val=with_val))
+
+
+def _draw(a: Side, b: Side, *, with_val: bool) -> Figure:
+    figure = Figure(figsize=(5.4, 4.9), layout="constrained")
+    top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=[3, 2])
+    most = max(run.record.curve[-1].images_seen for side in (a, b) for run in side.runs)
+    unit, word = (1e6, "millions") if most >= 1e6 else (1e3, "thousands")
+    for side in (a, b):
+        for run in side.runs:
+            _accuracies(top, side.name, run.record, unit, with_val=with_val)
+            _losses(bottom, side.name, run.record, unit)
+    top.set_ylabel("accuracy, %")
+    top.set_ylim(top=min(100.0, top.get_ylim()[1]))
+    top.legend(handles=list(_legend(with_val=with_val and _any_val(a, b))), loc="best")
+    bottom.set_ylabel("train loss, nats")
+    bottom.set_xlabel(f"training images seen, {word}")
+    bottom.set_xlim(0, 1.02 * most / unit)
+    for axes in (top, bottom):
+        axes.grid(axis="y")
+    return figure
+
+
+def _accuracies(axes: Axes, name: str, record: RunRecord, unit: float, *, with_val: bool) -> None:
+    """Draw val as a line, and test as hollow marks: a single one where test was read once."""
+
+    def line(split: str, points: list[CurvePoint], fill: str, style: str) -> None:
+        seen = [point.images_seen / unit for point in points]
+        values = [100 * getattr(point, split).accuracy for point in points]
+        drawn = axes.plot(seen, values, style, color=COLOURS[name], linewidth=1.3, clip_on=False)
+        for each in drawn:
+            _mark(each, name, fill)
+
+    if with_val:
+        line("val", [point for point in record.curve if point.val], COLOURS[name], "-")
+    line("test", [point for point in record.curve if point.test], "none", ":")
+
+
+def _losses(axes: Axes, name: str, record: RunRecord, unit: float) -> None:
+    ends = [0.0, *(point.images_seen / unit for point in record.curve)]
+    means = [point.train_loss for point in record.curve]
+    axes.stairs(means, ends, baseline=None, color=COLOURS[name], linewidth=1.3, linestyle=_dashes(name))
+
+
+def _dashes(name: str) -> str:
+    return "-" if name == "A" else "--"
+
+
+def _mark(line: Line2D, name: str, fill: str) -> Line2D:
+    line.set(marker=_MARKERS[name], markersize=4.5, markerfacecolor=fill)
+    return line
+
+
+def _legend(*, with_val: bool) -> Iterator[Line2D]:
+    for name, colour in COLOURS.items():
+        if with_val:
+            yield _mark(Line2D([], [], color=colour, label=f"{name}, val"), name, colour)
+        yield _mark(Line2D([], [], color=colour, linestyle=":", label=f"{name}, test"), name, "none")
+
+
+def _any_val(a: Side, b: Side) -> bool:
+    return any(point.val for side in (a, b) for run in side.runs for point in run.record.curve)

@@ -1,0 +1,173 @@
+"""Numbers of two sides next to each other: how good, how fast, how large, by class, by confusion.
+
+Every change is B against A, so that swapping the two turns every sign. Several runs of a side count by their mean.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from statistics import fmean, stdev
+from typing import Any, Literal
+
+import numpy as np
+
+from smallvit.record import RunRecord
+from smallvit.report.compare_sides import Side, val_differs
+from smallvit.report.stats import wilson_interval
+
+MOST_CONFUSIONS = 8
+"""Confusions that are listed of those that grew, and of those that shrank."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Quantity:
+    """One thing measured of every run of both sides."""
+
+    name: str
+    unit: str
+    form: str
+    """How a value is written."""
+    change_as: Literal["difference", "ratio"]
+    a: tuple[float, ...]
+    """In the unit, a value a run; empty where it was not measured."""
+    b: tuple[float, ...]
+    a_interval: tuple[float, float] | None = None
+    """Wilson's 95 % interval of a share, where a side is one run."""
+    b_interval: tuple[float, float] | None = None
+    note: str = ""
+    """Why the two are not to be compared."""
+
+    @property
+    def change(self) -> float | None:
+        """B - A, or B / A, of the means."""
+        if not self.a or not self.b or self.note:
+            return None
+        return fmean(self.b) - fmean(self.a) if self.change_as == "difference" else fmean(self.b) / fmean(self.a)
+
+    def written(self, values: Sequence[float]) -> str:
+        """Return the values of a side as text, without the unit: the one value, or mean and deviation."""
+        if not values:
+            return "\N{EN DASH}"
+        mean = format(fmean(values), self.form)
+        spread = f" \N{PLUS-MINUS SIGN} {format(stdev(values), self.form)}" if len({*values}) > 1 else ""
+        return mean + spread
+
+    @property
+    def title(self) -> str:
+        """Its name, and the unit of its values."""
+        return f"{self.name}, {self.unit}" if self.unit else self.name
+
+    @property
+    def written_change(self) -> str:
+        """The change as text: a difference with its sign (of percentages, in points), or a factor."""
+        if self.change is None:
+            return "\N{EN DASH}"
+        if self.change_as == "ratio":
+            return f"\N{MULTIPLICATION SIGN} {self.change:.3g}"
+        return signed(self.change, self.form)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassChange:
+    """A class on the test split."""
+
+    label: int
+    name: str
+    count: int
+    """Its images."""
+    a: float
+    """Of them right, the mean of the runs."""
+    b: float
+
+    @property
+    def change(self) -> float:
+        """What share of the class is right in B and was not in A, in points."""
+        return 100 * (self.b - self.a) / self.count if self.count else 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConfusionChange:
+    """Test images of one class that were taken for another, the mean of the runs."""
+
+    true: str
+    predicted: str
+    a: float
+    b: float
+
+    @property
+    def change(self) -> float:
+        """How many more they are in B."""
+        return self.b - self.a
+
+
+def signed(value: float, form: str) -> str:
+    """Return a number with its sign, a real minus; what rounds to nothing has none."""
+    text = format(abs(value), form)
+    if not any(digit in text for digit in "123456789"):
+        return text
+    return ("+" if value > 0 else "\N{MINUS SIGN}") + text
+
+
+def quantities(a: Side, b: Side) -> list[Quantity]:
+    """Return what a reader wants to know first: test, val, time, size."""
+    no_val = "they held out different images" if val_differs(a.first.config, b.first.config) else ""
+    no_time = "" if _machine(a) == _machine(b) else "hardware, device or threads differ"
+
+    def of(name: str, unit: str, form: str, get: Callable[[RunRecord], float | None], **rest: Any) -> Quantity:
+        values = [[get(run.record) for run in side.runs] for side in (a, b)]
+        found = [() if None in row else tuple(value for value in row if value is not None) for row in values]
+        return Quantity(name=name, unit=unit, form=form, a=found[0], b=found[1], **rest)
+
+    difference: dict[str, Any] = {"change_as": "difference"}
+    ratio: dict[str, Any] = {"change_as": "ratio"}
+    intervals = {"a_interval": _interval(a), "b_interval": _interval(b)}
+    return [
+        of("test accuracy", "%", ".2f", lambda r: 100 * r.test.accuracy, **difference, **intervals),
+        of("test NLL", "nats", ".4f", lambda r: r.test.negative_log_likelihood, **difference),
+        of("test calibration error", "%", ".2f", lambda r: 100 * r.test.calibration_error, **difference),
+        of("val accuracy", "%", ".2f", lambda r: 100 * r.val.accuracy if r.val else None, **difference, note=no_val),
+        of("training", "s", ",.1f", lambda r: r.train_seconds, **ratio, note=no_time),
+        of("training images/s", "", ",.0f", lambda r: r.images_per_second, **ratio, note=no_time),
+        of("images seen", "thousands", ",.0f", lambda r: r.curve[-1].images_seen / 1e3, **ratio),
+        of("MACs of an image", "millions", ",.2f", lambda r: r.num_macs / 1e6, **ratio),
+        of("parameters", "", ",.0f", lambda r: r.num_parameters, **ratio),
+    ]
+
+
+def class_changes(a: Side, b: Side) -> list[ClassChange]:
+    """Return every class with test images, those that lost most first."""
+    one, other, counts = _mean_confusion(a), _mean_confusion(b), a.first.counts
+    rows = [
+        ClassChange(label=i, name=name, count=counts[i], a=float(one[i, i]), b=float(other[i, i]))
+        for i, name in enumerate(a.first.record.class_names)
+        if counts[i]
+    ]
+    return sorted(rows, key=lambda row: row.change)
+
+
+def confusion_changes(a: Side, b: Side) -> list[ConfusionChange]:
+    """Return the confusions whose counts differ, those that grew most first."""
+    one, other, names = _mean_confusion(a), _mean_confusion(b), a.first.record.class_names
+    rows = [
+        ConfusionChange(true=names[i], predicted=names[j], a=float(one[i, j]), b=float(other[i, j]))
+        for i, j in np.argwhere(one != other).tolist()
+        if i != j
+    ]
+    return sorted(rows, key=lambda row: -row.change)
+
+
+def _interval(side: Side) -> tuple[float, float] | None:
+    test = side.first.record.test
+    return wilson_interval(test.correct, test.count) if len(side.runs) == 1 else None
+
+
+def _mean_confusion(side: Side) -> np.ndarray:
+    return np.mean([run.record.test_confusion for run in side.runs], axis=0)
+
+
+def _machine(side: Side) -> list[Any]:
+    """Return what the seconds of a side depend on beside its config."""
+    found: list[Any] = []
+    for run in side.runs:
+        record, choices = run.record, run.record.choices
+        found.append((record.hardware, choices.device, choices.num_threads, record.world_size))
+    return [each for i, each in enumerate(found) if each not in found[:i]]

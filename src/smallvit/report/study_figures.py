@@ -1,0 +1,212 @@
+"""The figures of a study: its rows beside the paper's, their differences, learning curves, the confusion matrix.
+
+`drawings` gives all of them, those of `study_scatters` too, for a page or as files. Each is labelled where runs are
+scaled.
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+from statistics import fmean
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from smallvit.report.collect import Section
+from smallvit.report.compare_sides import Run
+from smallvit.report.figures import draw_confusion, label_scaled
+from smallvit.report.html import printable
+from smallvit.report.numbers import Line, Numbers
+from smallvit.report.study_scatters import scatters
+from smallvit.report.svg import GRID, INK, MUTED, SERIES, TEST, VAL, Drawing
+
+MOST_COLOURED = 7
+"""Learning curves beside the reference's that a reader can tell apart."""
+_THINNED = "; of many rows the reference, the best and the worst are named, the others are thin lines."
+_STYLES = ("-", "--", "-.", ":")
+
+
+def drawings(numbers: Numbers) -> list[Drawing]:
+    """Return the figures that a section's records have something to show in."""
+    return list(_drawings(numbers))
+
+
+def _drawings(numbers: Numbers) -> Iterator[Drawing]:
+    reference = numbers.section.study.reference
+    yield Drawing(
+        name="accuracy",
+        title="Test accuracy of each row",
+        caption="Filled: mean of the last epoch, with its 95 % interval over seeds where there are several; small "
+        f"dots: single seeds{_marks(numbers)}.",
+        draw=lambda: _draw_accuracy(numbers),
+    )
+    if any(line.difference and not math.isnan(line.difference.mean) for line in numbers.lines):
+        beside = any(line.published_difference is not None for line in numbers.lines)
+        yield Drawing(
+            name="differences",
+            title=f"Differences from {reference}",
+            caption=f"Differences from {reference} at the last epoch, paired by seed, with 95 % intervals where there "
+            "are several seeds" + ("; diamonds: the same of the published numbers." if beside else "."),
+            draw=lambda: _draw_differences(numbers),
+        )
+    yield from scatters(numbers)
+    split = _curve_split(numbers.section)
+    if split is not None:
+        yield Drawing(
+            name="curves",
+            title="Learning curves",
+            caption=f"Accuracy on {split} along the runs, the mean of a row's seeds"
+            + (", only at the points that all seeds have." if len(numbers.lines) <= MOST_COLOURED + 1 else _THINNED),
+            draw=lambda: _draw_curves(numbers, split),
+        )
+    runs = numbers.section.runs[reference]
+    if runs:
+        seeds = f"seed {runs[0].config.seed}" if len(runs) == 1 else f"the sum over {len(runs)} seeds"
+        yield Drawing(
+            name="confusion",
+            title=f"Confusion matrix of {reference}",
+            caption=f"Confusion matrix of {reference}, {seeds}: test images of each true class (row) by predicted "
+            "class (column); blue is right, orange is wrong. The shade is the square root of the share of the row.",
+            draw=lambda: _draw_confusion(numbers.section, runs),
+        )
+
+
+def _marks(numbers: Numbers) -> str:
+    best = "; ring: the best of the curve on test" if any(_best_on_test(line) for line in numbers.lines) else ""
+    if _shows_published(numbers):
+        return f"{best}; diamond: the published number"
+    away = ". The published numbers are of the full length: they stand in the table" if numbers.any_published else ""
+    return best + away
+
+
+def _best_on_test(line: Line) -> float | None:
+    return line.best.mean if line.best is not None and line.best_of == "test" else None
+
+
+def _shows_published(numbers: Numbers) -> bool:
+    return numbers.section.scale == 1 and numbers.any_published
+
+
+def _draw_accuracy(numbers: Numbers) -> Figure:
+    figure, axes = _rows_figure([line.label for line in numbers.lines])
+    for y, line in enumerate(numbers.lines):
+        axes.plot(line.last.values, [y] * len(line.seeds), "o", color=MUTED, markersize=2.5, alpha=0.8)
+        _interval(axes, y, line.last.mean, line.last.half)
+        best = _best_on_test(line)
+        if best is not None:
+            axes.plot(best, y, "o", color=VAL, markerfacecolor="none", markersize=9, markeredgewidth=1.2)
+        if line.published and _shows_published(numbers):
+            axes.plot(line.published.accuracy, y, "D", color=TEST, markersize=5.5)
+    axes.set_xlabel("test accuracy, %")
+    keys = [_key("last epoch, mean and 95 % interval", "o", VAL), _key("single seeds", "o", MUTED, markersize=2.5)]
+    if any(_best_on_test(line) is not None for line in numbers.lines):
+        keys.append(_key("best of curve on test", "o", VAL, markersize=9, markerfacecolor="none"))
+    if _shows_published(numbers):
+        keys.append(_key("published", "D", TEST))
+    return _finish(figure, numbers, keys)
+
+
+def _draw_differences(numbers: Numbers) -> Figure:
+    lines = [line for line in numbers.lines if line.difference and not math.isnan(line.difference.mean)]
+    figure, axes = _rows_figure([line.label for line in lines])
+    axes.axvline(0, color=INK, linewidth=0.9)
+    for y, line in enumerate(lines):
+        if line.difference:
+            _interval(axes, y, line.difference.mean, line.difference.high - line.difference.mean)
+        if line.published_difference is not None:
+            axes.plot(line.published_difference, y, "D", color=TEST, markersize=5.5)
+    axes.set_xlabel(f"difference from {_short(numbers.section.study.reference, 34)}, points")
+    keys = [_key("ours, with 95 % interval", "o", VAL)]
+    if any(line.published_difference is not None for line in lines):
+        keys.append(_key("published", "D", TEST))
+    return _finish(figure, numbers, keys)
+
+
+def _rows_figure(labels: Sequence[str]) -> tuple[Figure, Axes]:
+    """Return axes with a line for each label, the first on top; a label stands above its line, however long it is."""
+    figure = Figure(figsize=(5.4, 1.5 + 0.44 * len(labels)), layout="constrained")
+    axes = figure.subplots()
+    for y, label in enumerate(labels):
+        axes.axhline(y, color=GRID, linewidth=0.8, zorder=0)
+        axes.text(0, y - 0.16, _short(label, 58), transform=axes.get_yaxis_transform(), va="bottom", fontsize=10.5)
+    axes.set_ylim(len(labels) - 0.5, -0.8)
+    axes.set_yticks([])
+    axes.spines["left"].set_visible(False)
+    axes.margins(x=0.06)
+    return figure, axes
+
+
+def _interval(axes: Axes, y: int, mean: float, half: float) -> None:
+    if not math.isnan(half):
+        axes.errorbar(mean, y, xerr=half, color=VAL, linewidth=1.6, capsize=3)
+    axes.plot(mean, y, "o", color=VAL, markersize=5.5)
+
+
+def _finish(figure: Figure, numbers: Numbers, keys: list[Line2D]) -> Figure:
+    figure.legend(handles=keys, loc="outside lower center", ncols=2 if len(keys) > 1 else 1, fontsize=10)
+    label_scaled(figure, numbers.section.scale)
+    return figure
+
+
+def _key(label: str, marker: str, colour: str, **style: Any) -> Line2D:
+    settings: dict[str, Any] = {"markersize": 5.5, "linestyle": "none"} | style
+    return Line2D([], [], marker=marker, color=colour, label=label, **settings)
+
+
+def _curve_split(section: Section) -> str | None:
+    """Return what all runs measured along the way: test, if all looked at it, else val, if all held it out."""
+    curves = [run.record.curve for runs in section.done.values() for run in runs]
+    for split in ("test", "val"):
+        if all(len([point for point in curve if getattr(point, split)]) > 1 for curve in curves):
+            return split
+    return None
+
+
+def _draw_curves(numbers: Numbers, split: str) -> Figure:
+    figure = Figure(figsize=(5.4, 4.6), layout="constrained")
+    axes = figure.subplots()
+    reference = numbers.section.study.reference
+    most = max(line.images_seen for line in numbers.lines)
+    unit, word = (1e6, "millions") if most >= 1e6 else (1e3, "thousands")
+    others = [line.label for line in numbers.lines if line.label != reference]
+    by_accuracy = sorted(others, key=lambda label: numbers.line(label).last.mean)
+    named = others if len(others) <= MOST_COLOURED else [by_accuracy[-1], by_accuracy[0]]
+    for label in [*others, *([reference] if numbers.section.has_reference else [])]:
+        seen, means = _mean_curve(numbers.section.runs[label], split)
+        x = [images / unit for images in seen]
+        if label == reference:
+            axes.plot(x, means, "o-", color=INK, linewidth=2, markersize=3.5, label=_short(label, 30))
+        elif label in named:
+            colour, style = SERIES[named.index(label)], _STYLES[named.index(label) % len(_STYLES)]
+            axes.plot(x, means, color=colour, linestyle=style, linewidth=1.5, label=_short(label, 30))
+        else:
+            axes.plot(x, means, color=MUTED, linewidth=0.6, alpha=0.6)
+    axes.set_xlabel(f"training images seen, {word}")
+    axes.set_ylabel(f"{split} accuracy, %")
+    axes.set_xlim(0, 1.02 * most / unit)
+    axes.grid(axis="y")
+    figure.legend(loc="outside lower center", ncols=2, fontsize=10)
+    label_scaled(figure, numbers.section.scale)
+    return figure
+
+
+def _mean_curve(runs: Sequence[Run], split: str) -> tuple[list[int], list[float]]:
+    """Return images seen and mean accuracy in percent, at the points that all the runs measured."""
+    curves = [
+        {point.images_seen: 100 * getattr(point, split).accuracy for point in run.record.curve if getattr(point, split)}
+        for run in runs
+    ]
+    seen = sorted(set(curves[0]).intersection(*curves[1:]))
+    return seen, [fmean(curve[images] for curve in curves) for images in seen]
+
+
+def _draw_confusion(section: Section, runs: Sequence[Run]) -> Figure:
+    counts = np.sum([run.record.test_confusion for run in runs], axis=0)
+    return draw_confusion(counts, runs[0].record.class_names, section.scale)
+
+
+def _short(label: str, most: int) -> str:
+    label = printable(label)
+    return label if len(label) <= most else label[: most - 1] + "\N{HORIZONTAL ELLIPSIS}"

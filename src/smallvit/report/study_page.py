@@ -1,0 +1,124 @@
+"""The report of all records found: `write_report(folders, out)` makes tables, figures, and one page of everything.
+
+The page is one file that refers to nothing outside itself; tables and figures stand beside it as files, too.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from markupsafe import Markup
+
+from smallvit.errors import SmallvitError
+from smallvit.record import write_atomically
+from smallvit.report.collect import Section, collect
+from smallvit.report.html import write_html
+from smallvit.report.numbers import Numbers, numbers_of
+from smallvit.report.study_figures import drawings
+from smallvit.report.study_tables import length_of, notes, others_table, scaled_notice, study_tables
+from smallvit.report.svg import save_figure
+from smallvit.report.tables import Table, latex, markdown
+
+PAGE, TABLES, FIGURES = "index.html", "tables", "figures"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plot:
+    """A figure in the page."""
+
+    title: str
+    svg: Markup
+    caption: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """A section as the page shows it."""
+
+    section: Section
+    badge: str
+    """How it is scaled; empty for the full length."""
+    notice: str
+    tables: list[Table]
+    notes: list[str]
+    plots: list[Plot]
+
+    @property
+    def num_runs(self) -> int:
+        """Runs of all rows."""
+        return sum(len(runs) for runs in self.section.runs.values())
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """The files that were written."""
+
+    page: Path
+    tables: list[Path]
+    figures: list[Path]
+
+
+def write_report(folders: Sequence[Path], out: Path) -> Report:
+    """Write the report of the records under `folders` to the folder `out`, made if need be.
+
+    Raises the errors of `smallvit.report.collect.collect`, before anything is written.
+    """
+    collection = collect(folders)
+    numbers = [numbers_of(section) for section in collection.sections]
+    for folder in (out / TABLES, out / FIGURES):
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise SmallvitError(f"{folder} cannot be made a folder for the report: {error.strerror}") from None
+    figures: list[Path] = []
+    parts = [_part(each, out, figures) for each in numbers]
+    others = others_table(collection.others) if collection.others else None
+    named = [(f"{part.section.name}-{table.name}", table) for part in parts for table in part.tables]
+    tables = [
+        path
+        for name, table in [*named, *([(others.name, others)] if others else [])]
+        for path in _write_table(out / TABLES / name, table)
+    ]
+    page = out / PAGE
+    runs = [run for section in collection.sections for each in section.runs.values() for run in each]
+    digests = {run.record.config_digest for run in [*runs, *(run for group in collection.others for run in group)]}
+    write_html(
+        page,
+        "study.html.j2",
+        parts=parts,
+        others=others,
+        other_runs=[run for group in collection.others for run in group],
+        num_runs=len(digests),
+        scaled=sorted(
+            {part.section.scale for part in parts if part.section.scale != 1}
+            | {group[0].config.scale for group in collection.others if group[0].config.scale != 1}
+        ),
+        length_of=length_of,
+    )
+    return Report(page=page, tables=tables, figures=figures)
+
+
+def _part(numbers: Numbers, out: Path, figures: list[Path]) -> Part:
+    """Return a section as the page shows it; its figures are written to files, and their paths added to `figures`."""
+    section, plots = numbers.section, list[Plot]()
+    for drawing in drawings(numbers):
+        name = f"{section.name}-{drawing.name}"
+        svg, paths = save_figure(drawing, name.replace(".", "-"), out / FIGURES / name)
+        figures += paths
+        plots.append(Plot(title=drawing.title, svg=Markup(svg), caption=drawing.caption))
+    scaled = section.scale != 1
+    return Part(
+        section=section,
+        badge=length_of(section.scale) if scaled else "",
+        notice=scaled_notice(section.scale) if scaled else "",
+        tables=study_tables(numbers),
+        notes=[note for note in notes(numbers) if not (scaled and note.startswith("Scaled:"))],
+        plots=plots,
+    )
+
+
+def _write_table(stem: Path, table: Table) -> list[Path]:
+    paths = [stem.with_name(f"{stem.name}.md"), stem.with_name(f"{stem.name}.tex")]
+    write_atomically(paths[0], markdown(table))
+    write_atomically(paths[1], latex(table))
+    return paths

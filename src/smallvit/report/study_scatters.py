@@ -1,0 +1,241 @@
+"""The figures of a study that set accuracy against a number: latent width, CLS tokens, arithmetic, seconds.
+
+What a row has changed is read from its config, so that they stand in every study that has such rows.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import product
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.transforms import Bbox
+
+from smallvit.config import RunConfig
+from smallvit.report.figures import label_scaled
+from smallvit.report.numbers import Line, Numbers
+from smallvit.report.svg import INK, MUTED, SERIES, VAL, Drawing
+
+PARTS = ("q", "k", "v", "qk", "kv", "qv", "qkv")
+"""Projections that may be low-rank, alone and together."""
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+_ERROR_BARS = {"linewidth": 1.3, "capsize": 2.5, "markersize": 5}
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Point:
+    series: str
+    x: float
+    line: Line
+
+
+def scatters(numbers: Numbers) -> Iterator[Drawing]:
+    """Yield those of the figures that the rows have something to show in."""
+    yield from _latents(numbers)
+    yield from _tokens(numbers)
+    yield from _costs(numbers)
+
+
+def _latents(numbers: Numbers) -> Iterator[Drawing]:
+    """Yield accuracy against the width of low-rank projections, a line for each set of them, if there are any."""
+    base = _reference_config(numbers)
+    points: list[_Point] = []
+    for label, config in _configs(numbers):
+        latents = {part: dim for part, dim in zip("qkv", config.model.latent_dims, strict=True) if dim is not None}
+        full = replace(config.model, latent_dim_q=None, latent_dim_k=None, latent_dim_v=None)
+        if base is None or not latents or len(set(latents.values())) > 1 or not _same(base, config, full):
+            continue
+        share = 100 * next(iter(latents.values())) / config.model.embed_dim
+        points.append(_Point(series="".join(latents), x=share, line=numbers.line(label)))
+    if base is None or not points:
+        return
+    width = base.model.embed_dim
+    yield Drawing(
+        name="latent-width",
+        title="Test accuracy by latent width",
+        caption="Test accuracy at the last epoch by the width of low-rank queries (q), keys (k) and values (v), a line "
+        "for each set of them, with 95 % intervals over seeds where there are several. Dashed: none is low-rank. Lines "
+        "are moved sideways a little, to be told apart.",
+        draw=lambda: _draw_latents(numbers, points, width),
+    )
+
+
+def _tokens(numbers: Numbers) -> Iterator[Drawing]:
+    """Yield accuracy against CLS tokens, a line for each width, if the rows differ in their number."""
+    base = _reference_config(numbers)
+    points = [
+        _Point(series=f"width {config.model.embed_dim}", x=float(config.model.num_cls_tokens), line=numbers.line(label))
+        for label, config in _configs(numbers)
+        if base is not None
+        and _same(
+            base,
+            config,
+            replace(
+                config.model,
+                num_cls_tokens=base.model.num_cls_tokens,
+                embed_dim=base.model.embed_dim,
+                num_heads=base.model.num_heads,
+            ),
+        )
+    ]
+    if len({point.x for point in points}) < 2:
+        return
+    yield Drawing(
+        name="cls-tokens",
+        title="Test accuracy by CLS tokens",
+        caption="Test accuracy at the last epoch by the number of CLS tokens, a line for each width, with 95 % "
+        "intervals over seeds where there are several. Small dots: single seeds.",
+        draw=lambda: _draw_tokens(numbers, points),
+    )
+
+
+def _costs(numbers: Numbers) -> Iterator[Drawing]:
+    """Yield accuracy against arithmetic and against seconds, where the rows differ in them."""
+    if len({line.num_macs for line in numbers.lines}) > 1:
+        yield Drawing(
+            name="flops",
+            title="Test accuracy by arithmetic",
+            caption="Test accuracy at the last epoch by the floating-point operations of an image's forward pass: two "
+            "for each multiply-accumulate. Training takes about three times that an image.",
+            draw=lambda: _draw_cost(
+                numbers,
+                [2e-6 * line.num_macs for line in numbers.lines],
+                "forward pass of an image, MFLOPs (2 x MACs)",
+            ),
+        )
+    seconds = [line.seconds.mean for line in numbers.lines]
+    if len(seconds) > 1:
+        size, unit = next((s, u) for s, u in ((3600, "h"), (60, "min"), (1, "s")) if max(seconds) >= 2 * s or s == 1)
+        yield Drawing(
+            name="seconds",
+            title="Test accuracy by training time",
+            caption="Test accuracy at the last epoch by the training time of a run, the mean of its seeds, on "
+            f"{'; '.join(numbers.hardware)}. Other work on the machine counts as well.",
+            draw=lambda: _draw_cost(numbers, [each / size for each in seconds], f"training time of a run, {unit}"),
+        )
+
+
+def _reference_config(numbers: Numbers) -> RunConfig | None:
+    runs = numbers.section.runs[numbers.section.study.reference]
+    return runs[0].config if runs else None
+
+
+def _configs(numbers: Numbers) -> Iterator[tuple[str, RunConfig]]:
+    return ((label, runs[0].config) for label, runs in numbers.section.done.items())
+
+
+def _same(base: RunConfig, config: RunConfig, model: object) -> bool:
+    """Return whether a config with another model is the run `base`, at any seed."""
+    return replace(config, seed=0, model=model).digest() == replace(base, seed=0).digest()  # pyright: ignore[reportArgumentType]
+
+
+def _draw_latents(numbers: Numbers, points: Sequence[_Point], width: int) -> Figure:
+    figure, axes = _figure()
+    full = numbers.line(numbers.section.study.reference).last
+    axes.axhline(full.mean, color=INK, linewidth=1.1, linestyle="--", label="full q, k and v")
+    if full.half == full.half:
+        axes.axhspan(full.mean - full.half, full.mean + full.half, color=MUTED, alpha=0.15, linewidth=0)
+    present = [parts for parts in PARTS if any(point.series == parts for point in points)]
+    for parts in present:
+        index = PARTS.index(parts)
+        shift = 0.7 * (present.index(parts) - (len(present) - 1) / 2)
+        mine = sorted((point for point in points if point.series == parts), key=lambda point: point.x)
+        _error_bars(axes, [point.x + shift for point in mine], mine, index, parts)
+    shares = sorted({point.x for point in points} | {100.0})
+    axes.set_xticks(shares, [f"{share * width / 100:g}\n{share:.3g} %" for share in shares])
+    axes.set_xlabel(f"latent width, and as a share of the width of {width}")
+    axes.set_xlim(shares[0] - 5, 102)
+    return _named(figure, numbers, 4)
+
+
+def _draw_tokens(numbers: Numbers, points: Sequence[_Point]) -> Figure:
+    figure, axes = _figure()
+    series = list(dict.fromkeys(point.series for point in points))
+    for index, name in enumerate(series):
+        shift = 0.05 * (index - (len(series) - 1) / 2)
+        mine = sorted((point for point in points if point.series == name), key=lambda point: point.x)
+        _error_bars(axes, [point.x + shift for point in mine], mine, index, name)
+        for point in mine:
+            values = point.line.last.values
+            axes.plot([point.x + shift] * len(values), values, "o", color=MUTED, markersize=2.5, alpha=0.8)
+    counts = sorted({int(point.x) for point in points})
+    axes.set_xticks(counts)
+    axes.set_xlim(counts[0] - 0.4, counts[-1] + 0.4)
+    axes.set_xlabel("CLS tokens")
+    return _named(figure, numbers, 3)
+
+
+def _error_bars(axes: Axes, x: Sequence[float], points: Sequence[_Point], index: int, label: str) -> None:
+    means = [point.line.last.mean for point in points]
+    halves = [point.line.last.half for point in points]  # nan, of one seed, draws no bar
+    colour, marker = SERIES[index % len(SERIES)], MARKERS[index % len(MARKERS)]
+    axes.errorbar(x, means, yerr=halves, color=colour, marker=marker, label=label, **_ERROR_BARS)  # pyright: ignore[reportArgumentType]
+
+
+def _figure() -> tuple[Figure, Axes]:
+    figure = Figure(figsize=(5.4, 4.4), layout="constrained")
+    axes = figure.subplots()
+    axes.set_ylabel("test accuracy, %")
+    axes.grid(axis="y")
+    return figure, axes
+
+
+def _named(figure: Figure, numbers: Numbers, columns: int) -> Figure:
+    figure.legend(loc="outside lower center", ncols=columns, fontsize=10)
+    label_scaled(figure, numbers.section.scale)
+    return figure
+
+
+def _draw_cost(numbers: Numbers, x: Sequence[float], axis: str) -> Figure:
+    """Draw numbered points, and under them the rows that the numbers stand for."""
+    labels = [line.label for line in numbers.lines]
+    columns = 1 if max(map(len, labels)) > 30 else 2 if max(map(len, labels)) > 16 else 3
+    depth = -(-len(labels) // columns)
+    figure = Figure(figsize=(5.4, 4.0 + 0.21 * depth), layout="constrained")
+    axes, names = figure.subplots(2, 1, height_ratios=[3.8, 0.21 * depth])
+    y = [line.last.mean for line in numbers.lines]
+    axes.plot(x, y, "o", color=VAL, markersize=5)
+    axes.set_xlabel(axis)
+    axes.set_ylabel("test accuracy, %")
+    axes.margins(0.08)
+    axes.grid()
+    names.set_axis_off()
+    for index, label in enumerate(labels):
+        place = (index // depth / columns, 1 - (index % depth + 0.5) / depth)
+        text = f"{index + 1}  {label}"
+        names.text(*place, text, transform=names.transAxes, va="center", fontsize=9.5)
+    label_scaled(figure, numbers.section.scale)
+    _number_points(figure, axes, list(zip(x, y, strict=True)))
+    return figure
+
+
+def _number_points(figure: Figure, axes: Axes, points: Sequence[tuple[float, float]]) -> None:
+    """Write each point's number beside it, where neither another point nor another number is."""
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")  # numbers are placed by it
+    pixels = figure.dpi / 72
+    places = axes.transData.transform(points)
+    taken = [Bbox.from_bounds(px - 3 * pixels, py - 3 * pixels, 6 * pixels, 6 * pixels) for px, py in places]
+    offsets = sorted(product(range(-56, 57, 7), range(-42, 43, 7)), key=lambda o: (o[0] ** 2 + o[1] ** 2, -o[0]))
+    for number, (px, py) in enumerate(places, 1):
+        half, height = 3.0 * len(str(number)) * pixels, 5.0 * pixels
+        for dx, dy in offsets:
+            cx, cy = px + dx * pixels, py + dy * pixels
+            box = Bbox.from_bounds(cx - half, cy - height, 2 * half, 2 * height)
+            if not any(box.overlaps(other) for other in taken) and axes.bbox.contains(cx, cy):
+                break
+        else:
+            dx, dy = 0, 0
+            box = Bbox.from_bounds(px, py, 0, 0)
+        taken.append(box)
+        far = abs(dx) + abs(dy) > 14
+        axes.annotate(
+            str(number),
+            points[number - 1],
+            (dx, dy),
+            textcoords="offset points",
+            ha="center",
+            va="center",
+            fontsize=9.5,
+            arrowprops={"arrowstyle": "-", "color": MUTED, "linewidth": 0.5} if far else None,
+        )

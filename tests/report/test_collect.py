@@ -1,0 +1,177 @@
+"""Records found and sorted into studies; and what is refused, in a line that names the file."""
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from smallvit.errors import SmallvitError, UsageError
+from smallvit.record import RunRecord
+from smallvit.report.collect import Section, collect
+from smallvit.report.compare_sides import Run
+from smallvit.strict_json import digest
+from smallvit.study.rows import Study
+from smallvit.study.studies import STUDIES
+from study_records import fake_record, noisy, write_study
+
+RESULTS = Path(__file__).parents[2] / "results" / "runs"
+
+
+def _rows(name: str, *labels: str, scale: float = 1.0) -> Study:
+    """Return a study of a few of its rows."""
+    study = STUDIES[name]().scaled(scale)
+    return replace(study, rows=tuple(row for row in study.rows if row.label in labels))
+
+
+def _runs(section: Section) -> dict[str, list[int]]:
+    return {label: [run.config.seed for run in runs] for label, runs in section.done.items()}
+
+
+def test_the_published_records_are_sections_and_other_runs() -> None:
+    found = collect([RESULTS])
+    section = next(each for each in found.sections if each.study.name == "augmentation")
+    assert (section.name, section.scale) == ("augmentation", 1.0)
+    assert {label: [0, 1] for label in section.runs} == _runs(section)
+    run = section.runs["all of them"][1]
+    assert run.path == RESULTS / "augment-all" / "seed1.json"
+    assert {group[0].config.recipe for group in found.others} >= {"quickstart", "small"}
+    used = [run.path for each in found.sections for runs in each.runs.values() for run in runs]
+    assert {*used, *(run.path for group in found.others for run in group)} == {*RESULTS.rglob("seed?.json")}
+
+
+def test_both_forms_are_found_any_seed_counts_and_a_copy_counts_once(tmp_path: Path) -> None:
+    study = _rows("paper", "baseline", "low-rank q")
+    write_study(study, tmp_path / "a", noisy())
+    late = fake_record(study.rows[1].at(17), 60.0)
+    late.save(tmp_path / "a" / "seed17.json")
+    shutil.copytree(tmp_path / "a", tmp_path / "b")
+    (section,) = (each for each in collect([tmp_path / "a", tmp_path]).sections if each.study.name == "paper")
+    assert _runs(section) == {"baseline": [0, 1, 2], "low-rank q": [0, 1, 2, 17]}
+    assert section.runs["low-rank q"][-1].path == tmp_path / "a" / "seed17.json"
+    assert section.runs["baseline"][0].path == tmp_path / "a" / "paper-baseline" / "seed0"
+
+
+def test_a_run_stands_in_every_study_that_has_it(tmp_path: Path) -> None:
+    write_study(_rows("paper", "baseline", "low-rank q", "2 CLS tokens"), tmp_path, noisy(), {"baseline": 1})
+    names = {section.name: list(section.done) for section in collect([tmp_path]).sections}
+    assert names == {
+        "paper": ["baseline", "low-rank q", "2 CLS tokens"],
+        "latents": ["full q, k and v", "q at 48 of 192"],
+    }
+
+
+def test_scales_are_kept_apart(tmp_path: Path) -> None:
+    for scale in (1.0, 0.02):
+        write_study(_rows("paper", "baseline", "whitening", scale=scale), tmp_path, noisy())
+    found = collect([tmp_path])
+    assert [(section.name, section.scale) for section in found.sections] == [("paper", 1.0), ("paper-scale-0.02", 0.02)]
+    for section in found.sections:
+        assert {run.config.scale for runs in section.runs.values() for run in runs} == {section.scale}
+
+
+def test_a_study_without_its_reference_or_with_nothing_else_is_no_section(tmp_path: Path) -> None:
+    write_study(_rows("paper", "whitening", "low-rank q"), tmp_path / "a", noisy())
+    write_study(_rows("augmentation", "crop and flip"), tmp_path / "b", noisy())
+    found = collect([tmp_path / "a", tmp_path / "b"])
+    assert found.sections == []
+    assert [[run.config.recipe for run in group] for group in found.others] == [
+        ["augment-crop-flip"] * 2,
+        ["paper-mla-q"] * 3,
+        ["paper-whiten"] * 3,
+    ]
+
+
+def test_what_the_paper_reports_is_known_in_other_tables_and_at_other_lengths(tmp_path: Path) -> None:
+    study = STUDIES["cls-tokens"]().scaled(0.1)
+    section = Section(study=study, runs={row.label: [] for row in study.rows})
+    published = {label: said.accuracy for label, said in section.published().items()}
+    assert published == {
+        "width 96, 1 CLS token": 90.41,
+        "width 96, 2 CLS tokens": 93.95,
+        "width 192, 1 CLS token": 93.65,
+    }
+
+
+def _edited(path: Path, **changes: object) -> None:
+    value = json.loads(path.read_text())
+    path.write_text(json.dumps({**value, **changes}))
+
+
+def _resealed(path: Path, seed: int) -> None:
+    """Edit the config, and seal the record again as if it had been written so."""
+    value = json.loads(path.read_text())
+    value["config"]["seed"] = seed
+    del value["sha256"]
+    path.write_text(json.dumps({**value, "sha256": digest(value)}))
+
+
+@pytest.mark.parametrize("edit", ["accuracy", "seed", "schema", "cut", "config"])
+def test_an_edited_record_is_refused_with_its_path(tmp_path: Path, edit: str) -> None:
+    write_study(_rows("paper", "baseline", "whitening"), tmp_path, noisy(), {"whitening": 1})
+    path = tmp_path / "paper-whiten" / "seed0" / "record.json"
+    expected = {
+        "accuracy": "was changed after it was written: its digest differs",
+        "seed": "config_digest is not that of its config",
+        "schema": "has schema 99: this version of smallvit reads",
+        "cut": "is not a readable record",
+        "config": "config.model.depht is not known",
+    }[edit]
+    if edit == "accuracy":
+        _edited(path, train_seconds=1.0)
+    elif edit == "seed":
+        _resealed(path, 5)
+    elif edit == "schema":
+        _edited(path, schema=99)
+    elif edit == "cut":
+        path.write_text(path.read_text()[:1000])
+    else:
+        record = RunRecord.load(path)
+        config = {**record.config, "model": {**record.config["model"], "depht": 3}}
+        replace(record, config=config).save(path)
+    with pytest.raises(SmallvitError, match=expected) as error:
+        collect([tmp_path])
+    assert str(path) in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_an_empty_or_absent_folder_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(SmallvitError, match=r"no finished run there; expected record\.json or seed<k>\.json"):
+        collect([tmp_path])
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "seed.json").write_text("not a record's name")
+    with pytest.raises(SmallvitError, match="no finished run there"):
+        collect([tmp_path])
+    with pytest.raises(UsageError, match="it must be a folder that holds runs"):
+        collect([tmp_path / "absent"])
+
+
+def test_two_records_of_one_run_are_refused(tmp_path: Path) -> None:
+    config = STUDIES["paper"]().rows[0].at(0)
+    for name, accuracy in (("a", 60.0), ("b", 61.0)):
+        (tmp_path / name).mkdir()
+        fake_record(config, accuracy).save(tmp_path / name / "record.json")
+    with pytest.raises(SmallvitError, match=r"a and .*b/record.json are different records of one run"):
+        collect([tmp_path])
+
+
+def test_other_test_images_within_a_study_are_refused(tmp_path: Path) -> None:
+    study = _rows("paper", "baseline", "whitening")
+    write_study(study, tmp_path, noisy(), {"whitening": 0})
+    record = fake_record(study.rows[1].at(0), 60.0)
+    names = [*record.class_names[:-1], "lorry"]
+    replace(record, class_names=names).save(tmp_path / "seed0.json")
+    with pytest.raises(SmallvitError, match="are runs of one study, paper, but have different test sets"):
+        collect([tmp_path])
+
+
+def test_another_data_set_is_another_study(tmp_path: Path) -> None:
+    """Mixed data sets never meet in one table."""
+    for name in ("paper", "cifar100"):
+        write_study(_rows(name, "baseline", "low-rank q"), tmp_path, noisy())
+    sections = collect([tmp_path]).sections
+    assert [section.name for section in sections] == ["paper", "latents", "cifar100"]
+    for section in sections:
+        runs: list[Run] = [run for each in section.runs.values() for run in each]
+        assert {run.config.data.dataset for run in runs} == {"cifar100" if section.name == "cifar100" else "cifar10"}

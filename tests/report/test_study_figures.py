@@ -1,0 +1,209 @@
+"""The figures of a study: what is drawn is what the records say, with units, and labelled where it is scaled."""
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from statistics import fmean
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+from matplotlib.text import Annotation
+from PIL import Image
+
+from smallvit.report.collect import Section
+from smallvit.report.compare_sides import Run
+from smallvit.report.numbers import Numbers, numbers_of
+from smallvit.report.study_figures import drawings
+from smallvit.report.svg import Drawing, save_figure
+from smallvit.study.rows import Study
+from smallvit.study.studies import STUDIES
+from study_records import fake_record
+
+SVG = "{http://www.w3.org/2000/svg}"
+UNITS = {
+    "accuracy": {"test accuracy, %"},
+    "differences": {"difference from full q, k and v, points"},
+    "latent-width": {"latent width, and as a share of the width of 96", "test accuracy, %"},
+    "flops": {"forward pass of an image, MFLOPs (2 x MACs)", "test accuracy, %"},
+    "seconds": {"training time of a run, min", "test accuracy, %"},
+    "curves": {"training images seen, thousands", "val accuracy, %"},
+    "confusion": {"true class", "predicted class"},
+}
+
+
+def _numbers(study: Study, accuracies: dict[str, Sequence[float]]) -> Numbers:
+    """Return the numbers of rows with these accuracies, a seed each."""
+    runs = {
+        row.label: [
+            Run(path=Path("x"), record=fake_record(config, value, seconds=100.0 + 40 * number), config=config)
+            for seed, value in enumerate(accuracies.get(row.label, ()))
+            for config in [row.at(seed)]
+        ]
+        for number, row in enumerate(study.rows)
+    }
+    return numbers_of(Section(study=study, runs=runs))
+
+
+LATENTS: dict[str, Sequence[float]] = {
+    "full q, k and v": (70.0, 71.0),
+    "q at 24 of 96": (69.0, 69.4),
+    "q at 48 of 96": (69.8, 70.6),
+    "kv at 24 of 96": (65.0, 66.5),
+}
+
+
+@pytest.fixture(scope="module")
+def latents() -> Numbers:
+    return _numbers(STUDIES["latents-small"](), LATENTS)
+
+
+def _drawing(numbers: Numbers, name: str) -> Drawing:
+    return next(drawing for drawing in drawings(numbers) if drawing.name == name)
+
+
+def _figure(numbers: Numbers, name: str) -> Figure:
+    return _drawing(numbers, name).draw()
+
+
+def _texts(svg: str) -> set[str]:
+    return {element.text or "" for element in ElementTree.fromstring(svg).iter(f"{SVG}text")}
+
+
+def test_a_study_has_the_figures_that_it_has_something_to_show_in(latents: Numbers) -> None:
+    assert [drawing.name for drawing in drawings(latents)] == list(UNITS)
+    study = STUDIES["augmentation"]()
+    names = [drawing.name for drawing in drawings(_numbers(study, {"none": [60.0], "crop and flip": [62.0]}))]
+    assert names == ["accuracy", "differences", "seconds", "curves", "confusion"]
+
+
+@pytest.mark.parametrize("name", UNITS)
+def test_axes_have_units_and_files_are_whole(latents: Numbers, tmp_path: Path, name: str) -> None:
+    drawing = _drawing(latents, name)
+    svg, paths = save_figure(drawing, "p", tmp_path / "a")
+    assert UNITS[name] <= _texts(svg)
+    assert paths == [tmp_path / "a.svg", tmp_path / "a.png"]
+    assert UNITS[name] <= _texts(paths[0].read_text())
+    picture = Image.open(paths[1]).convert("RGB")
+    assert picture.getpixel((0, 0)) == (255, 255, 255)
+    assert picture.width == 1080
+    again, _ = save_figure(drawing, "p", tmp_path / "b")
+    assert again == svg
+    assert (tmp_path / "b.png").read_bytes() == paths[1].read_bytes()
+    for element in ElementTree.fromstring(svg).iter():
+        style = dict(part.split(": ", 1) for part in element.get("style", "").split("; ") if ": " in part)
+        for kind in ("fill", "stroke"):
+            assert style.get(kind, "none").startswith(("none", "var(--"))
+
+
+@pytest.mark.parametrize("name", [*UNITS])
+def test_a_scaled_figure_says_so(name: str) -> None:
+    scaled = _numbers(STUDIES["latents-small"]().scaled(0.5), LATENTS)
+    title = _figure(scaled, name).get_suptitle()
+    assert title == "Scaled: 50 % of the full length"
+
+
+def test_a_figure_of_full_length_is_not_called_scaled(latents: Numbers) -> None:
+    assert {drawing.draw().get_suptitle() for drawing in drawings(latents)} == {""}
+
+
+def _points(figure: Figure) -> set[tuple[float, float]]:
+    return {
+        (round(float(x), 6), round(float(y), 6))
+        for line in figure.axes[0].lines
+        for x, y in zip(np.ravel(line.get_xdata()), np.ravel(line.get_ydata()), strict=True)
+    }
+
+
+def test_each_row_has_its_mean_and_seeds_and_the_published_number() -> None:
+    accuracies: dict[str, Sequence[float]] = {"baseline": (93.0, 93.4), "low-rank q": (92.0,)}
+    full = _numbers(STUDIES["paper"](), accuracies)
+    points = _points(_figure(full, "accuracy"))
+    assert points >= {(93.2, 0.0), (93.0, 0.0), (93.4, 0.0), (92.0, 1.0), (93.65, 0.0), (93.32, 1.0)}
+    line = full.line("baseline")
+    assert line.best is not None
+    assert (round(line.best.mean, 6), 0.0) in points
+    scaled = _numbers(STUDIES["paper"]().scaled(0.02), accuracies)
+    assert not {(93.65, 0.0), (93.32, 1.0)} & _points(_figure(scaled, "accuracy"))
+    assert "of the full length" in _drawing(scaled, "accuracy").caption
+    gaps = _points(_figure(full, "differences"))
+    assert gaps >= {(-0.33, 0.0)}
+    assert any(x == pytest.approx(-1.0) for x, y in gaps if y == 0)
+
+
+def test_latents_have_a_line_for_each_set_of_them(latents: Numbers) -> None:
+    axes = _figure(latents, "latent-width").axes[0]
+    lines = {
+        container.get_label(): container.lines[0].get_xydata()
+        for container in axes.containers  # of error bars
+    }
+    assert lines.keys() == {"q", "kv"}
+    np.testing.assert_allclose(lines["q"][:, 1], [69.2, 70.2])
+    assert np.all(np.abs(lines["q"][:, 0] - [25, 50]) < 3)
+    np.testing.assert_allclose(lines["kv"][:, 1], [65.75])
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["24\n25 %", "48\n50 %", "96\n100 %"]
+    assert axes.lines[0].get_ydata()[0] == 70.5
+
+
+def test_tokens_have_a_line_for_each_width() -> None:
+    accuracies: dict[str, Sequence[float]] = {
+        "width 96, 1 CLS token": (70.0, 71.0),
+        "width 96, 2 CLS tokens": (70.5, 71.9),
+        "width 192, 3 CLS tokens": (75.0, 75.2),
+        "width 192, 1 CLS token": (74.0, 74.1),
+    }
+    axes = _figure(_numbers(STUDIES["cls-tokens-small"](), accuracies), "cls-tokens").axes[0]
+    lines = {container.get_label(): container.lines[0].get_xydata() for container in axes.containers}
+    np.testing.assert_allclose(lines["width 96"], [[1, 70.5], [2, 71.2]], atol=0.03)
+    np.testing.assert_allclose(lines["width 192"], [[1, 74.05], [3, 75.1]], atol=0.03)
+
+
+def test_every_number_beside_a_point_can_be_read() -> None:
+    """Of 20 rows, most of which have the same arithmetic."""
+    study = STUDIES["paper"]()
+    values = {row.label: (90 + 0.12 * (7 * i % 20),) for i, row in enumerate(study.rows)}
+    figure = _figure(_numbers(study, values), "flops")
+    figure.draw_without_rendering()
+    notes = [each for each in figure.axes[0].texts if isinstance(each, Annotation)]
+    assert [note.get_text() for note in notes] == [str(number) for number in range(1, 21)]
+    boxes = [note.get_window_extent() for note in notes]
+    assert not any(a.overlaps(b) for a, b in itertools.combinations(boxes, 2))
+    names = [text.get_text() for text in figure.axes[1].texts]
+    assert names == [f"{number}  {row.label}" for number, row in enumerate(study.rows, 1)]
+
+
+def test_the_learning_curve_is_the_mean_of_the_seeds(latents: Numbers) -> None:
+    axes = _figure(latents, "curves").axes[0]
+    reference = next(line for line in axes.lines if line.get_label() == "full q, k and v")
+    last = np.asarray(reference.get_ydata(), dtype=float)[-1]
+    assert last == pytest.approx(fmean(v * (1 - 0.5 / 12) for v in LATENTS["full q, k and v"]), abs=0.01)
+    assert np.asarray(reference.get_xdata(), dtype=float)[-1] == 540.0
+
+
+def test_of_many_rows_the_best_and_the_worst_curves_are_named() -> None:
+    study = STUDIES["latents-small"]()
+    values = {row.label: (60.0 + i,) for i, row in enumerate(study.rows[:12])}
+    numbers = _numbers(study, values)
+    labels = [line.get_label() for line in _figure(numbers, "curves").axes[0].lines]
+    assert [label for label in labels if not str(label).startswith("_")] == [
+        study.rows[1].label,
+        study.rows[11].label,
+        study.reference,
+    ]
+    assert "the others are thin lines" in _drawing(numbers, "curves").caption
+
+
+def test_the_confusion_matrix_is_the_sum_of_the_seeds(latents: Numbers) -> None:
+    texts = {text.get_text() for text in _figure(latents, "confusion").axes[0].texts}
+    runs = latents.section.runs["full q, k and v"]
+    summed = np.sum([run.record.test_confusion for run in runs], axis=0)
+    assert texts == {str(count) for count in summed.ravel() if count}
+    assert "the sum over 2 seeds" in _drawing(latents, "confusion").caption
+
+
+def test_a_section_without_its_reference_has_the_figures_that_it_can() -> None:
+    study = replace(STUDIES["latents-small"](), seeds=(0,))
+    names = [drawing.name for drawing in drawings(_numbers(study, {"q at 24 of 96": [60.0], "k at 24 of 96": [61.0]}))]
+    assert names == ["accuracy", "seconds", "curves"]

@@ -1,0 +1,148 @@
+"""The report as the command writes it: a page that stands alone, tables and figures beside it, one line for errors."""
+
+import re
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from smallvit import cli
+from smallvit.record import RunRecord
+from smallvit.study.studies import STUDIES
+from study_records import fake_record, noisy, write_study
+
+RESULTS = Path(__file__).parents[2] / "results" / "runs"
+MakeRun = Callable[..., RunRecord]
+
+
+class Page(HTMLParser):
+    """What a browser would find: attributes, ids, and text by section."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.ids: list[str] = []
+        self.references: list[str] = []
+        self.tags: list[str] = []
+        self.feed(path.read_text(encoding="ascii"))
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        for name, value in attrs:
+            if name == "id":
+                self.ids.append(value or "")
+            if name in ("src", "href", "xlink:href"):
+                self.references.append(value or "")
+
+
+@pytest.fixture(scope="module")
+def scaled(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A report of a scaled study, one row of which has one seed, and of one other run."""
+    folder = tmp_path_factory.mktemp("scaled")
+    study = STUDIES["paper"]().scaled(0.02)
+    study = replace(study, rows=study.rows[:3], seeds=(0, 1))
+    write_study(study, folder / "runs", noisy(), {study.rows[2].label: 1})
+    other = STUDIES["cifar100"]().rows[0].at(3)
+    (folder / "runs" / "other").mkdir()
+    record = fake_record(other, 50.0, dataset_notes=[])
+    record.save(folder / "runs" / "other" / "record.json")
+    assert cli.main(["report", str(folder / "runs"), "--out", str(folder / "out")]) == 0
+    return folder / "out"
+
+
+def test_the_page_stands_alone(scaled: Path) -> None:
+    page = Page(scaled / "index.html")
+    assert len(page.ids) == len(set(page.ids))
+    assert "script" not in page.tags
+    for reference in page.references:
+        assert reference.startswith(("data:", "#")), reference
+        assert not reference.startswith("#") or reference[1:] in page.ids, reference
+    text = (scaled / "index.html").read_text()
+    assert not re.search(r"url\((?!#)", text)
+    assert '<meta name="viewport" content="width=device-width, initial-scale=1">' in text
+
+
+def test_every_table_figure_and_section_of_scaled_runs_says_so(scaled: Path) -> None:
+    text = (scaled / "index.html").read_text()
+    section = text[
+        text.index('<section aria-labelledby="paper-scale-0.02"') : text.index('aria-labelledby="other-runs"')
+    ]
+    assert section.count("<table aria-label") == 2
+    assert section.count("Scaled: every run took 2 % of the full length") == 2 * 2 + 1  # seen and spoken; and a notice
+    assert section.count("<svg") == section.count("<strong>Scaled: 2 % of the full length.</strong>") == 5
+    assert section.count("Scaled: 2 % of the full length</text>") == 5
+    assert "<strong>Not all runs here have the full length:</strong> some took 2 % of the full length." in text
+    assert "one seed: no interval" in section
+    for path in (scaled / "tables").glob("paper*"):
+        assert "of the full length" in path.read_text()
+
+
+def test_the_files_are_those_that_are_named(scaled: Path) -> None:
+    tables = {path.name for path in (scaled / "tables").iterdir()}
+    assert tables == {
+        f"{name}.{kind}"
+        for name in ("paper-scale-0.02-numbers", "paper-scale-0.02-differences", "other-runs")
+        for kind in ("md", "tex")
+    }
+    figures = {path.name for path in (scaled / "figures").iterdir()}
+    assert figures == {
+        f"paper-scale-0.02-{name}.{kind}"
+        for name in ("accuracy", "differences", "seconds", "curves", "confusion")
+        for kind in ("svg", "png")
+    }
+
+
+def test_paths_are_printed_and_a_run_alone_is_no_study(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shutil.copytree(RESULTS / "quickstart", tmp_path / "quickstart")
+    assert cli.main(["report", str(tmp_path), "--out", str(tmp_path / "out")]) == 0
+    printed = [Path(line.split(maxsplit=1)[1]) for line in capsys.readouterr().out.splitlines() if line]
+    assert printed == [
+        tmp_path / "out" / name for name in ("tables/other-runs.md", "tables/other-runs.tex", "index.html")
+    ]
+    assert all(path.exists() for path in printed)
+    assert "there is nothing to compare" in printed[-1].read_text()
+
+
+def test_a_run_folder_gets_its_page_again(
+    tmp_path: Path, run_folder: MakeRun, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_folder(tmp_path / "run")
+    assert cli.main(["report", str(tmp_path / "run")]) == 0
+    assert capsys.readouterr().out == f"page     {tmp_path / 'run' / 'index.html'}\n"
+    page = (tmp_path / "run" / "index.html").read_text()
+    assert "test accuracy" in page
+    assert "Scaled" not in page
+
+
+def test_a_scaled_run_says_so_on_its_own_page(tmp_path: Path, run_folder: MakeRun) -> None:
+    record = run_folder(tmp_path / "run")
+    config = replace(record.run_config(), scale=0.5)
+    replace(record, config=config.to_json(), config_digest=config.digest()).save(tmp_path / "run" / "record.json")
+    assert cli.main(["report", str(tmp_path / "run")]) == 0
+    page = (tmp_path / "run" / "index.html").read_text()
+    assert "<strong>Scaled:</strong> this run took 50&nbsp;% of its full length" in page
+    assert page.count("Scaled: 50 % of the full length</text>") == 2
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "line"),
+    [
+        ([], 2, "report needs a folder that holds runs, or several"),
+        (["absent"], 2, "DIR is 'absent': it must be a folder that holds runs"),
+        (["."], 1, ".: no finished run there; expected record.json or seed<k>.json somewhere below"),
+    ],
+)
+def test_bad_input_is_one_line(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    words: list[str],
+    status: int,
+    line: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["report", *words]) == status
+    assert capsys.readouterr().err == f"smallvit: {line}\n"
+    assert not list(tmp_path.iterdir())

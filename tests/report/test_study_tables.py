@@ -1,0 +1,155 @@
+"""The numbers of a study by hand, and its tables as a reader finds them."""
+
+import math
+import re
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from statistics import fmean, stdev
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.stats import ttest_rel
+
+from smallvit.report.collect import collect
+from smallvit.report.compare_numbers import signed
+from smallvit.report.numbers import Numbers, numbers_of
+from smallvit.report.study_tables import NONE, notes, others_table, study_markdown, study_tables
+from smallvit.report.tables import Table, latex, markdown
+from smallvit.study.rows import Study
+from smallvit.study.studies import STUDIES
+from study_records import noisy, write_study
+
+ACCURACIES = {"baseline": [60.0, 61.0, 62.5], "low-rank q": [59.0, 60.5, 61.0], "2 CLS tokens": [63.0]}
+
+
+def _accuracy(label: str, seed: int) -> float:
+    return ACCURACIES[label][seed]
+
+
+def _study(scale: float = 1.0, *labels: str) -> Study:
+    study = STUDIES["paper"]().scaled(scale)
+    return replace(study, rows=tuple(row for row in study.rows if row.label in (labels or ACCURACIES)))
+
+
+def _numbers(folder: Path, study: Study, accuracy: Callable[[str, int], float], seeds: dict[str, int]) -> Numbers:
+    write_study(study, folder, accuracy, seeds)
+    found = collect([folder]).sections
+    return numbers_of(next(section for section in found if section.study.name == study.name))
+
+
+@pytest.fixture
+def numbers(tmp_path: Path) -> Numbers:
+    return _numbers(tmp_path, _study(), _accuracy, {"2 CLS tokens": 1})
+
+
+def _cells(table: Table, label: str) -> dict[str, str]:
+    return next(dict(zip(table.heading, row, strict=True)) for row in table.rows if row[0] == label)
+
+
+def test_the_numbers_are_those_of_the_records(numbers: Numbers) -> None:
+    table = study_tables(numbers)[0]
+    cells = _cells(table, "low-rank q")
+    values = ACCURACIES["low-rank q"]
+    assert cells["seeds"] == "3"
+    assert cells["last epoch, %"] == f"{fmean(values):.2f} ± {stdev(values):.2f}"
+    tops = [max(v, *(v * (1 - 0.5 / epoch) + 0.3 for epoch in range(5, 100, 5))) for v in values]
+    assert float(cells["best of curve, %"].split(" ")[0]) == pytest.approx(fmean(tops), abs=0.02)
+    assert cells["published, %"] == "93.32"
+    assert cells["published, s"] == "4,716"
+    assert cells["training, s"] == "111"
+    assert _cells(table, "2 CLS tokens")["last epoch, %"] == "63.00"
+    assert _cells(table, "2 CLS tokens")["published, %"] == NONE
+
+
+def test_differences_are_paired_and_stand_beside_the_published_ones(numbers: Numbers) -> None:
+    table = study_tables(numbers)[1]
+    cells = _cells(table, "low-rank q")
+    expected = ttest_rel(ACCURACIES["low-rank q"], ACCURACIES["baseline"])
+    interval = expected.confidence_interval(0.95)
+    mean = fmean(ACCURACIES["low-rank q"]) - fmean(ACCURACIES["baseline"])
+    assert cells["difference, points"] == signed(mean, ".2f")
+    assert cells["95 % interval"] == f"{signed(interval.low, '.2f')} to {signed(interval.high, '.2f')}"
+    assert float(cells["p (Holm)"]) == pytest.approx(expected.pvalue, rel=0.05)
+    assert cells["verdict"] == ("resolved" if expected.pvalue < 0.05 else "not resolved")
+    assert cells["published difference"] == signed(-0.33, ".2f")
+    assert cells["ours less published"] == signed(mean + 0.33, ".2f")
+    assert int(cells["seeds to resolve the published"]) > 3
+    assert [row[0] for row in table.rows] == ["low-rank q", "2 CLS tokens"]
+
+
+def test_one_seed_says_so(numbers: Numbers) -> None:
+    cells = _cells(study_tables(numbers)[1], "2 CLS tokens")
+    assert (cells["95 % interval"], cells["p (Holm)"], cells["verdict"]) == (
+        "one seed: no interval",
+        NONE,
+        "not tested",
+    )
+    assert cells["difference, points"].startswith("+")
+
+
+def test_one_seed_of_every_row_has_no_interval_at_all(tmp_path: Path) -> None:
+    seeds = dict.fromkeys(ACCURACIES, 1)
+    table = study_tables(found := _numbers(tmp_path, _study(), _accuracy, seeds))[1]
+    assert {row[2] for row in table.rows} == {"one seed: no interval"}
+    assert math.isnan(found.deviation)
+    assert any("With one seed nothing tells how far seeds scatter" in note for note in notes(found))
+    assert _cells(table, "low-rank q")["seeds to resolve the published"] == NONE
+
+
+def test_scaled_numbers_say_so_everywhere(tmp_path: Path) -> None:
+    found = _numbers(tmp_path, _study(0.02), _accuracy, {"2 CLS tokens": 1})
+    for table in study_tables(found):
+        assert "Scaled: every run took 2 % of the full length" in table.caption
+        assert {cell for row in table.rows for cell in row[1:2]} == {"2 %"}
+        assert table.heading[1] == "length"
+        assert r"2 \% of the full length" in latex(table)
+        assert "2 % of the full length" in markdown(table)
+    assert notes(found)[0].startswith("Scaled")
+    group = [list(runs) for runs in found.section.done.values()]
+    others = others_table(group)
+    assert "some are scaled" in others.caption
+    assert {_cells(others, row[0])["length"] for row in others.rows} == {"2 %"}
+
+
+def test_the_full_length_is_not_called_scaled(numbers: Numbers) -> None:
+    assert "caled" not in study_markdown(numbers)
+    assert "length" not in study_tables(numbers)[0].heading
+
+
+def test_the_best_of_val_is_marked_and_explained(tmp_path: Path) -> None:
+    study = STUDIES["augmentation"]()
+    found = _numbers(tmp_path, replace(study, rows=study.rows[:2]), noisy(), {})
+    table = study_tables(found)[0]
+    for row in table.rows:
+        assert _cells(table, row[0])["best of curve, %"].startswith("val ")
+    assert "published, %" not in table.heading
+    assert any("so it is no test accuracy" in note for note in notes(found))
+
+
+def test_rows_that_were_not_run_are_named(tmp_path: Path) -> None:
+    found = _numbers(tmp_path, _study(1.0, "baseline", "whitening"), noisy(), {})
+    (note,) = (note for note in notes(found) if note.startswith("Not run"))
+    assert note.startswith("Not run: 18 of 20 rows (without AutoAugment; ")
+    assert note.endswith("; and 10 more).")
+
+
+def test_lines_of_markdown_are_no_longer_than_the_house_has_them(numbers: Numbers) -> None:
+    assert all(len(line) <= 120 for line in study_markdown(numbers).splitlines() if line.startswith(("-", "  ")))
+
+
+CELLS = st.text(st.characters(codec="utf-8", exclude_categories=("Cc", "Zl", "Zp")), max_size=12)
+
+
+@given(st.lists(st.tuples(CELLS, CELLS), min_size=1, max_size=4), CELLS)
+def test_any_cell_stays_in_its_column(rows: list[tuple[str, str]], caption: str) -> None:
+    table = Table(name="t", caption=caption, heading=("a", "b"), rows=rows)
+    body = latex(table).split("\\hline\n")[2].splitlines()
+    assert len(body) == len(rows)
+    for line in body:
+        assert line.endswith(r" \\")
+        assert len(re.findall(r"(?<!\\)&", line)) == 1
+        assert not re.search(r"(?<!\\)[%#_]", line)
+    lines = markdown(table).rpartition(".**\n\n")[2].splitlines()
+    assert all(len(re.findall(r"(?<!\\)\|", line)) == 3 for line in lines)

@@ -1,0 +1,94 @@
+"""A job: one that is done is left alone, one that another holds is waited for, one that is out of time saves."""
+
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from outcomes import outcome
+from smallvit.device.config import DeviceConfig
+from smallvit.lock import LockedError, run_lock
+from smallvit.stop import InterruptedRunError, Stop
+from smallvit.study import job
+from smallvit.study.job import Order, run_job
+from smallvit.study.pace import Pace
+from smallvit.study.process import Process
+from smallvit.study.watch import checkpoint_step
+from tiny_study import BASE, ONE_THREAD, long_study
+
+CONFIG = replace(BASE, device=DeviceConfig(**vars(ONE_THREAD), precision="float32")).to_json()
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def test_a_finished_run_is_left_as_it_is_and_another_is_refused(tmp_path: Path) -> None:
+    run_job(CONFIG, tmp_path / "run")
+    files = {path: path.stat().st_mtime_ns for path in (tmp_path / "run").iterdir()}
+    run_job(CONFIG, tmp_path / "run")
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "run").iterdir()} == files
+    with pytest.raises(Exception, match="already holds a finished run"):
+        run_job(CONFIG | {"seed": 1}, tmp_path / "run")
+
+
+def test_a_job_waits_for_one_that_is_just_ending(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    held, enough = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with run_lock(tmp_path):
+            held.set()
+            enough.wait()
+
+    other = threading.Thread(target=hold)
+    other.start()
+    held.wait()
+    monkeypatch.setattr(job, "LOCK_PATIENCE_SECONDS", 0.0)
+    with pytest.raises(LockedError, match="is being written to by process"):
+        run_job(CONFIG, tmp_path)
+    monkeypatch.setattr(job, "LOCK_PATIENCE_SECONDS", 60.0)
+    threading.Timer(0.3, enough.set).start()
+    run_job(CONFIG, tmp_path)
+    other.join()
+    assert (tmp_path / "record.json").exists()
+
+
+def test_a_job_that_is_out_of_time_saves_and_goes_on(tmp_path: Path, undisturbed: Callable[[str], Any]) -> None:
+    config = replace(long_study().rows[0].at(0), device=DeviceConfig(**vars(ONE_THREAD), precision="float32")).to_json()
+    with pytest.raises(InterruptedRunError, match="out of time") as raised:
+        run_job(config, tmp_path / "seed0", until=time.time() + 0.5)
+    assert raised.value.exit_status == 75
+    assert 0 < checkpoint_step(tmp_path / "seed0") < 90
+    run_job(config, tmp_path / "seed0")
+    assert outcome(tmp_path / "seed0") == undisturbed("seed0")
+
+
+def test_a_pace_is_measured_in_a_process_of_its_own(tmp_path: Path) -> None:
+    order = Order(do="pace", config=CONFIG, folder=str(tmp_path / "run"), cwd=str(tmp_path))
+    found = Process(order, tmp_path / "job.log").wait()
+    assert found.status == 0, found.line
+    pace = Pace(**json.loads(found.line))
+    assert 0 < pace.step_seconds < 10
+    assert pace.num_test == 359
+    assert not (tmp_path / "run").exists()
+
+
+def test_to_ask_once_is_no_second_signal() -> None:
+    with Stop() as outer:
+        with Stop() as stop:
+            Stop.ask_once()
+            Stop.ask_once()
+            assert (stop.reason, stop.exit_status) == ("SIGTERM", 143)
+        assert outer.reason == ""
+        Stop.ask_once()
+        assert outer.reason == "SIGTERM"
