@@ -367,16 +367,20 @@ BASE = RunConfig(recipe="cifar100", data=DataConfig(dataset="cifar10"), optim=Op
     ("name", "change"), list(changed(BASE)), ids=lambda value: value if isinstance(value, str) else ""
 )
 def test_every_field_that_decides_the_result_changes_the_digest(name: str, change: Any) -> None:
+    base = BASE
     if name == "recipe":
         other = dataclasses.replace(BASE, recipe="another")
     elif name == "model.num_classes":
         other = BASE.resolve(10)
     elif name == "model.num_heads":
         other = dataclasses.replace(BASE, model=dataclasses.replace(BASE.model, num_heads=6))
+    elif name.startswith("optim.muon_"):  # only Muon has them
+        base = dataclasses.replace(BASE, optim=OptimConfig(optimizer="muon"))
+        other = dataclasses.replace(base, optim=OptimConfig(optimizer="muon", **{name.removeprefix("optim."): 0.5}))
     else:
-        other = replaced(BASE, change)
-    assert other != BASE
-    assert (other.digest() == BASE.digest()) == (name in NOT_IDENTITY)
+        other = replaced(base, change)
+    assert other != base
+    assert (other.digest() == base.digest()) == (name in NOT_IDENTITY)
 
 
 def test_equal_configs_have_equal_digests_however_the_numbers_are_written() -> None:
