@@ -316,6 +316,9 @@ def test_vit_pytorch_takes_the_same_step() -> None:
         ("timm,", TINY, "--against is ''"),
         ("timm", replace(TINY, model=replace(TINY.model, latent_dim_q=4)), "model.latent_dim_q is 4: leave out"),
         ("timm", replace(TINY, model=replace(TINY.model, head="mlp")), "model.head is 'mlp': leave out --against"),
+        ("timm", replace(TINY, model=replace(TINY.model, tokenizer="conv")), "model.tokenizer is 'conv': leave out"),
+        ("timm", replace(TINY, model=replace(TINY.model, position="rotary")), "model.position is 'rotary': leave out"),
+        ("timm", replace(TINY, train=replace(TINY.train, loss="bce")), "train.loss is 'bce': leave out --against"),
         ("timm", RECIPES["small"](), "optim.optimizer is 'muon': it goes by our modules' names"),
     ],
 )

@@ -48,7 +48,11 @@ def data_fields(draw: st.DrawFn) -> dict[str, Any]:
 def model_fields(draw: st.DrawFn) -> dict[str, Any]:
     heads, patch, tokens = draw(st.integers(1, 8)), draw(st.integers(1, 16)), draw(st.integers(0, 3))
     width = heads * 4 * draw(st.integers(1, 16))
-    latent = st.none() | st.integers(1, width)
+    mimetic = draw(st.booleans())
+    latent = st.none() if mimetic else st.none() | st.integers(1, width)
+    tokenizers = ["patch", *(["conv"] if patch in (2, 4, 8, 16) else []), *(["shifted"] if patch > 1 else [])]
+    tokenizer = draw(st.sampled_from(tokenizers))
+    plain = ["random"] if tokenizer != "patch" else ["random", "whiten", "whiten-paper"]
     return dict(
         image_size=patch * draw(st.integers(1, 8)),
         patch_size=patch,
@@ -62,7 +66,32 @@ def model_fields(draw: st.DrawFn) -> dict[str, Any]:
         latent_dim_k=draw(latent),
         latent_dim_v=draw(latent),
         drop_path_rate=draw(BELOW_ONE),
-        **{name: draw(s) for name, s in choices(ModelConfig, "position", "patch_init", "head").items()},
+        num_registers=draw(st.integers(1, 3)),
+        tokenizer=tokenizer,
+        patch_init=draw(st.sampled_from(plain)),
+        pooling=draw(st.sampled_from(["cls", "cls+mean"] if tokens else ["cls", "mean"])),
+        layer_scale=draw(st.none() | UNIT),
+        init="mimetic" if mimetic else "normal",
+        **{
+            name: draw(s)
+            for name, s in choices(ModelConfig, "position", "head", "qk_norm", "locality", "mlp_conv").items()
+        },
+    )
+
+
+@st.composite
+def optim_fields(draw: st.DrawFn) -> dict[str, Any]:
+    optimizer = draw(st.sampled_from(get_args(get_type_hints(OptimConfig)["optimizer"])))
+    own = optimizer == "muon"
+    return dict(
+        optimizer=optimizer,
+        lr=draw(st.floats(1e-12, 1e3)),
+        weight_decay=draw(st.floats(0, 1e3)),
+        betas=draw(st.none() | st.tuples(BELOW_ONE, BELOW_ONE)),
+        warmup_epochs=draw(UNIT),
+        muon_lr=draw(st.none() | st.floats(1e-12, 1e3)) if own else None,
+        muon_weight_decay=draw(st.none() | st.floats(0, 1e3)) if own else None,
+        **{name: draw(s) for name, s in choices(OptimConfig, "decay_on").items()},
     )
 
 
@@ -90,19 +119,15 @@ PARTS: dict[type, st.SearchStrategy[dict[str, Any]]] = {
         **choices(AugmentConfig, "policy", "policy_variant", "erase_fill", "mix_per"),
     ),
     ModelConfig: model_fields(),
-    OptimConfig: fields(
-        lr=st.floats(1e-12, 1e3),
-        weight_decay=st.floats(0, 1e3),
-        betas=st.none() | st.tuples(BELOW_ONE, BELOW_ONE),
-        warmup_epochs=UNIT,
-        **choices(OptimConfig, "optimizer", "decay_on"),
-    ),
+    OptimConfig: optim_fields(),
     TrainConfig: fields(
         epochs=st.integers(1, 10**6),
         passes_per_epoch=st.integers(1, 9),
         batch_size=st.integers(1, 10**6).map(lambda number: 6 * number),
         repeats_in_batch=st.sampled_from([1, 2, 3, 6]),
         label_smoothing=BELOW_ONE,
+        ema_decay=BELOW_ONE,
+        **choices(TrainConfig, "loss"),
     ),
     EvaluateConfig: fields(every_epochs=st.integers(1, 99), test_curve=st.booleans(), batch_size=st.integers(1, 9999)),
     DeviceConfig: fields(
@@ -248,6 +273,13 @@ def test_a_file_that_is_no_config_is_named(tmp_path: Path) -> None:
         (lambda: OptimConfig(warmup_epochs=-1.0), "optim.warmup_epochs"),
         (lambda: TrainConfig(epochs=0), "train.epochs"),
         (lambda: TrainConfig(label_smoothing=1.0), "train.label_smoothing"),
+        (lambda: TrainConfig(ema_decay=1.0), "train.ema_decay"),
+        (lambda: TrainConfig(ema_decay=-0.1), "train.ema_decay"),
+        (lambda: OptimConfig(muon_lr=0.1), "optim.muon_lr"),
+        (lambda: OptimConfig(optimizer="muon", muon_lr=0.0), "optim.muon_lr"),
+        (lambda: OptimConfig(optimizer="lion", muon_weight_decay=0.1), "optim.muon_weight_decay"),
+        (lambda: OptimConfig(optimizer="muon", muon_weight_decay=-0.1), "optim.muon_weight_decay"),
+        (lambda: AugmentConfig(flip="alternating", horizontal_flip=0.0), "augment.flip"),
         (lambda: EvaluateConfig(every_epochs=0), "evaluate.every_epochs"),
         (lambda: DeviceConfig(num_threads=0), "device.num_threads"),
         (lambda: RunConfig(seed=-1), "seed"),
@@ -280,7 +312,8 @@ def other_values(hint: Any, value: Any) -> list[Any]:
     if isinstance(value, tuple):
         return [tuple(item * 0.75 for item in value)]
     if value is None:
-        return [(0.8, 0.9)] if tuple in map(get_origin, get_args(hint)) else ["ab"] if str in get_args(hint) else [8]
+        kinds = get_args(hint)
+        return [(0.8, 0.9)] if tuple in map(get_origin, kinds) else [{str: "ab", float: 0.5, int: 8}[kinds[0]]]
     return ["cifar100"]
 
 
@@ -334,16 +367,20 @@ BASE = RunConfig(recipe="cifar100", data=DataConfig(dataset="cifar10"), optim=Op
     ("name", "change"), list(changed(BASE)), ids=lambda value: value if isinstance(value, str) else ""
 )
 def test_every_field_that_decides_the_result_changes_the_digest(name: str, change: Any) -> None:
+    base = BASE
     if name == "recipe":
         other = dataclasses.replace(BASE, recipe="another")
     elif name == "model.num_classes":
         other = BASE.resolve(10)
     elif name == "model.num_heads":
         other = dataclasses.replace(BASE, model=dataclasses.replace(BASE.model, num_heads=6))
+    elif name.startswith("optim.muon_"):  # only Muon has them
+        base = dataclasses.replace(BASE, optim=OptimConfig(optimizer="muon"))
+        other = dataclasses.replace(base, optim=OptimConfig(optimizer="muon", **{name.removeprefix("optim."): 0.5}))
     else:
-        other = replaced(BASE, change)
-    assert other != BASE
-    assert (other.digest() == BASE.digest()) == (name in NOT_IDENTITY)
+        other = replaced(base, change)
+    assert other != base
+    assert (other.digest() == base.digest()) == (name in NOT_IDENTITY)
 
 
 def test_equal_configs_have_equal_digests_however_the_numbers_are_written() -> None:

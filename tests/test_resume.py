@@ -120,6 +120,31 @@ def test_every_optimiser_resumes_to_the_bit(name: Name, tmp_path: Path, monkeypa
     assert outcome(tmp_path / "parts") == outcome(tmp_path / "whole")
 
 
+EVERYTHING = replace(
+    TOY,
+    augment=replace(TOY.augment, horizontal_flip=0.5, flip="alternating"),
+    model=ModelConfig(
+        patch_size=16, embed_dim=16, depth=2, num_heads=2, num_cls_tokens=2, num_registers=1, position="rotary",
+        tokenizer="conv", qk_norm="rms", locality="lsa", mlp_conv="depthwise", layer_scale=0.1, pooling="cls+mean",
+        init="mimetic",
+    ),
+    optim=OptimConfig(optimizer="muon", lr=3e-3, muon_lr=1e-2, muon_weight_decay=0.1, warmup_epochs=1.0),
+    train=replace(TOY.train, ema_decay=0.9, loss="bce"),
+)  # fmt: skip
+
+
+def test_every_variant_at_once_resumes_to_the_bit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = run(EVERYTHING, tmp_path / "whole")
+    for look in (1, 8, 13, 20):  # the first step; a later one; and in the evaluations of the averaged weights
+        with monkeypatch.context() as patch:
+            ask_at({look}, patch)
+            interrupted(EVERYTHING, tmp_path / f"{look}")
+        record = run(EVERYTHING, tmp_path / f"{look}")
+        assert record.resumed_at_steps == [min(look if look <= 12 else look - 1, STEPS)]
+        assert outcome(tmp_path / f"{look}") == outcome(tmp_path / "whole")
+    assert whole.num_parameters == sum(v.numel() for v in load_file(tmp_path / "whole" / "model.safetensors").values())
+
+
 def test_a_bfloat16_run_with_stochastic_depth_resumes_to_the_bit(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

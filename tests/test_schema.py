@@ -8,6 +8,7 @@ import pytest
 
 from smallvit.config import RunConfig
 from smallvit.errors import SmallvitError
+from smallvit.model.config import ModelConfig
 from smallvit.record import RunRecord
 from smallvit.schema import CONFIG_SCHEMA, RECORD_SCHEMA
 from smallvit.strict_json import digest
@@ -36,6 +37,8 @@ def test_a_field_added_later_means_what_was_done_before(first: dict[str, Any]) -
     assert (config.checkpoint, config.fork, config.scale) == (CheckpointConfig(), None, 1.0)
     assert (config.train.on_nonfinite, config.train.max_skips) == ("stop", TrainConfig().max_skips)
     assert config.optim.lr_scaling == OptimConfig().lr_scaling == "none"
+    assert config.model.tokenizer == ModelConfig().tokenizer == "patch"
+    assert (config.train.ema_decay, config.train.loss, config.augment.flip) == (0.0, "cross-entropy", "random")
     assert (record.world_size, record.resumed_at_steps, record.skipped_steps) == (1, [], [])
 
 

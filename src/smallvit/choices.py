@@ -21,14 +21,15 @@ ATTENTION_WEIGHTS = 2**20
 def decide(config: RunConfig, world: World, earlier: Choices | None) -> Choices:
     """Decide what `config` leaves to `auto`: what rank 0 measures holds for all."""
     device, model = config.device, config.model
-    tokens = model.num_patches + model.num_cls_tokens
     images = config.train.batch_size // world.size
     if earlier is not None:
         device = replace(device, precision=earlier.precision, attention=earlier.attention)
     elif not world.is_main:
         device = replace(device, precision="float32", attention="sdpa")
-    own = choose(device, rows=images * tokens, embed_dim=model.embed_dim, attention=partial(_attention, config, images))
-    works = implementations(own.device, compiled=own.compile)
+    own = choose(
+        device, rows=images * model.num_tokens, embed_dim=model.embed_dim, attention=partial(_attention, config, images)
+    )
+    works = implementations(own.device, compiled=own.compile, masked=model.locality == "lsa")
     if earlier is not None:
         # A run of a GPU may go on, or be measured anew, on a CPU.
         own = replace(own, reason=earlier.reason, attention=own.attention if own.attention in works else "sdpa")
@@ -55,16 +56,18 @@ def _attention(
 ) -> tuple[Attention, str]:
     """Measure which attention is fastest for a model, forward and backward; see `fastest`."""
     model = config.model
-    tokens, heads, width = model.num_patches + model.num_cls_tokens, model.num_heads, model.embed_dim
+    tokens, heads, width = model.num_tokens, model.num_heads, model.embed_dim
     if device != "cuda":  # where a part of the batch tells as much
         images = max(1, min(images, ATTENTION_WEIGHTS // (heads * tokens**2)))
     qkv = torch.randn(images, tokens, 3 * width, generator=torch.Generator().manual_seed(0))
     qkv = qkv.to(device, torch.bfloat16 if precision == "bfloat16" else torch.float32)
-    names = implementations(device, compiled=compiled)
+    masked = model.locality == "lsa"
+    mask = ~torch.eye(tokens, dtype=torch.bool, device=device) if masked else None
+    names = implementations(device, compiled=compiled, masked=masked)
     name = hardware()["gpu" if device == "cuda" else "processor"]
-    how = f"{precision}, {'' if compiled else 'not '}compiled"
+    how = f"{precision}, {'' if compiled else 'not '}compiled{', masked' if masked else ''}"
     key = f"{name}; torch {torch.__version__}; {how}; {images} x {tokens} tokens, {heads} heads of {width // heads}"
-    calls = attention_calls(names, qkv, heads, compiled=compiled and device == "cuda")
+    calls = attention_calls(names, qkv, heads, compiled=compiled and device == "cuda", mask=mask)
     with one_thread():
         best, reason = fastest(calls, device, cache_folder(config.data.cache) / "attention.json", key)
     return cast("Attention", best), reason

@@ -33,7 +33,8 @@ def show_augment(config: RunConfig, path: Path, *, num_images: int = 8, num_draw
     images, labels = train.images[chosen], train.labels[chosen]
     rows = [([_pixels(image) for image in images], [spec.class_names[label] for label in labels.tolist()])]
     for step in range(num_draws):
-        augmented, targets = augment_step(config, spec, train, chosen, step)
+        showings = torch.full_like(chosen, step)
+        augmented, targets = augment_step(config, spec, train, chosen, showings, step)
         pixels = _displayable(augmented, spec.mean, spec.std)
         rows.append(([_pixels(image) for image in pixels], [_caption(t, spec.class_names) for t in targets]))
     path.parent.mkdir(parents=True, exist_ok=True)

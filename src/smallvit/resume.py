@@ -122,7 +122,7 @@ def require_same_draws(saved: SavedState, session: Session, steps_done: int, fol
 def draws_sha256(session: Session, step: int) -> str:
     """Return the sha256 of the whole global batch of a step as it is drawn: images, labels and augmentation."""
     train, indices = session.splits["train"], session.order.batch(step)
-    draws = step_draws(session.config, step, len(indices))
+    draws = step_draws(session.config, step, indices, session.order.showings(step))
     found = hashlib.sha256()
     rows = indices.to(train.images.device)
     for tensor in (indices, train.images[rows], train.labels[rows], *draws.tensors()):

@@ -1,8 +1,9 @@
 """One whole run: `run(config, folder) -> RunRecord` wires data, augmentation, model, training and evaluation.
 
 The run folder holds config.json, metrics.jsonl (as the run goes) and checkpoints, and at the end model.safetensors (the
-weights of the last epoch), test.safetensors (logits, labels, and the surest mistakes as pictures) and record.json. A
-run folder without record.json is an unfinished run, which goes on where its newest whole checkpoint left it.
+weights of the last epoch, or the average that was measured), test.safetensors (logits, labels, and the surest mistakes
+as pictures) and record.json. A run folder without record.json is an unfinished run, which goes on where its newest
+whole checkpoint left it.
 """
 
 import hashlib
@@ -134,7 +135,7 @@ def evaluate(folder: Path, split: Literal["val", "test"], data_root: Path | None
     session = Session(config, dataset, earlier=record.choices)
     if split not in session.splits:
         raise UsageError(f"{folder} held out no val (data.val_fraction is 0): measure on test")
-    load_weights(session.model, folder / MODEL)
+    load_weights(session.average.measured, folder / MODEL)
     return measure(session.predict(split), session.splits[split].labels)
 
 
@@ -187,7 +188,7 @@ def _record(session: Session, training: Training) -> RunRecord:
 def _finish(session: Session, training: Training, record: RunRecord, folder: Path) -> None:
     """Write weights, predictions and then the record, with which the run is finished."""
     assert training.test_logits is not None
-    save_tensors(session.model.state_dict(), folder / MODEL)
+    save_tensors(session.average.measured.state_dict(), folder / MODEL)
     save_tensors(_predictions(training.test_logits, session.splits["test"]), folder / PREDICTIONS)
     record.save(folder / RECORD)
     delete_step_checkpoints(folder)

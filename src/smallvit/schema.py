@@ -9,7 +9,7 @@ from typing import Any, cast
 
 from smallvit.errors import SmallvitError
 
-CONFIG_SCHEMA = 4
+CONFIG_SCHEMA = 5
 RECORD_SCHEMA = 2
 
 Migration = Callable[[dict[str, Any]], None]
@@ -35,12 +35,29 @@ def _config_3_to_4(config: dict[str, Any]) -> None:
         _section(config, "device").setdefault(key, value)
 
 
+def _config_4_to_5(config: dict[str, Any]) -> None:
+    """Variants of model and training beyond the paper's."""
+    _section(config, "augment").update(flip="random")
+    _section(config, "optim").update(muon_lr=None, muon_weight_decay=None)
+    _section(config, "train").update(loss="cross-entropy", ema_decay=0.0)
+    _section(config, "model").update(
+        num_registers=0,
+        tokenizer="patch",
+        qk_norm="none",
+        locality="none",
+        mlp_conv="none",
+        layer_scale=None,
+        pooling="cls",
+        init="normal",
+    )
+
+
 def _record_1_to_2(record: dict[str, Any]) -> None:
     """Interruptions, steps left out, and several devices."""
     record.update(resumed_at_steps=[], skipped_steps=[], world_size=1)
 
 
-CONFIG_MIGRATIONS: dict[int, Migration] = {1: _config_1_to_2, 2: _config_2_to_3, 3: _config_3_to_4}
+CONFIG_MIGRATIONS: dict[int, Migration] = {1: _config_1_to_2, 2: _config_2_to_3, 3: _config_3_to_4, 4: _config_4_to_5}
 RECORD_MIGRATIONS: dict[int, Migration] = {1: _record_1_to_2}
 
 

@@ -12,6 +12,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from smallvit import rng
+from smallvit.augment.alternate import alternated
 from smallvit.augment.pipeline import AugmentParams, apply_augment, normalise, sample_augment
 from smallvit.choices import decide
 from smallvit.config import RunConfig
@@ -21,11 +22,14 @@ from smallvit.data.store import Dataset
 from smallvit.device.choose import Choices
 from smallvit.errors import SmallvitError, UsageError
 from smallvit.evaluate import predict
-from smallvit.model.embed import image_patches
+from smallvit.model.embed import PatchEmbed, image_patches
 from smallvit.model.init import init_whitening, init_whitening_paper
 from smallvit.model.vit import VisionTransformer
+from smallvit.train.average import WeightAverage
+from smallvit.train.config import LossName
 from smallvit.train.distributed import ALONE, World
-from smallvit.train.loop import Batch, drop_path_uniform, soft_cross_entropy
+from smallvit.train.loop import Batch, drop_path_uniform
+from smallvit.train.losses import LOSSES
 
 WHITENING_IMAGES = 10_000
 
@@ -78,6 +82,7 @@ class Session:
         if world.size > 1:  # whitening may round otherwise on another machine
             self.model.load_state_dict(world.broadcast_tensors(self.model.state_dict()))
         self.model.to(device)
+        self.average = WeightAverage(self.model, config.train.ema_decay)
 
     def batch(self, step: int) -> Batch:
         """Return this rank's share of a step's augmented batch and stochastic depth.
@@ -98,7 +103,7 @@ class Session:
 
         Its gradients are the mean over the ranks, and so those of the whole batch.
         """
-        loss = _Loss(self.model, self._precision)
+        loss = _Loss(self.model, self.config.train.loss, self._precision)
         if self.choices.compile:
             loss.compile(fullgraph=True, mode=self.config.device.compile_mode)
 
@@ -111,19 +116,21 @@ class Session:
     def predict(self, split: str, check: Callable[[], None] | None = None) -> Float[Tensor, "n C"]:
         """Return the float32 logits of a split's images, on the CPU, all of them on every rank.
 
-        The forward passes are those of a single rank, shared out, so that the logits are, too. `check` is called before
-        each, as often on every rank, and may raise. Raises `SmallvitError` if a logit is not a finite number: a step
-        can ruin the weights and leave its own loss whole.
+        They are those of the averaged weights, where the config averages them. The forward passes are those of a single
+        rank, shared out, so that the logits are, too. `check` is called before each, as often on every rank, and may
+        raise. Raises `SmallvitError` if a logit is not a finite number: a step can ruin the weights and leave its own
+        loss whole.
         """
         images, size = self.splits[split].images, self.config.evaluate.batch_size
+        model = self.average.measured
         passes = math.ceil(len(images) / size)
         share = self.world.share(passes)
 
         def forward(images: Tensor) -> Tensor:
             with self._precision():
-                return self.model(normalise(images, self.dataset.spec.mean, self.dataset.spec.std))
+                return model(normalise(images, self.dataset.spec.mean, self.dataset.spec.std))
 
-        self.model.eval()
+        model.eval()
         try:
             own = images[share.start * size : share.stop * size]
             logits = predict(forward, own, size, check) if len(own) else torch.empty(0, self.dataset.spec.num_classes)
@@ -131,7 +138,7 @@ class Session:
                 if check is not None:
                     check()
         finally:
-            self.model.train()
+            model.train()
         logits = self.world.gather_rows(logits)
         if not logits.isfinite().all():
             raise SmallvitError(f"the model's outputs on {split} are not finite numbers: try a lower optim.lr")
@@ -139,7 +146,8 @@ class Session:
 
     def _augmented(self, step: int, world: World) -> tuple[Tensor, Tensor]:
         spec, train = self.dataset.spec, self.splits["train"]
-        return augment_step(self.config, spec, train, self.order.batch(step), step, world, self._apply)
+        indices, showings = self.order.batch(step), self.order.showings(step)
+        return augment_step(self.config, spec, train, indices, showings, step, world, self._apply)
 
     def _precision(self) -> torch.autocast:
         enabled = self.choices.precision == "bfloat16"
@@ -147,24 +155,33 @@ class Session:
 
     def _whiten(self) -> None:
         model, spec = self.config.model, self.dataset.spec
-        if model.patch_init == "random":
+        patch_embed = self.model.patch_embed
+        if model.patch_init == "random" or not isinstance(patch_embed, PatchEmbed):
             return
         generator = rng.torch_generator(self.config.seed, "whitening")
         if model.patch_init == "whiten":
             train = self.splits["train"]
             chosen = torch.randperm(len(train), generator=generator)[:WHITENING_IMAGES]
             images = normalise(train.images[chosen.to(train.images.device)], spec.mean, spec.std)
-            init_whitening(self.model.patch_embed, image_patches(images, model.patch_size).cpu(), generator)
+            init_whitening(patch_embed, image_patches(images, model.patch_size).cpu(), generator)
         else:
             batches = math.ceil(min(WHITENING_IMAGES, len(self.splits["train"])) / self.config.train.batch_size)
             images = torch.cat([self._augmented(step, ALONE)[0] for step in range(batches)])
-            init_whitening_paper(self.model.patch_embed, image_patches(images, model.patch_size).cpu())
+            init_whitening_paper(patch_embed, image_patches(images, model.patch_size).cpu())
 
 
-def step_draws(config: RunConfig, step: int, count: int) -> AugmentParams:
-    """Return the augmentation draws of a step's whole batch of `count` images, on the CPU."""
+def step_draws(
+    config: RunConfig, step: int, indices: Int64[Tensor, " n"], showings: Int64[Tensor, " n"]
+) -> AugmentParams:
+    """Return the augmentation draws of a step's whole batch, the images at `indices`, on the CPU.
+
+    `showings` says how often each of them was shown before.
+    """
     size = (config.model.image_size, config.model.image_size)
-    return sample_augment(config.augment, rng.generator(config.seed, "augment", step), count, size)
+    draws = sample_augment(config.augment, rng.generator(config.seed, "augment", step), len(indices), size)
+    if config.augment.flip == "alternating":
+        return alternated(draws, rng.generator(config.seed, "flip"), indices, showings)
+    return draws
 
 
 def augment_step(
@@ -172,6 +189,7 @@ def augment_step(
     spec: DatasetSpec,
     train: DeviceSplit,
     indices: Int64[Tensor, " n"],
+    showings: Int64[Tensor, " n"],
     step: int,
     world: World = ALONE,
     apply: Callable[..., tuple[Tensor, Tensor]] = apply_augment,
@@ -181,7 +199,7 @@ def augment_step(
     The draws are made for all of them; a rank augments its own and the partners that they are mixed with. `apply` is
     `apply_augment`, perhaps compiled.
     """
-    draws = step_draws(config, step, len(indices))
+    draws = step_draws(config, step, indices, showings)
     if world.size > 1:
         draws = draws[world.share(len(indices))]
     device = train.images.device
@@ -205,12 +223,13 @@ def _sent(tensor: Tensor, device: torch.device | str) -> Tensor:
 class _Loss(nn.Module):
     """A model and its loss as one module, as DistributedDataParallel wants it."""
 
-    def __init__(self, model: VisionTransformer, precision: Callable[[], torch.autocast]) -> None:
+    def __init__(self, model: VisionTransformer, name: LossName, precision: Callable[[], torch.autocast]) -> None:
         super().__init__()
         self.model = model
+        self.of_logits = LOSSES[name]
         self.precision = precision
 
     def forward(self, images: Tensor, targets: Tensor, branch_scale: Tensor | None) -> Tensor:
         with self.precision():
             logits = self.model(images, branch_scale)
-        return soft_cross_entropy(logits, targets)
+        return self.of_logits(logits, targets)

@@ -53,7 +53,7 @@ class Training:
 
     def go_on_from(self, checkpoint: Checkpoint, gathered: Gathered) -> None:
         """Take over what a checkpoint holds."""
-        self.session.model.load_state_dict(checkpoint.tensors["model"])
+        self.session.average.load(checkpoint.tensors)
         load_optimizer_tensors(self.optimizers, checkpoint.tensors["optimizer"])
         self._losses = list(checkpoint.tensors["progress"]["losses"].to(self.session.choices.device))
         self._lines = checkpoint.texts["metrics.jsonl"]
@@ -101,6 +101,7 @@ class Training:
 
     def _after_step(self, state: StepState, progress: RunProgress, metrics: MetricsFile | None) -> None:
         self.steps_done = state.step + 1
+        self.session.average.update(state.step)
         now = time.perf_counter()
         self._step_seconds, self._step_began = now - self._step_began, now
         if state.skipped:
@@ -208,7 +209,7 @@ class Training:
         checkpoint = Checkpoint(
             step=self.steps_done,
             tensors={
-                "model": session.model.state_dict(),
+                **session.average.tensors(),
                 "optimizer": optimizer_tensors(self.optimizers),
                 "progress": {"losses": torch.stack(self._losses) if self._losses else torch.empty(0)},
             },

@@ -26,7 +26,7 @@ def rough_model() -> BuildModel:
         with torch.no_grad():
             for name, parameter in model.named_parameters():
                 noise = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
-                is_gain = ".norm" in f".{name}" and name.endswith("weight")
+                is_gain = name.endswith("temperature") or ("norm" in name and name.endswith("weight"))
                 parameter.copy_(1 + 0.2 * noise if is_gain else 0.25 * noise)
         return model
 

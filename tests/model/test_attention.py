@@ -22,6 +22,15 @@ VARIANTS = {
     "class-attention": replace(BASE, num_cls_tokens=3, num_class_attention_blocks=2),
     "low-rank": replace(BASE, num_cls_tokens=2, num_class_attention_blocks=1, latent_dim_q=5, latent_dim_v=8),
 }
+QUERY_KEY = {
+    name: replace(BASE, num_cls_tokens=2, num_registers=1, num_class_attention_blocks=1, **fields)
+    for name, fields in {
+        "qk-norm": {"qk_norm": "rms"},
+        "locality": {"locality": "lsa"},
+        "rotary": {"position": "rotary"},
+        "all-three": {"qk_norm": "rms", "locality": "lsa", "position": "rotary", "latent_dim_k": 5},
+    }.items()
+}
 
 
 def projections(attention: Attention) -> tuple[list[np.ndarray], list[np.ndarray]]:
@@ -93,11 +102,11 @@ def test_the_returned_weights_are_those_of_a_naive_loop(
         assert returned.max() > 3 / tokens, "far from uniform, or the test could not tell"
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("variant", VARIANTS | QUERY_KEY)
 def test_bmm_and_sdpa_agree_in_values_and_gradients(rough_model: BuildModel, images: Tensor, variant: str) -> None:
     results = []
     for implementation in ("bmm", "sdpa"):
-        model = rough_model(VARIANTS[variant], attention=implementation)
+        model = rough_model((VARIANTS | QUERY_KEY)[variant], attention=implementation)
         logits = model(images)
         (logits * torch.linspace(-1, 1, logits.numel(), dtype=logits.dtype).view_as(logits)).sum().backward()
         results.append((logits.detach(), {name: p.grad for name, p in model.named_parameters()}))
@@ -126,7 +135,7 @@ def test_flex_attention_agrees_in_values() -> None:
 
 def test_what_is_measured_goes_forward_and_backward() -> None:
     qkv = torch.randn(2, 5, 3 * 8, generator=torch.Generator().manual_seed(0))
-    calls = attention_calls(implementations("cpu", compiled=False), qkv, 2, compiled=False)
+    calls = attention_calls(implementations("cpu", compiled=False, masked=False), qkv, 2, compiled=False)
     assert list(calls) == ["sdpa", "bmm"]
     gradients = [call() for call in calls.values()]
     torch.testing.assert_close(gradients[0], gradients[1])
@@ -134,16 +143,26 @@ def test_what_is_measured_goes_forward_and_backward() -> None:
 
 
 def test_flex_attention_is_for_compiled_steps_on_a_gpu() -> None:
-    assert implementations("cuda", compiled=True) == ("sdpa", "flash", "efficient", "cudnn", "flex", "bmm")
-    assert "flex" not in implementations("cuda", compiled=False)
-    assert implementations("cpu", compiled=True) == implementations("mps", compiled=False) == ("sdpa", "bmm")
+    assert implementations("cuda", compiled=True, masked=False) == (
+        "sdpa",
+        "flash",
+        "efficient",
+        "cudnn",
+        "flex",
+        "bmm",
+    )
+    assert "flex" not in implementations("cuda", compiled=False, masked=False)
+    assert (
+        implementations("cpu", compiled=True, masked=True)
+        == implementations("mps", compiled=False, masked=False)
+        == ("sdpa", "bmm")
+    )
 
 
 @pytest.mark.parametrize("implementation", ["bmm", "sdpa"])
-def test_bfloat16_autocast_stays_near_float32(images: Tensor, implementation: str) -> None:
-    model = VisionTransformer(
-        VARIANTS["low-rank"], attention=implementation, generator=torch.Generator().manual_seed(0)
-    ).eval()
+@pytest.mark.parametrize("config", [VARIANTS["low-rank"], QUERY_KEY["all-three"]], ids=["low-rank", "all-three"])
+def test_bfloat16_autocast_stays_near_float32(images: Tensor, config: ModelConfig, implementation: str) -> None:
+    model = VisionTransformer(config, attention=implementation, generator=torch.Generator().manual_seed(0)).eval()
     exact = model(images.float())
     with torch.autocast("cpu", torch.bfloat16):
         rounded = model(images.float())

@@ -22,6 +22,11 @@ close = torch.testing.assert_close
 """
 ONE_GRAPH = """
 everything = dict(num_cls_tokens=2, num_class_attention_blocks=1, latent_dim_q=8, position="sincos", head="mlp")
+if variants:
+    everything = everything | dict(
+        num_registers=1, position="rotary", tokenizer="conv", mlp_conv="depthwise", pooling="cls+mean", qk_norm="rms",
+        locality="lsa", layer_scale=0.1,
+    )
 model = VisionTransformer(ModelConfig(**small, **everything), generator=generator)
 scale = model.drop_path_scale(torch.rand(3, 2, 3, generator=generator))
 fast = torch.compile(model, fullgraph=True, backend="aot_eager")
@@ -56,8 +61,9 @@ def run(program: str) -> None:
     assert done.stdout == "equal\n"
 
 
-def test_every_kind_of_module_goes_into_one_graph_with_equal_values_and_gradients() -> None:
-    run(ONE_GRAPH)
+@pytest.mark.parametrize("variants", [False, True])
+def test_every_kind_of_module_goes_into_one_graph_with_equal_values_and_gradients(variants: bool) -> None:
+    run(f"variants = {variants}" + ONE_GRAPH)
 
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile on a CPU needs a C++ compiler")

@@ -51,12 +51,34 @@ WRONG: list[tuple[dict[str, Any], str, str]] = [
         "model.num_class_attention_blocks is 2",
         "must be 0 where num_cls_tokens is 0",
     ),
-    ({"position": "sine"}, "model.position is 'sine'", "allowed are learned, sincos"),
+    ({"position": "sine"}, "model.position is 'sine'", "allowed are learned, sincos, rotary"),
     ({"patch_init": "white"}, "model.patch_init is 'white'", "allowed are random, whiten, whiten-paper"),
     ({"head": "lienar"}, "model.head is 'lienar'", "allowed are linear, mlp"),
     ({"latent_dim_q": 0}, "model.latent_dim_q is 0", "from 1 to embed_dim, 192, or None"),
     ({"latent_dim_k": 193}, "model.latent_dim_k is 193", "from 1 to embed_dim, 192, or None"),
     ({"latent_dim_v": 2.5}, "model.latent_dim_v is 2.5", "from 1 to embed_dim, 192, or None"),
+    ({"num_registers": -1}, "model.num_registers is -1", "at least 0"),
+    ({"tokenizer": "cnn"}, "model.tokenizer is 'cnn'", "allowed are patch, conv, shifted"),
+    ({"tokenizer": "conv", "patch_size": 1}, "model.patch_size is 1", "power of 2"),
+    ({"tokenizer": "conv", "patch_size": 6, "image_size": 24}, "model.patch_size is 6", "power of 2"),
+    ({"tokenizer": "shifted", "patch_size": 1}, "model.patch_size is 1", "at least 2"),
+    ({"tokenizer": "conv", "patch_init": "whiten"}, "model.patch_init is 'whiten'", "random with tokenizer conv"),
+    ({"qk_norm": "layer"}, "model.qk_norm is 'layer'", "allowed are none, rms"),
+    ({"locality": "yes"}, "model.locality is 'yes'", "allowed are none, lsa"),
+    (
+        {"locality": "lsa", "num_cls_tokens": 0, "patch_size": 32},
+        "model.locality is 'lsa'",
+        "there must be at least 2",
+    ),
+    ({"mlp_conv": "full"}, "model.mlp_conv is 'full'", "allowed are none, depthwise"),
+    ({"layer_scale": -0.1}, "model.layer_scale is -0.1", "at least 0, or None"),
+    ({"layer_scale": float("inf")}, "model.layer_scale is inf", "a number"),
+    ({"pooling": "max"}, "model.pooling is 'max'", "allowed are cls, mean, cls+mean"),
+    ({"pooling": "mean"}, "model.pooling is 'mean'", "num_cls_tokens must be 0"),
+    ({"pooling": "cls+mean", "num_cls_tokens": 0}, "model.pooling is 'cls+mean'", "num_cls_tokens must be at least 1"),
+    ({"position": "rotary", "num_heads": 32}, "model.num_heads is 32", "width of a head, 6, that is a multiple of 4"),
+    ({"init": "zero"}, "model.init is 'zero'", "allowed are normal, mimetic"),
+    ({"init": "mimetic", "latent_dim_k": 48}, "model.init is 'mimetic'", "latent_dim_v of None"),
     ({"drop_path_rate": 1.0}, "model.drop_path_rate is 1.0", "0 up to, not including, 1"),
     ({"drop_path_rate": -0.1}, "model.drop_path_rate is -0.1", "0 up to, not including, 1"),
     ({"drop_path_rate": float("nan")}, "model.drop_path_rate is nan", "0 up to, not including, 1"),
@@ -82,6 +104,8 @@ def test_every_field_has_a_wrong_value_here() -> None:
 def test_the_limits_themselves_are_allowed() -> None:
     ModelConfig(num_classes=2, mlp_ratio=1 / 192, drop_path_rate=0, latent_dim_q=1, latent_dim_k=192)
     ModelConfig(image_size=4, patch_size=4, embed_dim=4, num_heads=4, depth=1, position="sincos", mlp_ratio=1)
+    ModelConfig(image_size=4, embed_dim=4, num_heads=1, position="rotary", locality="lsa", layer_scale=0)
+    ModelConfig(patch_size=2, tokenizer="conv", num_cls_tokens=0, pooling="mean", num_registers=4)
 
 
 def test_the_config_is_read_without_torch() -> None:

@@ -1,5 +1,6 @@
 """Any valid config builds; parameters and multiply-accumulates are those of closed formulas and of the paper."""
 
+import itertools
 from dataclasses import replace
 from typing import Any
 
@@ -22,8 +23,11 @@ def config_fields(draw: st.DrawFn) -> dict[str, Any]:
     patch = draw(st.sampled_from([1, 2, 3, 4, 8]))
     tokens = draw(st.integers(0, 3))
     latent = st.none() | st.integers(1, width)
+    side = draw(st.integers(1, 4))
+    tokenizers = ["patch", *(["conv"] if patch in (2, 4, 8) else []), *(["shifted"] if patch > 1 else [])]
+    registers = draw(st.integers(0, 2))
     return {
-        "image_size": patch * draw(st.integers(1, 4)),
+        "image_size": patch * side,
         "num_classes": draw(st.integers(2, 12)),
         "patch_size": patch,
         "embed_dim": width,
@@ -32,7 +36,14 @@ def config_fields(draw: st.DrawFn) -> dict[str, Any]:
         "mlp_ratio": draw(st.sampled_from([0.5, 1.0, 2.0, 2.67, 4.0])),
         "num_cls_tokens": tokens,
         "num_class_attention_blocks": draw(st.integers(0, 2)) if tokens else 0,
-        "position": draw(st.sampled_from(["learned", "sincos"])),
+        "num_registers": registers,
+        "position": draw(st.sampled_from(["learned", "sincos", "rotary"])),
+        "tokenizer": draw(st.sampled_from(tokenizers)),
+        "qk_norm": draw(st.sampled_from(["none", "rms"])),
+        "locality": draw(st.sampled_from(["none", "lsa"])) if tokens + registers + side * side > 1 else "none",
+        "mlp_conv": draw(st.sampled_from(["none", "depthwise"])),
+        "layer_scale": draw(st.none() | st.just(0.1)),
+        "pooling": draw(st.sampled_from(["cls", "cls+mean"] if tokens else ["cls", "mean"])),
         "latent_dim_q": draw(latent),
         "latent_dim_k": draw(latent),
         "latent_dim_v": draw(latent),
@@ -41,21 +52,54 @@ def config_fields(draw: st.DrawFn) -> dict[str, Any]:
     }
 
 
+def features_of(c: ModelConfig) -> int:
+    """Width of what the head reads: CLS tokens, patch mean or both."""
+    return c.embed_dim * (c.num_cls_tokens + (c.pooling != "cls" or c.num_cls_tokens == 0))
+
+
+def convolving_blocks(c: ModelConfig) -> int:
+    """Blocks with a convolution: all where every token attends, but the last where only the CLS tokens are read."""
+    unread = c.num_cls_tokens > 0 and c.pooling == "cls" and c.num_class_attention_blocks == 0
+    return (c.depth - unread) * (c.mlp_conv == "depthwise")
+
+
+def conv_widths(c: ModelConfig) -> list[int]:
+    count = {2: 1, 4: 2, 8: 3}[c.patch_size]
+    return [3, *(c.embed_dim // 2 ** (count - 1 - i) for i in range(count))]
+
+
+def tokenizer_by_formula(c: ModelConfig) -> tuple[int, int]:
+    """Parameters and multiply-accumulates."""
+    d, side = c.embed_dim, c.image_size // c.patch_size
+    if c.tokenizer == "conv":
+        widths = conv_widths(c)
+        matrices = [9 * one * other for one, other in itertools.pairwise(widths)]
+        sides = [side * 2**i for i in reversed(range(len(matrices)))]
+        macs = sum(matrix * s * s for matrix, s in zip(matrices, sides, strict=True))
+        return sum(matrices) + sum(widths[1:]) + 2 * sum(widths[1:-1]), macs
+    values = 3 * c.patch_size**2 * (5 if c.tokenizer == "shifted" else 1)
+    return values * d + d + 2 * values * (c.tokenizer == "shifted"), side**2 * values * d
+
+
 def parameters_by_formula(c: ModelConfig) -> int:
-    d, hidden, features = c.embed_dim, round(c.embed_dim * c.mlp_ratio), c.embed_dim * max(c.num_cls_tokens, 1)
+    d, hidden, features = c.embed_dim, round(c.embed_dim * c.mlp_ratio), features_of(c)
     patches, classes = (c.image_size // c.patch_size) ** 2, c.num_classes or 0
-    tokens = c.num_cls_tokens * d + (c.position == "learned") * (c.num_cls_tokens + patches) * d
+    prefix = c.num_cls_tokens + c.num_registers
+    tokens = prefix * d + (c.position == "learned") * (prefix + patches) * d
     projections = sum(d * d + d if r is None else 2 * d * r + d for r in c.latent_dims)
     block = projections + d * d + d + (d * hidden + hidden) + (hidden * d + d) + 2 * 2 * d
+    block += 2 * (d // c.num_heads) * (c.qk_norm == "rms") + c.num_heads * (c.locality == "lsa")
+    block += 2 * d * (c.layer_scale is not None)
     head = (features + 1) * classes if c.head == "linear" else (features + 1) * d + (d + 1) * classes
     blocks = c.depth + c.num_class_attention_blocks
-    return 3 * c.patch_size**2 * d + d + tokens + blocks * block + 2 * d + head
+    convolutions = convolving_blocks(c) * 10 * hidden
+    return tokenizer_by_formula(c)[0] + tokens + blocks * block + convolutions + 2 * d + head
 
 
 def macs_by_formula(c: ModelConfig) -> int:
-    d, hidden, features = c.embed_dim, round(c.embed_dim * c.mlp_ratio), c.embed_dim * max(c.num_cls_tokens, 1)
+    d, hidden, features = c.embed_dim, round(c.embed_dim * c.mlp_ratio), features_of(c)
     patches, classes = (c.image_size // c.patch_size) ** 2, c.num_classes or 0
-    n = c.num_cls_tokens + patches
+    n = c.num_cls_tokens + c.num_registers + patches
     cost = [d * d if r is None else 2 * d * r for r in c.latent_dims]
 
     def block(asking: int) -> int:
@@ -64,7 +108,7 @@ def macs_by_formula(c: ModelConfig) -> int:
         return projections + 2 * asking * n * d + asking * d * d + 2 * asking * d * hidden
 
     head = features * classes if c.head == "linear" else features * d + d * classes
-    everywhere = patches * 3 * c.patch_size**2 * d + c.depth * block(n)
+    everywhere = tokenizer_by_formula(c)[1] + c.depth * block(n) + convolving_blocks(c) * patches * 9 * hidden
     return everywhere + c.num_class_attention_blocks * block(c.num_cls_tokens) + head
 
 
@@ -78,7 +122,7 @@ def test_any_valid_config_builds_a_model_of_the_right_shape_and_size(fields: dic
         logits = model.train(training)(pictures)
         assert logits.shape == (2, config.num_classes)
         assert logits.isfinite().all()
-    assert model.forward_features(pictures).shape == (2, config.num_cls_tokens + config.num_patches, config.embed_dim)
+    assert model.forward_features(pictures).shape == (2, config.num_tokens, config.embed_dim)
     assert count_parameters(model) == parameters_by_formula(config)
     assert count_macs(config) == macs_by_formula(config)
 
@@ -90,9 +134,19 @@ def test_any_valid_config_builds_a_model_of_the_right_shape_and_size(fields: dic
         ({"embed_dim": 96, "num_heads": 12}, 685_258, 50_727_552),  # 0.685 M
         ({"embed_dim": 96, "num_heads": 3}, 685_258, 50_727_552),  # heads change nothing
         ({"depth": 12}, 3_588_682, 250_091_904),  # the 3.59 M that the paper's code trains by mistake
+        # By hand: 5 * 48 = 240 values a patch instead of 48; 192 * 192 * 64 more products, and a norm's 480 values.
+        ({"tokenizer": "shifted"}, 2_697_610 + 192 * 192 + 480, 187_716_864 + 192 * 192 * 64),
+        # Two convolutions and a norm; 27 * 96 * 256 + 9 * 96 * 192 * 64 products instead of 48 * 192 * 64.
+        (
+            {"tokenizer": "conv"},
+            2_697_610 - 9_408 + (27 * 96 + 96) + 2 * 96 + (9 * 96 * 192 + 192),
+            187_716_864 - 589_824 + 663_552 + 10_616_832,
+        ),
+        ({"mlp_conv": "depthwise"}, 2_697_610 + 8 * 10 * 384, 187_716_864 + 8 * 9 * 384 * 64),
+        ({"pooling": "cls+mean"}, 2_697_610 + 1_920, 187_716_864 + 1_920),
     ],
 )
-def test_the_papers_sizes(change: dict[str, int], parameters: int, macs: int) -> None:
+def test_the_papers_sizes(change: dict[str, Any], parameters: int, macs: int) -> None:
     config = replace(BASELINE, **change)
     assert count_parameters(VisionTransformer(config)) == parameters == parameters_by_formula(config)
     assert count_macs(config) == macs == macs_by_formula(config)

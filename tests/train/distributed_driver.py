@@ -97,6 +97,34 @@ def train(world: World, folder: Path) -> dict[str, Any]:
     }
 
 
+def variants(world: World, folder: Path) -> dict[str, Any]:
+    """Train a little with every variant on, and measure by the averaged weights."""
+    model = ModelConfig(
+        image_size=8, patch_size=2, embed_dim=16, depth=2, num_heads=2, num_cls_tokens=2, num_registers=1,
+        position="rotary", tokenizer="conv", qk_norm="rms", locality="lsa", mlp_conv="depthwise", layer_scale=0.1,
+        pooling="cls+mean", init="mimetic",
+    )  # fmt: skip
+    session = session_of(
+        world,
+        model=model,
+        augment=replace(CONFIG.augment, flip="alternating"),
+        optim=OptimConfig(optimizer="muon", lr=3e-3, muon_lr=1e-2, warmup_epochs=0.0),
+        train=TrainConfig(batch_size=48, ema_decay=0.5, loss="bce"),
+    )
+    optimizers = build_optimizers(session.model, session.config.optim)
+    loss = session.loss_function()
+    losses: list[float] = []
+    for state in fit(loss, optimizers, session.batch, lr=3e-3, warmup_steps=1.0, total_steps=3, mean_loss=world.mean):
+        session.average.update(state.step)
+        losses.append(float(state.loss))
+    groups = session.average.tensors()
+    return {
+        "losses": losses,
+        "weights": {name: digest(*tensors.values()) for name, tensors in groups.items()},
+        "logits": digest(session.predict("test")),
+    }
+
+
 def go_on(world: World, folder: Path) -> dict[str, Any]:
     """Return the gradients of step 3 from a session in its fourth step and from one in its first."""
     before, after = session_of(world), session_of(world)
@@ -172,7 +200,7 @@ def endless(world: World, folder: Path) -> dict[str, Any]:
 
 def main() -> None:
     what, folder, timeout = sys.argv[1], Path(sys.argv[2]), float(sys.argv[3])
-    actions = {f.__name__: f for f in (train, go_on, talk, not_finite, endless)}
+    actions = {f.__name__: f for f in (train, variants, go_on, talk, not_finite, endless)}
     signal.signal(signal.SIGTERM, lambda number, frame: None)
     try:
         with join(timeout_seconds=timeout, start_seconds=60.0) as world:

@@ -29,7 +29,7 @@ SLOWEST_SECONDS = 300.0
 """What a machine that is busy with other things may need for what takes some seconds."""
 BUSY_SECONDS = 40.0
 """And for the end of some processes."""
-WHAT = "train,go_on,talk,not_finite"
+WHAT = "train,variants,go_on,talk,not_finite"
 
 
 def start(
@@ -100,6 +100,15 @@ def test_all_ranks_agree_to_the_bit(trained: dict[int, tuple[Path, list[dict[str
         assert all(other == first for other in others)
         assert first["train"]["checks"] == -(-8 // size)
         assert first["initialized"] == (size > 1)
+
+
+def test_every_variant_trains_on_several_ranks(trained: dict[int, tuple[Path, list[dict[str, Any]]]]) -> None:
+    alone = trained[1][1][0]["variants"]
+    assert len(set(alone["weights"].values())) == 2, "the average is another model"
+    for size in (2, 4):
+        first, *others = (rank["variants"] for rank in trained[size][1])
+        assert all(other == first for other in others)
+        assert first["losses"] == pytest.approx(alone["losses"], abs=1e-3)
 
 
 def test_a_measurement_does_not_depend_on_the_ranks(trained: dict[int, tuple[Path, list[dict[str, Any]]]]) -> None:

@@ -1,6 +1,8 @@
 """The loss against torch's, the loop against one written by hand."""
 
 import copy
+from importlib import import_module
+from types import ModuleType
 
 import pytest
 import torch
@@ -12,6 +14,7 @@ from smallvit.model.config import ModelConfig
 from smallvit.model.vit import VisionTransformer
 from smallvit.train.config import OptimConfig
 from smallvit.train.loop import Batch, drop_path_uniform, fit, soft_cross_entropy
+from smallvit.train.losses import LOSSES, soft_binary_cross_entropy
 from smallvit.train.optim import build_optimizers
 from smallvit.train.schedule import warmup_cosine
 
@@ -27,6 +30,26 @@ def test_soft_cross_entropy_equals_torchs(n: int, classes: int, smoothing: float
     torch.testing.assert_close(soft_cross_entropy(logits, smooth), expected)
     mixed = torch.rand(n, classes, generator=generator).softmax(-1)
     torch.testing.assert_close(soft_cross_entropy(logits, mixed), F.cross_entropy(logits, mixed))
+
+
+@settings(deadline=None, max_examples=20)
+@given(st.integers(1, 20), st.integers(2, 12), st.integers(0, 1000))
+def test_soft_binary_cross_entropy_is_the_formula(n: int, classes: int, seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    logits = 3 * torch.randn(n, classes, generator=generator, dtype=torch.float64)
+    targets = torch.rand(n, classes, generator=generator).softmax(-1)
+    p = logits.sigmoid()
+    wanted = -(targets * p.log() + (1 - targets) * (1 - p).log()).sum() / (n * classes)
+    torch.testing.assert_close(soft_binary_cross_entropy(logits.float(), targets), wanted.float())
+    assert LOSSES["bce"] is soft_binary_cross_entropy
+    assert LOSSES["cross-entropy"] is soft_cross_entropy
+
+
+def test_the_binary_loss_is_timms_on_soft_targets(timm: ModuleType) -> None:
+    loss = import_module(f"{timm.__name__}.loss").BinaryCrossEntropy(smoothing=0.0)
+    generator = torch.Generator().manual_seed(0)
+    logits, targets = torch.randn(8, 5, generator=generator), torch.rand(8, 5, generator=generator).softmax(-1)
+    torch.testing.assert_close(soft_binary_cross_entropy(logits, targets), loss(logits, targets))
 
 
 def test_the_loss_of_bfloat16_logits_is_float32() -> None:

@@ -1,5 +1,6 @@
 """Which optimiser updates what, and which parameters decay."""
 
+import copy
 from typing import Literal
 
 import lion_pytorch
@@ -80,6 +81,27 @@ def test_the_rate_reaches_every_group(model: VisionTransformer) -> None:
     optimizers = build_optimizers(model, OptimConfig(optimizer="muon", decay_on="matrices"))
     set_learning_rate(optimizers, 0.123)
     assert {group["lr"] for optimizer in optimizers for group in optimizer.param_groups} == {0.123}
+
+
+def test_muons_own_rate_and_decay(model: VisionTransformer) -> None:
+    config = OptimConfig(optimizer="muon", lr=1e-3, weight_decay=0.1, muon_lr=4e-3, muon_weight_decay=0.3)
+    muon, rest = build_optimizers(model, config)
+    assert {group["weight_decay"] for group in muon.param_groups} == {0.3}
+    assert {group["weight_decay"] for group in rest.param_groups} == {0.1}
+    set_learning_rate([muon, rest], 1e-4)  # a tenth of the highest rate
+    assert [group["lr"] for group in muon.param_groups] == [pytest.approx(4e-4)]
+    assert {group["lr"] for group in rest.param_groups} == {1e-4}
+    # The matrices move as under a run whose only rate and decay are these.
+    twin = copy.deepcopy(model)
+    alone, _ = build_optimizers(twin, OptimConfig(optimizer="muon", lr=4e-4, weight_decay=0.3))
+    generator = torch.Generator().manual_seed(1)
+    for p, q in zip(model.parameters(), twin.parameters(), strict=True):
+        p.grad = torch.randn(p.shape, generator=generator)
+        q.grad = p.grad.clone()
+    muon.step()
+    alone.step()
+    for p, q in zip(taken(muon), taken(alone), strict=True):
+        torch.testing.assert_close(p, q)
 
 
 @pytest.mark.parametrize("name", NAMES)

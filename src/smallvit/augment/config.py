@@ -1,6 +1,6 @@
 """The augmentation's settings, free of torch so that a command line can show them at once."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, get_args
 
 from smallvit.checks import is_number, require, require_one_of, require_whole
@@ -17,6 +17,7 @@ PolicyName = Literal[
 Variant = Literal["deepvoltaire", "paper", "torchvision", "tf"]
 EraseFill = Literal["raw-mean", "mean", "noise"]
 MixPer = Literal["batch", "image"]
+Flip = Literal["random", "alternating"]
 
 
 def _require_number(name: str, value: object, least: int, most: int) -> None:
@@ -38,6 +39,10 @@ class AugmentConfig:
 
     horizontal_flip: float = 0.5
     """Probability of mirroring an image left to right; 0 switches it off."""
+
+    flip: Flip = field(default="random", metadata={"digest": "unless default"})
+    """Whether each mirroring is drawn, or an image is mirrored in every other pass, one half of the images first and
+    the other half then (alternating; Jordan, 2024)."""
 
     crop_padding: int = 4
     """Pixels of black padding on each side before a random crop back to the image's size; 0 switches it off."""
@@ -109,6 +114,9 @@ class AugmentConfig:
         require_one_of("augment.policy_variant", self.policy_variant, get_args(Variant))
         require_one_of("augment.erase_fill", self.erase_fill, get_args(EraseFill))
         require_one_of("augment.mix_per", self.mix_per, get_args(MixPer))
+        require_one_of("augment.flip", self.flip, get_args(Flip))
+        fits = self.flip == "random" or self.horizontal_flip == 0.5
+        require(fits, "augment.flip", self.flip, "it mirrors half of the time, so horizontal_flip must be 0.5")
 
     @property
     def has_affine(self) -> bool:

@@ -37,7 +37,7 @@ def step_floors(config: ModelConfig, *, num_macs: int, num_parameters: int, batc
     read once. Attention weights stay on the chip. A weight, in float32, is read by both passes, its gradient is written
     once, and AdamW reads four values and writes three.
     """
-    tokens = config.num_patches + config.num_cls_tokens
+    tokens = config.num_tokens
     between = 8 * config.embed_dim + round(config.mlp_ratio * config.embed_dim)
     activations = batch_size * config.depth * tokens * between * VALUE_BYTES[precision]
     return Floors(
@@ -58,7 +58,7 @@ def utilisation(num_macs: int, images_per_second: float, peak: float) -> float:
 
 def memory_needed(config: ModelConfig, batch_size: int) -> int:
     """Return about the bytes that a float32 step keeps, with attention by plain products: more than others need."""
-    tokens = config.num_patches + config.num_cls_tokens
+    tokens = config.num_tokens
     hidden = config.mlp_ratio * config.embed_dim
     kept = 12 * config.embed_dim + 2 * hidden + 3 * config.num_heads * tokens
     blocks = config.depth + config.num_class_attention_blocks

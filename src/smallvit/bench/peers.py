@@ -16,6 +16,22 @@ from smallvit.model.config import ModelConfig
 from smallvit.train.loop import soft_cross_entropy
 from smallvit.train.optim import build_optimizers
 
+OURS_ALONE = (
+    "num_class_attention_blocks",
+    "latent_dim_q",
+    "latent_dim_k",
+    "latent_dim_v",
+    "head",
+    "num_registers",
+    "tokenizer",
+    "qk_norm",
+    "locality",
+    "mlp_conv",
+    "layer_scale",
+    "pooling",
+)
+"""Fields of a model that no peer is built with, but for their defaults."""
+
 _declared: list[torch.library.Library] = []  # a declaration lasts as long as its object
 
 
@@ -98,10 +114,13 @@ def parse_peers(names: str, config: RunConfig) -> tuple[str, ...]:
         known = f"{did_you_mean(name, PEERS)}allowed are {', '.join(PEERS)}, with commas between"
         require(name in PEERS, "--against", name, known)
     if peers:
-        model, why = config.model, "leave out --against: the others have no such model"
-        for field in ("num_class_attention_blocks", "latent_dim_q", "latent_dim_k", "latent_dim_v"):
-            require(not getattr(model, field), f"model.{field}", getattr(model, field), why)
-        require(model.head == "linear", "model.head", model.head, why)
+        model, plain, why = config.model, ModelConfig(), "leave out --against: the others have no such model"
+        for field in OURS_ALONE:
+            value = getattr(model, field)
+            require(value == getattr(plain, field), f"model.{field}", value, why)
+        require(model.position != "rotary", "model.position", model.position, why)
+        loss = config.train.loss
+        require(loss == "cross-entropy", "train.loss", loss, "leave out --against: the others' loss is cross-entropy")
         optimizer = config.optim.optimizer
         why = "it goes by our modules' names; --against needs another, as --optim.optimizer adamw"
         require(optimizer != "muon", "optim.optimizer", optimizer, why)

@@ -127,7 +127,7 @@ def _point(
     return SweepPoint(
         field=case.field,
         value=case.value,
-        num_tokens=model.num_patches + model.num_cls_tokens,
+        num_tokens=model.num_tokens,
         batch_size=case.config.train.batch_size,
         num_macs=case.num_macs,
         left_out=left_out,

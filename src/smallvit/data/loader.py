@@ -59,3 +59,13 @@ class Order:
             self._epoch, self._indices = epoch, np.concatenate(orders).repeat(self.repeats_in_batch)
         start = position * self.batch_size
         return torch.from_numpy(self._indices[start : start + self.batch_size])
+
+    def showings(self, step: int) -> Int64[Tensor, " B"]:
+        """Return how often each image of one step was shown before, counted by passes and repeats.
+
+        What an epoch's last batch leaves out counts as shown.
+        """
+        epoch, position = divmod(step, self.steps_per_epoch)
+        place = torch.arange(position * self.batch_size, (position + 1) * self.batch_size)
+        earlier = epoch * self.passes_per_epoch + place // (self.num_images * self.repeats_in_batch)
+        return earlier * self.repeats_in_batch + place % self.repeats_in_batch

@@ -8,10 +8,12 @@ from typing import Literal
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.attention.flex_attention import flex_attention
+
+from smallvit.model.query_key import QueryKey
 
 AttentionImplementation = Literal["bmm", "sdpa", "flash", "efficient", "cudnn", "flex"]
 BACK_ENDS = {
@@ -19,11 +21,16 @@ BACK_ENDS = {
     "efficient": SDPBackend.EFFICIENT_ATTENTION,
     "cudnn": SDPBackend.CUDNN_ATTENTION,
 }
+TAKE_MASK: tuple[AttentionImplementation, ...] = ("sdpa", "efficient", "bmm")
+"""Those that can leave out keys, as locality self-attention wants it."""
 
 
-def attention_weights(q: Float[Tensor, "B H M K"], k: Float[Tensor, "B H N K"]) -> Float[Tensor, "B H M N"]:
-    """Return softmax(q k^T / sqrt(K)); each row sums to 1."""
-    return (q @ k.transpose(-2, -1) * q.shape[-1] ** -0.5).softmax(dim=-1)
+def attention_weights(
+    q: Float[Tensor, "B H M K"], k: Float[Tensor, "B H N K"], mask: Bool[Tensor, "M N"] | None = None
+) -> Float[Tensor, "B H M N"]:
+    """Return softmax(q k^T / sqrt(K)) over the keys that `mask` allows; each row sums to 1."""
+    scores = q @ k.transpose(-2, -1) * q.shape[-1] ** -0.5
+    return (scores if mask is None else scores.masked_fill(~mask, -torch.inf)).softmax(dim=-1)
 
 
 def attend(
@@ -31,35 +38,43 @@ def attend(
     k: Float[Tensor, "B H N K"],
     v: Float[Tensor, "B H N K"],
     implementation: AttentionImplementation,
+    mask: Bool[Tensor, "M N"] | None = None,
 ) -> Float[Tensor, "B H M K"]:
-    """Return each query's weighted mean of the values.
+    """Return each query's weighted mean of the values, of those that `mask` allows.
 
     "sdpa" is torch's fused attention, with the back end that torch takes; "flash", "efficient" and "cudnn" name one,
     and raise `RuntimeError` where it does not work. "flex" is torch's FlexAttention, for compiled steps on a GPU: it
     has no backward pass on a CPU. "bmm" is two batched matrix products around a softmax: with some 65 tokens the
-    weights are small.
+    weights are small. Raises `ValueError` for one of those that take no mask, where there is one.
     """
+    if mask is not None and implementation not in TAKE_MASK:
+        raise ValueError(f"{implementation} attention takes no mask")
     match implementation:
         case "bmm":
-            return (attention_weights(q, k) @ v).to(v.dtype)
+            return (attention_weights(q, k, mask) @ v).to(v.dtype)
         case "sdpa":
-            return F.scaled_dot_product_attention(q, k, v)
+            return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
         case "flex":
             return flex_attention(q, k, v)  # pyright: ignore[reportReturnType]  # a pair only if asked for
         case _:
             with sdpa_kernel(BACK_ENDS[implementation]):
-                return F.scaled_dot_product_attention(q, k, v)
+                return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
 
 
-def implementations(device: str, *, compiled: bool) -> tuple[AttentionImplementation, ...]:
-    """Return the implementations that may work on a device."""
+def implementations(device: str, *, compiled: bool, masked: bool) -> tuple[AttentionImplementation, ...]:
+    """Return the implementations that may work on a device, with a mask or without."""
     if device != "cuda":
         return "sdpa", "bmm"
-    return ("sdpa", "flash", "efficient", "cudnn", *(("flex",) if compiled else ()), "bmm")
+    return TAKE_MASK if masked else ("sdpa", "flash", "efficient", "cudnn", *(("flex",) if compiled else ()), "bmm")
 
 
 def attention_calls(
-    names: Sequence[AttentionImplementation], qkv: Float[Tensor, "B N E"], num_heads: int, *, compiled: bool
+    names: Sequence[AttentionImplementation],
+    qkv: Float[Tensor, "B N E"],
+    num_heads: int,
+    *,
+    compiled: bool,
+    mask: Bool[Tensor, "N N"] | None = None,
 ) -> dict[str, Callable[[], object]]:
     """Return for each implementation a call that takes it forward and backward once, from and to [B, N, 3 D]."""
     tokens, half = qkv.detach().requires_grad_(), qkv.dtype == torch.bfloat16
@@ -68,7 +83,7 @@ def attention_calls(
         def attended(x: Tensor) -> Tensor:
             q, k, v = (part.unflatten(-1, (num_heads, -1)).transpose(1, 2) for part in x.chunk(3, dim=-1))
             with torch.autocast(x.device.type, dtype=torch.bfloat16, enabled=half):
-                return attend(q, k, v, name).transpose(1, 2).flatten(2)
+                return attend(q, k, v, name, mask).transpose(1, 2).flatten(2)
 
         run = torch.compile(attended, fullgraph=True, dynamic=False) if compiled else attended
         return lambda: torch.autograd.grad(run(tokens).sum(), tokens)
@@ -103,7 +118,8 @@ def _projection(embed_dim: int, latent_dim: int | None) -> nn.Module:
 class Attention(nn.Module):
     """Self-attention; `qkv` is one matrix, or `q`, `k` and `v` stand apart where one of them is low-rank.
 
-    With `num_queries`, only that many leading tokens ask (class attention); every token answers.
+    With `num_queries`, only that many leading tokens ask (class attention); every token answers. `query_key` is what
+    happens to queries and keys before their product, if anything does.
     """
 
     def __init__(
@@ -113,6 +129,7 @@ class Attention(nn.Module):
         latent_dims: tuple[int | None, int | None, int | None] = (None, None, None),
         num_queries: int | None = None,
         implementation: AttentionImplementation = "sdpa",
+        query_key: QueryKey | None = None,
     ) -> None:
         super().__init__()
         self.num_heads = num_heads
@@ -124,6 +141,7 @@ class Attention(nn.Module):
         else:
             self.qkv = nn.Linear(embed_dim, 3 * embed_dim)
         self.proj = nn.Linear(embed_dim, embed_dim)
+        self.query_key = query_key
 
     def _project(
         self, x: Float[Tensor, "B N D"]
@@ -134,17 +152,23 @@ class Attention(nn.Module):
             q, k, v = self.qkv(x).chunk(3, dim=-1)
             parts = (q[:, : self.num_queries], k, v)
         q, k, v = (part.unflatten(-1, (self.num_heads, -1)).transpose(1, 2) for part in parts)
+        if self.query_key is not None:
+            q, k = self.query_key(q, k)
         return q, k, v
+
+    @property
+    def _mask(self) -> Bool[Tensor, "M N"] | None:
+        return None if self.query_key is None else self.query_key.mask
 
     def forward(self, x: Float[Tensor, "B N D"]) -> Float[Tensor, "B M D"]:
         """Return the tokens that ask, after attention and `proj`."""
         q, k, v = self._project(x)
-        return self.proj(attend(q, k, v, self.implementation).transpose(1, 2).flatten(2))
+        return self.proj(attend(q, k, v, self.implementation, self._mask).transpose(1, 2).flatten(2))
 
     def weights(self, x: Float[Tensor, "B N D"]) -> Float[Tensor, "B H M N"]:
         """Return the attention weights that `forward` uses for the same tokens."""
         q, k, _ = self._project(x)
-        return attention_weights(q, k)
+        return attention_weights(q, k, self._mask)
 
     def merge_low_rank(self) -> None:
         """Replace `q`, `k`, `v` by the one `qkv` with the same output, in place."""

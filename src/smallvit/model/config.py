@@ -5,9 +5,17 @@ from typing import Literal, get_args
 
 from smallvit.checks import is_number, is_whole, require, require_one_of, require_whole
 
-Position = Literal["learned", "sincos"]
+Position = Literal["learned", "sincos", "rotary"]
 PatchInit = Literal["random", "whiten", "whiten-paper"]
 Head = Literal["linear", "mlp"]
+Tokenizer = Literal["patch", "conv", "shifted"]
+MlpConv = Literal["none", "depthwise"]
+Pooling = Literal["cls", "mean", "cls+mean"]
+QKNorm = Literal["none", "rms"]
+Locality = Literal["none", "lsa"]
+Init = Literal["normal", "mimetic"]
+
+_UNLESS_DEFAULT = {"digest": "unless default"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,10 +38,16 @@ class ModelConfig:
     """Hidden width of a block's MLP, as a multiple of embed_dim."""
     num_cls_tokens: int = 1
     """CLS tokens, concatenated after the last norm for the head; 0: the mean of the patch tokens instead."""
+    num_registers: int = field(default=0, metadata=_UNLESS_DEFAULT)
+    """Further learned tokens, which the head does not read (Darcet et al., 2024)."""
     num_class_attention_blocks: int = 0
     """Further blocks at the end in which only the CLS tokens attend and change."""
     position: Position = "learned"
-    """Position embedding: learned, or the fixed two-dimensional sine and cosine."""
+    """Positions: a learned embedding; the fixed two-dimensional sine and cosine; or no embedding, and queries and keys
+    that turn with row and column (rotary positions)."""
+    tokenizer: Tokenizer = field(default="patch", metadata=_UNLESS_DEFAULT)
+    """From pixels to patch tokens: one linear map of each patch; log2(patch_size) convolutions of 3 x 3 and stride 2;
+    or a linear map of each patch and of the image's four diagonal shifts by half a patch."""
     patch_init: PatchInit = "random"
     """First weights of the patch embedding: random; whitening by the training set's patches; or the paper's whitening,
     which takes augmented patches and sets only the first 3 * patch_size^2 filters."""
@@ -43,15 +57,29 @@ class ModelConfig:
     """Latent width of low-rank keys; None: a full matrix."""
     latent_dim_v: int | None = None
     """Latent width of low-rank values; None: a full matrix."""
+    qk_norm: QKNorm = field(default="none", metadata=_UNLESS_DEFAULT)
+    """Norm of each head's queries and keys."""
+    locality: Locality = field(default="none", metadata=_UNLESS_DEFAULT)
+    """Whether each head learns a temperature, and no token attends to itself (locality self-attention)."""
+    mlp_conv: MlpConv = field(default="none", metadata=_UNLESS_DEFAULT)
+    """Convolution of 3 x 3 of each hidden channel over the patches, added before the MLP's GELU. A last block after
+    which no patch token is read goes without."""
+    layer_scale: float | None = field(default=None, metadata=_UNLESS_DEFAULT)
+    """First value of a learned factor for each channel of a branch (Touvron et al., 2021); None: no factor."""
+    pooling: Pooling = field(default="cls", metadata=_UNLESS_DEFAULT)
+    """What the head reads: the CLS tokens, the mean of the patch tokens, or both."""
     head: Head = "linear"
     """Classifier: one linear layer, or one hidden layer of width embed_dim with GELU."""
+    init: Init = field(default="normal", metadata=_UNLESS_DEFAULT)
+    """First weights of attention: normal; or mimetic, of which each head's products of queries and keys are near a
+    multiple of the identity, those of values and projection near a negative one."""
     drop_path_rate: float = 0.1
     """Stochastic depth: the last block's probability to be skipped, for each image and branch; 0 at the first."""
 
     def __post_init__(self) -> None:
         for name in ("image_size", "patch_size", "embed_dim", "depth", "num_heads"):
             require_whole(f"model.{name}", getattr(self, name), 1)
-        for name in ("num_cls_tokens", "num_class_attention_blocks"):
+        for name in ("num_cls_tokens", "num_registers", "num_class_attention_blocks"):
             require_whole(f"model.{name}", getattr(self, name), 0)
         if self.num_classes is not None:
             require_whole("model.num_classes", self.num_classes, 2)
@@ -59,9 +87,10 @@ class ModelConfig:
             width = getattr(self, name)
             allowed = f"it must be a whole number, from 1 to embed_dim, {self.embed_dim}, or None"
             require(width is None or is_whole(width, 1, self.embed_dim), f"model.{name}", width, allowed)
-        require_one_of("model.position", self.position, get_args(Position))
-        require_one_of("model.patch_init", self.patch_init, get_args(PatchInit))
-        require_one_of("model.head", self.head, get_args(Head))
+        for name, words in _WORDS.items():
+            require_one_of(f"model.{name}", getattr(self, name), get_args(words))
+        factor = self.layer_scale
+        require(factor is None or is_number(factor, 0), "model.layer_scale", factor, "a number, at least 0, or None")
         allowed = "mlp_ratio * embed_dim must be at least 1, and finite"
         require(is_number(self.mlp_ratio, 1 / self.embed_dim), "model.mlp_ratio", self.mlp_ratio, allowed)
         allowed = "allowed is 0 up to, not including, 1"
@@ -79,6 +108,31 @@ class ModelConfig:
         blocks = self.num_class_attention_blocks
         fits = blocks == 0 or self.num_cls_tokens > 0
         require(fits, "model.num_class_attention_blocks", blocks, "it must be 0 where num_cls_tokens is 0")
+        self._check_tokens()
+        self._check_attention()
+
+    def _check_tokens(self) -> None:
+        size = self.patch_size
+        fits = self.tokenizer == "patch" or self.patch_init == "random"
+        require(fits, "model.patch_init", self.patch_init, f"it must be random with tokenizer {self.tokenizer}")
+        fits = self.tokenizer != "conv" or (size > 1 and size & (size - 1) == 0)
+        require(fits, "model.patch_size", size, "tokenizer conv needs 2, 4, 8 or another power of 2")
+        fits = self.tokenizer != "shifted" or size > 1
+        require(fits, "model.patch_size", size, "tokenizer shifted needs at least 2")
+        fits = self.pooling != "mean" or self.num_cls_tokens == 0
+        require(fits, "model.pooling", self.pooling, "num_cls_tokens must be 0 (num_registers are for unread tokens)")
+        fits = self.pooling != "cls+mean" or self.num_cls_tokens > 0
+        require(fits, "model.pooling", self.pooling, "num_cls_tokens must be at least 1")
+
+    def _check_attention(self) -> None:
+        head_width = self.embed_dim // self.num_heads
+        fits = self.position != "rotary" or head_width % 4 == 0
+        allowed = f"rotary positions need a width of a head, {head_width}, that is a multiple of 4"
+        require(fits, "model.num_heads", self.num_heads, allowed)
+        fits = self.locality == "none" or self.num_tokens > 1
+        require(fits, "model.locality", self.locality, "no token attends to itself, so there must be at least 2")
+        fits = self.init == "normal" or self.latent_dims == (None, None, None)
+        require(fits, "model.init", self.init, "it needs latent_dim_q, latent_dim_k and latent_dim_v of None")
 
     @property
     def num_patches(self) -> int:
@@ -86,6 +140,34 @@ class ModelConfig:
         return (self.image_size // self.patch_size) ** 2
 
     @property
+    def num_prefix_tokens(self) -> int:
+        """Tokens before the patches: CLS tokens, then registers."""
+        return self.num_cls_tokens + self.num_registers
+
+    @property
+    def num_tokens(self) -> int:
+        """Tokens that a block sees."""
+        return self.num_prefix_tokens + self.num_patches
+
+    @property
+    def reads_mean(self) -> bool:
+        """Whether the head reads the mean of the patch tokens."""
+        return self.pooling != "cls" or self.num_cls_tokens == 0
+
+    @property
     def latent_dims(self) -> tuple[int | None, int | None, int | None]:
         """Latent widths of queries, keys and values."""
         return self.latent_dim_q, self.latent_dim_k, self.latent_dim_v
+
+
+_WORDS = {
+    "position": Position,
+    "tokenizer": Tokenizer,
+    "patch_init": PatchInit,
+    "qk_norm": QKNorm,
+    "locality": Locality,
+    "mlp_conv": MlpConv,
+    "pooling": Pooling,
+    "head": Head,
+    "init": Init,
+}

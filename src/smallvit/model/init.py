@@ -21,6 +21,9 @@ WHITENING_EPS = 1e-3
 def init_weights(model: nn.Module, generator: torch.Generator | None = None) -> None:
     """Set every parameter: linear weights, CLS tokens and positions from a normal of standard deviation 0.02 cut at
     +-2, biases 0, norms 1 and 0, and the patch embedding uniform in +-1/sqrt(E), all as the paper's code has them.
+
+    Other convolutions are drawn as the patch embedding is, for their own number E of values that go into one. What has
+    neither weights nor a draw (RMS norms, factors, temperatures) keeps the constants that it was made with.
     """
     for module in model.modules():
         if isinstance(module, nn.Linear):

@@ -1,6 +1,6 @@
 """The Vision Transformer of the paper (section "Method"; Dosovitskiy et al., 2021), with its variants in one class.
 
-Shapes: B batch, S image size, T CLS tokens, N = T + patches tokens, D embed_dim, L blocks, H heads, C classes.
+Shapes: B batch, S image size, N tokens (CLS tokens, registers, patches), D embed_dim, L blocks, H heads, C classes.
 """
 
 import copy
@@ -13,14 +13,20 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from smallvit.model.attention import Attention, AttentionImplementation
-from smallvit.model.block import LAYER_NORM_EPS, Block, Mlp
+from smallvit.model.block import LAYER_NORM_EPS, Block
 from smallvit.model.config import ModelConfig
 from smallvit.model.embed import PatchEmbed, sincos_positions
 from smallvit.model.init import init_weights
+from smallvit.model.mimetic import init_mimetic
+from smallvit.model.mlp import DepthwiseMlp, Mlp
+from smallvit.model.query_key import query_key
+from smallvit.model.tokenizer import ConvTokenizer, ShiftedPatchEmbed
+
+TOKENIZERS = {"patch": PatchEmbed, "conv": ConvTokenizer, "shifted": ShiftedPatchEmbed}
 
 
 class VisionTransformer(nn.Module):
-    """Patch embedding, CLS tokens and positions, blocks, norm, head; attributes are named as timm's.
+    """Patch embedding, CLS tokens, registers and positions, blocks, norm, head; attributes are named as timm's.
 
     `config.num_classes` must be set. Weights are drawn from `generator`, or from torch's global one.
     """
@@ -37,37 +43,49 @@ class VisionTransformer(nn.Module):
             raise ValueError("config.num_classes is None: a model needs to know its number of classes")
         self.config = config
         width, tokens = config.embed_dim, config.num_cls_tokens
-        self.patch_embed = PatchEmbed(config.patch_size, width)
+        self.patch_embed = TOKENIZERS[config.tokenizer](config.patch_size, width)
         self.cls_token = nn.Parameter(torch.empty(1, tokens, width)) if tokens else None
-        if config.position == "learned":
-            self.pos_embed = nn.Parameter(torch.empty(1, tokens + config.num_patches, width))
-        else:
-            positions = sincos_positions(config.image_size // config.patch_size, width)
-            self.register_buffer("pos_embed", torch.cat([torch.zeros(tokens, width), positions])[None])
-        block_attention = partial(Attention, width, config.num_heads, config.latent_dims, implementation=attention)
-        self.blocks = nn.ModuleList(Block(block_attention(), width, config.mlp_ratio) for _ in range(config.depth))
+        self.reg_token = nn.Parameter(torch.empty(1, config.num_registers, width)) if config.num_registers else None
+        self._make_positions()
+        self.blocks = nn.ModuleList(_block(config, attention, index) for index in range(config.depth))
         self.cls_blocks = nn.ModuleList(
-            Block(block_attention(num_queries=tokens), width, config.mlp_ratio)
-            for _ in range(config.num_class_attention_blocks)
+            _block(config, attention, config.depth + index, num_queries=tokens)
+            for index in range(config.num_class_attention_blocks)
         )
         self.norm = nn.LayerNorm(width, eps=LAYER_NORM_EPS)
-        features = width * max(tokens, 1)
+        features = width * (tokens + config.reads_mean)
         if config.head == "linear":
             self.head = nn.Linear(features, config.num_classes)
         else:
             self.head = Mlp(features, width, config.num_classes)
         init_weights(self, generator)
+        if config.init == "mimetic":
+            for block in self.all_blocks:
+                init_mimetic(block.attn, generator)
+
+    def _make_positions(self) -> None:
+        config = self.config
+        if config.position == "learned":
+            self.pos_embed = nn.Parameter(torch.empty(1, config.num_tokens, config.embed_dim))
+        elif config.position == "sincos":
+            positions = sincos_positions(config.image_size // config.patch_size, config.embed_dim)
+            prefix = torch.zeros(config.num_prefix_tokens, config.embed_dim)
+            self.register_buffer("pos_embed", torch.cat([prefix, positions])[None])
+        else:  # rotary, in attention
+            self.pos_embed = None
 
     def forward_features(
         self, images: Float[Tensor, "B 3 S S"], branch_scale: Float[Tensor, "L 2 B"] | None = None
     ) -> Float[Tensor, "B N D"]:
-        """Return every token after the last norm, the CLS tokens first; `branch_scale` as in `forward`."""
+        """Return every token after the last norm: CLS tokens, registers, patches; `branch_scale` as in `forward`."""
         return self._features(images, branch_scale, None)
 
     def forward_head(self, tokens: Float[Tensor, "B N D"]) -> Float[Tensor, "B C"]:
         """Return the logits of normalised tokens."""
-        count = self.config.num_cls_tokens
-        return self.head(tokens[:, :count].flatten(1) if count else tokens.mean(1))
+        read = tokens[:, : self.config.num_cls_tokens].flatten(1)
+        if self.config.reads_mean:
+            read = torch.cat([read, tokens[:, self.config.num_prefix_tokens :].mean(1)], dim=1)
+        return self.head(read)
 
     def forward(
         self,
@@ -95,9 +113,11 @@ class VisionTransformer(nn.Module):
             uniform = torch.rand(len(self.all_blocks), 2, len(images), device=images.device)
             branch_scale = self.drop_path_scale(uniform)
         x = self.patch_embed(images)
-        if self.cls_token is not None:
-            x = torch.cat([self.cls_token.expand(len(x), -1, -1).to(x.dtype), x], dim=1)
-        x = x + self.pos_embed
+        prefix = [token for token in (self.cls_token, self.reg_token) if token is not None]
+        if prefix:
+            x = torch.cat([*(token.expand(len(x), -1, -1).to(x.dtype) for token in prefix), x], dim=1)
+        if self.pos_embed is not None:
+            x = x + self.pos_embed
         for index, block in enumerate(self.all_blocks):
             if weights is not None:
                 weights.append(block.attn.weights(block.norm1(x)))
@@ -124,6 +144,32 @@ class VisionTransformer(nn.Module):
             block.attn.merge_low_rank()
         merged.config = replace(self.config, latent_dim_q=None, latent_dim_k=None, latent_dim_v=None)
         return merged
+
+
+def _block(
+    config: ModelConfig, attention: AttentionImplementation, index: int, num_queries: int | None = None
+) -> Block:
+    """Return the block at `index` of all; with `num_queries`, one in which only the CLS tokens attend."""
+    last_of_all = config.depth + config.num_class_attention_blocks - 1
+    patches_read_later = index < last_of_all or config.reads_mean
+    mlp = Mlp
+    if config.mlp_conv == "depthwise" and num_queries is None and patches_read_later:
+        grid = config.image_size // config.patch_size
+        mlp = partial(DepthwiseMlp, num_prefix_tokens=config.num_prefix_tokens, grid_size=grid)
+    return Block(
+        Attention(
+            config.embed_dim,
+            config.num_heads,
+            config.latent_dims,
+            num_queries,
+            attention,
+            query_key(config, num_queries),
+        ),
+        config.embed_dim,
+        config.mlp_ratio,
+        mlp=mlp,
+        layer_scale=config.layer_scale,
+    )
 
 
 def count_parameters(model: nn.Module) -> int:

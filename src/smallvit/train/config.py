@@ -9,6 +9,7 @@ Optimizer = Literal["adamw", "adam", "lion", "muon", "lamb"]
 DecayOn = Literal["all", "matrices"]
 RateScaling = Literal["none", "sqrt", "linear"]
 OnNonfinite = Literal["stop", "skip"]
+LossName = Literal["cross-entropy", "bce"]
 
 REFERENCE_BATCH_SIZE = 256
 
@@ -32,6 +33,10 @@ class OptimConfig:
     """Length of the linear warm-up from 0; cosine decay to 0 follows."""
     lr_scaling: RateScaling = field(default="none", metadata={"digest": "unless default"})
     """How `lr`, the rate at a batch of 256, grows with the batch: not, with its square root, or in proportion."""
+    muon_lr: float | None = field(default=None, metadata={"digest": "unless default"})
+    """Muon's own highest learning rate, beside `lr` for what AdamW takes; None: `lr`, too."""
+    muon_weight_decay: float | None = field(default=None, metadata={"digest": "unless default"})
+    """Muon's own decay; None: `weight_decay`, too."""
 
     def __post_init__(self) -> None:
         require_one_of("optim.optimizer", self.optimizer, get_args(Optimizer))
@@ -44,6 +49,17 @@ class OptimConfig:
         if self.betas is not None:
             ok = len(self.betas) == 2 and all(is_number(beta, 0) and beta < 1 for beta in self.betas)
             require(ok, "optim.betas", self.betas, "two numbers, each at least 0 and below 1, or None")
+        self._check_muon()
+
+    def _check_muon(self) -> None:
+        rate, decay = self.muon_lr, self.muon_weight_decay
+        for name, value in (("muon_lr", rate), ("muon_weight_decay", decay)):
+            fits = value is None or self.optimizer == "muon"
+            require(fits, f"optim.{name}", value, f"it has no use with optim.optimizer {self.optimizer}")
+        ok = rate is None or (is_number(rate, 0) and rate > 0)
+        require(ok, "optim.muon_lr", rate, "it must be a number above 0, or None")
+        allowed = "it must be a number, at least 0, or None"
+        require(decay is None or is_number(decay, 0), "optim.muon_weight_decay", decay, allowed)
 
     def scaled_lr(self, batch_size: int) -> float:
         """Return the highest learning rate for batches of this size, all devices together."""
@@ -67,6 +83,11 @@ class TrainConfig:
     an image at a batch's end goes on in the next."""
     label_smoothing: float = 0.1
     """Share of each target that is spread evenly over all classes."""
+    loss: LossName = field(default="cross-entropy", metadata={"digest": "unless default"})
+    """Cross entropy over the classes, or binary cross entropy for each class (bce; Touvron et al., 2022)."""
+    ema_decay: float = field(default=0.0, metadata={"digest": "unless default"})
+    """Share of the moving average of the weights that a step keeps; the average is what is measured and saved at the
+    end. The share rises from 0 with the first steps; 0 switches it off."""
     on_nonfinite: OnNonfinite = field(default="stop", metadata={"digest": "unless default"})
     """What a loss or gradient that is no finite number does: end the run, or leave out that step."""
     max_skips: int = field(default=10, metadata={"digest": "unless default"})
@@ -79,9 +100,11 @@ class TrainConfig:
         require(repeats <= batch, "train.repeats_in_batch", repeats, f"it must be at most batch_size, {batch}")
         require_one_of("train.on_nonfinite", self.on_nonfinite, get_args(OnNonfinite))
         require_whole("train.max_skips", self.max_skips, 1)
-        smoothing = self.label_smoothing
-        ok = is_number(smoothing, 0) and smoothing < 1
-        require(ok, "train.label_smoothing", smoothing, "allowed is 0 up to, not including, 1")
+        require_one_of("train.loss", self.loss, get_args(LossName))
+        for name in ("label_smoothing", "ema_decay"):
+            share = getattr(self, name)
+            ok = is_number(share, 0) and share < 1
+            require(ok, f"train.{name}", share, "allowed is 0 up to, not including, 1")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,27 +13,34 @@ from smallvit.train.muon import Muon
 WEIGHT_NDIMS = (2, 4)
 """Linear and convolution weights; CLS tokens and positions have three dimensions, biases and norms one."""
 
+LR_RATIO = "lr_ratio"
+"""Key of a parameter group's rate as a multiple of the others'."""
+
 
 def build_optimizers(model: nn.Module, config: OptimConfig) -> list[torch.optim.Optimizer]:
     """Return the optimisers that together update every parameter of `model` once a step.
 
-    One, but for Muon: it takes the matrices inside the blocks (Jordan et al., 2024), with its updates scaled to the
-    size of AdamW's, and AdamW takes the rest.
+    One, but for Muon: it takes the matrices inside the blocks (Jordan et al., 2024; a fused `qkv` is one matrix), with
+    its updates scaled to the size of AdamW's, and AdamW takes the rest.
     """
     named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
     if config.optimizer != "muon":
         return [_elementwise(config.optimizer, [p for _, p in named], config)]
     hidden = [p for name, p in named if p.ndim == 2 and "blocks." in name]
     rest = [p for name, p in named if not (p.ndim == 2 and "blocks." in name)]
-    muon = Muon(hidden, lr=config.lr, weight_decay=config.weight_decay)
+    decay = config.weight_decay if config.muon_weight_decay is None else config.muon_weight_decay
+    muon = Muon(hidden, lr=config.lr, weight_decay=decay)
+    if config.muon_lr is not None:
+        for group in muon.param_groups:
+            group[LR_RATIO] = config.muon_lr / config.lr
     return [muon, _elementwise("adamw", rest, config)]
 
 
 def set_learning_rate(optimizers: Sequence[torch.optim.Optimizer], lr: float) -> None:
-    """Set the rate of every parameter group."""
+    """Set the rate of every parameter group, times the group's own ratio where it has one."""
     for optimizer in optimizers:
         for group in optimizer.param_groups:
-            group["lr"] = lr
+            group["lr"] = lr * group.get(LR_RATIO, 1.0)
 
 
 def _elementwise(name: str, parameters: Sequence[nn.Parameter], config: OptimConfig) -> torch.optim.Optimizer:

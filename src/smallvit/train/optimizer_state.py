@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from smallvit.errors import SmallvitError
+from smallvit.train.optim import LR_RATIO
 
 State = dict[str, Any]
 
@@ -77,7 +78,7 @@ def _states(optimizer: torch.optim.Optimizer) -> dict[str, State]:
 
 def _added(optimizer: torch.optim.Optimizer, group: State) -> list[str]:
     """Return what steps have added to a group: neither a setting that it was made with, nor its parameters."""
-    options = {"params", "param_names", "initial_lr", *optimizer.defaults}
+    options = {"params", "param_names", "initial_lr", LR_RATIO, *optimizer.defaults}
     return [entry for entry in group if entry not in options]
 
 
