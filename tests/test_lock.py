@@ -109,7 +109,7 @@ def test_a_second_process_is_refused_at_once_with_the_first_ones_name(tmp_path: 
         pass
     assert time.monotonic() - before < 0.3
     assert str(error.value) == line
-    assert said(start(tmp_path)) == f"SmallvitError {line}"
+    assert said(start(tmp_path)) == f"LockedError {line}"
     assert json.loads((tmp_path / OWNER).read_text()) == owner
     first.communicate("go on\n")
     assert names(tmp_path) == [".lock"]
@@ -193,9 +193,9 @@ def test_an_owner_that_cannot_be_read_is_another_process(tmp_path: Path, start: 
 
 def test_many_at_once_have_one_winner(tmp_path: Path, start: Start) -> None:
     answers = [said(process) for process in [start(tmp_path) for _ in range(6)]]
-    assert sorted(answer.split()[0] for answer in answers) == ["SmallvitError"] * 5 + ["locked"]
+    assert sorted(answer.split()[0] for answer in answers) == ["LockedError"] * 5 + ["locked"]
     winner = json.loads((tmp_path / OWNER).read_text())["pid"]
-    assert all(f"by process {winner} on" in answer for answer in answers if answer.startswith("SmallvitError"))
+    assert all(f"by process {winner} on" in answer for answer in answers if answer.startswith("LockedError"))
 
 
 def test_a_folder_that_is_none_or_not_there_yet(tmp_path: Path) -> None:
@@ -250,7 +250,7 @@ def test_without_flock_a_lock_of_unknown_origin_can_be_deleted(tmp_path: Path, s
     (tmp_path / ".lock").touch()
     remedy = f"wait for it, or end it first; if it is no more, delete {tmp_path / '.lock'}"
     assert said(start(tmp_path, "ENOSYS")) == (
-        f"SmallvitError {tmp_path} is being written to by another process: {remedy}"
+        f"LockedError {tmp_path} is being written to by another process: {remedy}"
     )
 
 

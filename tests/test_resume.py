@@ -149,15 +149,15 @@ def test_a_bfloat16_run_with_stochastic_depth_resumes_to_the_bit(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """And with what `auto` chose at its start, whatever it would choose now."""
-    speeds = {torch.float32: 1.0, torch.bfloat16: 0.5}
-    monkeypatch.setattr("smallvit.device.choose._matmul_seconds", lambda device, dtype, rows, width: speeds[dtype])
+    seconds = {"float32": 1.0, "bfloat16": 0.5}
+    monkeypatch.setattr("smallvit.device.choose._matmul_seconds", lambda *shape: tuple(seconds.values()))
     model = replace(TOY.model, drop_path_rate=0.3)
     config = replace(TOY, model=model, device=DeviceConfig(device="cpu", num_threads=1))
     run(config, tmp_path / "whole")
     with monkeypatch.context() as patch:
         ask_at({8}, patch)
         interrupted(config, tmp_path / "parts")
-    speeds[torch.bfloat16] = 2.0
+    seconds["bfloat16"] = 2.0
     assert run(config, tmp_path / "parts").choices.precision == "bfloat16"
     assert outcome(tmp_path / "parts") == outcome(tmp_path / "whole")
 
