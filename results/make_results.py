@@ -4,6 +4,7 @@ What stands between the markers is replaced, what people wrote around it stays. 
 """
 
 import re
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -57,8 +58,11 @@ def _readme_table(collection: Collection, root: Path) -> str:
         if found:
             lines.append(_line(f"`{name}`", found, None, root))
     rows, left = STUDIES["paper"]().rows, 0
+    by_whole: dict[str, list[Run]] = defaultdict(list)
+    for run in {run.record.config_digest: run for run in runs}.values():
+        by_whole[replace(run.config, seed=0, scale=1.0).digest()].append(run)
     for row in rows:
-        found = _longest(row, runs)
+        found = _longest(by_whole[row.at(0).digest()])
         if found:
             lines.append(_line(f"paper: {row.label}", found, row, root))
         elif row.label == "baseline":
@@ -83,15 +87,10 @@ def _groups(collection: Collection) -> Iterator[Sequence[Run]]:
     yield from collection.others
 
 
-def _longest(row: Row, runs: Sequence[Run]) -> list[Run]:
-    """Return the runs of a row at the greatest scale that there is, by seed."""
-    same = {
-        run.record.config_digest: run
-        for run in runs
-        if replace(run.config, seed=0, scale=1.0).digest() == row.at(0).digest()
-    }
-    longest = max((run.config.scale for run in same.values()), default=1.0)
-    return sorted((run for run in same.values() if run.config.scale == longest), key=lambda run: run.config.seed)
+def _longest(runs: Sequence[Run]) -> list[Run]:
+    """Return those of a row's runs that have the greatest scale, by seed."""
+    longest = max((run.config.scale for run in runs), default=1.0)
+    return sorted((run for run in runs if run.config.scale == longest), key=lambda run: run.config.seed)
 
 
 def _line(name: str, runs: Sequence[Run], row: Row | None, root: Path) -> str:

@@ -6,6 +6,7 @@ of an errno that every flock of this process answers with from then on (see fail
 
 import errno
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -17,14 +18,19 @@ from smallvit.lock import run_lock
 
 
 def main() -> None:
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell in the background has it ignored
     folder, what = Path(sys.argv[1]), sys.argv[2]
     if hasattr(errno, what):
         fail("flock", what)
     try:
         with run_lock(folder) as note:
-            if what == "fork" and os.fork() == 0:
-                time.sleep(60)
-                return  # out of the with statement: in a child, that must not touch the lock
+            if what == "fork":
+                ready, tell = os.pipe()
+                if os.fork() == 0:
+                    os.write(tell, b"x")  # from here on a signal is not lost
+                    time.sleep(60)
+                    return  # out of the with statement: in a child, that must not touch the lock
+                os.read(ready, 1)
             if what == "run":
                 subprocess.Popen(["sleep", "60"])
             print("locked", note, flush=True)

@@ -10,6 +10,7 @@ import hashlib
 import json
 import math
 import types
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
@@ -44,8 +45,13 @@ def from_json(kind: type[T], value: Any, where: str = "config") -> T:
     missing = [name for name in fields if name not in items]
     if missing:
         raise SmallvitError(f"{where}.{missing[0]} is missing")
-    hints = get_type_hints(kind)
+    hints = _hints(kind)
     return kind(**{name: _convert(hints[name], items[name], f"{where}.{name}") for name in fields})
+
+
+@cache
+def _hints(kind: type) -> dict[str, Any]:
+    return get_type_hints(kind)
 
 
 def canonical(value: Any) -> str:
