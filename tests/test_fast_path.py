@@ -22,7 +22,8 @@ from smallvit.data.config import DataConfig
 from smallvit.device.config import DeviceConfig
 from smallvit.model.config import ModelConfig
 from smallvit.train.config import TrainConfig
-from smallvit.train.loop import Batch, fit, soft_cross_entropy
+from smallvit.train.loop import Batch, fit
+from smallvit.train.losses import soft_cross_entropy
 
 TINY = RunConfig(
     data=DataConfig(dataset="cifar10"),

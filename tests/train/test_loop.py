@@ -13,8 +13,8 @@ from torch.nn import functional as F
 from smallvit.model.config import ModelConfig
 from smallvit.model.vit import VisionTransformer
 from smallvit.train.config import OptimConfig
-from smallvit.train.loop import Batch, drop_path_uniform, fit, soft_cross_entropy
-from smallvit.train.losses import LOSSES, soft_binary_cross_entropy
+from smallvit.train.loop import Batch, drop_path_uniform, fit
+from smallvit.train.losses import LOSSES, soft_binary_cross_entropy, soft_cross_entropy
 from smallvit.train.optim import build_optimizers
 from smallvit.train.schedule import warmup_cosine
 

@@ -13,7 +13,7 @@ from smallvit.bench.workload import TrainingStep, Workload
 from smallvit.checks import did_you_mean, require
 from smallvit.config import RunConfig
 from smallvit.model.config import ModelConfig
-from smallvit.train.loop import soft_cross_entropy
+from smallvit.train.losses import soft_cross_entropy
 from smallvit.train.optim import build_optimizers
 
 OURS_ALONE = (

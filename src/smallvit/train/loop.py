@@ -50,11 +50,6 @@ class NonFiniteError(SmallvitError):
         self.step, self.lr, self.loss, self.gradient_norm = step, lr, loss, gradient_norm
 
 
-def soft_cross_entropy(logits: Float[Tensor, "B C"], targets: Float[Tensor, "B C"]) -> Float[Tensor, ""]:
-    """Return the mean cross entropy in nats of logits against distributions over the classes."""
-    return -(targets * logits.float().log_softmax(dim=-1)).sum(-1).mean()
-
-
 def drop_path_uniform(seed: int, step: int, num_blocks: int, batch_size: int) -> Float[Tensor, "L 2 B"]:
     """Return stochastic depth's uniform draws for the whole batch of one step, on the CPU."""
     draws = rng.generator(seed, "drop_path", step).random((num_blocks, 2, batch_size), dtype="float32")

@@ -10,7 +10,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from smallvit.train.config import LossName
-from smallvit.train.loop import soft_cross_entropy
+
+
+def soft_cross_entropy(logits: Float[Tensor, "B C"], targets: Float[Tensor, "B C"]) -> Float[Tensor, ""]:
+    """Return the mean cross entropy in nats of logits against distributions over the classes."""
+    return -(targets * logits.float().log_softmax(dim=-1)).sum(-1).mean()
 
 
 def soft_binary_cross_entropy(logits: Float[Tensor, "B C"], targets: Float[Tensor, "B C"]) -> Float[Tensor, ""]:
