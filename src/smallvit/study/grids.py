@@ -2,8 +2,8 @@
 
 from smallvit.model.config import ModelConfig
 from smallvit.recipes import baseline
-from smallvit.study.paper import FULL_LENGTH, LATENT, Changes, in_study, latent_dims
-from smallvit.study.rows import Row, Study
+from smallvit.study.paper import FULL_LENGTH, LATENT, in_study, latent_dims
+from smallvit.study.rows import Changes, Row, Study
 
 SEEDS = (0, 1, 2)
 UNIONS = ("q", "k", "v", "qk", "kv", "qv", "qkv")

@@ -5,22 +5,16 @@ optimiser and the depth. As the paper does, they train on all 50,000 images and 
 epoch counts, and the best point, the paper's number, stands beside it.
 """
 
-from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
 
 from smallvit.config import EvaluateConfig, RunConfig
 from smallvit.data.config import DataConfig
 from smallvit.recipes import baseline, ddp256, ddp1024
-from smallvit.study.rows import Published, Row, Study
+from smallvit.study.rows import Changes, Published, Row, Study, changed
 
 LATENT = 48
 """The latent width of the paper's experiment; its code's default is 64."""
 FULL_LENGTH = "CIFAR-10, 300 passes over 50,000 images, batch 256, AdamW at 1e-3"
-
-
-Changes = Mapping[str, Any]
-"""Values by dotted field: {"model.depth": 12}."""
 
 
 def in_study(config: RunConfig, recipe: str, changes: Changes, dataset: str = "cifar10") -> RunConfig:
@@ -31,10 +25,7 @@ def in_study(config: RunConfig, recipe: str, changes: Changes, dataset: str = "c
         data=DataConfig(dataset=dataset, val_fraction=0.0),
         evaluate=EvaluateConfig(test_curve=True),
     )
-    for name, value in changes.items():
-        section, field = name.split(".")
-        config = replace(config, **{section: replace(getattr(config, section), **{field: value})})
-    return config
+    return changed(config, changes)
 
 
 def latent_dims(parts: str, latent: int) -> Changes:

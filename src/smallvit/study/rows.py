@@ -1,9 +1,15 @@
 """What a study is: rows, each a whole config, and the row that they are compared with."""
 
+from collections import defaultdict
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 from smallvit.config import RunConfig
 from smallvit.errors import UsageError
+
+Changes = Mapping[str, Any]
+"""Values by dotted field: {"model.depth": 12}."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,3 +68,12 @@ class Study:
         except UsageError as error:
             raise UsageError(f"--{error}") from None
         return replace(self, rows=rows)
+
+
+def changed(config: RunConfig, changes: Changes) -> RunConfig:
+    """Return a config with some fields of its sections changed, all of a section's at once."""
+    sections: defaultdict[str, dict[str, Any]] = defaultdict(dict)
+    for name, value in changes.items():
+        section, field = name.split(".")
+        sections[section][field] = value
+    return replace(config, **{name: replace(getattr(config, name), **fields) for name, fields in sections.items()})

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+from smallvit.study.changes import changes
 from smallvit.study.grids import batch, cifar100, cls_tokens, latents, mixing, patches
 from smallvit.study.paper import paper
 from smallvit.study.rows import Study
@@ -18,4 +19,5 @@ STUDIES: dict[str, Callable[[], Study]] = {
     "augmentation": augmentation,
     "cls-tokens-small": cls_tokens_small,
     "latents-small": latents_small,
+    "changes": changes,
 }

@@ -1,0 +1,105 @@
+"""Beyond the paper: what each change to the plain model and its training buys, and how far the gains add up."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from smallvit.config import RunConfig
+from smallvit.device.config import DeviceConfig
+from smallvit.recipes import small
+from smallvit.study.rows import Changes, Row, Study, changed
+
+BUDGET = (
+    "CIFAR-10, 6 passes over 45,000 images (270,000 images seen), width 64, depth 4, 2 heads of 32, 2 CLS tokens, "
+    "patches of 4 x 4, flip and crop, batch 256, float32; Muon at 2e-3 where no optimiser is named"
+)
+PLAIN = "plain"
+
+ALONE: Mapping[str, Changes] = {
+    "convolutional tokenizer": {"model.tokenizer": "conv"},
+    "depthwise convolution in the MLPs": {"model.mlp_conv": "depthwise"},
+    "head reads the patch mean as well": {"model.pooling": "cls+mean"},
+    "shifted patches": {"model.tokenizer": "shifted"},
+    "locality attention": {"model.locality": "lsa"},
+    "rotary positions": {"model.position": "rotary"},
+    "norm of queries and keys": {"model.qk_norm": "rms"},
+    "mimetic initialisation": {"model.init": "mimetic"},
+    "4 heads of 16": {"model.num_heads": 4},
+    "1 head of 64": {"model.num_heads": 1},
+    "LayerScale 0.1": {"model.layer_scale": 0.1},
+    "4 registers": {"model.num_registers": 4},
+    "1 of 4 blocks is class attention": {"model.depth": 3, "model.num_class_attention_blocks": 1},
+    "moving average of the weights": {"train.ema_decay": 0.99},
+    "alternating flip": {"augment.flip": "alternating"},
+    "binary cross-entropy": {"train.loss": "bce"},
+    "RandAugment with CutMix or MixUp always": {
+        "augment.policy": "randaugment",
+        "augment.cutmix_alpha": 1.0,
+        "augment.mixup_alpha": 1.0,
+        "augment.mix_probability": 1.0,
+    },
+}
+"""One change each, by what a reader calls it."""
+
+OPTIMIZERS: Mapping[str, Changes] = {
+    "Muon at 1e-3": {"optim.lr": 1e-3},
+    "Muon at 4e-3": {"optim.lr": 4e-3},
+    "Muon at 8e-3": {"optim.lr": 8e-3},
+    "AdamW at 1e-3": {"optim.optimizer": "adamw", "optim.lr": 1e-3},
+    "AdamW at 2e-3": {"optim.optimizer": "adamw", "optim.lr": 2e-3},
+    "AdamW at 4e-3": {"optim.optimizer": "adamw", "optim.lr": 4e-3},
+    "AdamW at 8e-3": {"optim.optimizer": "adamw", "optim.lr": 8e-3},
+}
+"""The rates, so that no optimiser is called better at another's."""
+
+_CONVOLUTIONS: Changes = {"model.tokenizer": "conv", "model.mlp_conv": "depthwise"}
+STACKED: Mapping[str, Changes] = {
+    "both convolutions": _CONVOLUTIONS,
+    "both convolutions and mean": {**_CONVOLUTIONS, "model.pooling": "cls+mean"},
+    "both convolutions and mean with 1 CLS token": {
+        **_CONVOLUTIONS,
+        "model.pooling": "cls+mean",
+        "model.num_cls_tokens": 1,
+    },
+    "both convolutions and mean without CLS tokens": {
+        **_CONVOLUTIONS,
+        "model.pooling": "mean",
+        "model.num_cls_tokens": 0,
+    },
+}
+"""What gains, together."""
+
+_FIRST = (*tuple(ALONE)[:3], *STACKED, "Muon at 4e-3", "AdamW at 2e-3", "AdamW at 4e-3")
+
+
+def changes() -> Study:
+    """Return one change at a time, both optimisers at several rates, and the gains together."""
+    base = _base()
+    rows = [Row(label=PLAIN, config=base, rank=0)]
+    for label, parts in {**ALONE, **OPTIMIZERS, **STACKED}.items():
+        config = changed(replace(base, recipe=f"changes-{_folder(label)}"), parts)
+        rows.append(Row(label=label, config=config, rank=0 if label in _FIRST else 1))
+    return Study(
+        name="changes",
+        title="What each change to the plain model buys at a small budget",
+        budget=BUDGET,
+        reference=PLAIN,
+        rows=tuple(rows),
+        seeds=(0, 1),
+    )
+
+
+def _base() -> RunConfig:
+    config = small()
+    return replace(
+        config,
+        recipe="changes-plain",
+        model=replace(config.model, embed_dim=64, depth=4, num_heads=2),
+        optim=replace(config.optim, warmup_epochs=0.75),
+        train=replace(config.train, epochs=6),
+        evaluate=replace(config.evaluate, every_epochs=1),
+        device=DeviceConfig(precision="float32"),
+    )
+
+
+def _folder(label: str) -> str:
+    return "-".join("".join(letter if letter.isalnum() else " " for letter in label.lower()).split())
