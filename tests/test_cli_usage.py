@@ -56,6 +56,16 @@ def test_help_names_the_commands_and_their_fields() -> None:
     assert f"(default: {RECIPES['small']().optim.lr})" in helped
 
 
+@pytest.mark.parametrize("words", [["--help"], ["--version"], ["train", "small", "--help"]])
+def test_output_that_nobody_reads_ends_quietly(words: list[str]) -> None:
+    read, write = os.pipe()
+    os.close(read)
+    command = [sys.executable, "-m", "smallvit", *words]
+    done = subprocess.run(command, stdout=write, stderr=subprocess.PIPE, text=True, check=False, timeout=60)
+    os.close(write)
+    assert (done.returncode, done.stderr) == (141, "")
+
+
 def test_version() -> None:
     done = smallvit("--version")
     assert (done.returncode, done.stdout.strip(), done.stderr) == (0, version("smallvit"), "")

@@ -25,6 +25,7 @@ from smallvit.model.config import ModelConfig
 from smallvit.progress import duration
 from smallvit.record import RunRecord, write_atomically
 from smallvit.run import evaluate, run
+from smallvit.schema import RECORD_SCHEMA
 from smallvit.train.config import OptimConfig, TrainConfig
 
 TINY = RunConfig(
@@ -126,7 +127,7 @@ def test_the_record_loads_back_equal_and_an_edited_one_is_refused(
     edits = {
         text.replace(correct, f'"correct": {NUM_TEST},'): "was changed after it was written",
         text.replace(correct, '"correct": NaN,'): "NaN is not a JSON number",
-        text.replace('"schema": 2', '"schema": 9', 1): "schema",
+        text.replace(f'"schema": {RECORD_SCHEMA}', '"schema": 99', 1): "schema",
         text[: len(text) // 2]: "not a readable record",
         "[]": "schema",
     }

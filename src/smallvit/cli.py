@@ -1,12 +1,13 @@
 """The command line: parse, call one function, turn errors into one line and an exit status.
 
-0 success, 1 failure, 2 bad usage, 130 and 143 ended by SIGINT and SIGTERM, 75 ended by --max-seconds. torch is imported
-by the commands, never to parse or to help.
+0 success, 1 failure, 2 bad usage, 130 and 143 ended by SIGINT and SIGTERM, 141 nobody reads the output any more, 75
+ended by --max-seconds. torch is imported by the commands, never to parse or to help.
 """
 
 import contextlib
 import io
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from tyro.conf import subcommand
 
 from smallvit.checks import require_known
 from smallvit.commands.compare import CompareCommand
-from smallvit.commands.inspect import Bench, Evaluate, Recipes, ShowAugment
+from smallvit.commands.inspect import Bench, Evaluate, Predict, Recipes, ShowAugment
 from smallvit.commands.report import ReportCommand
 from smallvit.commands.study import StudyCommand
 from smallvit.commands.train import Quickstart, Train
@@ -36,6 +37,7 @@ COMMANDS: dict[str, Any] = {
     "compare": CompareCommand,
     "show-augment": ShowAugment,
     "evaluate": Evaluate,
+    "predict": Predict,
     "recipes": Recipes,
     "bench": Bench,
 }
@@ -53,11 +55,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(version("smallvit"))
         else:
             _parse(words or ["--help"])()
+        sys.stdout.flush()
     except InterruptedRunError as error:
         # Every process of several is asked to end, and rank 0 says it.
         return error.exit_status if _rank() != "0" else _failed(str(error), error.exit_status)
     except SmallvitError as error:
         return _failed(str(error), error.exit_status)
+    except BrokenPipeError:  # whoever read the output, `head` say, has enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
     except OSError as error:  # a full disk, a folder that may not be written
         return _failed(f"{error.filename or 'a file'}: {error.strerror or error}", 1)
     except KeyboardInterrupt:
@@ -89,6 +95,7 @@ def _parse(words: list[str]) -> Any:
             )
         except SystemExit as stop:
             if not stop.code:
+                sys.stdout.flush()
                 raise
     command = COMMANDS.get(words[0])
     named = words[: 2 if words[0] in STARTS_FROM_RECIPE else 1] if command else []

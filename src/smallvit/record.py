@@ -43,6 +43,12 @@ class RunRecord:
     config_digest: str
     """Identifies the run; equal configs have equal digests."""
     class_names: list[str]
+    channel_mean: list[float] | None
+    """Of the training pixels, red, green and blue, in units of 0..1: what images are normalised with; None in records
+    from before it was kept."""
+    channel_std: list[float] | None
+    test_sha256: str | None
+    """Of the test split's pixels and labels, as `data.split.digest` has it; None in records from before."""
     num_train: int
     """Training images of one pass."""
     dataset_notes: list[str]

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from smallvit.config import RunConfig
 from smallvit.data.loader import DeviceSplit
+from smallvit.data.split import digest
 from smallvit.data.store import Dataset, load_dataset
 from smallvit.device.choose import hardware
 from smallvit.errors import SmallvitError, UsageError
@@ -162,6 +163,9 @@ def _record(session: Session, training: Training) -> RunRecord:
         config=config.to_json(),
         config_digest=config.digest(),
         class_names=list(spec.class_names),
+        channel_mean=list(spec.mean),
+        channel_std=list(spec.std),
+        test_sha256=digest(session.dataset.test),
         num_train=len(session.splits["train"]),
         dataset_notes=list(session.dataset.notes),
         num_parameters=count_parameters(session.model),

@@ -10,7 +10,7 @@ from typing import Any, cast
 from smallvit.errors import SmallvitError
 
 CONFIG_SCHEMA = 5
-RECORD_SCHEMA = 2
+RECORD_SCHEMA = 3
 
 Migration = Callable[[dict[str, Any]], None]
 
@@ -57,8 +57,13 @@ def _record_1_to_2(record: dict[str, Any]) -> None:
     record.update(resumed_at_steps=[], skipped_steps=[], world_size=1)
 
 
+def _record_2_to_3(record: dict[str, Any]) -> None:
+    """How images are normalised, and which were the test images."""
+    record.update(channel_mean=None, channel_std=None, test_sha256=None)
+
+
 CONFIG_MIGRATIONS: dict[int, Migration] = {1: _config_1_to_2, 2: _config_2_to_3, 3: _config_3_to_4, 4: _config_4_to_5}
-RECORD_MIGRATIONS: dict[int, Migration] = {1: _record_1_to_2}
+RECORD_MIGRATIONS: dict[int, Migration] = {1: _record_1_to_2, 2: _record_2_to_3}
 
 
 def upgrade(value: Any, what: str, newest: int, migrations: dict[int, Migration]) -> dict[str, Any]:

@@ -157,6 +157,7 @@ def test_bad_input_is_one_line(
         (DataConfig(dataset="folder", root=Path("x"), split_seed=1), {}, "data.split_seed is 0 and 1"),
         (None, {"count": 310}, "they have 300 and 310 images"),
         (None, {"names": list("abcdefghij")}, "their classes differ"),
+        (None, {"test_sha256": 64 * "b"}, "the digests of their images and labels differ"),
     ],
 )
 def test_other_test_sets_cannot_be_compared(

@@ -1,5 +1,6 @@
 """The commands that look: at augmentation, at a finished run, at the recipes, at speed."""
 
+import contextlib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
@@ -49,6 +50,39 @@ class Evaluate:
         print(f"{self.split} accuracy {percent(metrics)}")
         print(f"negative log likelihood {metrics.negative_log_likelihood:.4f} nats")
         print(f"expected calibration error {100 * metrics.calibration_error:.2f} %")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Predict:
+    """Say what is on pictures, with a finished run's weights: lines of file, class and probability, as CSV."""
+
+    folder: Positional[Path]
+    """Run folder."""
+    pictures: Positional[tuple[Path, ...]]
+    """Image files, and folders of them at any depth."""
+    top: int = 1
+    """Classes of each picture, the likeliest first."""
+    out: Path | None = None
+    """File to write to instead of standard output."""
+
+    def __call__(self) -> None:
+        """Write the lines."""
+        require(len(self.pictures) > 0, "PICTURES", "", "name at least one image file, or a folder of them")
+        require_whole("--top", self.top, 1)
+        import csv
+        import sys
+
+        from smallvit.classify import classify
+        from smallvit.record import replacing
+
+        rows = classify(self.folder, self.pictures, top=self.top)
+        with contextlib.ExitStack() as stack:
+            file = sys.stdout
+            if self.out is not None:
+                file = stack.enter_context(stack.enter_context(replacing(self.out)).open("w", newline=""))
+            writer = csv.writer(file, lineterminator="\n")
+            writer.writerow(("file", "class", "probability"))
+            writer.writerows((row.path, row.class_name, f"{row.probability:.4f}") for row in rows)
 
 
 @dataclass(frozen=True, kw_only=True)

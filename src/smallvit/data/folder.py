@@ -60,7 +60,7 @@ def list_images(root: Path) -> Listing:
     elif split_layout:
         _own_splits(root, listing)
     if listing.strays:
-        named = ", ".join(str(path.relative_to(root)) for path in listing.strays[:_NAMED])
+        named = ", ".join(str(path.relative_to(root)) for path in sorted(listing.strays)[:_NAMED])
         more = ", ..." if len(listing.strays) > _NAMED else ""
         listing.notes.append(f"{root}: passed over {len(listing.strays)} files that are not images: {named}{more}")
     return listing
@@ -125,26 +125,27 @@ def _subfolders(folder: Path) -> list[str]:
 def _classes(folder: Path, listing: Listing) -> list[tuple[Path, int]]:
     items: list[tuple[Path, int]] = []
     for name in _subfolders(folder):
-        images = _images(folder / name, listing)
+        images, strays = find_images(folder / name)
+        listing.strays += strays
         if not images:
             raise SmallvitError(f"{folder / name}: class folder without images; add some or remove the folder")
         items += [(path, listing.class_names.index(name)) for path in images]
     return items
 
 
-def _images(folder: Path, listing: Listing) -> list[Path]:
-    """Return the folder's images at any depth, sorted; files that are not images go to `listing.strays`."""
+def find_images(folder: Path) -> tuple[list[Path], list[Path]]:
+    """Return the folder's images at any depth, and its files that are not images, both sorted."""
     readable = _readable_suffixes()
     images: list[Path] = []
+    strays: list[Path] = []
     for parent, folders, files in os.walk(folder):
         folders[:] = [name for name in folders if not name.startswith(".")]
         for name in files:
             path = Path(parent) / name
             if name.startswith(".") or name.lower() in _SYSTEM_FILES or name == f"{folder.name}_boxes.txt":
                 continue
-            (images if path.suffix.lower() in readable else listing.strays).append(path)
-    listing.strays.sort()
-    return sorted(images)
+            (images if path.suffix.lower() in readable else strays).append(path)
+    return sorted(images), sorted(strays)
 
 
 def _readable_suffixes() -> set[str]:

@@ -123,6 +123,9 @@ def _other_test_set(one: Run, other: Run) -> str:
         return "their classes differ"
     if one.counts != other.counts:
         return f"they have {sum(one.counts):,} and {sum(other.counts):,} images, or other counts of a class"
+    digests = {one.record.test_sha256, other.record.test_sha256}
+    if len(digests) > 1 and None not in digests and one.config.model.image_size == other.config.model.image_size:
+        return "the digests of their images and labels differ"
     return ""
 
 

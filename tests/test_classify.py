@@ -1,0 +1,122 @@
+"""Pictures given to a finished run: the same answers as the run's own, and one line for what cannot be answered."""
+
+import csv
+import dataclasses
+import io
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from rich.console import Console
+from safetensors.torch import load_file
+
+from smallvit.augment.config import AugmentConfig
+from smallvit.classify import classify
+from smallvit.cli import main
+from smallvit.config import RunConfig
+from smallvit.data.config import DataConfig
+from smallvit.data.store import load_dataset
+from smallvit.device.config import DeviceConfig
+from smallvit.model.config import ModelConfig
+from smallvit.record import RunRecord
+from smallvit.run import run
+from smallvit.train.config import OptimConfig, TrainConfig
+
+CONFIG = RunConfig(
+    recipe="tiny",
+    data=DataConfig(dataset="digits"),
+    augment=AugmentConfig(horizontal_flip=0.0, crop_padding=2),
+    model=ModelConfig(patch_size=16, embed_dim=16, depth=1, num_heads=2),
+    optim=OptimConfig(lr=1e-2, warmup_epochs=0.5),
+    train=TrainConfig(epochs=2, passes_per_epoch=1, batch_size=50),
+    device=DeviceConfig(device="cpu", precision="float32", attention="sdpa", num_threads=1),
+)
+SHOWN = 40
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("runs") / "tiny"
+    run(CONFIG, folder, console=Console(quiet=True))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The first test images as lossless files, two folders deep."""
+    folder = tmp_path_factory.mktemp("pictures")
+    for row, image in enumerate(load_dataset(CONFIG.data).test.images[:SHOWN]):
+        path = folder / f"{row // 10}" / f"{row:04}.png"
+        path.parent.mkdir(exist_ok=True)
+        Image.fromarray(image.transpose(1, 2, 0)).save(path)
+    (folder / "notes.txt").write_text("not a picture")
+    return folder
+
+
+def test_pictures_of_the_test_split_are_answered_as_in_the_run(finished: Path, pictures: Path) -> None:
+    logits = load_file(finished / "test.safetensors")["logits"][:SHOWN].double()
+    answers = classify(finished, [pictures])
+    assert [answer.path.stem for answer in answers] == [f"{row:04}" for row in range(SHOWN)]
+    assert [int(answer.class_name) for answer in answers] == logits.argmax(-1).tolist()
+    found = torch.tensor([answer.probability for answer in answers], dtype=torch.float64)
+    torch.testing.assert_close(found, logits.softmax(-1).amax(-1), rtol=1e-4, atol=1e-6)
+
+
+def test_all_classes_of_a_picture_add_up_to_one_the_likeliest_first(finished: Path, pictures: Path) -> None:
+    answers = classify(finished, [pictures / "0" / "0000.png"], top=10)
+    probabilities = [answer.probability for answer in answers]
+    assert probabilities == sorted(probabilities, reverse=True)
+    assert sum(probabilities) == pytest.approx(1)
+    assert {answer.class_name for answer in answers} == {str(digit) for digit in range(10)}
+
+
+def test_the_command_writes_csv(finished: Path, pictures: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    awkward = pictures.parent / 'a, "quoted" name.png'
+    shutil.copy(pictures / "0" / "0003.png", awkward)
+    assert main(["predict", str(finished), str(awkward), str(pictures / "1"), "--top", "2"]) == 0
+    said = capsys.readouterr().out
+    rows = list(csv.reader(io.StringIO(said)))
+    assert rows[0] == ["file", "class", "probability"]
+    assert [row[0] for row in rows[1:4]] == [str(awkward), str(awkward), str(pictures / "1" / "0010.png")]
+    assert len(rows) == 1 + 2 * 11
+    out = pictures.parent / "answers.csv"
+    assert main(["predict", str(finished), str(awkward), str(pictures / "1"), "--top", "2", "--out", str(out)]) == 0
+    assert (capsys.readouterr().out, out.read_text()) == ("", said)
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (("{run}", "{tmp}/none.png"), "{tmp}/none.png is not there: name image files, or folders of them"),
+        (("{run}", "{tmp}/empty"), "{tmp}/empty has no images in it"),
+        (("{run}", "{tmp}/text.png"), "{tmp}/text.png: is not an image in a known format"),
+        (("{run}",), "PICTURES is '': name at least one image file, or a folder of them"),
+        (("{run}", "{good}", "--top", "11"), "--top is 11: the run has 10 classes"),
+        (("{run}", "{good}", "--top", "0"), "--top is 0: "),
+        (("{tmp}", "{good}"), "{tmp}/record.json"),
+        (("{old}", "{good}"), "{old}/record.json is of a version that did not keep how images are normalised"),
+    ],
+)
+def test_what_cannot_be_answered_is_one_line(
+    words: tuple[str, ...],
+    line: str,
+    finished: Path,
+    pictures: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    old = tmp_path / "old"
+    shutil.copytree(finished, old)
+    record = RunRecord.load(old / "record.json")
+    folder_data = {**record.config, "data": {**record.config["data"], "dataset": "folder", "root": "/pictures"}}
+    dataclasses.replace(record, config=folder_data, channel_mean=None, channel_std=None).save(old / "record.json")
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "text.png").write_text("not a picture")
+    places = {"run": finished, "tmp": tmp_path, "old": old, "good": pictures / "0" / "0000.png"}
+    assert main(["predict", *(word.format(**places) for word in words)]) in (1, 2)
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert said.err.startswith(f"smallvit: {line.format(**places)}")
+    assert said.err.count("\n") == 1
