@@ -1,57 +1,72 @@
 """The questions that the paper leaves open, at full length; `small_budget` has two of them for a laptop."""
 
-from smallvit.model.config import ModelConfig
+from collections.abc import Callable
+from dataclasses import replace
+
+from smallvit.config import RunConfig
 from smallvit.recipes import baseline
 from smallvit.study.paper import FULL_LENGTH, LATENT, in_study, latent_dims
-from smallvit.study.rows import Changes, Row, Study
+from smallvit.study.rows import Changes, Row, Study, changed
 
 SEEDS = (0, 1, 2)
-UNIONS = ("q", "k", "v", "qk", "kv", "qv", "qkv")
 
 
-def tokens_label(model: ModelConfig) -> str:
-    """Return how a row of a grid over widths and CLS tokens is called."""
-    count = model.num_cls_tokens
-    return f"width {model.embed_dim}, {count} CLS token{'s' if count > 1 else ''}"
+def latent_rows(full: RunConfig, folder: Callable[[str, int], str]) -> tuple[Row, ...]:
+    """Return a row of `full`, and one for each union of q, k and v and each latent width, two to seven eighths of full.
+
+    `folder` names the folder of a union ("qk") at a latent width.
+    """
+    width = full.model.embed_dim
+    rows = [Row(label="full q, k and v", config=full)]
+    for latent in (width * eighths // 8 for eighths in range(2, 8)):
+        for parts in ("q", "k", "v", "qk", "kv", "qv", "qkv"):
+            config = changed(replace(full, recipe=folder(parts, latent)), latent_dims(parts, latent))
+            rows.append(Row(label=f"{parts} at {latent} of {width}", config=config))
+    return tuple(rows)
+
+
+def token_rows(config_of: Callable[[int, int], RunConfig]) -> tuple[Row, ...]:
+    """Return a row for each of the widths 96 and 192 with one to four CLS tokens, by width and count."""
+    return tuple(
+        Row(label=f"width {width}, {count} CLS token{'s' if count > 1 else ''}", config=config_of(width, count))
+        for width in (96, 192)
+        for count in (1, 2, 3, 4)
+    )
 
 
 def latents() -> Study:
     """Low-rank queries, keys and values, alone and together, from a quarter of the width to all but full."""
-    rows = [Row(label="full q, k and v", config=in_study(baseline(), "paper-baseline", {}), rank=0)]
-    for latent in (LATENT, 72, 96, 120, 144, 168):
-        for parts in UNIONS:
-            name = f"paper-mla-{parts}" if latent == LATENT else f"latent-{parts}-{latent}-of-192"
-            config = in_study(baseline(), name, latent_dims(parts, latent))
-            rows.append(Row(label=f"{parts} at {latent} of 192", config=config, rank=0 if latent == LATENT else 1))
+
+    def folder(parts: str, latent: int) -> str:
+        return f"paper-mla-{parts}" if latent == LATENT else f"latent-{parts}-{latent}-of-192"
+
+    rows = latent_rows(in_study(baseline(), "paper-baseline", {}), folder)
     return Study(
         name="latents",
         title="Which of q, k and v can be low-rank, and how far",
         budget=f"{FULL_LENGTH}, every augmentation, width 192",
         reference="full q, k and v",
-        rows=tuple(rows),
+        # those of the paper's table first
+        rows=tuple(replace(row, rank=0 if row.folder.startswith("paper-") else 1) for row in rows),
         seeds=SEEDS,
     )
 
 
 def cls_tokens() -> Study:
     """One to four CLS tokens at two widths."""
-    rows: list[Row] = []
-    for width in (96, 192):
-        for count in (1, 2, 3, 4):
-            config = in_study(
-                baseline(),
-                f"paper-width-{width}-cls-{count}" if width == 96 else f"paper-cls-{count}",
-                {"model.embed_dim": width, "model.num_cls_tokens": count},
-            )
-            if (width, count) == (192, 1):
-                config = in_study(config, "paper-baseline", {})
-            rows.append(Row(label=tokens_label(config.model), config=config, rank=0 if count < 3 else 1))
+
+    def config_of(width: int, count: int) -> RunConfig:
+        name = f"paper-width-{width}-cls-{count}" if width == 96 else f"paper-cls-{count}"
+        if (width, count) == (192, 1):
+            name = "paper-baseline"
+        return in_study(baseline(), name, {"model.embed_dim": width, "model.num_cls_tokens": count})
+
     return Study(
         name="cls-tokens",
         title="What further CLS tokens do",
         budget=f"{FULL_LENGTH}, every augmentation, 12 heads",
         reference="width 96, 1 CLS token",
-        rows=tuple(rows),
+        rows=tuple(replace(row, rank=0 if row.config.model.num_cls_tokens < 3 else 1) for row in token_rows(config_of)),
         seeds=SEEDS,
     )
 

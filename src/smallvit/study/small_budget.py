@@ -6,8 +6,8 @@ from smallvit.augment.config import AugmentConfig
 from smallvit.config import RunConfig
 from smallvit.device.config import DeviceConfig
 from smallvit.recipes import baseline, small
-from smallvit.study.grids import UNIONS, tokens_label
-from smallvit.study.rows import Row, Study
+from smallvit.study.grids import latent_rows, token_rows
+from smallvit.study.rows import Row, Study, changed
 
 SMALL_BUDGET = (
     "CIFAR-10, 12 passes over 45,000 images (540,000 images seen), depth 6, heads of 32, patches of 8 x 8, "
@@ -60,37 +60,29 @@ def augmentation() -> Study:
 
 def cls_tokens_small() -> Study:
     """One to four CLS tokens at two widths."""
-    rows: list[Row] = []
-    for width in (96, 192):
-        for count in (1, 2, 3, 4):
-            base = small_budget()
-            model = replace(base.model, embed_dim=width, num_heads=width // 32, num_cls_tokens=count)
-            recipe = PLAIN if model == base.model else f"cls-{count}-width-{width}"
-            rows.append(Row(label=tokens_label(model), config=replace(base, recipe=recipe, model=model)))
+
+    def config_of(width: int, count: int) -> RunConfig:
+        recipe = PLAIN if (width, count) == (96, 2) else f"cls-{count}-width-{width}"
+        changes = {"model.embed_dim": width, "model.num_heads": width // 32, "model.num_cls_tokens": count}
+        return changed(replace(small_budget(), recipe=recipe), changes)
+
     return Study(
         name="cls-tokens-small",
         title="What further CLS tokens do at a small budget",
         budget=f"{SMALL_BUDGET}, flip and crop",
         reference="width 96, 1 CLS token",
-        rows=tuple(rows),
+        rows=token_rows(config_of),
         seeds=(0, 1),
     )
 
 
 def latents_small() -> Study:
     """Low-rank queries, keys and values, alone and together, from a quarter of the width to all but full."""
-    base = small_budget()
-    rows = [Row(label="full q, k and v", config=base)]
-    for latent in (24, 36, 48, 60, 72, 84):
-        for parts in UNIONS:
-            model = replace(base.model, **{f"latent_dim_{part}": latent for part in parts})
-            config = replace(base, recipe=f"latent-{parts}-{latent}", model=model)
-            rows.append(Row(label=f"{parts} at {latent} of 96", config=config))
     return Study(
         name="latents-small",
         title="Which of q, k and v can be low-rank, at a small budget",
         budget=f"{SMALL_BUDGET}, width 96, 2 CLS tokens, flip and crop",
         reference="full q, k and v",
-        rows=tuple(rows),
+        rows=latent_rows(small_budget(), lambda parts, latent: f"latent-{parts}-{latent}"),
         seeds=(0, 1),
     )
