@@ -17,7 +17,6 @@ import statistics
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -30,12 +29,12 @@ from smallvit.augment.ops import OPS
 from smallvit.augment.subpolicies import AUTOAUGMENT
 from smallvit.bench.clock import timed
 from smallvit.bench.peers import import_beside_torch
-from smallvit.bench.record import commit
+from smallvit.bench.record import circumstances
 from smallvit.bench.workload import Workload
-from smallvit.device.choose import hardware, synchronize
+from smallvit.device.choose import synchronize
 from smallvit.device.config import DeviceConfig
 from smallvit.recipes import small
-from smallvit.record import versions, write_atomically
+from smallvit.record import write_atomically
 from smallvit.rng import generator
 
 BATCH, CLASSES, SMOOTHING = 256, 10, 0.1
@@ -221,6 +220,7 @@ def main() -> None:
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="where ours runs")
     parser.add_argument("--json", type=Path, help="where to write the record")
     options = parser.parse_args()
+    beginning = circumstances()
     torch.set_num_threads(options.threads)
     device, cpu = torch.device(options.device), torch.device("cpu")
     contestants = {"ours, eager": (ours(apply_augment, device), device)}
@@ -247,10 +247,8 @@ def main() -> None:
     print(f"augmentation takes {share}: {augmenting / step:.2%}")
     if options.json is not None:
         record = {
-            "commit": commit(),
-            "when": datetime.now(UTC).isoformat(timespec="seconds"),
-            "hardware": hardware(),
-            "versions": versions() | others_versions(),
+            **beginning,
+            "versions": beginning["versions"] | others_versions(),
             "threads": options.threads,
             "device": device.type,
             "turns": options.rounds,

@@ -10,9 +10,7 @@ width 192 with one CLS token and width 96 with two, twelve heads each.
 
 import argparse
 import json
-import os
 from dataclasses import replace
-from datetime import UTC, datetime
 from pathlib import Path
 
 import torch
@@ -22,15 +20,14 @@ from torch import Tensor, nn
 from smallvit.bench.clock import take_turns, timed
 from smallvit.bench.floors import machine_calls, utilisation
 from smallvit.bench.measure import measure_machine
-from smallvit.bench.record import Speed, commit
+from smallvit.bench.record import Speed, circumstances
 from smallvit.bench.workload import TrainingStep, Workload
 from smallvit.config import RunConfig
-from smallvit.device.choose import hardware
 from smallvit.device.config import DeviceConfig
 from smallvit.model.config import ModelConfig
 from smallvit.model.vit import count_macs
 from smallvit.recipes import baseline
-from smallvit.record import versions, write_atomically
+from smallvit.record import write_atomically
 from smallvit.strict_json import to_json
 from smallvit.train.config import OptimConfig
 
@@ -176,7 +173,7 @@ def main() -> None:
         compile=options.compile,
         num_threads=options.threads,
     )
-    started, load = datetime.now(UTC).isoformat(timespec="seconds"), round(os.getloadavg()[0], 2)
+    beginning = circumstances()
     shapes: dict[str, dict[str, object]] = {}
     recipe = baseline()
     for name, changes in SHAPES.items():
@@ -195,11 +192,7 @@ def main() -> None:
         record = {
             "kind": "paper-step",
             "schema": 1,
-            "commit": commit(),
-            "started": started,
-            "load_before": load,
-            "hardware": hardware(),
-            "versions": versions(),
+            **beginning,
             "shapes": shapes,
         }
         write_atomically(options.json, json.dumps(record, indent=1, allow_nan=False) + "\n")

@@ -9,20 +9,17 @@ times their number, and the training's seconds come from its record.
 
 import argparse
 import json
-import os
 import tempfile
 from dataclasses import replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from smallvit.bench.cost import cost
 from smallvit.bench.pace import num_steps
-from smallvit.bench.record import commit
+from smallvit.bench.record import circumstances
 from smallvit.config import RunConfig
-from smallvit.device.choose import hardware
 from smallvit.recipes import baseline, quickstart, small
-from smallvit.record import versions, write_atomically
+from smallvit.record import write_atomically
 from smallvit.run import run
 
 
@@ -63,7 +60,7 @@ def main() -> None:
     parser.add_argument("--recipes", default="quickstart,small,baseline")
     parser.add_argument("--json", type=Path, help="where to write the record")
     options = parser.parse_args()
-    started, load = datetime.now(UTC).isoformat(timespec="seconds"), round(os.getloadavg()[0], 2)
+    beginning = circumstances()
     configs, found = shortened(options.threads), {}
     for name in options.recipes.split(","):
         found[name] = compare(configs[name])
@@ -73,11 +70,7 @@ def main() -> None:
         record = {
             "kind": "prediction",
             "schema": 1,
-            "commit": commit(),
-            "started": started,
-            "load_before": load,
-            "hardware": hardware(),
-            "versions": versions(),
+            **beginning,
             "recipes": found,
         }
         write_atomically(options.json, json.dumps(record, indent=1, allow_nan=False) + "\n")

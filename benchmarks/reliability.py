@@ -17,11 +17,10 @@ from pathlib import Path
 
 import torch
 
+from smallvit.bench.record import circumstances
 from smallvit.bench.workload import Workload
-from smallvit.device.choose import hardware
 from smallvit.metrics import MetricsFile
 from smallvit.recipes import RECIPES
-from smallvit.record import versions
 from smallvit.session import Session
 from smallvit.stop import Stop
 from smallvit.train.distributed import World
@@ -39,13 +38,14 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
 
+    beginning = circumstances()
     session = Workload(RECIPES[options.recipe]()).session
     folder = Path(tempfile.mkdtemp(dir=options.folder))
     try:
         found = measured(session, folder)
     finally:
         shutil.rmtree(folder)
-    found = {"recipe": options.recipe, "hardware": hardware(), "versions": versions(), **found}
+    found = {"recipe": options.recipe, **beginning, **found}
     found["threads"] = torch.get_num_threads()
     for name in ("checkpoint_bytes", "save_seconds", "step_seconds", "check_seconds", "check_share_of_a_step"):
         print(f"{name:24}{found[name]}")

@@ -1,21 +1,17 @@
 """The whole measurement of a recipe: the step and what surrounds it, the machine's rates, peers, and the sweep."""
 
-import os
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
 
 from smallvit.bench.clock import PeakMemory, Timing, take_turns, timed
 from smallvit.bench.floors import GEMM_SIDE, copy_traffic, gemm_flop, machine_calls, step_floors, utilisation
 from smallvit.bench.peers import PEERS, PeerStep, is_installed
-from smallvit.bench.record import BenchRecord, Machine, PeerResult, Speed, commit
+from smallvit.bench.record import BenchRecord, Machine, PeerResult, Speed, circumstances
 from smallvit.bench.sweep import run_sweep, sweep_cases
 from smallvit.bench.workload import Workload
 from smallvit.config import RunConfig
-from smallvit.device.choose import hardware
 from smallvit.model.vit import count_macs, count_parameters
-from smallvit.record import versions
 
 PART_STEPS = 3
 Say = Callable[[str], None]
@@ -52,8 +48,7 @@ def measure_machine(timings: Mapping[str, Timing], device: str) -> Machine:
 
 
 def _measure_one(config: RunConfig, turns: int, against: Sequence[str], say: Say) -> BenchRecord:
-    started = datetime.now(UTC).isoformat(timespec="seconds")
-    load = round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None
+    beginning = circumstances()
     memory = PeakMemory()
     work = Workload(config)
     config, choices, device = work.session.config, work.session.choices, work.device
@@ -79,11 +74,7 @@ def _measure_one(config: RunConfig, turns: int, against: Sequence[str], say: Say
         config=config.to_json(),
         config_digest=config.digest(),
         choices=choices,
-        hardware=hardware(),
-        versions=versions(),
-        commit=commit(),
-        started=started,
-        load_before=load,
+        **beginning,
         num_parameters=num_parameters,
         num_macs=num_macs,
         first_step_seconds=first_step,

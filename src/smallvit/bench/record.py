@@ -1,15 +1,17 @@
 """What a measurement leaves behind: one JSON object that says what was measured, where, and how fast it was."""
 
 import json
+import os
 import subprocess
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import smallvit
 from smallvit.bench.clock import Timing
-from smallvit.device.choose import Choices
-from smallvit.record import write_atomically
+from smallvit.device.choose import Choices, hardware
+from smallvit.record import versions, write_atomically
 from smallvit.strict_json import to_json
 
 SCHEMA = 1
@@ -123,6 +125,17 @@ class BenchRecord:
     def save(self, path: Path) -> None:
         """Write the record whole or not at all."""
         write_atomically(path, json.dumps(self.to_json(), indent=1, allow_nan=False) + "\n")
+
+
+def circumstances() -> dict[str, Any]:
+    """Return, before anything is measured, the fields of a record that say of what, when and where it is."""
+    return {
+        "commit": commit(),
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "load_before": round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None,
+        "hardware": hardware(),
+        "versions": versions(),
+    }
 
 
 def commit() -> str | None:
