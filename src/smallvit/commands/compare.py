@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from tyro.conf import Positional, arg
 
-from smallvit.commands.console import plain_console
+from smallvit.console import plain_console
 
 if TYPE_CHECKING:
     from rich.table import Table

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from tyro.conf import Positional, arg
 
 from smallvit.checks import require, require_known
-from smallvit.commands.console import plain_console
 from smallvit.commands.options import DataPlace, SlurmUse
+from smallvit.console import plain_console
 from smallvit.device.config import DeviceUse
 from smallvit.errors import SmallvitError
 from smallvit.study.rows import Study

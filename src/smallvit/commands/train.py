@@ -10,8 +10,8 @@ from typing import Annotated
 from tyro.conf import arg
 
 from smallvit.checks import is_number, require
-from smallvit.commands.console import plain_console
 from smallvit.config import RunConfig
+from smallvit.console import plain_console
 from smallvit.errors import UsageError
 from smallvit.recipes import RECIPES
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from smallvit.config import RunConfig
+from smallvit.console import plain_console
 from smallvit.errors import SmallvitError
 from smallvit.stop import Stop
 from smallvit.strict_json import from_json, parse, to_json
@@ -51,13 +52,11 @@ def run_job(config_json: dict[str, Any], folder: Path, until: float | None = Non
     """
     patience_ends = time.monotonic() + LOCK_PATIENCE_SECONDS
     config = RunConfig.from_json(config_json)
-    from rich.console import Console
-
     from smallvit.lock import LockedError
     from smallvit.record import RunRecord
     from smallvit.run import run
 
-    console = Console(soft_wrap=True, highlight=False, markup=False, emoji=False)
+    console = plain_console()
     while True:
         record = folder / "record.json"
         if record.exists() and RunRecord.load(record).config_digest == config.digest():
