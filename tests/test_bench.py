@@ -303,12 +303,13 @@ def test_a_peer_that_is_not_there_is_said_in_one_line_and_left_out(monkeypatch: 
     monkeypatch.setitem(peers.PEERS, "vit-pytorch", gone)
     said: list[str] = []
     record = measure_recipe(TINY, turns=1, against=("vit-pytorch",), say=said.append)
-    assert said[1:] == ["vit-pytorch is left out: it is not installed; it comes with the oracle extra"]
+    assert said[1:] == ["left out: vit-pytorch is not installed; to have it: pip install vit-pytorch"]
     assert record.peers == []
 
 
 def test_vit_pytorch_takes_the_same_step() -> None:
-    pytest.importorskip("vit_pytorch", reason="vit-pytorch is not installed: it comes with the oracle extra")
+    if missing := peers.why_missing("vit-pytorch"):
+        pytest.skip(missing)
     (peer,) = measure_recipe(TINY, turns=1, against=("vit-pytorch",)).peers
     assert peer.step.seconds > 0
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from smallvit.bench.clock import PeakMemory, Timing, take_turns, timed
 from smallvit.bench.floors import GEMM_SIDE, copy_traffic, gemm_flop, machine_calls, step_floors, utilisation
-from smallvit.bench.peers import PEERS, PeerStep, is_installed
+from smallvit.bench.peers import PEERS, PeerStep, why_missing
 from smallvit.bench.record import BenchRecord, Machine, PeerResult, Speed, circumstances
 from smallvit.bench.sweep import run_sweep, sweep_cases
 from smallvit.bench.workload import Workload
@@ -104,9 +104,10 @@ def _measure_one(config: RunConfig, turns: int, against: Sequence[str], say: Say
 def _peers(against: Sequence[str], work: Workload, say: Say) -> dict[str, PeerStep]:
     found: dict[str, PeerStep] = {}
     for name in against:
-        if is_installed(name):
+        missing = why_missing(name)
+        if missing is None:
             found[name] = PeerStep(name, work)
             say(f"{name} {found[name].version}: {PEERS[name].differs}")
         else:
-            say(f"{name} is left out: it is not installed; it comes with the oracle extra")
+            say(f"left out: {missing}")
     return found

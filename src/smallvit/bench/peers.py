@@ -127,13 +127,13 @@ def parse_peers(names: str, config: RunConfig) -> tuple[str, ...]:
     return peers
 
 
-def is_installed(name: str) -> bool:
-    """Return whether a peer can be imported."""
+def why_missing(name: str) -> str | None:
+    """Return why a peer cannot take part, with what would mend it; None where it can."""
     try:
         import_beside_torch(PEERS[name].module)
     except ImportError:
-        return False
-    return True
+        return f"{name} is not installed; to have it: pip install {name}"
+    return None
 
 
 def import_beside_torch(module: str) -> Any:
