@@ -1,4 +1,4 @@
-"""What recipes cost on this machine: their size, and their training time by measured steps."""
+"""What recipes cost on this machine: their size, and the time of a whole run by measured steps."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from rich import box
 from rich.table import Table
 
-from smallvit.bench.pace import measured_pace, num_steps
+from smallvit.bench.pace import measured_pace
 from smallvit.bench.workload import Workload
 from smallvit.config import RunConfig
 from smallvit.model.vit import count_macs, count_parameters
@@ -19,26 +19,25 @@ class Cost:
 
     num_parameters: int
     num_macs: int
-    train_seconds: float
-    """Estimated from measured steps; compilation and evaluation left out."""
+    seconds: float
+    """Of a whole `train`, its evaluations included, by a few measured steps."""
 
 
 def cost(config: RunConfig) -> Cost:
-    """Return the size of a recipe for a named data set, and its training time on this machine.
+    """Return the size of a recipe for a named data set, and how long its run takes on this machine.
 
     Takes a few steps on random images, with no data set needed.
     """
     work = Workload(config)
-    pace = measured_pace(work)
     return Cost(
         num_parameters=count_parameters(work.session.model),
         num_macs=count_macs(work.session.config.model),
-        train_seconds=num_steps(config, pace.num_train) * pace.step_seconds,
+        seconds=measured_pace(work).seconds(config),
     )
 
 
 def recipe_table(recipes: Mapping[str, Callable[[], RunConfig]]) -> Table:
-    """Return the recipes with parameters, multiply-accumulates and estimated training time on this machine."""
+    """Return the recipes with parameters, multiply-accumulates and estimated time on this machine."""
     table = Table("recipe", "data set", box=box.SIMPLE, pad_edge=False)
     for heading in ("parameters", "MACs", "time here"):
         table.add_column(heading, justify="right", no_wrap=True)
@@ -51,7 +50,7 @@ def recipe_table(recipes: Mapping[str, Callable[[], RunConfig]]) -> Table:
             config.data.dataset,
             f"{costs.num_parameters / 1e6:.2f} M",
             f"{costs.num_macs / 1e6:,.0f} M",
-            duration(costs.train_seconds),
+            duration(costs.seconds),
             recipe.__doc__,
         )
     return table
