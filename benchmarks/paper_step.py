@@ -29,7 +29,9 @@ from smallvit.model.vit import count_macs
 from smallvit.recipes import baseline
 from smallvit.record import write_atomically
 from smallvit.strict_json import to_json
+from smallvit.train.average import WeightAverage
 from smallvit.train.config import OptimConfig
+from smallvit.train.loop import Learner
 
 SHAPES = {
     "width 192, 12 heads, 1 CLS token": {"embed_dim": 192, "num_cls_tokens": 1},
@@ -124,7 +126,7 @@ def paper_step(work: Workload) -> tuple[PaperTransformer, TrainingStep]:
     def loss(images: Tensor, targets: Tensor, scale: Tensor | None) -> Tensor:
         return F.cross_entropy(model(images, scale), targets)
 
-    return model, TrainingStep(loss, [adamw], work.step.batch)
+    return model, TrainingStep(Learner(loss, [adamw], WeightAverage(model, 0.0)), work.step.batch)
 
 
 def compare(config: RunConfig, turns: int) -> dict[str, object]:
@@ -133,7 +135,7 @@ def compare(config: RunConfig, turns: int) -> dict[str, object]:
     device, batch = work.device, config.train.batch_size
     _, paper = paper_step(work)
     with torch.no_grad():
-        losses = [float(step.loss(*vars(step.batch).values())) for step in (paper, work.step)]
+        losses = [float(step.learner.loss_of(step.batch)) for step in (paper, work.step)]
     first = timed(work.step, device)
     timed(paper, device)
     timings = take_turns({"paper": paper, "ours": work.step, **machine_calls(device)}, device, turns)

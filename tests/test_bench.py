@@ -166,9 +166,9 @@ def test_a_short_call_is_repeated_within_its_turn(monkeypatch: pytest.MonkeyPatc
     assert found.seconds == pytest.approx(0.04)
 
 
-def loss_of(step: TrainingStep, branch_scale: torch.Tensor | None = None) -> float:
+def loss_of(step: TrainingStep) -> float:
     with torch.no_grad():
-        return float(step.loss(step.batch.images, step.batch.targets, branch_scale))
+        return float(step.learner.loss_of(step.batch))
 
 
 def test_the_bare_step_trains_on_one_batch() -> None:
@@ -180,6 +180,21 @@ def test_the_bare_step_trains_on_one_batch() -> None:
     after = loss_of(step)
     step.parts("cpu")
     assert loss_of(step) != after
+
+
+@pytest.mark.parametrize("name", ["step", "pipeline"])
+def test_what_is_timed_averages_the_weights_where_a_run_does(name: str) -> None:
+    work = Workload(replace(TINY, train=replace(TINY.train, ema_decay=0.9)))
+    average, seen = work.session.average, []
+    for _ in range(3):
+        work.contestants()[name]()
+        seen.append(average.model.get_parameter("head.weight").detach().clone())
+    by_hand = seen[0]
+    for step in (1, 2):
+        share = step / (step + 9)
+        by_hand = share * by_hand + (1 - share) * seen[step]
+    torch.testing.assert_close(average.measured.get_parameter("head.weight"), by_hand)
+    assert not torch.equal(by_hand, seen[-1])
 
 
 @pytest.mark.parametrize("name", ["augmentation", "pipeline"])
@@ -253,9 +268,8 @@ def test_memory_needed_is_no_less_than_what_autograd_keeps() -> None:
         kept[storage.data_ptr()] = storage.nbytes()
         return tensor
 
-    batch = work.step.batch
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        loss = work.step.loss(batch.images, batch.targets, batch.branch_scale)
+        loss = work.step.learner.loss_of(work.step.batch)
     assert loss.requires_grad
     needed = floors.memory_needed(work.session.config.model, 20)
     assert 0.8 * sum(kept.values()) < needed < 2 * sum(kept.values())
@@ -472,7 +486,7 @@ def test_the_papers_step_restated_is_the_same_arithmetic(paper: ModuleType, toke
     restated, step = paper.paper_step(work)
     assert (work.step.batch.branch_scale == 0).any()  # stochastic depth is at work
     for _ in range(5):
-        found, wanted = (loss_of(each, each.batch.branch_scale) for each in (step, work.step))
+        found, wanted = (loss_of(each) for each in (step, work.step))
         assert found == pytest.approx(wanted, rel=1e-5)
         step()
         work.step()

@@ -21,8 +21,9 @@ from smallvit.config import RunConfig
 from smallvit.data.config import DataConfig
 from smallvit.device.config import DeviceConfig
 from smallvit.model.config import ModelConfig
+from smallvit.train.average import WeightAverage
 from smallvit.train.config import TrainConfig
-from smallvit.train.loop import Batch, fit
+from smallvit.train.loop import Batch, Learner, fit
 from smallvit.train.losses import soft_cross_entropy
 
 TINY = RunConfig(
@@ -41,13 +42,14 @@ from smallvit.config import RunConfig
 from smallvit.data.config import DataConfig
 from smallvit.device.config import DeviceConfig
 from smallvit.model.config import ModelConfig
-from smallvit.train.config import TrainConfig
+from smallvit.train.config import OptimConfig, TrainConfig
 
 plain = DeviceConfig(device="cpu", precision="float32", attention="bmm", num_threads=1)
 config = RunConfig(
     data=DataConfig(dataset="cifar10"),
     augment=AugmentConfig(cutmix_alpha=1.0),
-    model=ModelConfig(patch_size=8, embed_dim=32, depth=1, num_heads=2),
+    model=ModelConfig(patch_size=8, embed_dim=32, depth=2, num_heads=2),
+    optim=OptimConfig(lr=3e-3, warmup_epochs=0.0),
     train=TrainConfig(batch_size=32),
     device=plain,
 )
@@ -62,17 +64,18 @@ COMPILED = """
 switches = dict(compile="on", compile_mode="reduce-overhead", compile_augment="on", prefetch="on")
 fast = replace(plain, attention="sdpa", **switches)
 found = losses(fast)
-assert not torch.equal(found, wanted), "as if nothing had been compiled"
-# float32 sums in another order: some 1e-7 of the loss at once, and AdamW, which divides by the gradient's size, lets
-# a dozen steps multiply that by less than a thousand.
-torch.testing.assert_close(found, wanted, rtol=1e-4, atol=0)
+graphs = torch._dynamo.utils.counters["stats"]["unique_graphs"]
+assert graphs == 2, f"{graphs} graphs instead of a block, which serves for all, and the augmentation"
+# float32 sums in another order: 1e-7 of the loss was seen, and AdamW, which divides by the gradient's size, may let a
+# dozen steps multiply that.
+torch.testing.assert_close(found, wanted, rtol=1e-5, atol=0)
 print("close")
 """
 HALF = """
 found = losses(replace(plain, attention="sdpa", precision="bfloat16", prefetch="on"))
 assert not torch.equal(found, wanted)
-# bfloat16 keeps 8 bits, 0.4 % of a value; the loss is a mean over 32 images, summed in float32.
-torch.testing.assert_close(found, wanted, rtol=0.01, atol=0)
+# bfloat16 keeps 8 bits, 0.4 % of a value; the loss is a mean over 32 images, summed in float32: 1e-4 of it was seen.
+torch.testing.assert_close(found, wanted, rtol=1e-3, atol=0)
 print("close")
 """
 
@@ -119,7 +122,8 @@ def test_the_next_batch_is_asked_for_before_the_device_is_waited_for_and_none_af
             told.append("update")
 
     optimizer = Told(model.parameters(), lr=0.1)
-    list(fit(loss, [optimizer], batch, lr=0.1, warmup_steps=0.0, total_steps=3, prefetch=True))
+    learner = Learner(loss, [optimizer], WeightAverage(model, 0.0))
+    list(fit(learner, batch, lr=0.1, warmup_steps=0.0, total_steps=3, prefetch=True))
     assert told == [
         *("batch 0", "forward", "batch 1", "update"),
         *("forward", "batch 2", "update"),

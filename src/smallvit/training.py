@@ -28,7 +28,7 @@ from smallvit.strict_json import to_json
 from smallvit.train.checkpoint import save_checkpoint
 from smallvit.train.checkpoint_format import Checkpoint
 from smallvit.train.distributed import World
-from smallvit.train.loop import NonFiniteError, StepState, fit
+from smallvit.train.loop import Learner, NonFiniteError, StepState, fit
 from smallvit.train.optim import build_optimizers
 from smallvit.train.optimizer_state import load_optimizer_tensors, optimizer_tensors
 
@@ -79,8 +79,7 @@ class Training:
             self._measure_if_due(progress, metrics)
         self._step_began = self._clock
         states = fit(
-            self.session.loss_function(),
-            self.optimizers,
+            Learner(self.session.loss_function(), self.optimizers, self.session.average),
             self.session.batch,
             lr=config.optim.scaled_lr(config.train.batch_size),
             warmup_steps=config.length.warmup_epochs * per_epoch,
@@ -101,7 +100,6 @@ class Training:
 
     def _after_step(self, state: StepState, progress: RunProgress, metrics: MetricsFile | None) -> None:
         self.steps_done = state.step + 1
-        self.session.average.update(state.step)
         now = time.perf_counter()
         self._step_seconds, self._step_began = now - self._step_began, now
         if state.skipped:

@@ -28,7 +28,7 @@ from smallvit.session import Session
 from smallvit.strict_json import to_json
 from smallvit.train.config import OptimConfig, TrainConfig
 from smallvit.train.distributed import World
-from smallvit.train.loop import fit
+from smallvit.train.loop import Learner, fit
 from smallvit.train.optim import build_optimizers
 from smallvit.train.rendezvous import join
 
@@ -54,6 +54,11 @@ def session_of(world: World, **changes: Any) -> Session:
     return Session(config.resolve(dataset.spec.num_classes), dataset, world)
 
 
+def learner_of(session: Session) -> Learner:
+    optimizers = build_optimizers(session.model, session.config.optim)
+    return Learner(session.loss_function(), optimizers, session.average)
+
+
 def digest(*tensors: torch.Tensor) -> str:
     return sha256(b"".join(tensor.detach().cpu().contiguous().numpy().tobytes() for tensor in tensors)).hexdigest()
 
@@ -68,8 +73,7 @@ def train(world: World, folder: Path) -> dict[str, Any]:
         parts = (batch.images, batch.targets, batch.branch_scale.permute(2, 0, 1))
         batches.append(digest(*(world.gather_rows(part.contiguous()) for part in parts)))
     states = fit(
-        session.loss_function(),
-        build_optimizers(session.model, session.config.optim),
+        learner_of(session),
         session.batch,
         lr=session.config.optim.lr,
         warmup_steps=1.0,
@@ -111,12 +115,8 @@ def variants(world: World, folder: Path) -> dict[str, Any]:
         optim=OptimConfig(optimizer="muon", lr=3e-3, muon_lr=1e-2, warmup_epochs=0.0),
         train=TrainConfig(batch_size=48, ema_decay=0.5, loss="bce"),
     )
-    optimizers = build_optimizers(session.model, session.config.optim)
-    loss = session.loss_function()
-    losses: list[float] = []
-    for state in fit(loss, optimizers, session.batch, lr=3e-3, warmup_steps=1.0, total_steps=3, mean_loss=world.mean):
-        session.average.update(state.step)
-        losses.append(float(state.loss))
+    states = fit(learner_of(session), session.batch, lr=3e-3, warmup_steps=1.0, total_steps=3, mean_loss=world.mean)
+    losses = [float(state.loss) for state in states]
     groups = session.average.tensors()
     return {
         "losses": losses,
@@ -182,8 +182,7 @@ def endless(world: World, folder: Path) -> dict[str, Any]:
     session = session_of(world, train=TrainConfig(batch_size=48, epochs=10_000))
     steps = 0
     states = fit(
-        session.loss_function(),
-        build_optimizers(session.model, session.config.optim),
+        learner_of(session),
         session.batch,
         lr=1e-3,
         warmup_steps=1.0,

@@ -12,8 +12,9 @@ from torch.nn import functional as F
 
 from smallvit.model.config import ModelConfig
 from smallvit.model.vit import VisionTransformer
+from smallvit.train.average import WeightAverage
 from smallvit.train.config import OptimConfig
-from smallvit.train.loop import Batch, drop_path_uniform, fit
+from smallvit.train.loop import Batch, Learner, drop_path_uniform, fit
 from smallvit.train.losses import LOSSES, soft_binary_cross_entropy, soft_cross_entropy
 from smallvit.train.optim import build_optimizers
 from smallvit.train.schedule import warmup_cosine
@@ -78,7 +79,8 @@ def test_fit_equals_a_loop_written_by_hand() -> None:
     def loss(images: torch.Tensor, targets: torch.Tensor, scale: torch.Tensor | None) -> torch.Tensor:
         return soft_cross_entropy(ours(images, scale), targets)
 
-    states = list(fit(loss, build_optimizers(ours, config), batch, lr=config.lr, warmup_steps=2.0, total_steps=5))
+    learner = Learner(loss, build_optimizers(ours, config), WeightAverage(ours, 0.0))
+    states = list(fit(learner, batch, lr=config.lr, warmup_steps=2.0, total_steps=5))
 
     optimizer = torch.optim.AdamW(theirs.parameters(), lr=1.0, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.1)
     for step in range(5):
@@ -108,7 +110,8 @@ def test_fit_is_lazy_and_leaves_no_graph_or_gradients_behind() -> None:
     def loss(images: torch.Tensor, targets: torch.Tensor, scale: torch.Tensor | None) -> torch.Tensor:
         return soft_cross_entropy(model(images, scale), targets)
 
-    states = fit(loss, build_optimizers(model, OptimConfig()), watched, lr=1e-3, warmup_steps=0.0, total_steps=9)
+    learner = Learner(loss, build_optimizers(model, OptimConfig()), WeightAverage(model, 0.0))
+    states = fit(learner, watched, lr=1e-3, warmup_steps=0.0, total_steps=9)
     assert seen == []
     state = next(states)
     assert seen == [0]

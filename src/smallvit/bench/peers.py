@@ -13,6 +13,8 @@ from smallvit.bench.workload import TrainingStep, Workload
 from smallvit.checks import did_you_mean, require
 from smallvit.config import RunConfig
 from smallvit.model.config import ModelConfig
+from smallvit.train.average import WeightAverage
+from smallvit.train.loop import Learner
 from smallvit.train.losses import soft_cross_entropy
 from smallvit.train.optim import build_optimizers
 
@@ -104,7 +106,9 @@ class PeerStep:
         loss = _PeerLoss(model, workload.device, session.choices.precision)
         if session.choices.compile:
             loss.compile(fullgraph=True)
-        self.step = TrainingStep(loss, build_optimizers(model, session.config.optim), workload.step.batch)
+        average = WeightAverage(model, session.config.train.ema_decay)
+        learner = Learner(loss, build_optimizers(model, session.config.optim), average)
+        self.step = TrainingStep(learner, workload.step.batch)
 
 
 def parse_peers(names: str, config: RunConfig) -> tuple[str, ...]:

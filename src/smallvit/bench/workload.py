@@ -4,7 +4,7 @@ Shapes: B images of a batch.
 """
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -16,7 +16,7 @@ from smallvit.data.spec import SPECS
 from smallvit.data.split import Split
 from smallvit.data.store import Dataset
 from smallvit.session import Session
-from smallvit.train.loop import Batch, Loss, fit
+from smallvit.train.loop import Batch, Learner, fit
 from smallvit.train.optim import build_optimizers
 
 TRAIN_IMAGES = 4096
@@ -26,8 +26,9 @@ ENDLESS = 1_000_000_000
 class TrainingStep:
     """Forward, backward and update on one fixed batch that lies on the device."""
 
-    def __init__(self, loss: Loss, optimizers: Sequence[torch.optim.Optimizer], batch: Batch) -> None:
-        self.loss, self.optimizers, self.batch = loss, optimizers, batch
+    def __init__(self, learner: Learner, batch: Batch) -> None:
+        self.learner, self.batch = learner, batch
+        self._steps = itertools.count()
 
     def __call__(self) -> None:
         """Take the step."""
@@ -44,12 +45,10 @@ class TrainingStep:
         }
 
     def _forward(self) -> torch.Tensor:
-        return self.loss(self.batch.images, self.batch.targets, self.batch.branch_scale)
+        return self.learner.loss_of(self.batch)
 
     def _update(self) -> None:
-        for optimizer in self.optimizers:
-            optimizer.step()
-            optimizer.zero_grad()
+        self.learner.update(next(self._steps))
 
 
 class Workload:
@@ -75,12 +74,12 @@ class Workload:
             config.resolve(spec.num_classes), Dataset(spec=spec, train=train, val=None, test=test, notes=())
         )
         self.device = self.session.choices.device
-        optimizers, loss = build_optimizers(self.session.model, config.optim), self.session.loss_function()
-        self.step = TrainingStep(loss, optimizers, self.session.batch(0))
+        optimizers = build_optimizers(self.session.model, config.optim)
+        learner = Learner(self.session.loss_function(), optimizers, self.session.average)
+        self.step = TrainingStep(learner, self.session.batch(0))
         self._steps = itertools.count()
         self._states = fit(
-            loss,
-            optimizers,
+            learner,
             self.session.batch,
             lr=config.optim.scaled_lr(config.train.batch_size),
             warmup_steps=0.0,

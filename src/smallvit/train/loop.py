@@ -15,6 +15,7 @@ from torch import Tensor
 
 from smallvit import rng
 from smallvit.errors import SmallvitError
+from smallvit.train.average import WeightAverage
 from smallvit.train.optim import set_learning_rate
 from smallvit.train.schedule import warmup_cosine
 
@@ -28,6 +29,28 @@ class Batch:
     images: Float[Tensor, "B 3 S S"]
     targets: Float[Tensor, "B C"]
     branch_scale: Float[Tensor, "L 2 B"] | None
+
+
+@dataclass(frozen=True)
+class Learner:
+    """What learns: the loss of a batch, what updates the weights by its gradients, and the average that follows."""
+
+    loss: Loss
+    """Of images, targets and the draw of stochastic depth; its gradients are those of the weights."""
+    optimizers: Sequence[torch.optim.Optimizer]
+    average: WeightAverage
+
+    def loss_of(self, batch: Batch) -> Float[Tensor, ""]:
+        """Return the loss of a batch, with its graph."""
+        return self.loss(batch.images, batch.targets, batch.branch_scale)
+
+    def update(self, step: int, *, weights: bool = True) -> None:
+        """End `step`: by its gradients, which are deleted, update the weights, unless told not to, and the average."""
+        for optimizer in self.optimizers:
+            if weights:
+                optimizer.step()
+            optimizer.zero_grad()
+        self.average.update(step)
 
 
 @dataclass(frozen=True)
@@ -57,8 +80,7 @@ def drop_path_uniform(seed: int, step: int, num_blocks: int, batch_size: int) ->
 
 
 def fit(
-    loss: Loss,
-    optimizers: Sequence[torch.optim.Optimizer],
+    learner: Learner,
     batch: Callable[[int], Batch],
     *,
     lr: float,
@@ -70,7 +92,7 @@ def fit(
     mean_loss: Callable[[Tensor], Tensor] = lambda loss: loss,
     prefetch: bool = False,
 ) -> Iterator[StepState]:
-    """Take steps of `loss(images, targets, branch_scale)` on `batch(step)`, yielding after each.
+    """Take steps of `learner` on `batch(step)`, yielding after each.
 
     From `start_step` up to, not including, `total_steps`. Up to `max_skips` steps in a row may be left out for a loss
     or gradient that is no finite number (`skipped_in_a_row` were so right before the start); one more raises
@@ -78,12 +100,12 @@ def fit(
     that they agree on it. With `prefetch` the next batch is asked for before the device is waited for.
     """
     following: Batch | None = None
-    parameters = [p for optimizer in optimizers for group in optimizer.param_groups for p in group["params"]]
+    parameters = [p for optimizer in learner.optimizers for group in optimizer.param_groups for p in group["params"]]
     for step in range(start_step, total_steps):
         rate = lr * warmup_cosine(step, warmup_steps=warmup_steps, total_steps=total_steps)
-        set_learning_rate(optimizers, rate)
+        set_learning_rate(learner.optimizers, rate)
         data = batch(step) if following is None else following
-        value = loss(data.images, data.targets, data.branch_scale)
+        value = learner.loss_of(data)
         value.backward()
         # A copy: of a CUDA graph's output, the next step would make its own.
         value = mean_loss(value.detach().clone())
@@ -96,10 +118,7 @@ def fit(
         skipped_in_a_row = 0 if finite else skipped_in_a_row + 1
         if skipped_in_a_row > max_skips:
             raise NonFiniteError(step=step, lr=rate, loss=float(value), gradient_norm=float(norm))
-        for optimizer in optimizers:
-            if finite:
-                optimizer.step()
-            optimizer.zero_grad()
+        learner.update(step, weights=finite)
         yield StepState(step, rate, value, skipped=not finite)
 
 
