@@ -242,7 +242,7 @@ def test_points_of_a_sweep_are_measured_where_there_is_time(monkeypatch: pytest.
     monkeypatch.setattr(sweep, "WIDTHS", (16, 32))
     monkeypatch.setattr(sweep, "PATCHES", (8,))
     monkeypatch.setattr(sweep, "BATCHES", (10, 5000))
-    monkeypatch.setattr(sweep, "memory_available", lambda device: 2.0 * floors.memory_needed(TINY.model, 4000))
+    monkeypatch.setattr(sweep, "memory_available", lambda device: 2.0 * floors.memory_needed(TINY.model, 4000, "sdpa"))
     said: list[str] = []
     record = measure_recipe(TINY, turns=1, sweep_seconds=1e6, say=said.append)
     same, wide, patch, batch, large = record.sweep
@@ -258,9 +258,10 @@ def test_points_of_a_sweep_are_measured_where_there_is_time(monkeypatch: pytest.
     assert "it may need" in said[-1]
 
 
-def test_memory_needed_is_no_less_than_what_autograd_keeps() -> None:
-    plain = replace(TINY.device, attention="bmm")
-    work = Workload(replace(TINY, model=replace(TINY.model, patch_size=4), device=plain))
+@pytest.mark.parametrize("attention", ["bmm", "sdpa"])
+def test_memory_needed_is_about_what_autograd_keeps(attention: Any) -> None:
+    chosen = replace(TINY.device, attention=attention)
+    work = Workload(replace(TINY, model=replace(TINY.model, patch_size=4), device=chosen))
     kept: dict[int, int] = {}
 
     def pack(tensor: torch.Tensor) -> torch.Tensor:
@@ -271,7 +272,7 @@ def test_memory_needed_is_no_less_than_what_autograd_keeps() -> None:
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
         loss = work.step.learner.loss_of(work.step.batch)
     assert loss.requires_grad
-    needed = floors.memory_needed(work.session.config.model, 20)
+    needed = floors.memory_needed(work.session.config.model, 20, attention)
     assert 0.8 * sum(kept.values()) < needed < 2 * sum(kept.values())
 
 

@@ -56,11 +56,14 @@ def utilisation(num_macs: int, images_per_second: float, peak: float) -> float:
     return step_flop(num_macs, 1) * images_per_second / peak
 
 
-def memory_needed(config: ModelConfig, batch_size: int) -> int:
-    """Return about the bytes that a float32 step keeps, with attention by plain products: more than others need."""
+def memory_needed(config: ModelConfig, batch_size: int, attention: str) -> int:
+    """Return about the bytes that a step keeps in float32, in bfloat16 less: attention by plain products (`bmm`) keeps
+    its N x N weights besides.
+    """
     tokens = config.num_tokens
     hidden = config.mlp_ratio * config.embed_dim
-    kept = 12 * config.embed_dim + 2 * hidden + 3 * config.num_heads * tokens
+    weights = 3 * config.num_heads * tokens if attention == "bmm" else 0
+    kept = 12 * config.embed_dim + 2 * hidden + weights
     blocks = config.depth + config.num_class_attention_blocks
     return round(4 * batch_size * blocks * tokens * kept)
 

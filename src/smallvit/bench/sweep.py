@@ -12,6 +12,7 @@ from smallvit.bench.floors import memory_available, memory_needed, utilisation
 from smallvit.bench.record import BenchRecord, Speed, SweepPoint
 from smallvit.bench.workload import Workload
 from smallvit.config import RunConfig
+from smallvit.device.choose import Choices
 from smallvit.model.vit import count_macs
 from smallvit.progress import duration
 
@@ -67,7 +68,7 @@ def run_sweep(base: BenchRecord, cases: Sequence[Case], seconds: float, say: Cal
         if case.is_base:
             points.append(_point(case, base, step=base.speeds["step"], first_step=base.first_step_seconds))
             continue
-        why = _too_much(case, needed, end - time.monotonic(), base.choices.device)
+        why = _too_much(case, needed, end - time.monotonic(), base.choices)
         if why is None:
             points.append(_measured(case, base))
         else:
@@ -83,10 +84,11 @@ def _seconds(base: BenchRecord, case: Case) -> float:
     return CALLS * step + (base.first_step_seconds if base.choices.compile else 0.0)
 
 
-def _too_much(case: Case, needed: float, left: float, device: str) -> str | None:
+def _too_much(case: Case, needed: float, left: float, choices: Choices) -> str | None:
     if needed > left:
         return f"it needs about {duration(needed)}, and {duration(max(left, 0.0))} are left"
-    memory, free = memory_needed(case.config.model, case.config.train.batch_size), memory_available(device)
+    memory = memory_needed(case.config.model, case.config.train.batch_size, choices.attention)
+    free = memory_available(choices.device)
     if memory > MEMORY_SHARE * free:
         return f"it may need {memory / 2**30:.1f} GiB, and {free / 2**30:.1f} GiB are free"
     return None
