@@ -68,6 +68,7 @@ def model_fields(draw: st.DrawFn) -> dict[str, Any]:
         drop_path_rate=draw(BELOW_ONE),
         num_registers=draw(st.integers(1, 3)),
         tokenizer=tokenizer,
+        tokenizer_depth=draw(st.integers(1, 4)) if tokenizer == "conv" else 1,
         patch_init=draw(st.sampled_from(plain)),
         pooling=draw(st.sampled_from(["cls", "cls+mean"] if tokens else ["cls", "mean"])),
         layer_scale=draw(st.none() | UNIT),
@@ -374,6 +375,9 @@ def test_every_field_that_decides_the_result_changes_the_digest(name: str, chang
         other = BASE.resolve(10)
     elif name == "model.num_heads":
         other = dataclasses.replace(BASE, model=dataclasses.replace(BASE.model, num_heads=6))
+    elif name == "model.tokenizer_depth":  # only a convolutional tokenizer has more than one
+        base = dataclasses.replace(BASE, model=dataclasses.replace(BASE.model, tokenizer="conv"))
+        other = dataclasses.replace(base, model=dataclasses.replace(base.model, tokenizer_depth=2))
     elif name.startswith("optim.muon_"):  # only Muon has them
         base = dataclasses.replace(BASE, optim=OptimConfig(optimizer="muon"))
         other = dataclasses.replace(base, optim=OptimConfig(optimizer="muon", **{name.removeprefix("optim."): 0.5}))

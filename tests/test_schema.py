@@ -38,6 +38,7 @@ def test_a_field_added_later_means_what_was_done_before(first: dict[str, Any]) -
     assert (config.train.on_nonfinite, config.train.max_skips) == ("stop", TrainConfig().max_skips)
     assert config.optim.lr_scaling == OptimConfig().lr_scaling == "none"
     assert config.model.tokenizer == ModelConfig().tokenizer == "patch"
+    assert config.model.tokenizer_depth == ModelConfig().tokenizer_depth == 1
     assert (config.train.ema_decay, config.train.loss, config.augment.flip) == (0.0, "cross-entropy", "random")
     assert (record.world_size, record.resumed_at_steps, record.skipped_steps) == (1, [], [])
 

@@ -9,7 +9,7 @@ from typing import Any, cast
 
 from smallvit.errors import SmallvitError
 
-CONFIG_SCHEMA = 5
+CONFIG_SCHEMA = 6
 RECORD_SCHEMA = 3
 
 Migration = Callable[[dict[str, Any]], None]
@@ -52,6 +52,11 @@ def _config_4_to_5(config: dict[str, Any]) -> None:
     )
 
 
+def _config_5_to_6(config: dict[str, Any]) -> None:
+    """Deeper convolutional tokenizers."""
+    _section(config, "model").update(tokenizer_depth=1)
+
+
 def _record_1_to_2(record: dict[str, Any]) -> None:
     """Interruptions, steps left out, and several devices."""
     record.update(resumed_at_steps=[], skipped_steps=[], world_size=1)
@@ -62,7 +67,13 @@ def _record_2_to_3(record: dict[str, Any]) -> None:
     record.update(channel_mean=None, channel_std=None, test_sha256=None)
 
 
-CONFIG_MIGRATIONS: dict[int, Migration] = {1: _config_1_to_2, 2: _config_2_to_3, 3: _config_3_to_4, 4: _config_4_to_5}
+CONFIG_MIGRATIONS: dict[int, Migration] = {
+    1: _config_1_to_2,
+    2: _config_2_to_3,
+    3: _config_3_to_4,
+    4: _config_4_to_5,
+    5: _config_5_to_6,
+}
 RECORD_MIGRATIONS: dict[int, Migration] = {1: _record_1_to_2, 2: _record_2_to_3}
 
 

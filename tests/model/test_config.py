@@ -61,6 +61,8 @@ WRONG: list[tuple[dict[str, Any], str, str]] = [
     ({"tokenizer": "cnn"}, "model.tokenizer is 'cnn'", "allowed are patch, conv, shifted"),
     ({"tokenizer": "conv", "patch_size": 1}, "model.patch_size is 1", "power of 2"),
     ({"tokenizer": "conv", "patch_size": 6, "image_size": 24}, "model.patch_size is 6", "power of 2"),
+    ({"tokenizer_depth": 2}, "model.tokenizer_depth is 2", "it must be 1 with tokenizer patch"),
+    ({"tokenizer": "conv", "tokenizer_depth": 0}, "model.tokenizer_depth is 0", "at least 1"),
     ({"tokenizer": "shifted", "patch_size": 1}, "model.patch_size is 1", "at least 2"),
     ({"tokenizer": "conv", "patch_init": "whiten"}, "model.patch_init is 'whiten'", "random with tokenizer conv"),
     ({"qk_norm": "layer"}, "model.qk_norm is 'layer'", "allowed are none, rms"),

@@ -25,7 +25,7 @@ def config_fields(draw: st.DrawFn) -> dict[str, Any]:
     latent = st.none() | st.integers(1, width)
     side = draw(st.integers(1, 4))
     tokenizers = ["patch", *(["conv"] if patch in (2, 4, 8) else []), *(["shifted"] if patch > 1 else [])]
-    registers = draw(st.integers(0, 2))
+    tokenizer, registers = draw(st.sampled_from(tokenizers)), draw(st.integers(0, 2))
     return {
         "image_size": patch * side,
         "num_classes": draw(st.integers(2, 12)),
@@ -38,7 +38,8 @@ def config_fields(draw: st.DrawFn) -> dict[str, Any]:
         "num_class_attention_blocks": draw(st.integers(0, 2)) if tokens else 0,
         "num_registers": registers,
         "position": draw(st.sampled_from(["learned", "sincos", "rotary"])),
-        "tokenizer": draw(st.sampled_from(tokenizers)),
+        "tokenizer": tokenizer,
+        "tokenizer_depth": draw(st.integers(1, 3)) if tokenizer == "conv" else 1,
         "qk_norm": draw(st.sampled_from(["none", "rms"])),
         "locality": draw(st.sampled_from(["none", "lsa"])) if tokens + registers + side * side > 1 else "none",
         "mlp_conv": draw(st.sampled_from(["none", "depthwise"])),
@@ -76,7 +77,10 @@ def tokenizer_by_formula(c: ModelConfig) -> tuple[int, int]:
         matrices = [9 * one * other for one, other in itertools.pairwise(widths)]
         sides = [side * 2**i for i in reversed(range(len(matrices)))]
         macs = sum(matrix * s * s for matrix, s in zip(matrices, sides, strict=True))
-        return sum(matrices) + sum(widths[1:]) + 2 * sum(widths[1:-1]), macs
+        more = c.tokenizer_depth - 1  # a norm and a convolution of as many channels
+        macs += more * sum(9 * width**2 * s * s for width, s in zip(widths[1:], sides, strict=True))
+        added = more * sum(9 * width**2 + width + 2 * width for width in widths[1:])
+        return sum(matrices) + sum(widths[1:]) + 2 * sum(widths[1:-1]) + added, macs
     values = 3 * c.patch_size**2 * (5 if c.tokenizer == "shifted" else 1)
     return values * d + d + 2 * values * (c.tokenizer == "shifted"), side**2 * values * d
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from smallvit.model.block import Block, LayerScale
 from smallvit.model.config import ModelConfig
 from smallvit.model.mlp import DepthwiseMlp, Mlp
-from smallvit.model.tokenizer import ConvTokenizer, ShiftedPatchEmbed
+from smallvit.model.tokenizer import ConvTokenizer, ResidualConv, ShiftedPatchEmbed
 from smallvit.model.vit import VisionTransformer
 
 BuildModel = Callable[..., VisionTransformer]
@@ -82,6 +82,26 @@ def test_the_conv_tokenizer_halves_the_image_for_each_power_of_two(
     torch.testing.assert_close(tokens[2:3], tokenizer(images[2:3]), msg="an image's tokens are its own")
     shifted = tokenizer(images.roll(patch_size, dims=2)).unflatten(1, (grid, grid))
     torch.testing.assert_close(shifted[:, 2:], tokens.unflatten(1, (grid, grid))[:, 1:-1], msg="away from the border")
+
+
+def test_a_residual_convolution_is_torchs(images: Tensor) -> None:
+    torch.manual_seed(0)
+    layer = ResidualConv(3).double()
+    nn.init.normal_(layer.norm.weight)
+    plain = nn.Conv2d(3, 3, 3, padding=1).double()
+    with torch.no_grad():  # of 9 C inputs the channels come last
+        plain.weight.copy_(layer.conv.weight.view(3, 3, 3, 3).permute(0, 3, 1, 2))
+        plain.bias.copy_(layer.conv.bias)
+    normed = nn.functional.layer_norm(images.permute(0, 2, 3, 1), (3,), layer.norm.weight, layer.norm.bias)
+    expected = images + plain(nn.functional.gelu(normed.permute(0, 3, 1, 2)))
+    torch.testing.assert_close(layer(images), expected)
+
+
+def test_a_deeper_conv_tokenizer_has_as_many_convolutions_at_each_resolution(images: Tensor) -> None:
+    tokenizer = ConvTokenizer(4, 24, depth=3).double()
+    kinds = [type(layer).__name__ for layer in tokenizer.layers]
+    assert kinds == ["Conv2d", "ResidualConv", "ResidualConv", "_ChannelNorm", "GELU", *kinds[:3]]
+    assert tokenizer(images).shape == (4, 16, 24)
 
 
 def test_a_token_of_the_conv_tokenizer_sees_a_little_more_than_its_patch(images: Tensor) -> None:

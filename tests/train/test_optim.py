@@ -60,6 +60,15 @@ def test_muon_takes_exactly_the_matrices_in_the_blocks(model: VisionTransformer)
     assert {id(p) for p in taken(muon)} == {id(layer.weight) for layer in linears}
 
 
+def test_muon_takes_a_tokenizers_residual_convolutions_too() -> None:
+    config = ModelConfig(num_classes=3, embed_dim=8, depth=1, num_heads=2, tokenizer="conv", tokenizer_depth=2)
+    model = VisionTransformer(config, generator=torch.Generator().manual_seed(0))
+    muon, _ = build_optimizers(model, OptimConfig(optimizer="muon"))
+    names = {name for name, p in model.named_parameters() if any(p is taken_ for taken_ in taken(muon))}
+    inside = {name for name, p in model.named_parameters() if name.startswith("blocks.") and p.ndim == 2}
+    assert names - inside == {"patch_embed.layers.1.conv.weight", "patch_embed.layers.5.conv.weight"}
+
+
 def test_each_name_is_the_class_it_says(model: VisionTransformer) -> None:
     kinds = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam, "lion": lion_pytorch.Lion}
     for name, kind in kinds.items():

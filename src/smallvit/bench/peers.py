@@ -26,6 +26,7 @@ OURS_ALONE = (
     "head",
     "num_registers",
     "tokenizer",
+    "tokenizer_depth",
     "qk_norm",
     "locality",
     "mlp_conv",

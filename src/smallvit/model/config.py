@@ -48,6 +48,9 @@ class ModelConfig:
     tokenizer: Tokenizer = field(default="patch", metadata=_UNLESS_DEFAULT)
     """From pixels to patch tokens: one linear map of each patch; log2(patch_size) convolutions of 3 x 3 and stride 2;
     or a linear map of each patch and of the image's four diagonal shifts by half a patch."""
+    tokenizer_depth: int = field(default=1, metadata=_UNLESS_DEFAULT)
+    """Convolutions at each resolution of tokenizer conv: the first has stride 2, any more are added to what they see.
+    """
     patch_init: PatchInit = "random"
     """First weights of the patch embedding: random; whitening by the training set's patches; or the paper's whitening,
     which takes augmented patches and sets only the first 3 * patch_size^2 filters."""
@@ -77,7 +80,7 @@ class ModelConfig:
     """Stochastic depth: the last block's probability to be skipped, for each image and branch; 0 at the first."""
 
     def __post_init__(self) -> None:
-        for name in ("image_size", "patch_size", "embed_dim", "depth", "num_heads"):
+        for name in ("image_size", "patch_size", "embed_dim", "depth", "num_heads", "tokenizer_depth"):
             require_whole(f"model.{name}", getattr(self, name), 1)
         for name in ("num_cls_tokens", "num_registers", "num_class_attention_blocks"):
             require_whole(f"model.{name}", getattr(self, name), 0)
@@ -117,6 +120,8 @@ class ModelConfig:
         require(fits, "model.patch_init", self.patch_init, f"it must be random with tokenizer {self.tokenizer}")
         fits = self.tokenizer != "conv" or (size > 1 and size & (size - 1) == 0)
         require(fits, "model.patch_size", size, "tokenizer conv needs 2, 4, 8 or another power of 2")
+        fits = self.tokenizer == "conv" or self.tokenizer_depth == 1
+        require(fits, "model.tokenizer_depth", self.tokenizer_depth, f"it must be 1 with tokenizer {self.tokenizer}")
         fits = self.tokenizer != "shifted" or size > 1
         require(fits, "model.patch_size", size, "tokenizer shifted needs at least 2")
         fits = self.pooling != "mean" or self.num_cls_tokens == 0

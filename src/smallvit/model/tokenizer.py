@@ -14,9 +14,10 @@ class ConvTokenizer(nn.Module):
 
     After Xiao et al. (2021, "Early convolutions") and Hassani et al. (2021, CCT), but with each pixel's layer norm as
     ConvNeXt has it, so that a token depends on no other image of the batch. It sees its patch and P - 1 pixels before.
+    With a `depth` of more than 1 as many convolutions less one follow each of these, see `ResidualConv`.
     """
 
-    def __init__(self, patch_size: int, embed_dim: int) -> None:
+    def __init__(self, patch_size: int, embed_dim: int, depth: int = 1) -> None:
         super().__init__()
         count = patch_size.bit_length() - 1
         widths = [3, *(max(embed_dim >> (count - 1 - i), 1) for i in range(count))]
@@ -25,6 +26,7 @@ class ConvTokenizer(nn.Module):
             if i > 0:
                 layers += [_ChannelNorm(widths[i]), nn.GELU()]
             layers.append(nn.Conv2d(widths[i], widths[i + 1], 3, stride=2, padding=1))
+            layers += [ResidualConv(widths[i + 1]) for _ in range(depth - 1)]
         # As the norm and the tokens want it: on a CPU a quarter to a third quicker, forward and backward.
         self.layers = nn.Sequential(*layers)
         self.layers.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]  # not in torch's overloads
@@ -40,6 +42,24 @@ class _ChannelNorm(nn.LayerNorm):
     def forward(self, input: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:  # noqa: A002  # torch's name
         """Return the normed image."""
         return super().forward(input.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+
+
+class ResidualConv(nn.Module):
+    """Norm, GELU and a 3 x 3 convolution, added to what comes in.
+
+    Its weights are one matrix, of 9 C inputs for each of C channels, as Muon wants them and linear layers are drawn.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.norm = _ChannelNorm(channels)
+        self.conv = nn.Linear(9 * channels, channels)
+
+    def forward(self, x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:
+        """Return the image, changed."""
+        channels = x.shape[1]
+        weight = self.conv.weight.view(channels, 3, 3, channels).permute(0, 3, 1, 2)
+        return x + F.conv2d(F.gelu(self.norm(x)), weight, self.conv.bias, padding=1)
 
 
 class ShiftedPatchEmbed(nn.Module):

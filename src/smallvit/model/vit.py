@@ -22,8 +22,6 @@ from smallvit.model.mlp import DepthwiseMlp, Mlp
 from smallvit.model.query_key import query_key
 from smallvit.model.tokenizer import ConvTokenizer, ShiftedPatchEmbed
 
-TOKENIZERS = {"patch": PatchEmbed, "conv": ConvTokenizer, "shifted": ShiftedPatchEmbed}
-
 
 class VisionTransformer(nn.Module):
     """Patch embedding, CLS tokens, registers and positions, blocks, norm, head; attributes are named as timm's.
@@ -43,7 +41,7 @@ class VisionTransformer(nn.Module):
             raise ValueError("config.num_classes is None: a model needs to know its number of classes")
         self.config = config
         width, tokens = config.embed_dim, config.num_cls_tokens
-        self.patch_embed = TOKENIZERS[config.tokenizer](config.patch_size, width)
+        self.patch_embed = _tokenizer(config)
         self.cls_token = nn.Parameter(torch.empty(1, tokens, width)) if tokens else None
         self.reg_token = nn.Parameter(torch.empty(1, config.num_registers, width)) if config.num_registers else None
         self._make_positions()
@@ -175,6 +173,13 @@ def _block(
 def count_parameters(model: nn.Module) -> int:
     """Return the number of trained values."""
     return sum(p.numel() for p in model.parameters() if p.requires_grad)
+
+
+def _tokenizer(config: ModelConfig) -> nn.Module:
+    size, width = config.patch_size, config.embed_dim
+    if config.tokenizer == "conv":
+        return ConvTokenizer(size, width, config.tokenizer_depth)
+    return (ShiftedPatchEmbed if config.tokenizer == "shifted" else PatchEmbed)(size, width)
 
 
 def count_macs(config: ModelConfig) -> int:

@@ -20,14 +20,15 @@ LR_RATIO = "lr_ratio"
 def build_optimizers(model: nn.Module, config: OptimConfig) -> list[torch.optim.Optimizer]:
     """Return the optimisers that together update every parameter of `model` once a step.
 
-    One, but for Muon: it takes the matrices inside the blocks (Jordan et al., 2024; a fused `qkv` is one matrix), with
-    its updates scaled to the size of AdamW's, and AdamW takes the rest.
+    One, but for Muon: it takes the matrices inside the blocks (Jordan et al., 2024; a fused `qkv` is one matrix) and
+    those of a convolutional tokenizer's residual layers, with its updates scaled to the size of AdamW's, and AdamW
+    takes the rest.
     """
     named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
     if config.optimizer != "muon":
         return [_elementwise(config.optimizer, [p for _, p in named], config)]
-    hidden = [p for name, p in named if p.ndim == 2 and "blocks." in name]
-    rest = [p for name, p in named if not (p.ndim == 2 and "blocks." in name)]
+    hidden = [p for name, p in named if _is_hidden(name, p)]
+    rest = [p for name, p in named if not _is_hidden(name, p)]
     decay = config.weight_decay if config.muon_weight_decay is None else config.muon_weight_decay
     muon = Muon(hidden, lr=config.lr, weight_decay=decay)
     if config.muon_lr is not None:
@@ -41,6 +42,10 @@ def set_learning_rate(optimizers: Sequence[torch.optim.Optimizer], lr: float) ->
     for optimizer in optimizers:
         for group in optimizer.param_groups:
             group["lr"] = lr * group.get(LR_RATIO, 1.0)
+
+
+def _is_hidden(name: str, parameter: nn.Parameter) -> bool:
+    return parameter.ndim == 2 and ("blocks." in name or name.startswith("patch_embed.layers."))
 
 
 def _elementwise(name: str, parameters: Sequence[nn.Parameter], config: OptimConfig) -> torch.optim.Optimizer:

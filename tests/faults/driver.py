@@ -3,7 +3,7 @@
 An order is a line of JSON on standard input, {"do": "start", ...} or {"do": "wait", ...}; the answer is one as well.
 Moments are what happens, one after the other: [place, number, action, value]. A place is a call within a run. A "step"
 has its own number, calls of the others are counted from when the moment before is over, and "*" is each of them. For
-torchrun, `faults_driver.py alone LIVES FAULTS WORDS...` is one such command line, without a fork; a life is what its
+torchrun, `driver.py alone LIVES FAULTS WORDS...` is one such command line, without a fork; a life is what its
 environment holds, and the moments that it then has.
 """
 

@@ -1,0 +1,101 @@
+"""A second writer, and requests that do not fit what is there: refused in one line, and nothing is changed."""
+
+import os
+import re
+import signal
+import socket
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fault_jobs import TOY, Smallvit, Start, contents, listed_step, newest_step, one_line, wait_for
+from outcomes import outcome
+
+
+def test_a_second_writer_is_refused_and_a_dead_ones_run_taken_over(
+    start: Start, undisturbed: dict[str, Any], tmp_path: Path
+) -> None:
+    """Both as users start them."""
+    words, second = [*TOY, "--out", "run"], tmp_path / "second"
+    second.mkdir()
+    first = start(words, [("step", 9, "sleep", 600)])
+    wait_for(lambda: listed_step(tmp_path / "run") == 9, first)
+    job = start([*TOY, "--out", "../run"], cwd=second)
+    job.wait()
+    line = one_line(job, 1)
+    who = rf"process {first.pid} on {re.escape(socket.gethostname())}, since \S+"
+    assert re.fullmatch(rf"\.\./run is being written to by {who}: wait for it, or end it first", line)
+    assert first.wait(0) is None
+    assert newest_step(tmp_path / "run") == 9
+    os.kill(first.pid, signal.SIGKILL)
+    first.wait()
+    job = start(words)
+    assert job.wait() == 0
+    assert re.search(rf"^note: run was last written to by {who}, which died$", job.out, re.M)
+    assert "going on after step 9 of 18" in job.out
+    assert outcome(tmp_path / "run") == undisturbed
+
+
+@pytest.fixture
+def half(smallvit: Smallvit, tmp_path: Path) -> Path:
+    """The folder of a run that was interrupted after 9 steps."""
+    assert smallvit([*TOY, "--out", "half"], [("step", 8, "signal", "SIGTERM")]).status == 143
+    return tmp_path / "half"
+
+
+def test_what_does_not_fit_an_unfinished_run_is_refused_and_changes_nothing(half: Path, smallvit: Smallvit) -> None:
+    def refused(*words: str) -> str:
+        before = contents(half.parent)
+        line = one_line(smallvit(words), 2)
+        after = contents(half.parent)
+        for folder in (before, after):
+            for name in ("out", "err"):
+                del folder[half.parent / name]
+        assert after == before
+        return line
+
+    other = "name another folder with --out, or start from its weights with --fork half"
+    assert refused(*TOY, "--out", "half", "--seed", "4") == f"half holds another run (seed is 3, not 4): {other}"
+    line = refused("train", "--resume", "half", "--train.epochs", "9")
+    assert line == f"half holds another run (train.epochs is 3, not 9): {other}"
+    line = refused("train", "quickstart", "--out", "half")
+    assert "half holds another run (seed is 3, not 0; data.val_fraction is 0.7, not 0.1; " in line
+    path = half / "config.json"
+    whole = path.read_text()
+    path.write_text(whole.replace('"lr": 0.01', '"lr": 0.02'))
+    assert refused("train", "--resume", "half") == f"half holds another run (optim.lr is 0.01, not 0.02): {other}"
+    path.write_text(whole)
+    both = "--resume goes on in its own folder, from its own weights: leave out --out and --fork"
+    assert refused("train", "--resume", "half", "--out", "else") == both
+    assert refused("train", "--resume", "half", "--fork", "half") == both
+    missing = "--resume is {!r}: it must be the folder of a run, with its config.json"
+    (half.parent / "empty").mkdir()
+    for name in ("empty", "nowhere"):
+        assert refused("train", "--resume", name) == missing.format(name)
+    assert refused(*TOY, "--fork", "nowhere") == "--fork is 'nowhere': it must be a run folder"
+    line = refused(*TOY, "--fork", "empty", "--out", "forked")
+    assert line == "empty holds neither model.safetensors nor a whole checkpoint to start from"
+    line = refused(*TOY, "--out", "half", "--max-seconds", "-1")
+    assert line.startswith("--max-seconds is -1.0: it must be at least 0")
+
+
+def test_a_finished_run_and_a_damaged_config_are_refused(
+    half: Path, smallvit: Smallvit, undisturbed: dict[str, Any]
+) -> None:
+    path = half / "config.json"
+    whole = path.read_text()
+    path.write_text(whole[:100])
+    before = contents(half)
+    for words in (("train", "--resume", "half"), (*TOY, "--out", "half")):
+        assert one_line(smallvit(words), 1).startswith("half/config.json is not a readable config: ")
+        assert contents(half) == before
+    path.write_text(whole)
+    job = smallvit(("train", "--resume", "half"))
+    assert (job.status, job.err) == (0, "")
+    assert outcome(half) == undisturbed
+    before = contents(half)
+    for words in (("train", "--resume", "half"), (*TOY, "--out", "half")):
+        line = one_line(smallvit(words), 2)
+        assert line == "half already holds a finished run: name another folder with --out, or delete it"
+        assert contents(half) == before
