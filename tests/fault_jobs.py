@@ -24,7 +24,7 @@ TOY = (
     *("--device.precision", "float32", "--device.attention", "sdpa", "--device.num-threads", "1"),
     *("--checkpoint.every-seconds", "0"),
 )
-"""Steps of 64, 9 of them warm-up; val, in 6 forward passes, after steps 12 and 18, and then test, in 2."""
+"""18 steps of 64, 9 of them warm-up; val, in 6 forward passes, after steps 12 and 18, and then test, in 2."""
 Moment = tuple[str, int | str, str, Any]
 
 

@@ -16,6 +16,7 @@ from fault_jobs import (
     DRIVER,
     PATIENCE,
     TOY,
+    Smallvit,
     assert_unfinished_and_whole,
     command_to_go_on,
     listed_step,
