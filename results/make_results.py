@@ -13,9 +13,10 @@ from textwrap import fill
 from smallvit.progress import duration
 from smallvit.recipes import RECIPES
 from smallvit.record import write_atomically
+from smallvit.report.cells import length_of, written_spread
 from smallvit.report.collect import Collection, Run, collect
 from smallvit.report.numbers import Spread, hardware, numbers_of
-from smallvit.report.study_tables import length_of, study_markdown, written_spread
+from smallvit.report.study_tables import study_markdown
 from smallvit.study.rows import Row
 from smallvit.study.studies import STUDIES
 

@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.stats import f as variance_ratio
 from scipy.stats import t as student_t
 from scipy.stats import ttest_1samp, ttest_rel
 
-from smallvit.report.stats import Z_95, SeedFit, Values, differences, holm, seeds_needed, wilson_interval
+from smallvit.report.stats import Z_95, SeedFit, Values, contrasts, differences, holm, seeds_needed, wilson_interval
 
 PENICILLIN: dict[str, list[float]] = {
     "A": [89, 84, 81, 87, 79],
@@ -90,7 +91,7 @@ def test_of_rows_that_lack_seeds_it_is_the_least_squares_estimate(drawn: dict[st
     merged, merged_freedom = _residual_squares(values, {row: reference})
     fit = SeedFit(values)
     assert fit.freedom == freedom
-    mean, error = fit.difference(row, reference)
+    mean, error = fit.contrast({row: 1.0, reference: -1.0})
     if merged_freedom == freedom:  # no seeds link the two: to make them one costs nothing
         assert math.isnan(mean)
         return
@@ -107,6 +108,27 @@ def _residual_squares(values: Values, same: dict[str, str]) -> tuple[float, int]
     y = np.array([v for *_, v in lines])
     solution, _, rank, _ = np.linalg.lstsq(design, y, rcond=None)
     return float(((y - design @ solution) ** 2).sum()), len(y) - int(rank)
+
+
+@given(st.lists(st.lists(st.integers(0, 9999), min_size=4, max_size=4), min_size=2, max_size=4))
+def test_what_two_changes_are_more_than_their_sum_is_the_test_of_an_additive_model(drawn: list[list[int]]) -> None:
+    """Against the rise of the residual sum of squares when the rows may only add up (an F test)."""
+    rows = {"plain": (0, 0), "a": (1, 0), "b": (0, 1), "both": (1, 1)}
+    values = {row: {seed: four[i] / 100 for seed, four in enumerate(drawn)} for i, row in enumerate(rows)}
+    fit, weights = SeedFit(values), {"both": 1.0, "a": -1.0, "b": -1.0, "plain": 1.0}
+    mean, error = fit.contrast(weights)
+    both, a, b, plain = (np.mean(list(values[row].values())) for row in weights)
+    assert mean == pytest.approx((both - plain) - ((a - plain) + (b - plain)), abs=1e-9)
+    squares, freedom = _residual_squares(values, {})
+    if squares < 1e-6:
+        return
+    seeds = range(len(drawn))
+    design = np.array([[*rows[row], *(seed == s for s in seeds)] for row in rows for seed in seeds], dtype=float)
+    y = np.array([values[row][seed] for row in rows for seed in seeds])
+    additive = float(((y - design @ np.linalg.lstsq(design, y, rcond=None)[0]) ** 2).sum())
+    assert (mean / error) ** 2 == pytest.approx((additive - squares) / (squares / freedom), rel=1e-5, abs=1e-7)
+    found = contrasts(fit, {"excess": weights})["excess"]
+    assert found.p_holm == pytest.approx(variance_ratio.sf((mean / error) ** 2, 1, freedom), rel=1e-5, abs=1e-9)
 
 
 def test_one_seed_has_a_difference_but_no_interval() -> None:

@@ -12,10 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import ttest_rel
 
+from smallvit.report.cells import NONE
 from smallvit.report.collect import collect
 from smallvit.report.compare_numbers import signed
 from smallvit.report.numbers import Numbers, numbers_of
-from smallvit.report.study_tables import NONE, notes, others_table, study_markdown, study_tables
+from smallvit.report.study_tables import notes, others_table, study_markdown, study_tables
 from smallvit.report.tables import Table, latex, markdown
 from smallvit.study.rows import Study
 from smallvit.study.studies import STUDIES
@@ -77,6 +78,26 @@ def test_differences_are_paired_and_stand_beside_the_published_ones(numbers: Num
     assert cells["ours less published"] == signed(mean + 0.33, ".2f")
     assert int(cells["seeds to resolve the published"]) > 3
     assert [row[0] for row in table.rows] == ["low-rank q", "2 CLS tokens"]
+
+
+def test_changes_together_stand_beside_the_sum_of_their_gains(tmp_path: Path) -> None:
+    study = replace(STUDIES["latents-small"](), seeds=(0, 1))
+    labels = ("full q, k and v", "q at 24 of 96", "k at 24 of 96", "qk at 24 of 96", "kv at 24 of 96")
+    study = replace(study, rows=tuple(row for row in study.rows if row.label in labels))
+    means = dict(zip(labels, (70.0, 69.0, 68.5, 66.0, 50.0), strict=True))
+
+    def accuracy(label: str, seed: int) -> float:
+        return means[label] + (0.3 if seed else 0.0) + (0.1 if (label, seed) == (labels[1], 1) else 0.0)
+
+    found = _numbers(tmp_path, study, accuracy, {})
+    table = study_tables(found)[-1]
+    assert [row[0] for row in table.rows] == ["qk at 24 of 96"]  # of kv one part was not run
+    cells = _cells(table, "qk at 24 of 96")
+    assert cells["parts"] == "q at 24 of 96 + k at 24 of 96"
+    assert cells["gain, points"] == signed(-4.0, ".2f")
+    assert cells["sum of the parts' gains"] == signed(-2.45, ".2f")
+    assert cells["gain less sum"] == signed(-1.55, ".2f")
+    assert cells["verdict"] == "resolved"
 
 
 def test_one_seed_says_so(numbers: Numbers) -> None:

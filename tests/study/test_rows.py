@@ -117,3 +117,26 @@ def test_a_scaled_study_is_another_set_of_runs() -> None:
 def test_a_scale_that_leaves_nothing_is_refused(scale: float) -> None:
     with pytest.raises(UsageError, match=f"--scale is {scale}: at most 1, and of 300 passes at least one must be left"):
         STUDIES["paper"]().scaled(scale)
+
+
+def _different(row: Row, reference: Row) -> dict[str, object]:
+    """Values by dotted field that the row has otherwise than the reference."""
+    found: dict[str, object] = {}
+    for section in ("data", "augment", "model", "optim", "train", "evaluate", "device"):
+        ours, theirs = vars(getattr(row.config, section)), vars(getattr(reference.config, section))
+        found |= {f"{section}.{name}": value for name, value in ours.items() if value != theirs[name]}
+    return found
+
+
+@pytest.mark.parametrize("name", STUDIES)
+def test_a_row_of_parts_is_its_parts_changes_and_no_other(name: str) -> None:
+    study = STUDIES[name]()
+    by_label = {row.label: row for row in study.rows}
+    reference = by_label[study.reference]
+    for row in (row for row in study.rows if row.parts):
+        assert len(row.parts) > 1
+        changes: dict[str, object] = {}
+        for part in row.parts:
+            changes |= _different(by_label[part], reference)
+        assert _different(row, reference) == changes
+        assert len(changes) >= len(row.parts)

@@ -10,7 +10,7 @@ from typing import Literal
 from smallvit.evaluate import Metrics
 from smallvit.report.collect import Section
 from smallvit.report.records import Run
-from smallvit.report.stats import Difference, SeedFit, differences, seeds_needed
+from smallvit.report.stats import Difference, SeedFit, contrasts, differences, seeds_needed
 from smallvit.study.rows import Published
 
 _MARKS = re.compile(r"\((R|TM|C)\)", re.IGNORECASE)
@@ -62,12 +62,27 @@ class Line:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Together:
+    """What several changes come to in one row, beside the sum of what each does alone, in points."""
+
+    label: str
+    parts: tuple[str, ...]
+    gain: float
+    expected: float
+    """Sum of the parts' gains."""
+    excess: Difference
+    """Of the gain over the sum."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Numbers:
     """A whole section in numbers."""
 
     section: Section
     lines: list[Line]
     """The rows that were run, in the study's order."""
+    together: list[Together]
+    """Of the rows that have parts, those that were run, as were their parts and the reference."""
     not_run: list[str]
     deviation: float
     """Of the residuals of rows and seeds, in points; nan where nothing is left to tell it."""
@@ -121,11 +136,35 @@ def numbers_of(section: Section) -> Numbers:
     return Numbers(
         section=section,
         lines=lines,
+        together=_together(section, fit),
         not_run=[label for label, runs in section.runs.items() if not runs],
         deviation=fit.deviation,
         freedom=fit.freedom,
         hardware=hardware([run for runs in done.values() for run in runs]),
     )
+
+
+def _together(section: Section, fit: SeedFit) -> list[Together]:
+    reference = section.study.reference
+    rows = [
+        row
+        for row in section.study.rows
+        if row.parts and all(label in fit.values for label in (row.label, reference, *row.parts))
+    ]
+    weights = {row.label: {row.label: 1.0, **dict.fromkeys(row.parts, -1.0), reference: len(row.parts) - 1.0} for row in rows}
+    excess = contrasts(fit, weights)
+    gains = {row.label: fit.contrast({row.label: 1.0, reference: -1.0})[0] for row in rows}
+    return [
+        Together(
+            label=row.label,
+            parts=row.parts,
+            gain=gains[row.label],
+            expected=gains[row.label] - excess[row.label].mean,
+            excess=excess[row.label],
+        )
+        for row in rows
+        if not math.isnan(excess[row.label].mean)
+    ]
 
 
 def hardware(runs: Sequence[Run]) -> list[str]:

@@ -42,7 +42,8 @@ def wilson_interval(correct: int, count: int, z: float = Z_95) -> tuple[float, f
 
 @dataclass(frozen=True, kw_only=True)
 class Difference:
-    """How a row differs from the reference at equal seeds, in the values' unit; nan is what cannot be told."""
+    """How a row differs from the reference, or rows from rows, at equal seeds, in the values' unit; nan is what cannot
+    be told."""
 
     mean: float
     """nan where no seeds link the two rows."""
@@ -84,15 +85,17 @@ class SeedFit:
         """Standard deviation of the residuals; nan where nothing is left to tell it."""
         return math.sqrt(self._squares / self.freedom) if self.freedom else math.nan
 
-    def difference(self, row: str, reference: str) -> tuple[float, float]:
-        """Return the estimated difference of two rows and its standard error; nan where no seeds link them."""
+    def contrast(self, weights: Mapping[str, float]) -> tuple[float, float]:
+        """Return the estimate of a sum of rows, with weights that add up to 0, and its standard error; nan where no
+        seeds link them.
+        """
         contrast = np.zeros(len(self._columns))
-        contrast[self._columns[row]] += 1
-        contrast[self._columns[reference]] -= 1
+        for row, weight in weights.items():
+            contrast[self._columns[row]] = weight
         if not np.allclose(self._determined @ contrast, contrast):
             return math.nan, math.nan
-        weights = contrast @ self._inverse
-        return float(weights @ self._y), self.deviation * float(np.linalg.norm(weights))
+        shares = contrast @ self._inverse
+        return float(shares @ self._y), self.deviation * float(np.linalg.norm(shares))
 
     def half_width(self, row: str) -> float:
         """Return half of the 95 % interval of the row's mean, over seeds; nan for one seed."""
@@ -124,16 +127,22 @@ def differences(values: Values, reference: str) -> dict[str, Difference]:
     fit = SeedFit(values)
     if reference not in fit.values:
         return {}
+    return contrasts(fit, {row: {row: 1.0, reference: -1.0} for row in fit.values if row != reference})
+
+
+def contrasts(fit: SeedFit, weights: Mapping[str, Mapping[str, float]]) -> dict[str, Difference]:
+    """Return the sum of rows that each of `weights` names, tested against none; of a row of one seed without interval.
+
+    Holm's correction is for all of them.
+    """
     found: dict[str, tuple[float, float, float]] = {}
-    for row, by_seed in fit.values.items():
-        if row == reference:
-            continue
-        mean, error = fit.difference(row, reference)
-        if min(len(by_seed), len(fit.values[reference])) < 2 or math.isnan(error):
-            found[row] = mean, math.nan, math.nan
+    for name, each in weights.items():
+        mean, error = fit.contrast(each)
+        if min(len(fit.values[row]) for row in each) < 2 or math.isnan(error):
+            found[name] = mean, math.nan, math.nan
         else:
             half = float(student_t.ppf(0.975, fit.freedom)) * error
-            found[row] = mean, half, _two_sided(mean, error, fit.freedom)
+            found[name] = mean, half, _two_sided(mean, error, fit.freedom)
     tested = [row for row, (_, _, p) in found.items() if not math.isnan(p)]
     corrected = dict(zip(tested, holm([found[row][2] for row in tested]), strict=True))
     return {

@@ -11,11 +11,12 @@ from markupsafe import Markup
 
 from smallvit.errors import SmallvitError
 from smallvit.record import write_atomically
+from smallvit.report.cells import length_of, scaled_notice
 from smallvit.report.collect import Section, collect
 from smallvit.report.html import write_html
 from smallvit.report.numbers import Numbers, numbers_of
 from smallvit.report.study_figures import drawings
-from smallvit.report.study_tables import length_of, notes, others_table, scaled_notice, study_tables
+from smallvit.report.study_tables import notes, others_table, study_tables
 from smallvit.report.svg import save_figure
 from smallvit.report.tables import Table, latex, markdown
 

@@ -7,6 +7,16 @@ import math
 from collections.abc import Sequence
 from textwrap import fill
 
+from smallvit.report.cells import (
+    NONE,
+    PLUS_MINUS,
+    large,
+    length_cell,
+    p_value,
+    scaled_notice,
+    whole_seconds,
+    written_spread,
+)
 from smallvit.report.compare_numbers import signed
 from smallvit.report.numbers import Line, Numbers, Spread, hardware
 from smallvit.report.records import Run
@@ -14,20 +24,8 @@ from smallvit.report.stats import Difference
 from smallvit.report.tables import Table, markdown
 from smallvit.study.rows import Study
 
-NONE = "\N{EN DASH}"
-PLUS_MINUS = " \N{PLUS-MINUS SIGN} "
 MOST_NAMED = 8
 """Rows that were not run and are named."""
-
-
-def length_of(scale: float) -> str:
-    """Return how a scaled length is written: `2 % of the full length`."""
-    return f"{100 * scale:g} % of the full length"
-
-
-def scaled_notice(scale: float) -> str:
-    """Return what a reader of anything scaled must know, in a sentence."""
-    return f"Scaled: every run took {length_of(scale)}, and every number of ours is of such runs"
 
 
 def study_tables(numbers: Numbers) -> list[Table]:
@@ -35,6 +33,8 @@ def study_tables(numbers: Numbers) -> list[Table]:
     tables = [_numbers_table(numbers)] if numbers.lines else []
     if any(line.difference for line in numbers.lines):
         tables.append(_differences_table(numbers))
+    if numbers.together:
+        tables.append(_together_table(numbers))
     return tables
 
 
@@ -74,13 +74,13 @@ def others_table(groups: Sequence[Sequence[Run]]) -> Table:
         rows.append(
             (
                 config.recipe,
-                *([_length_cell(config.scale)] if scaled else []),
+                *([length_cell(config.scale)] if scaled else []),
                 config.data.dataset,
                 ", ".join(str(run.config.seed) for run in runs),
                 written_spread(accuracies),
-                _seconds(Spread(values=tuple(run.record.train_seconds for run in runs))),
-                _large(first.num_macs),
-                _large(first.num_parameters),
+                whole_seconds(Spread(values=tuple(run.record.train_seconds for run in runs))),
+                large(first.num_macs),
+                large(first.num_parameters),
                 "; ".join(hardware(runs)),
             )
         )
@@ -114,15 +114,15 @@ def _numbers_table(numbers: Numbers) -> Table:
     rows = [
         (
             line.label,
-            *([] if scale == 1 else [_length_cell(scale)]),
+            *([] if scale == 1 else [length_cell(scale)]),
             str(len(line.seeds)),
             written_spread(line.last),
             _best_cell(line),
             *([_published(line)] if published else []),
-            _seconds(line.seconds),
+            whole_seconds(line.seconds),
             *([_published_seconds(line)] if published else []),
-            _large(line.num_macs),
-            _large(line.num_parameters),
+            large(line.num_macs),
+            large(line.num_parameters),
         )
         for line in numbers.lines
     ]
@@ -146,9 +146,9 @@ def _differences_table(numbers: Numbers) -> Table:
     for line in numbers.lines:
         if line.difference is None:
             continue
-        length = [] if scale == 1 else [_length_cell(scale)]
+        length = [] if scale == 1 else [length_cell(scale)]
         beside = _beside_published(line, line.difference) if published else ()
-        rows.append((line.label, *length, *_difference_cells(line, numbers, line.difference), *beside))
+        rows.append((line.label, *length, *_difference_cells((line.label,), numbers, line.difference), *beside))
     heading = (
         "row",
         *([] if scale == 1 else ["length"]),
@@ -159,12 +159,34 @@ def _differences_table(numbers: Numbers) -> Table:
     return Table(name="differences", caption=caption, heading=heading, rows=rows)
 
 
-def _difference_cells(line: Line, numbers: Numbers, difference: Difference) -> tuple[str, ...]:
+def _together_table(numbers: Numbers) -> Table:
+    scale = numbers.section.scale
+    rows = [
+        (
+            each.label,
+            *([] if scale == 1 else [length_cell(scale)]),
+            " + ".join(each.parts),
+            signed(each.gain, ".2f"),
+            signed(each.expected, ".2f"),
+            *_difference_cells((each.label, *each.parts), numbers, each.excess),
+        )
+        for each in numbers.together
+    ]
+    heading = (
+        "together",
+        *([] if scale == 1 else ["length"]),
+        *("parts", "gain, points", "sum of the parts' gains", "gain less sum", "95 % interval", "p (Holm)", "verdict"),
+    )
+    what = f"changes together, beside the sum of what each does alone to {numbers.section.study.reference}"
+    return Table(name="together", caption=_caption(numbers.section.study, scale, what), heading=heading, rows=rows)
+
+
+def _difference_cells(labels: Sequence[str], numbers: Numbers, difference: Difference) -> tuple[str, ...]:
     if math.isnan(difference.mean):
         return NONE, "no seed in common", NONE, "not tested"
     mean = signed(difference.mean, ".2f")
     if math.isnan(difference.low):
-        single = min(len(line.seeds), len(numbers.line(numbers.section.study.reference).seeds)) == 1
+        single = min(len(numbers.line(label).seeds) for label in (*labels, numbers.section.study.reference)) == 1
         return mean, "one seed: no interval" if single else "no interval", NONE, "not tested"
     interval = f"{signed(difference.low, '.2f')} to {signed(difference.high, '.2f')}"
     return mean, interval, p_value(difference.p_holm), "resolved" if difference.resolved else "not resolved"
@@ -176,11 +198,6 @@ def _beside_published(line: Line, difference: Difference) -> tuple[str, ...]:
         return NONE, NONE, NONE
     ours_less = NONE if math.isnan(difference.mean) else signed(difference.mean - gap, ".2f")
     return signed(gap, ".2f"), ours_less, f"{line.seeds_needed:,}" if line.seeds_needed else NONE
-
-
-def p_value(p: float) -> str:
-    """Return a p value as it is written."""
-    return "< 0.0001" if p < 0.0001 else f"{p:.2g}"
 
 
 def _best_note(lines: Sequence[Line]) -> str:
@@ -210,10 +227,6 @@ def _differences_note(numbers: Numbers) -> str:
     )
 
 
-def _length_cell(scale: float) -> str:
-    return "full" if scale == 1 else f"{100 * scale:g} %"
-
-
 def _best_cell(line: Line) -> str:
     if line.best is None:
         return NONE
@@ -227,21 +240,3 @@ def _published(line: Line) -> str:
 
 def _published_seconds(line: Line) -> str:
     return f"{line.published.seconds:,.0f}" if line.published and line.published.seconds else NONE
-
-
-def written_spread(spread: Spread) -> str:
-    """Return mean and standard deviation with two decimals, or the one value."""
-    mean = f"{spread.mean:.2f}"
-    return mean if math.isnan(spread.deviation) else f"{mean}{PLUS_MINUS}{spread.deviation:.2f}"
-
-
-def _seconds(spread: Spread) -> str:
-    return f"{spread.mean:,.0f}"
-
-
-def _large(value: int) -> str:
-    """Return a count as a person reads it: 188 M."""
-    for unit, size in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
-        if value >= size:
-            return f"{value / size:.3g} {unit}"
-    return str(value)

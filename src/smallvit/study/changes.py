@@ -51,33 +51,32 @@ OPTIMIZERS: Mapping[str, Changes] = {
 }
 """The rates, so that no optimiser is called better at another's."""
 
-_CONVOLUTIONS: Changes = {"model.tokenizer": "conv", "model.mlp_conv": "depthwise"}
-STACKED: Mapping[str, Changes] = {
-    "both convolutions": _CONVOLUTIONS,
-    "both convolutions and mean": {**_CONVOLUTIONS, "model.pooling": "cls+mean"},
-    "both convolutions and mean with 1 CLS token": {
-        **_CONVOLUTIONS,
-        "model.pooling": "cls+mean",
-        "model.num_cls_tokens": 1,
-    },
-    "both convolutions and mean without CLS tokens": {
-        **_CONVOLUTIONS,
-        "model.pooling": "mean",
-        "model.num_cls_tokens": 0,
-    },
+TOGETHER: Mapping[str, tuple[str, ...]] = {
+    "both convolutions": tuple(ALONE)[:2],
+    "both convolutions and mean": tuple(ALONE)[:3],
 }
-"""What gains, together."""
+"""What gains, together, by the labels of what each is made of."""
 
-_FIRST = (*tuple(ALONE)[:3], *STACKED, "Muon at 4e-3", "AdamW at 2e-3", "AdamW at 4e-3")
+TOKENS: Mapping[str, Changes] = {
+    "both convolutions and mean with 1 CLS token": {"model.num_cls_tokens": 1},
+    "both convolutions and mean without CLS tokens": {"model.pooling": "mean", "model.num_cls_tokens": 0},
+}
+"""Whether CLS tokens still help where the head reads the mean: further changes to all of the three."""
+
+_FIRST = (*tuple(ALONE)[:3], *TOGETHER, *TOKENS, "Muon at 4e-3", "AdamW at 2e-3", "AdamW at 4e-3")
 
 
 def changes() -> Study:
     """Return one change at a time, both optimisers at several rates, and the gains together."""
     base = _base()
+    merged = {label: _merged(parts) for label, parts in TOGETHER.items()}
+    whole = merged["both convolutions and mean"]
+    tokens = {label: {**whole, **change} for label, change in TOKENS.items()}
     rows = [Row(label=PLAIN, config=base, rank=0)]
-    for label, parts in {**ALONE, **OPTIMIZERS, **STACKED}.items():
-        config = changed(replace(base, recipe=f"changes-{_folder(label)}"), parts)
-        rows.append(Row(label=label, config=config, rank=0 if label in _FIRST else 1))
+    for label, change in {**ALONE, **OPTIMIZERS, **merged, **tokens}.items():
+        config = changed(replace(base, recipe=f"changes-{_folder(label)}"), change)
+        parts, rank = TOGETHER.get(label, ()), 0 if label in _FIRST else 1
+        rows.append(Row(label=label, config=config, parts=parts, rank=rank))
     return Study(
         name="changes",
         title="What each change to the plain model buys at a small budget",
@@ -99,6 +98,10 @@ def _base() -> RunConfig:
         evaluate=replace(config.evaluate, every_epochs=1),
         device=DeviceConfig(precision="float32"),
     )
+
+
+def _merged(labels: tuple[str, ...]) -> Changes:
+    return {field: value for label in labels for field, value in ALONE[label].items()}
 
 
 def _folder(label: str) -> str:

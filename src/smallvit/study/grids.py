@@ -21,7 +21,8 @@ def latent_rows(full: RunConfig, folder: Callable[[str, int], str]) -> tuple[Row
     for latent in (width * eighths // 8 for eighths in range(2, 8)):
         for parts in ("q", "k", "v", "qk", "kv", "qv", "qkv"):
             config = changed(replace(full, recipe=folder(parts, latent)), latent_dims(parts, latent))
-            rows.append(Row(label=f"{parts} at {latent} of {width}", config=config))
+            alone = tuple(f"{part} at {latent} of {width}" for part in parts) if len(parts) > 1 else ()
+            rows.append(Row(label=f"{parts} at {latent} of {width}", config=config, parts=alone))
     return tuple(rows)
 
 

@@ -31,6 +31,8 @@ class Row:
     config: RunConfig
     """Its run, at any seed."""
     published: Published | None = None
+    parts: tuple[str, ...] = ()
+    """Labels of rows whose changes this one has all: what they come to together stands beside their sum."""
     rank: int = 1
     """What it tells: a budget goes to rank 0 first, all its seeds, then to the next."""
 

@@ -1,0 +1,47 @@
+"""How the numbers of tables are written."""
+
+import math
+
+from smallvit.report.numbers import Spread
+
+NONE = "\N{EN DASH}"
+PLUS_MINUS = " \N{PLUS-MINUS SIGN} "
+
+
+def length_of(scale: float) -> str:
+    """Return how a scaled length is written: `2 % of the full length`."""
+    return f"{100 * scale:g} % of the full length"
+
+
+def scaled_notice(scale: float) -> str:
+    """Return what a reader of anything scaled must know, in a sentence."""
+    return f"Scaled: every run took {length_of(scale)}, and every number of ours is of such runs"
+
+
+def length_cell(scale: float) -> str:
+    """Return a length in a column of lengths."""
+    return "full" if scale == 1 else f"{100 * scale:g} %"
+
+
+def p_value(p: float) -> str:
+    """Return a p value as it is written."""
+    return "< 0.0001" if p < 0.0001 else f"{p:.2g}"
+
+
+def written_spread(spread: Spread) -> str:
+    """Return mean and standard deviation with two decimals, or the one value."""
+    mean = f"{spread.mean:.2f}"
+    return mean if math.isnan(spread.deviation) else f"{mean}{PLUS_MINUS}{spread.deviation:.2f}"
+
+
+def whole_seconds(spread: Spread) -> str:
+    """Return the mean of seconds."""
+    return f"{spread.mean:,.0f}"
+
+
+def large(value: int) -> str:
+    """Return a count as a person reads it: 188 M."""
+    for unit, size in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
+        if value >= size:
+            return f"{value / size:.3g} {unit}"
+    return str(value)
