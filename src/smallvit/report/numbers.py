@@ -151,7 +151,9 @@ def _together(section: Section, fit: SeedFit) -> list[Together]:
         for row in section.study.rows
         if row.parts and all(label in fit.values for label in (row.label, reference, *row.parts))
     ]
-    weights = {row.label: {row.label: 1.0, **dict.fromkeys(row.parts, -1.0), reference: len(row.parts) - 1.0} for row in rows}
+    weights = {
+        row.label: {row.label: 1.0, **dict.fromkeys(row.parts, -1.0), reference: len(row.parts) - 1.0} for row in rows
+    }
     excess = contrasts(fit, weights)
     gains = {row.label: fit.contrast({row.label: 1.0, reference: -1.0})[0] for row in rows}
     return [

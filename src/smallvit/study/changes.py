@@ -54,6 +54,7 @@ OPTIMIZERS: Mapping[str, Changes] = {
 TOGETHER: Mapping[str, tuple[str, ...]] = {
     "both convolutions": tuple(ALONE)[:2],
     "both convolutions and mean": tuple(ALONE)[:3],
+    "both convolutions and mean with Muon at 4e-3": (*tuple(ALONE)[:3], "Muon at 4e-3"),
 }
 """What gains, together, by the labels of what each is made of."""
 
@@ -101,7 +102,7 @@ def _base() -> RunConfig:
 
 
 def _merged(labels: tuple[str, ...]) -> Changes:
-    return {field: value for label in labels for field, value in ALONE[label].items()}
+    return {field: value for label in labels for field, value in {**ALONE, **OPTIMIZERS}[label].items()}
 
 
 def _folder(label: str) -> str:
