@@ -79,6 +79,15 @@ def test_a_study_has_the_figures_that_it_has_something_to_show_in(latents: Numbe
     assert names == ["accuracy", "differences", "seconds", "curves", "confusion"]
 
 
+def test_changes_together_stand_beside_the_sum_of_what_they_do_alone() -> None:
+    means = {"full q, k and v": 70.0, "q at 24 of 96": 69.0, "k at 24 of 96": 68.5, "qk at 24 of 96": 66.0}
+    found = _numbers(STUDIES["latents-small"](), {label: (mean, mean + 0.5) for label, mean in means.items()})
+    (axes,) = _figure(found, "together").axes
+    points = sorted(float(line.get_xdata()[0]) for line in axes.lines if line.get_marker() == "o")
+    assert points == pytest.approx([-4.0, -2.5])
+    assert [text.get_text() for text in axes.texts] == ["qk at 24 of 96"]
+
+
 @pytest.mark.parametrize("name", UNITS)
 def test_axes_have_units_and_files_are_whole(latents: Numbers, tmp_path: Path, name: str) -> None:
     drawing = _drawing(latents, name)

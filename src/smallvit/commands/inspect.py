@@ -8,9 +8,9 @@ from typing import Annotated, Literal
 from tyro.conf import Positional, arg
 
 from smallvit.checks import is_number, require, require_whole
-from smallvit.commands.console import plain_console
 from smallvit.commands.options import DataPlace
 from smallvit.config import RunConfig
+from smallvit.console import plain_console
 from smallvit.recipes import RECIPES
 
 

@@ -51,6 +51,14 @@ def _drawings(numbers: Numbers) -> Iterator[Drawing]:
             "are several seeds" + ("; diamonds: the same of the published numbers." if beside else "."),
             draw=lambda: _draw_differences(numbers),
         )
+    if numbers.together:
+        yield Drawing(
+            name="together",
+            title="Changes together, and the sum of what they do alone",
+            caption=f"Differences from {reference} of rows that unite the changes of others, with 95 % intervals where "
+            "there are several seeds; rings: the sum of the others' differences.",
+            draw=lambda: _draw_together(numbers),
+        )
     yield from scatters(numbers)
     split = _curve_split(numbers.section)
     if split is not None:
@@ -122,6 +130,18 @@ def _draw_differences(numbers: Numbers) -> Figure:
     if any(line.published_difference is not None for line in lines):
         keys.append(_key("published", "D", TEST))
     return _finish(figure, numbers, keys)
+
+
+def _draw_together(numbers: Numbers) -> Figure:
+    figure, axes = _rows_figure([each.label for each in numbers.together])
+    axes.axvline(0, color=INK, linewidth=0.9)
+    for y, each in enumerate(numbers.together):
+        axes.plot(each.expected, y, "o", color=TEST, markerfacecolor="none", markersize=9, markeredgewidth=1.4)
+        difference = numbers.line(each.label).difference
+        _interval(axes, y, each.gain, math.nan if difference is None else difference.high - difference.mean)
+    axes.set_xlabel(f"difference from {_short(numbers.section.study.reference, 34)}, points")
+    ring = _key("sum of its parts alone", "o", TEST, markersize=9, markerfacecolor="none")
+    return _finish(figure, numbers, [_key("together", "o", VAL), ring])
 
 
 def _rows_figure(labels: Sequence[str]) -> tuple[Figure, Axes]:
