@@ -44,6 +44,7 @@ OPTIMIZERS: Mapping[str, Changes] = {
     "Muon at 1e-3": {"optim.lr": 1e-3},
     "Muon at 4e-3": {"optim.lr": 4e-3},
     "Muon at 8e-3": {"optim.lr": 8e-3},
+    "Muon at 1.6e-2": {"optim.lr": 1.6e-2},
     "AdamW at 1e-3": {"optim.optimizer": "adamw", "optim.lr": 1e-3},
     "AdamW at 2e-3": {"optim.optimizer": "adamw", "optim.lr": 2e-3},
     "AdamW at 4e-3": {"optim.optimizer": "adamw", "optim.lr": 4e-3},
@@ -54,7 +55,7 @@ OPTIMIZERS: Mapping[str, Changes] = {
 TOGETHER: Mapping[str, tuple[str, ...]] = {
     "both convolutions": tuple(ALONE)[:2],
     "both convolutions and mean": tuple(ALONE)[:3],
-    "both convolutions and mean with Muon at 4e-3": (*tuple(ALONE)[:3], "Muon at 4e-3"),
+    "both convolutions and mean with Muon at 8e-3": (*tuple(ALONE)[:3], "Muon at 8e-3"),
 }
 """What gains, together, by the labels of what each is made of."""
 
@@ -64,7 +65,7 @@ TOKENS: Mapping[str, Changes] = {
 }
 """Whether CLS tokens still help where the head reads the mean: further changes to all of the three."""
 
-_FIRST = (*tuple(ALONE)[:3], *TOGETHER, *TOKENS, "Muon at 4e-3", "AdamW at 2e-3", "AdamW at 4e-3")
+_FIRST = (*tuple(ALONE)[:3], *TOGETHER, *TOKENS, "Muon at 8e-3", "AdamW at 4e-3")
 
 
 def changes() -> Study:
