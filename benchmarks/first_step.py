@@ -1,0 +1,70 @@
+"""How long until a run has taken its first step? Seconds from the start of the process, that step saved.
+
+    python benchmarks/first_step.py [--threads N] [--turns N] [--recipes ...] [--json FILE]
+
+The recipes' models and batches on the digits, which come with the package. Nothing compiled: the median of some turns,
+after one that fills the caches (decoded images, which attention is fastest). Compiled: one turn with the compiler's
+cache empty, and one with what it left.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from smallvit.bench.record import circumstances
+from smallvit.record import write_atomically
+
+
+def seconds(recipe: str, compiled: str, threads: int, scratch: Path) -> float:
+    """Return the seconds of a process that trains until it has saved its first step."""
+    options = {"data.dataset": "digits", "data.root": "None", "augment.horizontal-flip": "0", "max-seconds": "0.001"}
+    options |= {"data.cache": str(scratch / "cache"), "device.compile": compiled, "device.num-threads": str(threads)}
+    with tempfile.TemporaryDirectory(dir=scratch) as out:
+        words = [word for name, value in options.items() for word in (f"--{name}", value)]
+        command = [sys.executable, "-m", "smallvit", "train", recipe, *words, "--out", f"{out}/run"]
+        start = time.monotonic()
+        done = subprocess.run(
+            command,
+            env={**os.environ, "TORCHINDUCTOR_CACHE_DIR": str(scratch / "compiled")},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        taken = time.monotonic() - start
+    if "saved after step 1 of" not in done.stderr:
+        raise SystemExit(f"{recipe} did not end after its first step: {done.stderr}")
+    return round(taken, 2)
+
+
+def main() -> None:
+    """Print a line a recipe; write the record where asked."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--threads", type=int, default=2, help="CPU threads of torch")
+    parser.add_argument("--turns", type=int, default=3, help="turns of each recipe with nothing compiled")
+    parser.add_argument("--recipes", default="quickstart,small,baseline")
+    parser.add_argument("--json", type=Path, help="where to write the record")
+    options = parser.parse_args()
+    beginning, found = circumstances(), {}
+    for name in options.recipes.split(","):
+        with tempfile.TemporaryDirectory() as scratch:
+            plain = [seconds(name, "off", options.threads, Path(scratch)) for _ in range(1 + options.turns)]
+            cold, warm = [seconds(name, "on", options.threads, Path(scratch)) for _ in range(2)]
+        found[name] = {
+            "not_compiled_seconds": statistics.median(plain[1:]),
+            "compiled_cold_seconds": cold,
+            "compiled_warm_seconds": warm,
+        }
+        print(f"{name}: {found[name]}", flush=True)
+    if options.json is not None:
+        record = {"kind": "first-step", "schema": 1, **beginning, "threads": options.threads, "recipes": found}
+        write_atomically(options.json, json.dumps(record, indent=1, allow_nan=False) + "\n")
+
+
+if __name__ == "__main__":
+    main()
