@@ -88,6 +88,12 @@ def test_changes_together_stand_beside_the_sum_of_what_they_do_alone() -> None:
     assert [text.get_text() for text in axes.texts] == ["qk at 24 of 96"]
 
 
+@pytest.mark.parametrize("name", STUDIES)
+def test_every_row_of_every_study_can_be_drawn(name: str) -> None:
+    study = STUDIES[name]()
+    assert drawings(_numbers(study, {row.label: [60.0] for row in study.rows}))
+
+
 @pytest.mark.parametrize("name", UNITS)
 def test_axes_have_units_and_files_are_whole(latents: Numbers, tmp_path: Path, name: str) -> None:
     drawing = _drawing(latents, name)

@@ -18,6 +18,7 @@ from smallvit.report.svg import INK, MUTED, SERIES, VAL, Drawing
 
 PARTS = ("q", "k", "v", "qk", "kv", "qv", "qkv")
 """Projections that may be low-rank, alone and together."""
+LATENT_DIMS = ("latent_dim_q", "latent_dim_k", "latent_dim_v")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 _ERROR_BARS = {"linewidth": 1.3, "capsize": 2.5, "markersize": 5}
 
@@ -42,8 +43,7 @@ def _latents(numbers: Numbers) -> Iterator[Drawing]:
     points: list[_Point] = []
     for label, config in _configs(numbers):
         latents = {part: dim for part, dim in zip("qkv", config.model.latent_dims, strict=True) if dim is not None}
-        full = replace(config.model, latent_dim_q=None, latent_dim_k=None, latent_dim_v=None)
-        if base is None or not latents or len(set(latents.values())) > 1 or not _same(base, config, full):
+        if base is None or not latents or len(set(latents.values())) > 1 or not _same_but(base, config, LATENT_DIMS):
             continue
         share = 100 * next(iter(latents.values())) / config.model.embed_dim
         points.append(_Point(series="".join(latents), x=share, line=numbers.line(label)))
@@ -66,17 +66,7 @@ def _tokens(numbers: Numbers) -> Iterator[Drawing]:
     points = [
         _Point(series=f"width {config.model.embed_dim}", x=float(config.model.num_cls_tokens), line=numbers.line(label))
         for label, config in _configs(numbers)
-        if base is not None
-        and _same(
-            base,
-            config,
-            replace(
-                config.model,
-                num_cls_tokens=base.model.num_cls_tokens,
-                embed_dim=base.model.embed_dim,
-                num_heads=base.model.num_heads,
-            ),
-        )
+        if base is not None and _same_but(base, config, ("num_cls_tokens", "embed_dim", "num_heads"))
     ]
     if len({point.x for point in points}) < 2:
         return
@@ -124,9 +114,11 @@ def _configs(numbers: Numbers) -> Iterator[tuple[str, RunConfig]]:
     return ((label, runs[0].config) for label, runs in numbers.section.done.items())
 
 
-def _same(base: RunConfig, config: RunConfig, model: object) -> bool:
-    """Return whether a config with another model is the run `base`, at any seed."""
-    return replace(config, seed=0, model=model).digest() == replace(base, seed=0).digest()  # pyright: ignore[reportArgumentType]
+def _same_but(base: RunConfig, config: RunConfig, names: Sequence[str]) -> bool:
+    """Return whether a config is the run `base`, at any seed, but for these fields of its model."""
+    models = [{name: value for name, value in vars(c.model).items() if name not in names} for c in (base, config)]
+    rest = replace(config, seed=0, model=base.model).digest() == replace(base, seed=0).digest()
+    return rest and models[0] == models[1]
 
 
 def _draw_latents(numbers: Numbers, points: Sequence[_Point], width: int) -> Figure:
