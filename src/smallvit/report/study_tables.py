@@ -163,9 +163,8 @@ def _together_table(numbers: Numbers) -> Table:
     scale = numbers.section.scale
     rows = [
         (
-            each.label,
+            f"{each.label} ({' + '.join(each.parts)})",
             *([] if scale == 1 else [length_cell(scale)]),
-            " + ".join(each.parts),
             signed(each.gain, ".2f"),
             signed(each.expected, ".2f"),
             *_difference_cells((each.label, *each.parts), numbers, each.excess),
@@ -173,9 +172,9 @@ def _together_table(numbers: Numbers) -> Table:
         for each in numbers.together
     ]
     heading = (
-        "together",
+        "row (its parts)",
         *([] if scale == 1 else ["length"]),
-        *("parts", "gain, points", "sum of the parts' gains", "gain less sum", "95 % interval", "p (Holm)", "verdict"),
+        *("gain, points", "sum of parts", "gain less sum", "95 % interval", "p (Holm)", "verdict"),
     )
     what = f"changes together, beside the sum of what each does alone to {numbers.section.study.reference}"
     return Table(name="together", caption=_caption(numbers.section.study, scale, what), heading=heading, rows=rows)
