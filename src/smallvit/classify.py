@@ -7,15 +7,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from smallvit.augment.pipeline import normalise
 from smallvit.config import RunConfig
-from smallvit.data.decode import BadImageError, decode_all, decode_fitted
-from smallvit.data.folder import find_images
+from smallvit.data.folder import find_images, read_files
 from smallvit.data.spec import SPECS
 from smallvit.errors import SmallvitError, UsageError
 from smallvit.evaluate import predict
@@ -50,9 +48,7 @@ def classify(folder: Path, pictures: Sequence[Path], *, top: int = 1) -> list[An
     paths = [path for given in pictures for path in _images(given)]
     config = record.run_config()
     size = config.model.image_size
-    images = torch.from_numpy(
-        decode_all(paths, lambda path: _decoded(path, size), size=size, title="Decoding pictures")
-    )
+    images = torch.from_numpy(read_files(paths, size, title="Decoding pictures"))
     model = _model(config, folder)
     logits = predict(lambda part: model(normalise(part, mean, std)), images, config.evaluate.batch_size)
     return [answer for path, row in zip(paths, logits, strict=True) for answer in _answers(path, row, record, top)]
@@ -79,13 +75,6 @@ def _images(path: Path) -> list[Path]:
     if not path.exists():
         raise UsageError(f"{path} is not there: name image files, or folders of them")
     return [path]
-
-
-def _decoded(path: Path, size: int) -> np.ndarray:
-    try:
-        return decode_fitted(path, size)
-    except BadImageError as error:
-        raise SmallvitError(f"{path}: {error}") from error
 
 
 def _model(config: RunConfig, folder: Path) -> VisionTransformer:

@@ -127,11 +127,8 @@ class Session:
         passes = math.ceil(len(images) / size)
         share = self.world.share(passes)
 
-        # Compiled blocks are for the shapes of training; to say so where nothing is compiled would import the compiler.
-        as_is = torch.compiler.set_stance("force_eager") if self.choices.compile else contextlib.nullcontext()
-
         def forward(images: Tensor) -> Tensor:
-            with self._precision(), as_is:
+            with self._precision(), self._not_compiled():
                 return model(normalise(images, self.dataset.spec.mean, self.dataset.spec.std))
 
         model.eval()
@@ -156,6 +153,11 @@ class Session:
     def _precision(self) -> torch.autocast:
         enabled = self.choices.precision == "bfloat16"
         return torch.autocast(self.choices.device, dtype=torch.bfloat16, enabled=enabled)
+
+    def _not_compiled(self) -> contextlib.AbstractContextManager[object]:
+        """Return the context of an evaluation: compiled blocks are for the shapes of training."""
+        # To say so where nothing is compiled would import the compiler.
+        return torch.compiler.set_stance("force_eager") if self.choices.compile else contextlib.nullcontext()
 
     def _compile(self, loss: "_Loss") -> None:
         mode = self.config.device.compile_mode

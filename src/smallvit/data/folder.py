@@ -7,6 +7,7 @@ passed over; other files that no Pillow decoder claims are passed over and named
 """
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -69,15 +70,9 @@ def list_images(root: Path) -> Listing:
 def read_images(listing: Listing, size: int) -> Decoded:
     """Return the listed images as RGB, fitted to `size`, each split in canonical order."""
 
-    def decode(item: tuple[Path, int]) -> np.ndarray:
-        try:
-            return decode_fitted(item[0], size)
-        except BadImageError as error:
-            raise SmallvitError(f"{item[0]}: {error}") from error
-
     def read(name: str) -> Split:
         items = listing.splits[name]
-        images = decode_all(items, decode, size=size, title=f"Decoding {listing.root.name} {name}")
+        images = read_files([path for path, _ in items], size, title=f"Decoding {listing.root.name} {name}")
         return canonical(Split(images=images, labels=np.array([label for _, label in items], dtype=np.int64)))
 
     found = {name: read(name) for name in listing.splits}
@@ -88,6 +83,18 @@ def read_images(listing: Listing, size: int) -> Decoded:
         train_moments=_moments(found["train"].images),
         class_names=listing.class_names,
     )
+
+
+def read_files(paths: Sequence[Path], size: int, *, title: str) -> UInt8[np.ndarray, "n 3 H W"]:
+    """Return image files as RGB, fitted to `size`, in order; the error of one that cannot be used names it."""
+
+    def decode(path: Path) -> np.ndarray:
+        try:
+            return decode_fitted(path, size)
+        except BadImageError as error:
+            raise SmallvitError(f"{path}: {error}") from error
+
+    return decode_all(paths, decode, size=size, title=title)
 
 
 def _moments(images: UInt8[np.ndarray, "n 3 H W"]) -> Float64[np.ndarray, "n 2 3"]:
