@@ -52,7 +52,7 @@ def model_fields(draw: st.DrawFn) -> dict[str, Any]:
     latent = st.none() if mimetic else st.none() | st.integers(1, width)
     tokenizers = ["patch", *(["conv"] if patch in (2, 4, 8, 16) else []), *(["shifted"] if patch > 1 else [])]
     tokenizer = draw(st.sampled_from(tokenizers))
-    plain = ["random"] if tokenizer != "patch" else ["random", "whiten", "whiten-paper"]
+    first = {"patch": ["random", "whiten", "whiten-paper"], "conv": ["random", "whiten"], "shifted": ["random"]}
     return dict(
         image_size=patch * draw(st.integers(1, 8)),
         patch_size=patch,
@@ -69,7 +69,7 @@ def model_fields(draw: st.DrawFn) -> dict[str, Any]:
         num_registers=draw(st.integers(1, 3)),
         tokenizer=tokenizer,
         tokenizer_depth=draw(st.integers(1, 4)) if tokenizer == "conv" else 1,
-        patch_init=draw(st.sampled_from(plain)),
+        patch_init=draw(st.sampled_from(first[tokenizer])),
         pooling=draw(st.sampled_from(["cls", "cls+mean"] if tokens else ["cls", "mean"])),
         layer_scale=draw(st.none() | UNIT),
         init="mimetic" if mimetic else "normal",

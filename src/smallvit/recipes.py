@@ -63,4 +63,30 @@ def small() -> RunConfig:
     )
 
 
-RECIPES: dict[str, Callable[[], RunConfig]] = {f.__name__: f for f in (quickstart, small, baseline, ddp256, ddp1024)}
+def laptop() -> RunConfig:
+    """CIFAR-10 in an hour on two CPU cores: convolutions before and inside three blocks, no CLS token, Muon."""
+    return RunConfig(
+        recipe="laptop",
+        data=DataConfig(dataset="cifar10", val_fraction=0.02),
+        augment=AugmentConfig(flip="alternating"),
+        model=ModelConfig(
+            embed_dim=128,
+            depth=3,
+            num_heads=4,
+            num_cls_tokens=0,
+            tokenizer="conv",
+            tokenizer_depth=3,
+            patch_init="whiten",
+            mlp_conv="depthwise",
+            pooling="mean",
+            drop_path_rate=0.0,
+        ),
+        optim=OptimConfig(optimizer="muon", lr=2.5e-3, muon_lr=8e-3, warmup_epochs=1.0),
+        train=TrainConfig(epochs=22, passes_per_epoch=1),
+        evaluate=EvaluateConfig(every_epochs=2),
+    )
+
+
+RECIPES: dict[str, Callable[[], RunConfig]] = {
+    f.__name__: f for f in (quickstart, small, laptop, baseline, ddp256, ddp1024)
+}

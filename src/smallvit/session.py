@@ -23,7 +23,7 @@ from smallvit.data.store import Dataset
 from smallvit.device.choose import Choices
 from smallvit.errors import SmallvitError, UsageError
 from smallvit.evaluate import predict
-from smallvit.model.embed import PatchEmbed, image_patches
+from smallvit.model.embed import image_patches
 from smallvit.model.init import init_whitening, init_whitening_paper
 from smallvit.model.vit import VisionTransformer
 from smallvit.train.average import WeightAverage
@@ -173,20 +173,19 @@ class Session:
             block.compile(fullgraph=True, dynamic=False, mode=mode)
 
     def _whiten(self) -> None:
-        model, spec = self.config.model, self.dataset.spec
-        patch_embed = self.model.patch_embed
-        if model.patch_init == "random" or not isinstance(patch_embed, PatchEmbed):
+        kind, spec, layer = self.config.model.patch_init, self.dataset.spec, self.model.first_convolution
+        if kind == "random" or layer is None:
             return
         generator = rng.torch_generator(self.config.seed, "whitening")
-        if model.patch_init == "whiten":
+        if kind == "whiten":
             train = self.splits["train"]
             chosen = torch.randperm(len(train), generator=generator)[:WHITENING_IMAGES]
             images = normalise(train.images[chosen.to(train.images.device)], spec.mean, spec.std)
-            init_whitening(patch_embed, image_patches(images, model.patch_size).cpu(), generator)
+            init_whitening(layer, image_patches(images, layer).cpu(), generator)
         else:
             batches = math.ceil(min(WHITENING_IMAGES, len(self.splits["train"])) / self.config.train.batch_size)
             images = torch.cat([self._augmented(step, ALONE)[0] for step in range(batches)])
-            init_whitening_paper(patch_embed, image_patches(images, model.patch_size).cpu())
+            init_whitening_paper(layer, image_patches(images, layer).cpu())
 
 
 def step_draws(

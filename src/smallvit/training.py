@@ -40,7 +40,7 @@ class Training:
 
     def __init__(self, session: Session, folder: Path, world: World, stop: Stop, *, started: str) -> None:
         self.session, self.folder, self.world, self.stop = session, folder, world, stop
-        self.optimizers = build_optimizers(session.model, session.config.optim)
+        self.optimizers = build_optimizers(session.model, session.config.optim, session.choices.dtype)
         self.gathered = Gathered(started=started)
         self.steps_done = 0
         self.total_steps = session.config.length.epochs * session.order.steps_per_epoch

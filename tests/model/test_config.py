@@ -64,7 +64,12 @@ WRONG: list[tuple[dict[str, Any], str, str]] = [
     ({"tokenizer_depth": 2}, "model.tokenizer_depth is 2", "it must be 1 with tokenizer patch"),
     ({"tokenizer": "conv", "tokenizer_depth": 0}, "model.tokenizer_depth is 0", "at least 1"),
     ({"tokenizer": "shifted", "patch_size": 1}, "model.patch_size is 1", "at least 2"),
-    ({"tokenizer": "conv", "patch_init": "whiten"}, "model.patch_init is 'whiten'", "random with tokenizer conv"),
+    (
+        {"tokenizer": "conv", "patch_init": "whiten-paper"},
+        "model.patch_init is 'whiten-paper'",
+        "conv allowed are random, whiten",
+    ),
+    ({"tokenizer": "shifted", "patch_init": "whiten"}, "model.patch_init is 'whiten'", "shifted allowed are random"),
     ({"qk_norm": "layer"}, "model.qk_norm is 'layer'", "allowed are none, rms"),
     ({"locality": "yes"}, "model.locality is 'yes'", "allowed are none, lsa"),
     (

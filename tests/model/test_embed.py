@@ -24,7 +24,7 @@ def test_the_embedding_is_a_product_of_each_patch_cut_out_by_hand(patch_size: in
         images[b, :, r * patch_size : (r + 1) * patch_size, c * patch_size : (c + 1) * patch_size].flatten()
         for b, r, c in itertools.product(range(2), range(side), range(side))
     ]
-    assert torch.equal(image_patches(images, patch_size), torch.stack(patches))
+    assert torch.equal(image_patches(images, embed.proj), torch.stack(patches))
     wanted = torch.stack(patches) @ embed.proj.weight.flatten(1).T + embed.proj.get_parameter("bias")
     torch.testing.assert_close(embed(images).flatten(0, 1), wanted)
 

@@ -8,8 +8,10 @@ from sklearn.decomposition import PCA
 from torch import Tensor
 from torch.nn.functional import avg_pool2d, interpolate
 
+from smallvit.model.config import ModelConfig
 from smallvit.model.embed import PatchEmbed, image_patches
 from smallvit.model.init import WHITENING_EPS, init_whitening, init_whitening_paper
+from smallvit.model.vit import VisionTransformer
 
 P, E = 4, 48
 
@@ -39,7 +41,7 @@ def outputs(embed: PatchEmbed, images: Tensor) -> np.ndarray:
 
 def whitened(images: Tensor, width: int, seed: int = 0) -> PatchEmbed:
     embed = PatchEmbed(P, width)
-    init_whitening(embed, image_patches(images, P), torch.Generator().manual_seed(seed))
+    init_whitening(embed.proj, image_patches(images, PatchEmbed(P, 1).proj), torch.Generator().manual_seed(seed))
     return embed
 
 
@@ -64,7 +66,7 @@ def test_groups_are_different_rotations_of_the_first(coloured: Tensor) -> None:
 
 
 def test_the_first_group_is_scikit_learns_whitening_pca(coloured: Tensor) -> None:
-    patches = image_patches(coloured, P).double().numpy()
+    patches = image_patches(coloured, PatchEmbed(P, 1).proj).double().numpy()
     oracle = PCA(whiten=True, svd_solver="full").fit(patches)
     damping = np.sqrt(oracle.explained_variance_ / (oracle.explained_variance_ + WHITENING_EPS))
     wanted, found = oracle.transform(patches) * damping, outputs(whitened(coloured, E), coloured)
@@ -74,7 +76,7 @@ def test_the_first_group_is_scikit_learns_whitening_pca(coloured: Tensor) -> Non
 
 @pytest.mark.parametrize("width", [16, 48, 192])
 def test_real_digits_are_whitened_where_they_vary_and_not_blown_up_elsewhere(digits: Tensor, width: int) -> None:
-    patches = image_patches(digits, P).double().numpy()
+    patches = image_patches(digits, PatchEmbed(P, 1).proj).double().numpy()
     variances = np.linalg.eigvalsh(np.cov(patches.T))[::-1].clip(0)
     assert variances[8] > WHITENING_EPS > 1e-6 > variances[9], "the data set is as its fixture says"
     embed = whitened(digits, width)
@@ -92,7 +94,7 @@ def test_real_digits_are_whitened_where_they_vary_and_not_blown_up_elsewhere(dig
 
 def test_the_biases_centre_the_outputs_on_the_mean_patch(coloured: Tensor) -> None:
     embed = whitened(coloured, 192).double()
-    mean = image_patches(coloured, P).double().mean(0).view(1, 3, P, P)
+    mean = image_patches(coloured, PatchEmbed(P, 1).proj).double().mean(0).view(1, 3, P, P)
     assert embed(mean).abs().max() < 1e-4
     assert embed.proj.get_parameter("bias").abs().max() > 0.1, "the mean is not 0 here"
 
@@ -101,13 +103,31 @@ def test_the_biases_centre_the_outputs_on_the_mean_patch(coloured: Tensor) -> No
 def test_the_papers_variant_sets_the_first_filters_and_leaves_the_rest(coloured: Tensor, width: int) -> None:
     embed = PatchEmbed(P, width)
     weight, bias = embed.proj.weight.detach().clone(), embed.proj.get_parameter("bias").detach().clone()
-    init_whitening_paper(embed, image_patches(coloured, P))
+    init_whitening_paper(embed.proj, image_patches(coloured, PatchEmbed(P, 1).proj))
     full = whitened(coloured, width)
     assert torch.equal(embed.proj.weight[:E], full.proj.weight[:E])
     assert torch.equal(embed.proj.get_parameter("bias")[:E], full.proj.get_parameter("bias")[:E])
     assert torch.equal(embed.proj.weight[E:], weight[E:])
     assert torch.equal(embed.proj.get_parameter("bias")[E:], bias[E:])
     assert not torch.equal(embed.proj.weight[:E], weight[:E])
+
+
+@pytest.mark.parametrize(("patch_size", "width"), [(2, 20), (4, 128)])
+def test_a_convolutional_tokenizers_first_layer_whitens_what_it_sees(
+    coloured: Tensor, patch_size: int, width: int
+) -> None:
+    model = VisionTransformer(
+        ModelConfig(tokenizer="conv", patch_size=patch_size, embed_dim=width, num_heads=1, num_classes=10, depth=1)
+    )
+    layer = model.first_convolution
+    assert layer is not None
+    init_whitening(layer, image_patches(coloured, layer), torch.Generator().manual_seed(0))
+    found = layer.double()(coloured.double()).permute(0, 2, 3, 1).flatten(0, 2).detach().numpy()
+    assert np.abs(found.mean(0)).max() < 1e-4
+    for start in range(0, found.shape[1], 27):
+        group = found[:, start : start + 27]
+        # Black borders are a part of what it sees, and vary less.
+        np.testing.assert_allclose(np.cov(group.T), np.eye(group.shape[1]), atol=0.013)
 
 
 def test_the_generator_alone_decides_the_rotations(coloured: Tensor) -> None:
@@ -127,7 +147,7 @@ def test_more_patches_than_one_slice_and_float64_patches_give_the_same_filters()
     found = []
     for rows in (patches, patches.double()):
         embed = PatchEmbed(2, 24).to(rows.dtype)
-        init_whitening(embed, rows, torch.Generator().manual_seed(0))
+        init_whitening(embed.proj, rows, torch.Generator().manual_seed(0))
         found.append(embed.proj.weight.detach().double().flatten(1))
     torch.testing.assert_close(found[0][:12].abs(), found[1][:12].abs(), rtol=0, atol=1e-4)
     for weight in found:

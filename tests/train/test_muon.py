@@ -1,4 +1,4 @@
-"""Muon in batches against torch's own, which goes matrix by matrix: the same bits."""
+"""Muon in batches against torch's own, which goes matrix by matrix in bfloat16: there the same bits."""
 
 import copy
 
@@ -27,7 +27,7 @@ def take_steps(optimizer: torch.optim.Optimizer, parameters: list[torch.nn.Param
 @pytest.mark.parametrize("decay", [0.0, 0.1])
 def test_weights_and_state_are_torchs_bit_for_bit(decay: float) -> None:
     ours, theirs = matrices(0), matrices(0)
-    batched = Muon(ours, lr=0.03, weight_decay=decay)
+    batched = Muon(ours, lr=0.03, weight_decay=decay, dtype=torch.bfloat16)
     plain = torch.optim.Muon(theirs, lr=0.03, weight_decay=decay, adjust_lr_fn="match_rms_adamw")
     for optimizer, parameters in ((batched, ours), (plain, theirs)):
         take_steps(optimizer, parameters, 0, 4)
@@ -43,11 +43,22 @@ def test_it_goes_on_from_torchs_state() -> None:
     plain = torch.optim.Muon(ours, lr=0.03, weight_decay=0.1, adjust_lr_fn="match_rms_adamw")
     take_steps(plain, ours, 0, 3)
     copied = copy.deepcopy(ours)
-    batched = Muon(copied, lr=1.0, weight_decay=0.0)
+    batched = Muon(copied, lr=1.0, weight_decay=0.0, dtype=torch.bfloat16)
     batched.load_state_dict(copy.deepcopy(plain.state_dict()))
     take_steps(plain, ours, 3, 2)
     take_steps(batched, copied, 3, 2)
     assert all(torch.equal(a, b) for a, b in zip(ours, copied, strict=True))
+
+
+def test_in_float32_updates_differ_from_torchs_by_no_more_than_bfloat16_rounds() -> None:
+    ours, theirs = matrices(0), matrices(0)
+    take_steps(Muon(ours, lr=1.0, weight_decay=0.0, dtype=torch.float32), ours, 0, 1)
+    plain = torch.optim.Muon(theirs, lr=1.0, weight_decay=0.0, adjust_lr_fn="match_rms_adamw")
+    take_steps(plain, theirs, 0, 1)
+    for before, a, b in zip(matrices(0), ours, theirs, strict=True):
+        update = a - before
+        assert not torch.equal(update, update.bfloat16().float())
+        assert (a - b).norm() < 0.1 * update.norm()  # some 15 roundings to 8 bits, one after another
 
 
 @pytest.mark.parametrize("shape", [(12, 5), (5, 12), (7, 7)])

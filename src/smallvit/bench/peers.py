@@ -108,7 +108,8 @@ class PeerStep:
         if session.choices.compile:
             loss.compile(fullgraph=True)
         average = WeightAverage(model, session.config.train.ema_decay)
-        learner = Learner(loss, build_optimizers(model, session.config.optim), average)
+        optimizers = build_optimizers(model, session.config.optim, session.choices.dtype)
+        learner = Learner(loss, optimizers, average)
         self.step = TrainingStep(learner, workload.step.batch)
 
 

@@ -74,7 +74,7 @@ class Workload:
             config.resolve(spec.num_classes), Dataset(spec=spec, train=train, val=None, test=test, notes=())
         )
         self.device = self.session.choices.device
-        optimizers = build_optimizers(self.session.model, config.optim)
+        optimizers = build_optimizers(self.session.model, config.optim, self.session.choices.dtype)
         learner = Learner(self.session.loss_function(), optimizers, self.session.average)
         self.step = TrainingStep(learner, self.session.batch(0))
         self._steps = itertools.count()

@@ -34,6 +34,11 @@ class Choices:
     reason: str
     """How precision and attention were chosen, for the user."""
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """The type of the matrix products."""
+        return torch.bfloat16 if self.precision == "bfloat16" else torch.float32
+
     def __str__(self) -> str:
         threads = f"{self.num_threads} thread{'s' if self.num_threads > 1 else ''}"
         where = f"cpu with {threads}" if self.device == "cpu" else self.device

@@ -52,8 +52,9 @@ class ModelConfig:
     """Convolutions at each resolution of tokenizer conv: the first has stride 2, any more are added to what they see.
     """
     patch_init: PatchInit = "random"
-    """First weights of the patch embedding: random; whitening by the training set's patches; or the paper's whitening,
-    which takes augmented patches and sets only the first 3 * patch_size^2 filters."""
+    """First weights of the patch embedding, or of the first convolution: random; whitening by what the layer sees of
+    the training set; or the paper's whitening, which takes augmented patches and sets only the first 3 * patch_size^2
+    filters."""
     latent_dim_q: int | None = None
     """Latent width of low-rank queries (multi-head latent attention); None: a full matrix."""
     latent_dim_k: int | None = None
@@ -116,8 +117,9 @@ class ModelConfig:
 
     def _check_tokens(self) -> None:
         size = self.patch_size
-        fits = self.tokenizer == "patch" or self.patch_init == "random"
-        require(fits, "model.patch_init", self.patch_init, f"it must be random with tokenizer {self.tokenizer}")
+        allowed = {"patch": get_args(PatchInit), "conv": ("random", "whiten"), "shifted": ("random",)}[self.tokenizer]
+        known = f"with tokenizer {self.tokenizer} allowed are {', '.join(allowed)}"
+        require(self.patch_init in allowed, "model.patch_init", self.patch_init, known)
         fits = self.tokenizer != "conv" or (size > 1 and size & (size - 1) == 0)
         require(fits, "model.patch_size", size, "tokenizer conv needs 2, 4, 8 or another power of 2")
         fits = self.tokenizer == "conv" or self.tokenizer_depth == 1

@@ -3,6 +3,8 @@
 Shapes: B batch, S image size, P patch size, G = S / P patches a side, N = G * G patches, D embed_dim.
 """
 
+from typing import cast
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -35,7 +37,8 @@ def sincos_positions(grid_size: int, embed_dim: int) -> Float[Tensor, "N D"]:
     return torch.cat([rows, columns], dim=-1).flatten(0, 1).float()
 
 
-def image_patches(images: Float[Tensor, "B 3 S S"], patch_size: int) -> Float[Tensor, "BN E"]:
-    """Return every patch as a row of E = 3 * P * P values, in the order of the embedding's filters."""
-    rows = nn.functional.unfold(images, patch_size, stride=patch_size)
+def image_patches(images: Float[Tensor, "B 3 S S"], conv: nn.Conv2d) -> Float[Tensor, "R E"]:
+    """Return every patch that a convolution sees as a row of E values, in the order of its filters."""
+    kernel, stride, padding = (cast("tuple[int, int]", size) for size in (conv.kernel_size, conv.stride, conv.padding))
+    rows = nn.functional.unfold(images, kernel, stride=stride, padding=padding)
     return rows.transpose(1, 2).flatten(0, 1)

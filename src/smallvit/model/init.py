@@ -1,6 +1,6 @@
-"""First weights: the paper's truncated normals, and whitening of the patch embedding.
+"""First weights: the paper's truncated normals, and whitening of the first layer.
 
-Shapes: E = 3 * P * P values of a patch, R patches, D embed_dim.
+Shapes: E values of a patch that the layer sees, R patches, C filters of the layer.
 """
 
 import math
@@ -8,8 +8,6 @@ import math
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-
-from smallvit.model.embed import PatchEmbed
 
 STD = 0.02
 WHITENING_EPS = 1e-3
@@ -58,35 +56,33 @@ def whitening(patches: Float[Tensor, "R E"]) -> tuple[Float[Tensor, "E E"], Floa
 
 
 @torch.no_grad()
-def init_whitening(
-    patch_embed: PatchEmbed, patches: Float[Tensor, "R E"], generator: torch.Generator | None = None
-) -> None:
-    """Make every filter of the patch embedding whiten: unit variance, and uncorrelated within each group of E filters,
+def init_whitening(layer: nn.Conv2d, patches: Float[Tensor, "R E"], generator: torch.Generator | None = None) -> None:
+    """Make every filter of the first layer whiten: unit variance, and uncorrelated within each group of E filters,
     as far as the patches vary by more than WHITENING_EPS in every direction.
 
     The first E filters are the principal directions; every further group of E is a random rotation of them. The biases
     centre the outputs.
     """
     filters, mean = whitening(patches)
-    size, width = filters.shape[0], patch_embed.proj.out_channels
+    size, width = filters.shape[0], layer.out_channels
     groups = [filters]
     while len(groups) * size < width:
         noise = torch.empty(size, size).normal_(generator=generator)
         groups.append(torch.linalg.qr(noise).Q.to(filters) @ filters)
-    _set_filters(patch_embed, torch.cat(groups)[:width], mean)
+    _set_filters(layer, torch.cat(groups)[:width], mean)
 
 
 @torch.no_grad()
-def init_whitening_paper(patch_embed: PatchEmbed, patches: Float[Tensor, "R E"]) -> None:
+def init_whitening_paper(layer: nn.Conv2d, patches: Float[Tensor, "R E"]) -> None:
     """Set only the first E filters to principal directions that whiten, and leave the rest random (the paper's code,
     which hands over augmented patches).
     """
     filters, mean = whitening(patches)
-    _set_filters(patch_embed, filters[: patch_embed.proj.out_channels], mean)
+    _set_filters(layer, filters[: layer.out_channels], mean)
 
 
-def _set_filters(patch_embed: PatchEmbed, filters: Float[Tensor, "C E"], mean: Float[Tensor, " E"]) -> None:
-    bias = patch_embed.proj.get_parameter("bias")
+def _set_filters(layer: nn.Conv2d, filters: Float[Tensor, "C E"], mean: Float[Tensor, " E"]) -> None:
+    bias = layer.get_parameter("bias")
     count = len(filters)
-    patch_embed.proj.weight[:count] = filters.view(count, *patch_embed.proj.weight.shape[1:])
+    layer.weight[:count] = filters.view(count, *layer.weight.shape[1:])
     bias[:count] = -filters @ mean

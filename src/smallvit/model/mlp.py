@@ -4,6 +4,7 @@ Shapes: B batch, N tokens, T tokens before the patches, G patches a side, D in_f
 """
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -40,9 +41,23 @@ class DepthwiseMlp(Mlp):
         # that lie otherwise than their weights.
         self.conv.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]  # not in torch's overloads
 
+        # What a patch passes on itself, as weights: two passes over the hidden layer less, forward and backward.
+        itself = torch.zeros(1, 1, 3, 3)
+        itself[..., 1, 1] = 1.0
+        self.register_buffer("itself", itself, persistent=False)
+
     def forward(self, x: Float[Tensor, "B N D"]) -> Float[Tensor, "B N E"]:
         """Return the layers' output for all tokens, the patches last and row by row."""
-        prefix, patches = self.fc1(x).tensor_split([self.num_prefix_tokens], dim=1)
+        hidden = self.fc1(x)
+        if self.num_prefix_tokens == 0:
+            hidden = self._with_neighbours(hidden)
+        else:
+            prefix, patches = hidden.tensor_split([self.num_prefix_tokens], dim=1)
+            hidden = torch.cat([prefix, self._with_neighbours(patches)], dim=1)
+        return self.fc2(self.act(hidden))
+
+    def _with_neighbours(self, patches: Float[Tensor, "B N F"]) -> Float[Tensor, "B N F"]:
         image = patches.transpose(1, 2).unflatten(2, (self.grid_size, self.grid_size))
-        patches = patches + self.conv(image).flatten(2).transpose(1, 2)
-        return self.fc2(self.act(torch.cat([prefix, patches], dim=1)))
+        weight = self.conv.weight + self.get_buffer("itself")
+        image = F.conv2d(image, weight, self.conv.bias, padding=1, groups=self.conv.groups)
+        return image.flatten(2).transpose(1, 2)

@@ -72,6 +72,15 @@ class VisionTransformer(nn.Module):
         else:  # rotary, in attention
             self.pos_embed = None
 
+    @property
+    def first_convolution(self) -> nn.Conv2d | None:
+        """The layer that sees the pixels: the patch embedding's, or a convolutional tokenizer's first; shifted patches
+        have none.
+        """
+        if isinstance(self.patch_embed, PatchEmbed):
+            return self.patch_embed.proj
+        return self.patch_embed.layers[0] if isinstance(self.patch_embed, ConvTokenizer) else None
+
     def forward_features(
         self, images: Float[Tensor, "B 3 S S"], branch_scale: Float[Tensor, "L 2 B"] | None = None
     ) -> Float[Tensor, "B N D"]:

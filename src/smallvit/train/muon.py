@@ -1,6 +1,7 @@
 """Muon (Jordan et al., 2024) as torch has it, to the bit, but for all matrices of one shape at once.
 
-torch's goes matrix by matrix, 17 small products each, in bfloat16: on a GPU 36 block matrices are some 800 launches.
+torch's goes matrix by matrix, 17 small products each: on a GPU 36 block matrices are some 800 launches. And always in
+bfloat16, which a CPU without arithmetic for it multiplies several times slower than float32.
 Shapes: n matrices of one shape, R rows, C columns.
 """
 
@@ -12,15 +13,19 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from jaxtyping import BFloat16, Float
+from jaxtyping import Float
 from torch import Tensor
 
 
 class Muon(torch.optim.Muon):
-    """Torch's Muon with updates scaled to the size of AdamW's; same arguments, state and results."""
+    """Torch's Muon with updates scaled to the size of AdamW's; same state, and in bfloat16 the same results.
 
-    def __init__(self, params: Any, *, lr: float, weight_decay: float) -> None:
+    `dtype` is that of the products that orthogonalise.
+    """
+
+    def __init__(self, params: Any, *, lr: float, weight_decay: float, dtype: torch.dtype) -> None:
         super().__init__(params, lr=lr, weight_decay=weight_decay, adjust_lr_fn="match_rms_adamw")
+        self._dtype = dtype
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
@@ -44,7 +49,8 @@ class Muon(torch.optim.Muon):
         momentum, lr = group["momentum"], float(group["lr"])
         torch._foreach_lerp_(buffers, gradients, 1 - momentum)
         updates = list(torch._foreach_lerp(gradients, buffers, momentum)) if group["nesterov"] else buffers
-        directions = orthogonalise(updates, group["ns_coefficients"], group["ns_steps"], group["eps"])
+        inputs = [update.to(self._dtype) for update in updates]
+        directions = orthogonalise(inputs, group["ns_coefficients"], group["ns_steps"], group["eps"])
         torch._foreach_mul_(parameters, 1 - lr * group["weight_decay"])
         scale = 0.2 * max(parameters[0].shape) ** 0.5
         torch._foreach_add_(parameters, list(directions.to(parameters[0].dtype)), alpha=-lr * scale)
@@ -52,12 +58,14 @@ class Muon(torch.optim.Muon):
 
 def orthogonalise(
     matrices: list[Float[Tensor, "R C"]], coefficients: tuple[float, float, float], steps: int, eps: float
-) -> BFloat16[Tensor, "n R C"]:
-    """Return near-orthogonal matrices, singular values some 0.5 to 1.5, by a quintic Newton-Schulz iteration."""
+) -> Float[Tensor, "n R C"]:
+    """Return near-orthogonal matrices, singular values some 0.5 to 1.5, by a quintic Newton-Schulz iteration.
+
+    All is done in the matrices' own type.
+    """
     a, b, c = coefficients
-    halves = [matrix.bfloat16() for matrix in matrices]
-    norms = torch.stack(list(torch._foreach_norm(halves))).clamp(min=eps)
-    x = torch.stack(halves) / norms[:, None, None]
+    norms = torch.stack(list(torch._foreach_norm(matrices))).clamp(min=eps)
+    x = torch.stack(matrices) / norms[:, None, None]
     is_tall = x.shape[1] > x.shape[2]
     x = x.mT if is_tall else x
     for _ in range(steps):

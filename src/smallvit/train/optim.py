@@ -17,12 +17,14 @@ LR_RATIO = "lr_ratio"
 """Key of a parameter group's rate as a multiple of the others'."""
 
 
-def build_optimizers(model: nn.Module, config: OptimConfig) -> list[torch.optim.Optimizer]:
+def build_optimizers(
+    model: nn.Module, config: OptimConfig, dtype: torch.dtype = torch.float32
+) -> list[torch.optim.Optimizer]:
     """Return the optimisers that together update every parameter of `model` once a step.
 
     One, but for Muon: it takes the matrices inside the blocks (Jordan et al., 2024; a fused `qkv` is one matrix) and
     those of a convolutional tokenizer's residual layers, with its updates scaled to the size of AdamW's, and AdamW
-    takes the rest.
+    takes the rest. `dtype` is that of Muon's matrix products.
     """
     named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
     if config.optimizer != "muon":
@@ -30,7 +32,7 @@ def build_optimizers(model: nn.Module, config: OptimConfig) -> list[torch.optim.
     hidden = [p for name, p in named if _is_hidden(name, p)]
     rest = [p for name, p in named if not _is_hidden(name, p)]
     decay = config.weight_decay if config.muon_weight_decay is None else config.muon_weight_decay
-    muon = Muon(hidden, lr=config.lr, weight_decay=decay)
+    muon = Muon(hidden, lr=config.lr, weight_decay=decay, dtype=dtype)
     if config.muon_lr is not None:
         for group in muon.param_groups:
             group[LR_RATIO] = config.muon_lr / config.lr
