@@ -222,9 +222,11 @@ def test_bfloat16_on_a_cpu(tmp_path: Path) -> None:
     assert {value.dtype for value in load_file(tmp_path / "model.safetensors").values()} == {torch.float32}
 
 
-@pytest.mark.parametrize("patch_init", ["whiten", "whiten-paper"])
-def test_whitened_patches(patch_init: Literal["whiten", "whiten-paper"], tmp_path: Path) -> None:
-    config = short(model=ModelConfig(patch_size=16, embed_dim=16, depth=1, num_heads=2, patch_init=patch_init))
+@pytest.mark.parametrize(
+    "fields", [{"patch_init": "whiten"}, {"patch_init": "whiten-paper"}, {"patch_init": "whiten", "tokenizer": "conv"}]
+)
+def test_a_whitened_first_layer(fields: dict[str, Any], tmp_path: Path) -> None:
+    config = short(model=ModelConfig(patch_size=16, embed_dim=16, depth=1, num_heads=2, **fields))
     record = run(config, tmp_path)
     assert record.test.count == NUM_TEST
     assert evaluate(tmp_path, "test") == record.test

@@ -82,7 +82,7 @@ def laptop() -> RunConfig:
             drop_path_rate=0.0,
         ),
         optim=OptimConfig(optimizer="muon", lr=2.5e-3, muon_lr=8e-3, warmup_epochs=1.0),
-        train=TrainConfig(epochs=22, passes_per_epoch=1),
+        train=TrainConfig(epochs=20, passes_per_epoch=1),
         evaluate=EvaluateConfig(every_epochs=2),
     )
 

@@ -138,9 +138,9 @@ def test_shifted_patches_are_rolls_by_hand(images: Tensor, patch_size: int) -> N
         torch.testing.assert_close(embed(images)[:, row * side + column], wanted, rtol=0, atol=1e-12)
 
 
-def depthwise(kernel: Callable[[Tensor], None]) -> tuple[DepthwiseMlp, Mlp]:
+def depthwise(prefix: int, kernel: Callable[[Tensor], None]) -> tuple[DepthwiseMlp, Mlp]:
     torch.manual_seed(0)
-    convolving = DepthwiseMlp(12, 20, 8, num_prefix_tokens=3, grid_size=4).double()
+    convolving = DepthwiseMlp(12, 20, 8, num_prefix_tokens=prefix, grid_size=4).double()
     with torch.no_grad():
         convolving.conv.weight.zero_()
         kernel(convolving.conv.weight)
@@ -150,21 +150,23 @@ def depthwise(kernel: Callable[[Tensor], None]) -> tuple[DepthwiseMlp, Mlp]:
     return convolving, plain
 
 
-def test_a_delta_kernel_doubles_hidden_patches_and_leaves_the_other_tokens() -> None:
-    convolving, plain = depthwise(lambda weight: weight[:, 0, 1, 1].fill_(1.0))
-    x = torch.randn(2, 19, 12, dtype=torch.float64)
-    factor = torch.tensor([1.0] * 3 + [2.0] * 16, dtype=torch.float64)[:, None]
+@pytest.mark.parametrize("prefix", [0, 3])
+def test_a_delta_kernel_doubles_hidden_patches_and_leaves_the_other_tokens(prefix: int) -> None:
+    convolving, plain = depthwise(prefix, lambda weight: weight[:, 0, 1, 1].fill_(1.0))
+    x = torch.randn(2, prefix + 16, 12, dtype=torch.float64)
+    factor = torch.tensor([1.0] * prefix + [2.0] * 16, dtype=torch.float64)[:, None]
     wanted = plain.fc2(plain.act(plain.fc1(x) * factor))
     torch.testing.assert_close(convolving(x), wanted, rtol=0, atol=1e-12)
 
 
-def test_a_kernel_beside_the_centre_adds_the_neighbouring_patch_of_the_same_row() -> None:
-    convolving, plain = depthwise(lambda weight: weight[:, 0, 1, 0].fill_(1.0))  # left of the centre
-    x = torch.randn(2, 19, 12, dtype=torch.float64)
+@pytest.mark.parametrize("prefix", [0, 3])
+def test_a_kernel_beside_the_centre_adds_the_neighbouring_patch_of_the_same_row(prefix: int) -> None:
+    convolving, plain = depthwise(prefix, lambda weight: weight[:, 0, 1, 0].fill_(1.0))  # left of the centre
+    x = torch.randn(2, prefix + 16, 12, dtype=torch.float64)
     hidden = plain.fc1(x).detach()
     wanted = hidden.clone()
     for row, column in itertools.product(range(4), range(1, 4)):
-        wanted[:, 3 + 4 * row + column] += hidden[:, 3 + 4 * row + column - 1]
+        wanted[:, prefix + 4 * row + column] += hidden[:, prefix + 4 * row + column - 1]
     torch.testing.assert_close(convolving(x), plain.fc2(plain.act(wanted)), rtol=0, atol=1e-12)
 
 
