@@ -10,6 +10,8 @@ from dataclasses import replace
 from pathlib import Path
 from textwrap import fill
 
+from smallvit.config import RunConfig
+from smallvit.data.spec import SPECS
 from smallvit.progress import duration
 from smallvit.recipes import RECIPES
 from smallvit.record import write_atomically
@@ -51,13 +53,14 @@ def _block(content: str) -> str:
 
 
 def _readme_table(collection: Collection, root: Path) -> str:
-    """Return the recipes that were run, then the paper's rows, each at the greatest length that it was run at."""
+    """Return the recipes that were run, on whatever data, then the paper's rows, each at the greatest length that it was run at."""
     lines = ["| what | data | ours, test | paper, test | hardware | records |", "|---|---|---|---|---|---|"]
     runs = [run for group in _groups(collection) for run in group]
     for name, recipe in RECIPES.items():
-        found = [run for run in runs if run.record.config_digest == replace(recipe(), seed=run.config.seed).digest()]
-        if found:
-            lines.append(_line(f"`{name}`", found, None, root))
+        for dataset in SPECS:
+            found = [run for run in runs if run.record.config_digest == _on(recipe(), dataset, run).digest()]
+            if found:
+                lines.append(_line(f"`{name}`", found, None, root))
     rows, left = STUDIES["paper"]().rows, 0
     by_whole: dict[str, list[Run]] = defaultdict(list)
     for run in {run.record.config_digest: run for run in runs}.values():
@@ -80,6 +83,10 @@ def _readme_table(collection: Collection, root: Path) -> str:
             f"Run so far, at some length: {number.lower()} of the {len(rows)} rows of `smallvit study paper`.",
         ]
     return "\n".join(lines)
+
+
+def _on(recipe: RunConfig, dataset: str, run: Run) -> RunConfig:
+    return replace(recipe, seed=run.config.seed, data=replace(recipe.data, dataset=dataset))
 
 
 def _groups(collection: Collection) -> Iterator[Sequence[Run]]:

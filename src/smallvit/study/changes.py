@@ -18,6 +18,8 @@ ALONE: Mapping[str, Changes] = {
     "convolutional tokenizer": {"model.tokenizer": "conv"},
     "depthwise convolution in the MLPs": {"model.mlp_conv": "depthwise"},
     "head reads the patch mean as well": {"model.pooling": "cls+mean"},
+    "convolutional tokenizer with 3 at each resolution": {"model.tokenizer": "conv", "model.tokenizer_depth": 3},
+    "whitened patches": {"model.patch_init": "whiten"},
     "shifted patches": {"model.tokenizer": "shifted"},
     "locality attention": {"model.locality": "lsa"},
     "rotary positions": {"model.position": "rotary"},
@@ -52,10 +54,13 @@ OPTIMIZERS: Mapping[str, Changes] = {
 }
 """The rates, so that no optimiser is called better at another's."""
 
+_CONVOLUTIONS = ("convolutional tokenizer", "depthwise convolution in the MLPs")
+_STACK = (*_CONVOLUTIONS, "head reads the patch mean as well")
+
 TOGETHER: Mapping[str, tuple[str, ...]] = {
-    "both convolutions": tuple(ALONE)[:2],
-    "both convolutions and mean": tuple(ALONE)[:3],
-    "both convolutions and mean with Muon at 8e-3": (*tuple(ALONE)[:3], "Muon at 8e-3"),
+    "both convolutions": _CONVOLUTIONS,
+    "both convolutions and mean": _STACK,
+    "both convolutions and mean with Muon at 8e-3": (*_STACK, "Muon at 8e-3"),
 }
 """What gains, together, by the labels of what each is made of."""
 
@@ -65,7 +70,7 @@ TOKENS: Mapping[str, Changes] = {
 }
 """Whether CLS tokens still help where the head reads the mean: further changes to all of the three."""
 
-_FIRST = (*tuple(ALONE)[:3], *TOGETHER, *TOKENS, "Muon at 8e-3", "AdamW at 4e-3")
+_FIRST = (*_STACK, *TOGETHER, *TOKENS, "Muon at 8e-3", "AdamW at 4e-3")
 
 
 def changes() -> Study:
