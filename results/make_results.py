@@ -53,7 +53,7 @@ def _block(content: str) -> str:
 
 
 def _readme_table(collection: Collection, root: Path) -> str:
-    """Return the recipes that were run, on whatever data, then the paper's rows, each at the greatest length that it was run at."""
+    """Return the recipes that were run, on any data, then the paper's rows, each at its greatest length so far."""
     lines = ["| what | data | ours, test | paper, test | hardware | records |", "|---|---|---|---|---|---|"]
     runs = [run for group in _groups(collection) for run in group]
     for name, recipe in RECIPES.items():

@@ -79,7 +79,7 @@ class VisionTransformer(nn.Module):
         """
         if isinstance(self.patch_embed, PatchEmbed):
             return self.patch_embed.proj
-        return self.patch_embed.layers[0] if isinstance(self.patch_embed, ConvTokenizer) else None
+        return cast("nn.Conv2d", self.patch_embed.layers[0]) if isinstance(self.patch_embed, ConvTokenizer) else None
 
     def forward_features(
         self, images: Float[Tensor, "B 3 S S"], branch_scale: Float[Tensor, "L 2 B"] | None = None
