@@ -26,6 +26,10 @@ def test_committed_records_load_and_match_their_place() -> None:
     for path in records:
         config = RunRecord.load(path).run_config()
         assert path == ROOT / "results" / "runs" / config.recipe / f"seed{config.seed}.json"
+    trials = set((ROOT / "results" / "laptop-tuning").glob("*.json")) - {ROOT / "results/laptop-tuning/trials.json"}
+    assert trials
+    for path in trials:
+        RunRecord.load(path)
 
 
 def test_commands_exist() -> None:
