@@ -10,7 +10,6 @@ from dataclasses import replace
 from pathlib import Path
 from textwrap import fill
 
-from smallvit.config import RunConfig
 from smallvit.data.spec import SPECS
 from smallvit.progress import duration
 from smallvit.recipes import RECIPES
@@ -55,15 +54,19 @@ def _block(content: str) -> str:
 def _readme_table(collection: Collection, root: Path) -> str:
     """Return the recipes that were run, on any data, then the paper's rows, each at its greatest length so far."""
     lines = ["| what | data | ours, test | paper, test | hardware | records |", "|---|---|---|---|---|---|"]
-    runs = [run for group in _groups(collection) for run in group]
+    runs = {run.record.config_digest: run for group in _groups(collection) for run in group}.values()
+    by_config: dict[str, list[Run]] = defaultdict(list)
+    for run in runs:
+        by_config[replace(run.config, seed=0).digest()].append(run)
     for name, recipe in RECIPES.items():
         for dataset in SPECS:
-            found = [run for run in runs if run.record.config_digest == _on(recipe(), dataset, run).digest()]
+            config = recipe()
+            found = by_config.get(replace(config, data=replace(config.data, dataset=dataset)).digest())
             if found:
                 lines.append(_line(f"`{name}`", found, None, root))
     rows, left = STUDIES["paper"]().rows, 0
     by_whole: dict[str, list[Run]] = defaultdict(list)
-    for run in {run.record.config_digest: run for run in runs}.values():
+    for run in runs:
         by_whole[replace(run.config, seed=0, scale=1.0).digest()].append(run)
     for row in rows:
         found = _longest(by_whole[row.at(0).digest()])
@@ -83,10 +86,6 @@ def _readme_table(collection: Collection, root: Path) -> str:
             f"Run so far, at some length: {number.lower()} of the {len(rows)} rows of `smallvit study paper`.",
         ]
     return "\n".join(lines)
-
-
-def _on(recipe: RunConfig, dataset: str, run: Run) -> RunConfig:
-    return replace(recipe, seed=run.config.seed, data=replace(recipe.data, dataset=dataset))
 
 
 def _groups(collection: Collection) -> Iterator[Sequence[Run]]:

@@ -41,7 +41,7 @@ def outputs(embed: PatchEmbed, images: Tensor) -> np.ndarray:
 
 def whitened(images: Tensor, width: int, seed: int = 0) -> PatchEmbed:
     embed = PatchEmbed(P, width)
-    init_whitening(embed.proj, image_patches(images, PatchEmbed(P, 1).proj), torch.Generator().manual_seed(seed))
+    init_whitening(embed.proj, image_patches(images, embed.proj), torch.Generator().manual_seed(seed))
     return embed
 
 
@@ -103,7 +103,7 @@ def test_the_biases_centre_the_outputs_on_the_mean_patch(coloured: Tensor) -> No
 def test_the_papers_variant_sets_the_first_filters_and_leaves_the_rest(coloured: Tensor, width: int) -> None:
     embed = PatchEmbed(P, width)
     weight, bias = embed.proj.weight.detach().clone(), embed.proj.get_parameter("bias").detach().clone()
-    init_whitening_paper(embed.proj, image_patches(coloured, PatchEmbed(P, 1).proj))
+    init_whitening_paper(embed.proj, image_patches(coloured, embed.proj))
     full = whitened(coloured, width)
     assert torch.equal(embed.proj.weight[:E], full.proj.weight[:E])
     assert torch.equal(embed.proj.get_parameter("bias")[:E], full.proj.get_parameter("bias")[:E])

@@ -1,4 +1,4 @@
-"""Muon (Jordan et al., 2024) as torch has it, to the bit, but for all matrices of one shape at once.
+"""Muon (Jordan et al., 2024) as torch has it, in bfloat16 to the bit, but for all matrices of one shape at once.
 
 torch's goes matrix by matrix, 17 small products each: on a GPU 36 block matrices are some 800 launches. And always in
 bfloat16, which a CPU without arithmetic for it multiplies several times slower than float32.
