@@ -197,17 +197,20 @@ def _draw_curves(numbers: Numbers, split: str) -> Figure:
         seen, means = _mean_curve(numbers.section.runs[label], split)
         x = [images / unit for images in seen]
         if label == reference:
-            axes.plot(x, means, "o-", color=INK, linewidth=2, markersize=3.5, label=_short(label, 30))
+            axes.plot(x, means, "o-", color=INK, linewidth=2, markersize=3.5, label=_short(label, 58))
         elif label in named:
             colour, style = SERIES[named.index(label)], _STYLES[named.index(label) % len(_STYLES)]
-            axes.plot(x, means, color=colour, linestyle=style, linewidth=1.5, label=_short(label, 30))
+            axes.plot(x, means, color=colour, linestyle=style, linewidth=1.5, label=_short(label, 58))
         else:
             axes.plot(x, means, color=MUTED, linewidth=0.6, alpha=0.6)
     axes.set_xlabel(f"training images seen, {word}")
     axes.set_ylabel(f"{split} accuracy, %")
     axes.set_xlim(0, 1.02 * most / unit)
     axes.grid(axis="y")
-    figure.legend(loc="outside lower center", ncols=2, fontsize=10)
+    keys = axes.get_legend_handles_labels()[1]
+    columns = 2 if all(len(key) <= 30 for key in keys) else 1
+    figure.set_figheight(4.2 + 0.2 * math.ceil(len(keys) / columns))
+    figure.legend(loc="outside lower center", ncols=columns, fontsize=10)
     label_scaled(figure, numbers.section.scale)
     return figure
 
