@@ -25,7 +25,10 @@ def test_committed_records_load_and_match_their_place() -> None:
     assert records
     for path in records:
         config = RunRecord.load(path).run_config()
-        assert path == ROOT / "results" / "runs" / config.recipe / f"seed{config.seed}.json"
+        recipe = RECIPES.get(config.recipe)
+        elsewhere = recipe is not None and config.data.dataset != recipe().data.dataset  # a recipe on other images
+        name = f"{config.recipe}-{config.data.dataset}" if elsewhere else config.recipe
+        assert path == ROOT / "results" / "runs" / name / f"seed{config.seed}.json"
     trials = set((ROOT / "results" / "laptop-tuning").glob("*.json")) - {ROOT / "results/laptop-tuning/trials.json"}
     assert trials
     for path in trials:
