@@ -1,8 +1,10 @@
-"""Makes, from the records in runs/ alone, the tables here and the first one of the README: `make results`.
+"""Makes, from the records in runs/ alone, the tables here, the first one of the README, and the learning curves of the
+recipes' runs: `make results`.
 
 What stands between the markers is replaced, what people wrote around it stays. A study that has no page yet gets one.
 """
 
+import json
 import re
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -16,6 +18,7 @@ from smallvit.recipes import RECIPES
 from smallvit.record import write_atomically
 from smallvit.report.cells import length_of, written_spread
 from smallvit.report.collect import Collection, Run, collect
+from smallvit.report.figures import learning_curve
 from smallvit.report.numbers import Spread, hardware, numbers_of
 from smallvit.report.study_tables import study_markdown
 from smallvit.study.rows import Row
@@ -37,6 +40,16 @@ def pages(root: Path) -> dict[Path, str]:
         else:
             intro = f"# {section.study.title}\n\n{fill(f'{section.study.budget}.', 120)}\n\n"
             found[path] = intro + _block(study_markdown(numbers_of(section))) + "\n"
+    return found
+
+
+def curves(root: Path) -> dict[Path, str]:
+    """Return the learning curve of each recipe's runs, as SVG, by its file beside the record."""
+    found: dict[Path, str] = {}
+    for run in (run for group in collect([root / "results" / "runs"]).others for run in group):
+        if run.config.recipe in RECIPES:
+            lines = run.path.with_suffix(".metrics.jsonl").read_text(encoding="utf-8").splitlines()
+            found[run.path.with_suffix(".svg")] = learning_curve(run.record, [json.loads(line) for line in lines])
     return found
 
 
@@ -131,6 +144,6 @@ def _published(row: Row | None) -> str:
 
 
 if __name__ == "__main__":
-    for each, text in pages(ROOT).items():
+    for each, text in (pages(ROOT) | curves(ROOT)).items():
         write_atomically(each, text)
         print(each.relative_to(ROOT))

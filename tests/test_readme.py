@@ -57,6 +57,15 @@ def test_what_is_made_from_the_records_is_not_stale() -> None:
         assert path.read_text(encoding="utf-8") == text, path
 
 
+def test_each_recipes_run_has_its_learning_curve() -> None:
+    """Not compared to the byte: where a label ends depends on the machine's fonts."""
+    made = make_results.curves(ROOT)
+    assert {path.parent.name for path in made} >= {"quickstart", "small", "laptop"}
+    for path, svg in made.items():
+        assert path.exists(), path
+        assert re.findall('aria-label="[^"]*"', path.read_text("utf-8")) == re.findall('aria-label="[^"]*"', svg)
+
+
 def test_another_record_would_make_it_stale(tmp_path: Path) -> None:
     """On a copy of the pages, with a run less."""
     for name in ("README.md", "results/augmentation.md"):
