@@ -68,7 +68,7 @@ def laptop() -> RunConfig:
     return RunConfig(
         recipe="laptop",
         data=DataConfig(dataset="cifar10", val_fraction=0.02),
-        augment=AugmentConfig(flip="alternating"),
+        augment=AugmentConfig(flip="alternating", cutmix_alpha=1.0, mix_probability=0.5),
         model=ModelConfig(
             embed_dim=128,
             depth=3,
@@ -81,7 +81,7 @@ def laptop() -> RunConfig:
             pooling="mean",
             drop_path_rate=0.0,
         ),
-        optim=OptimConfig(optimizer="muon", lr=2.5e-3, muon_lr=8e-3, warmup_epochs=1.0),
+        optim=OptimConfig(optimizer="muon", lr=2.5e-3, muon_lr=8e-3, muon_weight_decay=0.5, warmup_epochs=1.0),
         train=TrainConfig(epochs=20, passes_per_epoch=1),
         evaluate=EvaluateConfig(every_epochs=2),
     )
