@@ -4,7 +4,6 @@ recipes' runs: `make results`.
 What stands between the markers is replaced, what people wrote around it stays. A study that has no page yet gets one.
 """
 
-import json
 import re
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -20,6 +19,7 @@ from smallvit.report.cells import length_of, written_spread
 from smallvit.report.collect import Collection, Run, collect
 from smallvit.report.figures import learning_curve
 from smallvit.report.numbers import Spread, hardware, numbers_of
+from smallvit.report.page import read_metrics
 from smallvit.report.study_tables import study_markdown
 from smallvit.study.rows import Row
 from smallvit.study.studies import STUDIES
@@ -48,8 +48,8 @@ def curves(root: Path) -> dict[Path, str]:
     found: dict[Path, str] = {}
     for run in (run for group in collect([root / "results" / "runs"]).others for run in group):
         if run.config.recipe in RECIPES:
-            lines = run.path.with_suffix(".metrics.jsonl").read_text(encoding="utf-8").splitlines()
-            found[run.path.with_suffix(".svg")] = learning_curve(run.record, [json.loads(line) for line in lines])
+            rows = read_metrics(run.path.with_suffix(".metrics.jsonl"))
+            found[run.path.with_suffix(".svg")] = learning_curve(run.record, rows)
     return found
 
 

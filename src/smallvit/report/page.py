@@ -52,7 +52,7 @@ def write_page(folder: Path) -> Path:
     """
     record = read_record(folder)
     mistakes = read_mistakes(folder / "test.safetensors", record)
-    rows = _read_metrics(folder / "metrics.jsonl")
+    rows = read_metrics(folder / "metrics.jsonl")
     page = folder / "index.html"
     config = record.run_config()
     write_html(
@@ -77,7 +77,7 @@ def write_page(folder: Path) -> Path:
     return page
 
 
-def _read_metrics(path: Path) -> list[dict[str, Any]]:
+def read_metrics(path: Path) -> list[dict[str, Any]]:
     """Return the lines of metrics.jsonl; none if the file is absent, for the record holds the curve."""
     if not path.exists():
         return []
