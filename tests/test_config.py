@@ -50,9 +50,13 @@ def model_fields(draw: st.DrawFn) -> dict[str, Any]:
     width = heads * 4 * draw(st.integers(1, 16))
     mimetic = draw(st.booleans())
     latent = st.none() if mimetic else st.none() | st.integers(1, width)
-    tokenizers = ["patch", *(["conv"] if patch in (2, 4, 8, 16) else []), *(["shifted"] if patch > 1 else [])]
+    tokenizers = [
+        "patch",
+        *(["conv", "conv-pool"] if patch in (2, 4, 8, 16) else []),
+        *(["shifted"] if patch > 1 else []),
+    ]
     tokenizer = draw(st.sampled_from(tokenizers))
-    first = {"patch": ["random", "whiten", "whiten-paper"], "conv": ["random", "whiten"], "shifted": ["random"]}
+    first = {"patch": ["random", "whiten", "whiten-paper"], "shifted": ["random"]}
     return dict(
         image_size=patch * draw(st.integers(1, 8)),
         patch_size=patch,
@@ -69,7 +73,7 @@ def model_fields(draw: st.DrawFn) -> dict[str, Any]:
         num_registers=draw(st.integers(1, 3)),
         tokenizer=tokenizer,
         tokenizer_depth=draw(st.integers(1, 4)) if tokenizer == "conv" else 1,
-        patch_init=draw(st.sampled_from(first[tokenizer])),
+        patch_init=draw(st.sampled_from(first.get(tokenizer, ["random", "whiten"]))),
         pooling=draw(st.sampled_from(["cls", "cls+mean"] if tokens else ["cls", "mean"])),
         layer_scale=draw(st.none() | UNIT),
         init="mimetic" if mimetic else "normal",

@@ -64,25 +64,25 @@ def small() -> RunConfig:
 
 
 def laptop() -> RunConfig:
-    """CIFAR-10 in an hour on two CPU cores: convolutions before and inside three blocks, no CLS token, Muon."""
+    """CIFAR-10 in an hour on two CPU cores: six wide convolutions, one block on 4 x 4 tokens, no CLS token, Muon."""
     return RunConfig(
         recipe="laptop",
         data=DataConfig(dataset="cifar10", val_fraction=0.02),
-        augment=AugmentConfig(flip="alternating", cutmix_alpha=1.0, mix_probability=0.5),
+        augment=AugmentConfig(flip="alternating", crop_padding=2),
         model=ModelConfig(
-            embed_dim=128,
-            depth=3,
-            num_heads=4,
+            patch_size=8,
+            embed_dim=256,
+            depth=1,
+            num_heads=8,
             num_cls_tokens=0,
-            tokenizer="conv",
-            tokenizer_depth=3,
+            tokenizer="conv-pool",
             patch_init="whiten",
             mlp_conv="depthwise",
             pooling="mean",
             drop_path_rate=0.0,
         ),
         optim=OptimConfig(optimizer="muon", lr=2.5e-3, muon_lr=8e-3, muon_weight_decay=0.5, warmup_epochs=1.0),
-        train=TrainConfig(epochs=20, passes_per_epoch=1),
+        train=TrainConfig(epochs=11, passes_per_epoch=1, label_smoothing=0.2),
         evaluate=EvaluateConfig(every_epochs=2),
     )
 

@@ -23,6 +23,7 @@ VARIANTS = {
     "mlp-head": replace(BASE, head="mlp"),
     "mlp-head-mean": replace(BASE, head="mlp", num_cls_tokens=0),
     "conv": replace(BASE, tokenizer="conv"),
+    "conv-pool": replace(BASE, tokenizer="conv-pool"),
     "shifted": replace(BASE, tokenizer="shifted"),
     "depthwise": replace(BASE, mlp_conv="depthwise"),
     "depthwise-class-attention": replace(BASE, mlp_conv="depthwise", num_class_attention_blocks=1),

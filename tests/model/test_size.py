@@ -24,7 +24,7 @@ def config_fields(draw: st.DrawFn) -> dict[str, Any]:
     tokens = draw(st.integers(0, 3))
     latent = st.none() | st.integers(1, width)
     side = draw(st.integers(1, 4))
-    tokenizers = ["patch", *(["conv"] if patch in (2, 4, 8) else []), *(["shifted"] if patch > 1 else [])]
+    tokenizers = ["patch", *(["conv", "conv-pool"] if patch in (2, 4, 8) else []), *(["shifted"] if patch > 1 else [])]
     tokenizer, registers = draw(st.sampled_from(tokenizers)), draw(st.integers(0, 2))
     return {
         "image_size": patch * side,
@@ -81,6 +81,16 @@ def tokenizer_by_formula(c: ModelConfig) -> tuple[int, int]:
         macs += more * sum(9 * width**2 * s * s for width, s in zip(widths[1:], sides, strict=True))
         added = more * sum(9 * width**2 + width + 2 * width for width in widths[1:])
         return sum(matrices) + sum(widths[1:]) + 2 * sum(widths[1:-1]) + added, macs
+    if c.tokenizer == "conv-pool":
+        size = c.image_size
+        parameters, macs, before = 12 * 12 + 12, 12 * 12 * size**2, 24
+        halvings = c.patch_size.bit_length() - 1
+        for i, width in enumerate([d // 4, *[d] * (halvings - 1)] if halvings > 1 else [d]):
+            # Two convolutions and their norms, a halving between them.
+            parameters += 9 * before * width + 9 * width**2 + 2 * width + 2 * 2 * width
+            macs += 9 * before * width * (size >> i) ** 2 + 9 * width**2 * (size >> i + 1) ** 2
+            before = width
+        return parameters, macs
     values = 3 * c.patch_size**2 * (5 if c.tokenizer == "shifted" else 1)
     return values * d + d + 2 * values * (c.tokenizer == "shifted"), side**2 * values * d
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from smallvit.model.block import Block, LayerScale
 from smallvit.model.config import ModelConfig
 from smallvit.model.mlp import DepthwiseMlp, Mlp
-from smallvit.model.tokenizer import ConvTokenizer, ResidualConv, ShiftedPatchEmbed
+from smallvit.model.tokenizer import ConvPoolTokenizer, ConvTokenizer, ResidualConv, ShiftedPatchEmbed
 from smallvit.model.vit import VisionTransformer
 
 BuildModel = Callable[..., VisionTransformer]
@@ -112,6 +112,39 @@ def test_a_token_of_the_conv_tokenizer_sees_a_little_more_than_its_patch(images:
     # A patch's 4 pixels, and 3 before them: from 2 * (2 * i - 1) - 1 up to 2 * (2 * i + 1) + 1.
     assert (rows.min(), rows.max()) == (4 - 3, 7)
     assert (columns.min(), columns.max()) == (8 - 3, 11)
+
+
+@pytest.mark.parametrize(("patch_size", "widths"), [(2, [24]), (4, [6, 24]), (8, [6, 24, 24])])
+def test_the_conv_pool_tokenizer_is_torchs_convolutions_norms_and_pools(
+    images: Tensor, patch_size: int, widths: list[int]
+) -> None:
+    torch.manual_seed(0)
+    tokenizer = ConvPoolTokenizer(patch_size, 24).double()
+    for parameter in tokenizer.parameters():
+        nn.init.normal_(parameter)
+    values = iter(tokenizer.parameters())
+
+    def convolved(x: Tensor) -> Tensor:
+        weight, bias = next(values), next(values)
+        if weight.ndim == 2:  # of 9 C inputs the channels come last
+            weight = weight.unflatten(1, (3, 3, -1)).movedim(3, 1)
+        more = weight.shape[-1] - 1  # rows and columns of zeros, the greater half of them after the image
+        return nn.functional.conv2d(nn.functional.pad(x, (more // 2, more - more // 2) * 2), weight, bias)
+
+    def activated(x: Tensor) -> Tensor:
+        weight, bias = next(values), next(values)
+        x = (x - x.mean(1, keepdim=True)) / (x.var(1, correction=0, keepdim=True) + 1e-5).sqrt()
+        return nn.functional.gelu(x * weight[:, None, None] + bias[:, None, None])
+
+    def halved(x: Tensor) -> Tensor:
+        return x.unflatten(3, (-1, 2)).unflatten(2, (-1, 2)).amax(dim=(3, 5))
+
+    first = convolved(images)
+    x = nn.functional.gelu(torch.cat([first, -first], dim=1))
+    for _ in widths:
+        x = activated(convolved(activated(halved(convolved(x)))))
+    assert [m.out_features for m in tokenizer.layers if isinstance(m, nn.Linear)] == [w for w in widths for _ in "ab"]
+    torch.testing.assert_close(tokenizer(images), x.flatten(2).transpose(1, 2))
 
 
 @pytest.mark.parametrize("patch_size", [2, 4, 8])

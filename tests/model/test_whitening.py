@@ -1,5 +1,7 @@
 """Whitening initialisation, on real patches (scikit-learn's digits) and on correlated coloured ones."""
 
+from typing import Literal
+
 import numpy as np
 import pytest
 import torch
@@ -112,12 +114,12 @@ def test_the_papers_variant_sets_the_first_filters_and_leaves_the_rest(coloured:
     assert not torch.equal(embed.proj.weight[:E], weight[:E])
 
 
-@pytest.mark.parametrize(("patch_size", "width"), [(2, 20), (4, 128)])
+@pytest.mark.parametrize(("tokenizer", "patch_size", "width"), [("conv", 2, 20), ("conv", 4, 128), ("conv-pool", 4, 8)])
 def test_a_convolutional_tokenizers_first_layer_whitens_what_it_sees(
-    coloured: Tensor, patch_size: int, width: int
+    coloured: Tensor, tokenizer: Literal["conv", "conv-pool"], patch_size: int, width: int
 ) -> None:
     model = VisionTransformer(
-        ModelConfig(tokenizer="conv", patch_size=patch_size, embed_dim=width, num_heads=1, num_classes=10, depth=1)
+        ModelConfig(tokenizer=tokenizer, patch_size=patch_size, embed_dim=width, num_heads=1, num_classes=10, depth=1)
     )
     layer = model.first_convolution
     assert layer is not None

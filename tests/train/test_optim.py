@@ -69,6 +69,16 @@ def test_muon_takes_a_tokenizers_residual_convolutions_too() -> None:
     assert names - inside == {"patch_embed.layers.1.conv.weight", "patch_embed.layers.5.conv.weight"}
 
 
+def test_muon_takes_all_but_the_first_convolution_of_a_tokenizer_that_pools() -> None:
+    config = ModelConfig(num_classes=3, embed_dim=8, depth=1, num_heads=2, tokenizer="conv-pool")
+    model = VisionTransformer(config, generator=torch.Generator().manual_seed(0))
+    muon, _ = build_optimizers(model, OptimConfig(optimizer="muon"))
+    weights = {id(p) for name, p in model.patch_embed.named_parameters() if p.ndim in (2, 4)}
+    first = model.first_convolution
+    assert first is not None
+    assert weights - {id(p) for p in taken(muon)} == {id(first.weight)}
+
+
 def test_each_name_is_the_class_it_says(model: VisionTransformer) -> None:
     kinds = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam, "lion": lion_pytorch.Lion}
     for name, kind in kinds.items():

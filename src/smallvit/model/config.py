@@ -8,7 +8,7 @@ from smallvit.checks import is_number, is_whole, require, require_one_of, requir
 Position = Literal["learned", "sincos", "rotary"]
 PatchInit = Literal["random", "whiten", "whiten-paper"]
 Head = Literal["linear", "mlp"]
-Tokenizer = Literal["patch", "conv", "shifted"]
+Tokenizer = Literal["patch", "conv", "conv-pool", "shifted"]
 MlpConv = Literal["none", "depthwise"]
 Pooling = Literal["cls", "mean", "cls+mean"]
 QKNorm = Literal["none", "rms"]
@@ -47,7 +47,8 @@ class ModelConfig:
     that turn with row and column (rotary positions)."""
     tokenizer: Tokenizer = field(default="patch", metadata=_UNLESS_DEFAULT)
     """From pixels to patch tokens: one linear map of each patch; log2(patch_size) convolutions of 3 x 3 and stride 2;
-    or a linear map of each patch and of the image's four diagonal shifts by half a patch."""
+    log2(patch_size) pairs of convolutions of 3 x 3 and stride 1, with the maximum of 2 x 2 pixels in the middle of
+    each; or a linear map of each patch and of the image's four diagonal shifts by half a patch."""
     tokenizer_depth: int = field(default=1, metadata=_UNLESS_DEFAULT)
     """Convolutions at each resolution of tokenizer conv: the first has stride 2, any more are added to what they see.
     """
@@ -117,11 +118,12 @@ class ModelConfig:
 
     def _check_tokens(self) -> None:
         size = self.patch_size
-        allowed = {"patch": get_args(PatchInit), "conv": ("random", "whiten"), "shifted": ("random",)}[self.tokenizer]
+        kinds = get_args(PatchInit)
+        allowed = {"patch": kinds, "shifted": kinds[:1]}.get(self.tokenizer, kinds[:2])
         known = f"with tokenizer {self.tokenizer} allowed are {', '.join(allowed)}"
         require(self.patch_init in allowed, "model.patch_init", self.patch_init, known)
-        fits = self.tokenizer != "conv" or (size > 1 and size & (size - 1) == 0)
-        require(fits, "model.patch_size", size, "tokenizer conv needs 2, 4, 8 or another power of 2")
+        fits = self.tokenizer not in ("conv", "conv-pool") or (size > 1 and size & (size - 1) == 0)
+        require(fits, "model.patch_size", size, f"tokenizer {self.tokenizer} needs 2, 4, 8 or another power of 2")
         fits = self.tokenizer == "conv" or self.tokenizer_depth == 1
         require(fits, "model.tokenizer_depth", self.tokenizer_depth, f"it must be 1 with tokenizer {self.tokenizer}")
         fits = self.tokenizer != "shifted" or size > 1

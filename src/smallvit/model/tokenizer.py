@@ -3,6 +3,8 @@
 Shapes: B batch, S image size, P patch size, G = S / P patches a side, N = G * G patches, D embed_dim.
 """
 
+import itertools
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
@@ -44,22 +46,60 @@ class _ChannelNorm(nn.LayerNorm):
         return super().forward(input.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
 
 
-class ResidualConv(nn.Module):
-    """Norm, GELU and a 3 x 3 convolution, added to what comes in.
-
-    Its weights are one matrix, of 9 C inputs for each of C channels, as Muon wants them and linear layers are drawn.
+class MatrixConv(nn.Linear):
+    """A 3 x 3 convolution, zeros around it, whose weights are one matrix: 9 values of each of the channels that go in,
+    for each that comes out, as Muon wants them and linear layers are drawn.
     """
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__(9 * in_channels, out_channels)
+
+    def forward(self, input: Float[Tensor, "B C H W"]) -> Float[Tensor, "B E H W"]:  # noqa: A002  # torch's name
+        """Return the convolved image."""
+        weight = self.weight.view(self.out_features, 3, 3, input.shape[1]).permute(0, 3, 1, 2)
+        return F.conv2d(input, weight, self.bias, padding=1)
+
+
+class ResidualConv(nn.Module):
+    """Norm, GELU and a 3 x 3 convolution, added to what comes in."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.norm = _ChannelNorm(channels)
-        self.conv = nn.Linear(9 * channels, channels)
+        self.conv = MatrixConv(channels, channels)
 
     def forward(self, x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:
         """Return the image, changed."""
-        channels = x.shape[1]
-        weight = self.conv.weight.view(channels, 3, 3, channels).permute(0, 3, 1, 2)
-        return x + F.conv2d(F.gelu(self.norm(x)), weight, self.conv.bias, padding=1)
+        return x + self.conv(F.gelu(self.norm(x)))
+
+
+class ConvPoolTokenizer(nn.Module):
+    """A 2 x 2 convolution, then log2(P) halvings by the maximum of 2 x 2 pixels, each between two 3 x 3 convolutions;
+    the first two have D / 4 channels, all others D (with one halving, D).
+
+    Few and wide, as the networks with which CIFAR-10 is trained fastest (Jordan, 2024, "94 % on CIFAR-10 in 3.29
+    seconds"), but with each pixel's layer norm where those have batch norm. The first convolution has as many filters
+    as it sees values, so that it can whiten them, and both signs of what it gives go on, for GELU cuts one (CReLU,
+    Shang et al., 2016).
+    """
+
+    def __init__(self, patch_size: int, embed_dim: int) -> None:
+        super().__init__()
+        halvings = patch_size.bit_length() - 1
+        widths = [max(embed_dim // 4, 1), *[embed_dim] * (halvings - 1)] if halvings > 1 else [embed_dim]
+        self.first = nn.Conv2d(3, 12, 2)
+        layers: list[nn.Module] = []
+        for before, width in itertools.pairwise([2 * self.first.out_channels, *widths]):
+            layers += [MatrixConv(before, width), nn.MaxPool2d(2), _ChannelNorm(width), nn.GELU()]
+            layers += [MatrixConv(width, width), _ChannelNorm(width), nn.GELU()]
+        self.layers = nn.Sequential(*layers)
+        self.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]  # not in torch's overloads
+
+    def forward(self, images: Float[Tensor, "B 3 S S"]) -> Float[Tensor, "B N D"]:
+        """Return the patch tokens, row by row."""
+        whitened = self.first(F.pad(images, (0, 1, 0, 1)))
+        x = F.gelu(torch.cat([whitened, -whitened], dim=1))
+        return self.layers(x).flatten(2).transpose(1, 2)
 
 
 class ShiftedPatchEmbed(nn.Module):

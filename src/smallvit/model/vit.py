@@ -20,7 +20,7 @@ from smallvit.model.init import init_weights
 from smallvit.model.mimetic import init_mimetic
 from smallvit.model.mlp import DepthwiseMlp, Mlp
 from smallvit.model.query_key import query_key
-from smallvit.model.tokenizer import ConvTokenizer, ShiftedPatchEmbed
+from smallvit.model.tokenizer import ConvPoolTokenizer, ConvTokenizer, ShiftedPatchEmbed
 
 
 class VisionTransformer(nn.Module):
@@ -79,6 +79,8 @@ class VisionTransformer(nn.Module):
         """
         if isinstance(self.patch_embed, PatchEmbed):
             return self.patch_embed.proj
+        if isinstance(self.patch_embed, ConvPoolTokenizer):
+            return self.patch_embed.first
         return cast("nn.Conv2d", self.patch_embed.layers[0]) if isinstance(self.patch_embed, ConvTokenizer) else None
 
     def forward_features(
@@ -188,6 +190,8 @@ def _tokenizer(config: ModelConfig) -> nn.Module:
     size, width = config.patch_size, config.embed_dim
     if config.tokenizer == "conv":
         return ConvTokenizer(size, width, config.tokenizer_depth)
+    if config.tokenizer == "conv-pool":
+        return ConvPoolTokenizer(size, width)
     return (ShiftedPatchEmbed if config.tokenizer == "shifted" else PatchEmbed)(size, width)
 
 

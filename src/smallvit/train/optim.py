@@ -22,9 +22,9 @@ def build_optimizers(
 ) -> list[torch.optim.Optimizer]:
     """Return the optimisers that together update every parameter of `model` once a step.
 
-    One, but for Muon: it takes the matrices inside the blocks (Jordan et al., 2024; a fused `qkv` is one matrix) and
-    those of a convolutional tokenizer's residual layers, with its updates scaled to the size of AdamW's, and AdamW
-    takes the rest. `dtype` is that of Muon's matrix products.
+    One, but for Muon: it takes the matrices inside the blocks (Jordan et al., 2024; a fused `qkv` is one matrix) and a
+    convolutional tokenizer's `MatrixConv`s, with its updates scaled to the size of AdamW's, and AdamW takes the rest.
+    `dtype` is that of Muon's matrix products.
     """
     named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
     if config.optimizer != "muon":
