@@ -56,7 +56,8 @@ def model_fields(draw: st.DrawFn) -> dict[str, Any]:
         *(["shifted"] if patch > 1 else []),
     ]
     tokenizer = draw(st.sampled_from(tokenizers))
-    first = {"patch": ["random", "whiten", "whiten-paper"], "shifted": ["random"]}
+    convolved = ["random", "whiten"]
+    first = {"patch": [*convolved, "whiten-paper"], "conv": convolved, "conv-pool": convolved, "shifted": ["random"]}
     return dict(
         image_size=patch * draw(st.integers(1, 8)),
         patch_size=patch,
@@ -73,7 +74,7 @@ def model_fields(draw: st.DrawFn) -> dict[str, Any]:
         num_registers=draw(st.integers(1, 3)),
         tokenizer=tokenizer,
         tokenizer_depth=draw(st.integers(1, 4)) if tokenizer == "conv" else 1,
-        patch_init=draw(st.sampled_from(first.get(tokenizer, ["random", "whiten"]))),
+        patch_init=draw(st.sampled_from(first[tokenizer])),
         pooling=draw(st.sampled_from(["cls", "cls+mean"] if tokens else ["cls", "mean"])),
         layer_scale=draw(st.none() | UNIT),
         init="mimetic" if mimetic else "normal",

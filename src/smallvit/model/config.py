@@ -118,8 +118,10 @@ class ModelConfig:
 
     def _check_tokens(self) -> None:
         size = self.patch_size
-        kinds = get_args(PatchInit)
-        allowed = {"patch": kinds, "shifted": kinds[:1]}.get(self.tokenizer, kinds[:2])
+        convolved = ("random", "whiten")
+        allowed = {"patch": get_args(PatchInit), "conv": convolved, "conv-pool": convolved, "shifted": ("random",)}[
+            self.tokenizer
+        ]
         known = f"with tokenizer {self.tokenizer} allowed are {', '.join(allowed)}"
         require(self.patch_init in allowed, "model.patch_init", self.patch_init, known)
         fits = self.tokenizer not in ("conv", "conv-pool") or (size > 1 and size & (size - 1) == 0)
