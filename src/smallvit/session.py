@@ -173,7 +173,7 @@ class Session:
             block.compile(fullgraph=True, dynamic=False, mode=mode)
 
     def _whiten(self) -> None:
-        kind, spec, layer = self.config.model.patch_init, self.dataset.spec, self.model.first_convolution
+        kind, spec, layer = self.config.model.patch_init, self.dataset.spec, self.model.patch_embed.first_convolution
         if kind == "random" or layer is None:
             return
         generator = rng.torch_generator(self.config.seed, "whitening")

@@ -121,7 +121,7 @@ def test_a_convolutional_tokenizers_first_layer_whitens_what_it_sees(
     model = VisionTransformer(
         ModelConfig(tokenizer=tokenizer, patch_size=patch_size, embed_dim=width, num_heads=1, num_classes=10, depth=1)
     )
-    layer = model.first_convolution
+    layer = model.patch_embed.first_convolution
     assert layer is not None
     init_whitening(layer, image_patches(coloured, layer), torch.Generator().manual_seed(0))
     found = layer.double()(coloured.double()).permute(0, 2, 3, 1).flatten(0, 2).detach().numpy()

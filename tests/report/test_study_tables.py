@@ -12,10 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import ttest_rel
 
-from smallvit.report.cells import NONE
+from smallvit.report.cells import NONE, fitted
 from smallvit.report.collect import collect
 from smallvit.report.compare_numbers import signed
 from smallvit.report.numbers import Numbers, numbers_of
+from smallvit.report.stats import SeedFit
 from smallvit.report.study_tables import notes, others_table, study_markdown, study_tables
 from smallvit.report.tables import Table, latex, markdown
 from smallvit.study.rows import Study
@@ -23,6 +24,17 @@ from smallvit.study.studies import STUDIES
 from study_records import noisy, write_study
 
 ACCURACIES = {"baseline": [60.0, 61.0, 62.5], "low-rank q": [59.0, 60.5, 61.0], "2 CLS tokens": [63.0]}
+
+
+@given(st.lists(st.tuples(st.integers(6000, 7000), st.integers(6000, 7000)), min_size=3, max_size=8))
+def test_the_order_of_rows_changes_no_digit(rows: list[tuple[int, int]]) -> None:
+    """Half of the differences of two seeds lie between two last digits, and rounding leaves them on either side."""
+    values = {str(i): dict(enumerate(count / 100 for count in each)) for i, each in enumerate(rows)}
+    one, other = SeedFit(values), SeedFit(dict(reversed(values.items())))
+    for row in list(values)[1:]:
+        contrast = {row: 1.0, "0": -1.0}
+        assert signed(one.contrast(contrast)[0], ".2f") == signed(other.contrast(contrast)[0], ".2f")
+    assert fitted(one.deviation, ".2f") == fitted(other.deviation, ".2f")
 
 
 def _accuracy(label: str, seed: int) -> float:

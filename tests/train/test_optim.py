@@ -74,7 +74,7 @@ def test_muon_takes_all_but_the_first_convolution_of_a_tokenizer_that_pools() ->
     model = VisionTransformer(config, generator=torch.Generator().manual_seed(0))
     muon, _ = build_optimizers(model, OptimConfig(optimizer="muon"))
     weights = {id(p) for name, p in model.patch_embed.named_parameters() if p.ndim in (2, 4)}
-    first = model.first_convolution
+    first = model.patch_embed.first_convolution
     assert first is not None
     assert weights - {id(p) for p in taken(muon)} == {id(first.weight)}
 

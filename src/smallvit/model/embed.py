@@ -17,6 +17,11 @@ class PatchEmbed(nn.Module):
         super().__init__()
         self.proj = nn.Conv2d(3, embed_dim, kernel_size=patch_size, stride=patch_size)
 
+    @property
+    def first_convolution(self) -> nn.Conv2d:
+        """The layer that sees the pixels."""
+        return self.proj
+
     def forward(self, images: Float[Tensor, "B 3 S S"]) -> Float[Tensor, "B N D"]:
         """Return the patch tokens, row by row."""
         return self.proj(images).flatten(2).transpose(1, 2)

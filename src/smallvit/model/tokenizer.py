@@ -4,6 +4,7 @@ Shapes: B batch, S image size, P patch size, G = S / P patches a side, N = G * G
 """
 
 import itertools
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -32,6 +33,11 @@ class ConvTokenizer(nn.Module):
         # As the norm and the tokens want it: on a CPU a quarter to a third quicker, forward and backward.
         self.layers = nn.Sequential(*layers)
         self.layers.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]  # not in torch's overloads
+
+    @property
+    def first_convolution(self) -> nn.Conv2d:
+        """The layer that sees the pixels."""
+        return cast("nn.Conv2d", self.layers[0])
 
     def forward(self, images: Float[Tensor, "B 3 S S"]) -> Float[Tensor, "B N D"]:
         """Return the patch tokens, row by row."""
@@ -95,6 +101,11 @@ class ConvPoolTokenizer(nn.Module):
         self.layers = nn.Sequential(*layers)
         self.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]  # not in torch's overloads
 
+    @property
+    def first_convolution(self) -> nn.Conv2d:
+        """The layer that sees the pixels."""
+        return self.first
+
     def forward(self, images: Float[Tensor, "B 3 S S"]) -> Float[Tensor, "B N D"]:
         """Return the patch tokens, row by row."""
         whitened = self.first(F.pad(images, (0, 1, 0, 1)))
@@ -108,6 +119,8 @@ class ShiftedPatchEmbed(nn.Module):
     The image and its four shifts by P // 2 pixels along the diagonals, black where nothing is, are cut into patches; a
     norm and a linear map turn the five patches of each place into a token.
     """
+
+    first_convolution = None  # its linear map sees normed values
 
     def __init__(self, patch_size: int, embed_dim: int) -> None:
         super().__init__()

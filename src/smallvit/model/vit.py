@@ -72,17 +72,6 @@ class VisionTransformer(nn.Module):
         else:  # rotary, in attention
             self.pos_embed = None
 
-    @property
-    def first_convolution(self) -> nn.Conv2d | None:
-        """The layer that sees the pixels: the patch embedding's, or a convolutional tokenizer's first; shifted patches
-        have none.
-        """
-        if isinstance(self.patch_embed, PatchEmbed):
-            return self.patch_embed.proj
-        if isinstance(self.patch_embed, ConvPoolTokenizer):
-            return self.patch_embed.first
-        return cast("nn.Conv2d", self.patch_embed.layers[0]) if isinstance(self.patch_embed, ConvTokenizer) else None
-
     def forward_features(
         self, images: Float[Tensor, "B 3 S S"], branch_scale: Float[Tensor, "L 2 B"] | None = None
     ) -> Float[Tensor, "B N D"]:
@@ -186,7 +175,7 @@ def count_parameters(model: nn.Module) -> int:
     return sum(p.numel() for p in model.parameters() if p.requires_grad)
 
 
-def _tokenizer(config: ModelConfig) -> nn.Module:
+def _tokenizer(config: ModelConfig) -> PatchEmbed | ConvTokenizer | ConvPoolTokenizer | ShiftedPatchEmbed:
     size, width = config.patch_size, config.embed_dim
     if config.tokenizer == "conv":
         return ConvTokenizer(size, width, config.tokenizer_depth)

@@ -10,6 +10,7 @@ from textwrap import fill
 from smallvit.report.cells import (
     NONE,
     PLUS_MINUS,
+    fitted,
     large,
     length_cell,
     p_value,
@@ -213,7 +214,8 @@ def _best_note(lines: Sequence[Line]) -> str:
 def _differences_note(numbers: Numbers) -> str:
     if not numbers.freedom:
         return "Differences are paired by seed. With one seed nothing tells how far seeds scatter: no intervals."
-    values = f"{numbers.deviation:.2f} points, {numbers.freedom} degree{'s' if numbers.freedom > 1 else ''} of freedom"
+    degrees = f"{numbers.freedom} degree{'s' if numbers.freedom > 1 else ''} of freedom"
+    values = f"{fitted(numbers.deviation, '.2f')} points, {degrees}"
     needed = (
         " Seeds to resolve the published difference: of every row, for a power of 80 % at 5 %, with that deviation."
         if any(line.seeds_needed for line in numbers.lines)
