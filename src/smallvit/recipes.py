@@ -87,6 +87,27 @@ def laptop() -> RunConfig:
     )
 
 
+def best() -> RunConfig:
+    """The most of 200 M MACs and 3 M parameters: convolutions, then 7 blocks; 300 passes, for a GPU; not run yet."""
+    config = baseline()
+    return replace(
+        config,
+        recipe="best",
+        augment=replace(config.augment, mix_probability=1.0),
+        model=ModelConfig(
+            depth=7,
+            num_heads=6,
+            num_cls_tokens=0,
+            tokenizer="conv",
+            tokenizer_depth=2,
+            patch_init="whiten",
+            mlp_conv="depthwise",
+            pooling="mean",
+        ),
+        optim=OptimConfig(optimizer="muon", lr=1.25e-3, muon_lr=4e-3, muon_weight_decay=0.1),
+    )
+
+
 RECIPES: dict[str, Callable[[], RunConfig]] = {
-    f.__name__: f for f in (quickstart, small, laptop, baseline, ddp256, ddp1024)
+    f.__name__: f for f in (quickstart, small, laptop, best, baseline, ddp256, ddp1024)
 }

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from smallvit.model.config import ModelConfig
 from smallvit.model.vit import VisionTransformer, count_macs, count_parameters
+from smallvit.recipes import best
 
 BASELINE = ModelConfig(num_classes=10)
 
@@ -164,6 +165,13 @@ def test_the_papers_sizes(change: dict[str, Any], parameters: int, macs: int) ->
     config = replace(BASELINE, **change)
     assert count_parameters(VisionTransformer(config)) == parameters == parameters_by_formula(config)
     assert count_macs(config) == macs == macs_by_formula(config)
+
+
+@pytest.mark.parametrize("num_classes", [10, 100])
+def test_best_keeps_to_its_arithmetic_and_size(num_classes: int) -> None:
+    config = replace(best().model, num_classes=num_classes)
+    assert count_macs(config) <= 200_000_000
+    assert count_parameters(VisionTransformer(config)) <= 3_000_000
 
 
 def test_counting_neither_allocates_the_model_nor_draws_from_torchs_generator() -> None:

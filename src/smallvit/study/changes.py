@@ -19,6 +19,7 @@ ALONE: Mapping[str, Changes] = {
     "depthwise convolution in the MLPs": {"model.mlp_conv": "depthwise"},
     "head reads the patch mean as well": {"model.pooling": "cls+mean"},
     "convolutional tokenizer with 3 at each resolution": {"model.tokenizer": "conv", "model.tokenizer_depth": 3},
+    "convolutional tokenizer that pools": {"model.tokenizer": "conv-pool"},
     "whitened patches": {"model.patch_init": "whiten"},
     "shifted patches": {"model.tokenizer": "shifted"},
     "locality attention": {"model.locality": "lsa"},
