@@ -20,6 +20,7 @@ ALONE: Mapping[str, Changes] = {
     "head reads the patch mean as well": {"model.pooling": "cls+mean"},
     "convolutional tokenizer with 3 at each resolution": {"model.tokenizer": "conv", "model.tokenizer_depth": 3},
     "convolutional tokenizer that pools": {"model.tokenizer": "conv-pool"},
+    "8 blocks": {"model.depth": 8},
     "whitened patches": {"model.patch_init": "whiten"},
     "shifted patches": {"model.tokenizer": "shifted"},
     "locality attention": {"model.locality": "lsa"},
