@@ -1,5 +1,5 @@
-"""Makes, from the records in runs/ alone, the tables here, the first one of the README, and the learning curves of the
-recipes' runs: `make results`.
+"""Makes, from the records in runs/ alone, the tables and figures here, the first table of the README, and the learning
+curves of the recipes' runs: `make results`.
 
 What stands between the markers is replaced, what people wrote around it stays. A study that has no page yet gets one.
 """
@@ -8,6 +8,7 @@ import re
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from textwrap import fill
 
@@ -17,40 +18,59 @@ from smallvit.recipes import RECIPES
 from smallvit.record import write_atomically
 from smallvit.report.cells import length_of, written_spread
 from smallvit.report.collect import Collection, Run, collect
-from smallvit.report.figures import learning_curve
-from smallvit.report.numbers import Spread, hardware, numbers_of
+from smallvit.report.figures import draw_learning_curve
+from smallvit.report.numbers import Numbers, Spread, hardware, numbers_of
 from smallvit.report.page import read_metrics
+from smallvit.report.study_figures import drawings
 from smallvit.report.study_tables import study_markdown
+from smallvit.report.svg import Drawing, svg_file
 from smallvit.study.rows import Row
 from smallvit.study.studies import STUDIES
 
 ROOT = Path(__file__).parents[1]
 BEGIN, END = "<!-- made by make results: do not edit -->", "<!-- until here -->"
+SHOWN = ("differences", "together", "latent-width", "cls-tokens", "flops", "curves")
+"""Of a study's drawings those that stand under its tables. That of seconds would show other work on the machine."""
 _BLOCK = re.compile(re.escape(BEGIN) + ".*?" + re.escape(END), re.DOTALL)
 
 
-def pages(root: Path) -> dict[Path, str]:
+def pages(collection: Collection, root: Path) -> dict[Path, str]:
     """Return each page that the records of a checkout decide, and what it has to hold."""
-    collection = collect([root / "results" / "runs"])
     found = {root / "README.md": _with_block(root / "README.md", _readme_table(collection, root))}
     for section in collection.sections:
-        path = root / "results" / f"{section.name}.md"
+        path, content = root / "results" / f"{section.name}.md", _study(numbers_of(section))
         if path.exists():
-            found[path] = _with_block(path, study_markdown(numbers_of(section)))
+            found[path] = _with_block(path, content)
         else:
             intro = f"# {section.study.title}\n\n{fill(f'{section.study.budget}.', 120)}\n\n"
-            found[path] = intro + _block(study_markdown(numbers_of(section))) + "\n"
+            found[path] = intro + _block(content) + "\n"
     return found
 
 
-def curves(root: Path) -> dict[Path, str]:
-    """Return the learning curve of each recipe's runs, as SVG, by its file beside the record."""
+def figures(collection: Collection, root: Path) -> dict[Path, str]:
+    """Return SVG by its file: the figures of each study's page, and the learning curve beside each recipe's record."""
     found: dict[Path, str] = {}
-    for run in (run for group in collect([root / "results" / "runs"]).others for run in group):
+    for numbers in map(numbers_of, collection.sections):
+        for drawing in _shown(numbers):
+            found[root / "results" / _file_of(numbers, drawing)] = svg_file(drawing.draw)
+    for run in (run for group in collection.others for run in group):
         if run.config.recipe in RECIPES:
             rows = read_metrics(run.path.with_suffix(".metrics.jsonl"))
-            found[run.path.with_suffix(".svg")] = learning_curve(run.record, rows)
+            found[run.path.with_suffix(".svg")] = svg_file(partial(draw_learning_curve, run.record, rows))
     return found
+
+
+def _study(numbers: Numbers) -> str:
+    shown = [f"![{each.title}]({_file_of(numbers, each)})\n\n{fill(each.caption, 120)}" for each in _shown(numbers)]
+    return "\n\n".join([study_markdown(numbers).strip(), *shown])
+
+
+def _shown(numbers: Numbers) -> list[Drawing]:
+    return [drawing for drawing in drawings(numbers) if drawing.name in SHOWN]
+
+
+def _file_of(numbers: Numbers, drawing: Drawing) -> str:
+    return f"figures/{numbers.section.name}-{drawing.name}.svg"
 
 
 def _with_block(path: Path, content: str) -> str:
@@ -144,6 +164,7 @@ def _published(row: Row | None) -> str:
 
 
 if __name__ == "__main__":
-    for each, text in (pages(ROOT) | curves(ROOT)).items():
+    records = collect([ROOT / "results" / "runs"])
+    for each, text in (pages(records, ROOT) | figures(records, ROOT)).items():
         write_atomically(each, text)
         print(each.relative_to(ROOT))

@@ -10,6 +10,7 @@ import pytest
 from smallvit.cli import COMMANDS
 from smallvit.recipes import RECIPES
 from smallvit.record import RunRecord
+from smallvit.report.collect import Collection, collect
 
 ROOT = Path(__file__).parents[1]
 _SPEC = importlib.util.spec_from_file_location("make_results", ROOT / "results" / "make_results.py")
@@ -18,6 +19,11 @@ assert _SPEC.loader is not None
 make_results = importlib.util.module_from_spec(_SPEC)
 _SPEC.loader.exec_module(make_results)
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def published() -> Collection:
+    return collect([ROOT / "results" / "runs"])
 
 
 def test_committed_records_load_and_match_their_place() -> None:
@@ -50,23 +56,23 @@ def test_linked_files_exist() -> None:
         assert (ROOT / target).exists(), target
 
 
-def test_what_is_made_from_the_records_is_not_stale() -> None:
+def test_what_is_made_from_the_records_is_not_stale(published: Collection) -> None:
     """`make results` mends it."""
-    for path, text in make_results.pages(ROOT).items():
+    for path, text in make_results.pages(published, ROOT).items():
         assert path.exists(), path
         assert path.read_text(encoding="utf-8") == text, path
 
 
-def test_each_recipes_run_has_its_learning_curve() -> None:
-    """`make results` draws it. Its words and numbers are compared: where a label ends, the machine's fonts decide."""
-    made = make_results.curves(ROOT)
-    assert {path.parent.name for path in made} >= {"quickstart", "small", "laptop"}
+def test_each_study_and_recipe_has_its_figures(published: Collection) -> None:
+    """`make results` draws them. Words and numbers are compared: where a label ends, the machine's fonts decide."""
+    made = make_results.figures(published, ROOT)
+    assert {path.parent.name for path in made} >= {"figures", "quickstart", "small", "laptop"}
+    assert set((ROOT / "results" / "figures").iterdir()) <= set(made)
     for path, svg in made.items():
         assert path.exists(), path
-        for part in ('aria-label="[^"]*"', "<text[^>]*>([^<]*)</text>"):
-            drawn = re.findall(part, path.read_text("utf-8"))
-            assert drawn, path
-            assert drawn == re.findall(part, svg), path
+        drawn = re.findall("<text[^>]*>([^<]*)</text>", path.read_text("utf-8"))
+        assert drawn, path
+        assert drawn == re.findall("<text[^>]*>([^<]*)</text>", svg), path
 
 
 def test_another_record_would_make_it_stale(tmp_path: Path) -> None:
@@ -77,7 +83,7 @@ def test_another_record_would_make_it_stale(tmp_path: Path) -> None:
     shutil.copytree(ROOT / "results" / "runs", tmp_path / "results" / "runs")
     (tmp_path / "results" / "runs" / "augment-all" / "seed1.json").unlink()
     shutil.rmtree(tmp_path / "results" / "runs" / "quickstart")
-    made = make_results.pages(tmp_path)
+    made = make_results.pages(collect([tmp_path / "results" / "runs"]), tmp_path)
     for name, text in made.items():
         changed = name.name in ("README.md", "augmentation.md")
         assert not changed or name.read_text(encoding="utf-8") != text
@@ -87,4 +93,4 @@ def test_another_record_would_make_it_stale(tmp_path: Path) -> None:
             shutil.rmtree(row)
     (tmp_path / "README.md").write_text("no block")
     with pytest.raises(SystemExit, match="must have one block"):
-        make_results.pages(tmp_path)
+        make_results.pages(collect([tmp_path / "results" / "runs"]), tmp_path)

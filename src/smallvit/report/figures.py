@@ -29,7 +29,7 @@ def learning_curve(record: RunRecord, rows: Sequence[dict[str, Any]]) -> str:
     `rows` are the lines of metrics.jsonl; those with a step give the thin line of single batches.
     """
     epochs = record.run_config().length.epochs
-    return svg_of("curve", f"Accuracy and train loss over {epochs} epochs", lambda: _draw_curve(record, rows))
+    return svg_of("curve", f"Accuracy and train loss over {epochs} epochs", lambda: draw_learning_curve(record, rows))
 
 
 def confusion_matrix(record: RunRecord) -> str:
@@ -48,7 +48,8 @@ def label_scaled(figure: Figure, scale: float) -> None:
         figure.suptitle(f"Scaled: {100 * scale:g} % of the full length", color=TEST, fontsize=10, fontweight="bold")
 
 
-def _draw_curve(record: RunRecord, rows: Sequence[dict[str, Any]]) -> Figure:
+def draw_learning_curve(record: RunRecord, rows: Sequence[dict[str, Any]]) -> Figure:
+    """Draw accuracy above and train loss below, as `learning_curve` has it."""
     figure = Figure(figsize=(5.4, 4.9), layout="constrained")
     top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=[3, 2])
     _accuracy_line(top, "val", [p for p in record.curve if p.val], VAL, "o")

@@ -64,6 +64,12 @@ def svg_of(prefix: str, title: str, draw: Callable[[], Figure]) -> str:
         return _for_page(_svg(draw()), prefix, title)
 
 
+def svg_file(draw: Callable[[], Figure]) -> str:
+    """Draw, and return SVG that stands alone."""
+    with _style():
+        return _alone(_svg(draw()))
+
+
 def save_figure(drawing: Drawing, prefix: str, stem: Path) -> tuple[str, list[Path]]:
     """Draw once; write `stem`.svg and `stem`.png, and return the SVG for a page, as `svg_of`, and the two paths."""
     paths = [stem.with_name(f"{stem.name}{suffix}") for suffix in (".svg", ".png")]
@@ -72,8 +78,7 @@ def save_figure(drawing: Drawing, prefix: str, stem: Path) -> tuple[str, list[Pa
         figure.draw_without_rendering()
         figure.set_layout_engine("none")  # what is laid out once need not be again, the longest part of it all
         svg = _svg(figure)
-        white = rb'\1<rect width="100%" height="100%" fill="white"/>'
-        write_atomically(paths[0], re.sub(rb"(<svg [^>]*>)", white, svg, count=1).decode())
+        write_atomically(paths[0], _alone(svg))
         with replacing(paths[1]) as temporary:
             figure.savefig(temporary, format="png", facecolor="white", dpi=200, metadata={"Software": None})
     return _for_page(svg, prefix, drawing.title), paths
@@ -83,6 +88,11 @@ def _svg(figure: Figure) -> bytes:
     file = io.BytesIO()
     figure.savefig(file, format="svg", transparent=True, metadata=_NOTHING)
     return file.getvalue()
+
+
+def _alone(svg: bytes) -> str:
+    white = rb'\1<rect width="100%" height="100%" fill="white"/>'
+    return re.sub(rb"(<svg [^>]*>)", white, svg, count=1).decode()
 
 
 @contextmanager
