@@ -79,23 +79,36 @@ def test_the_precision_is_the_faster_one(monkeypatch: pytest.MonkeyPatch, half: 
     assert choices.reason.startswith(f"bfloat16 products measured {1 / half:.2g} times as fast; sdpa quicker")
 
 
-@pytest.mark.usefixtures("cpu_only")
-def test_other_work_in_some_turns_does_not_change_the_precision(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Float32 takes 1 s and bfloat16 2 s, but all turns of float32 but one are ten times slower."""
-    clock = [0.0]
-    own = iter([(10.0, 2.0)] * 6 + [(1.0, 2.0)] + [(10.0, 2.0)] * 3)
-    durations = iter([seconds for turn in own for seconds in turn])
-    started = [False]
+def clocked(monkeypatch: pytest.MonkeyPatch, turns: list[tuple[float, float]]) -> list[float]:
+    """Let the products of float32 and bfloat16 take these seconds in turns, and return those not taken yet."""
+    clock, left, started = [0.0], [seconds for turn in turns for seconds in turn], [False]
 
     def perf_counter() -> float:
         started[0] = not started[0]
-        clock[0] += 0.0 if started[0] else next(durations)
+        clock[0] += 0.0 if started[0] else left.pop(0)
         return clock[0]
 
     monkeypatch.setattr(module.time, "perf_counter", perf_counter)
+    return left
+
+
+@pytest.mark.usefixtures("cpu_only")
+def test_other_work_in_some_turns_does_not_change_the_precision(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Float32 takes 1 s and bfloat16 2 s, but all turns of float32 but one are ten times slower."""
+    left = clocked(monkeypatch, [(10.0, 2.0)] * 6 + [(1.0, 2.0)] + [(10.0, 2.0)] * 3)
     choices = choose(DeviceConfig(), rows=64, embed_dim=16, attention=quicker)
     assert choices.precision == "float32"
     assert choices.reason.startswith("bfloat16 products measured 0.5 times as fast")
+    assert not left
+
+
+@pytest.mark.usefixtures("cpu_only")
+def test_a_processor_without_bfloat16_is_not_asked_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    left = clocked(monkeypatch, [(1.0, 30.0), (2.0, 20.0), (1.0, 20.0)])
+    choices = choose(DeviceConfig(), rows=64, embed_dim=16, attention=quicker)
+    assert choices.precision == "float32"
+    assert choices.reason.startswith("bfloat16 products measured 0.05 times as fast")
+    assert left == [1.0, 20.0]
 
 
 @pytest.mark.usefixtures("cpu_only")

@@ -1,5 +1,6 @@
 """Turns `auto` into decisions, by asking torch and by measuring."""
 
+import math
 import os
 import platform
 import time
@@ -122,6 +123,9 @@ def synchronize(device: str) -> None:
 # On a CPU so many rows tell as much as all of a batch, in some 10 ms.
 MOST_ROWS_ON_A_CPU = 2048
 PRECISION_TURNS = 10
+CLEARLY_SLOWER = 10.0
+"""Where bfloat16 takes as many times longer two turns are enough: of processors without it, at a great width, they
+would take many seconds."""
 
 
 def _faster_precision(device: str, rows: int, embed_dim: int) -> tuple[Precision, str]:
@@ -143,16 +147,20 @@ def _matmul_seconds(device: str, rows: int, embed_dim: int) -> tuple[float, floa
         )
         for t in (torch.float32, torch.bfloat16)
     ]
-    taken: list[list[float]] = [[] for _ in products]
-    for _ in range(PRECISION_TURNS):
-        for times, (a, b) in zip(taken, products, strict=True):
-            synchronize(device)
-            start = time.perf_counter()
-            _ = a @ b
-            synchronize(device)
-            times.append(time.perf_counter() - start)
-    full, half = (min(times) for times in taken)
+    full, half = math.inf, math.inf
+    for turn in range(PRECISION_TURNS):
+        if turn > 1 and half > CLEARLY_SLOWER * full:
+            break
+        full, half = (min(least, _seconds(device, *each)) for least, each in zip((full, half), products, strict=True))
     return full, half
+
+
+def _seconds(device: str, a: torch.Tensor, b: torch.Tensor) -> float:
+    synchronize(device)
+    start = time.perf_counter()
+    _ = a @ b
+    synchronize(device)
+    return time.perf_counter() - start
 
 
 def _processor_name() -> str:
