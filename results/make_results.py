@@ -61,7 +61,10 @@ def figures(collection: Collection, root: Path) -> dict[Path, str]:
 
 
 def _study(numbers: Numbers) -> str:
-    shown = [f"![{each.title}]({_file_of(numbers, each)})\n\n{fill(each.caption, 120)}" for each in _shown(numbers)]
+    shown = [
+        f"![{each.title}]({_file_of(numbers, each)})\n\n{fill(each.caption, 120, break_on_hyphens=False)}"
+        for each in _shown(numbers)
+    ]
     return "\n\n".join([study_markdown(numbers).strip(), *shown])
 
 
