@@ -8,7 +8,6 @@ import re
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from textwrap import fill
 
@@ -18,7 +17,7 @@ from smallvit.recipes import RECIPES
 from smallvit.record import write_atomically
 from smallvit.report.cells import length_of, written_spread
 from smallvit.report.collect import Collection, Run, collect
-from smallvit.report.figures import draw_learning_curve
+from smallvit.report.figures import learning_curve_file
 from smallvit.report.numbers import Numbers, Spread, hardware, numbers_of
 from smallvit.report.page import read_metrics
 from smallvit.report.study_figures import drawings
@@ -52,11 +51,11 @@ def figures(collection: Collection, root: Path) -> dict[Path, str]:
     found: dict[Path, str] = {}
     for numbers in map(numbers_of, collection.sections):
         for drawing in _shown(numbers):
-            found[root / "results" / _file_of(numbers, drawing)] = svg_file(drawing.draw)
+            found[root / "results" / _file_of(numbers, drawing)] = svg_file(drawing.title, drawing.draw)
     for run in (run for group in collection.others for run in group):
         if run.config.recipe in RECIPES:
             rows = read_metrics(run.path.with_suffix(".metrics.jsonl"))
-            found[run.path.with_suffix(".svg")] = svg_file(partial(draw_learning_curve, run.record, rows))
+            found[run.path.with_suffix(".svg")] = learning_curve_file(run.record, rows)
     return found
 
 

@@ -70,9 +70,10 @@ def test_each_study_and_recipe_has_its_figures(published: Collection) -> None:
     assert set((ROOT / "results" / "figures").iterdir()) <= set(made)
     for path, svg in made.items():
         assert path.exists(), path
-        drawn = re.findall("<text[^>]*>([^<]*)</text>", path.read_text("utf-8"))
-        assert drawn, path
-        assert drawn == re.findall("<text[^>]*>([^<]*)</text>", svg), path
+        for part in ('aria-label="[^"]*"', "<text[^>]*>([^<]*)</text>"):
+            drawn = re.findall(part, path.read_text("utf-8"))
+            assert drawn, path
+            assert drawn == re.findall(part, svg), path
 
 
 def test_another_record_would_make_it_stale(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from matplotlib.ticker import MaxNLocator
 
 from smallvit.record import CurvePoint, RunRecord
 from smallvit.report.html import printable
-from smallvit.report.svg import GRID, INK, MUTED, TEST, VAL, svg_of
+from smallvit.report.svg import GRID, INK, MUTED, TEST, VAL, svg_file, svg_of
 
 _RIGHT_RGB, _WRONG_RGB = (0.16, 0.46, 0.90), (0.90, 0.40, 0.06)
 """Mid tones, seen on white and on black; how much of them is set by opacity."""
@@ -28,8 +28,12 @@ def learning_curve(record: RunRecord, rows: Sequence[dict[str, Any]]) -> str:
 
     `rows` are the lines of metrics.jsonl; those with a step give the thin line of single batches.
     """
-    epochs = record.run_config().length.epochs
-    return svg_of("curve", f"Accuracy and train loss over {epochs} epochs", lambda: draw_learning_curve(record, rows))
+    return svg_of("curve", _curve_title(record), lambda: _draw_curve(record, rows))
+
+
+def learning_curve_file(record: RunRecord, rows: Sequence[dict[str, Any]]) -> str:
+    """Return the same as SVG that stands alone."""
+    return svg_file(_curve_title(record), lambda: _draw_curve(record, rows))
 
 
 def confusion_matrix(record: RunRecord) -> str:
@@ -48,8 +52,11 @@ def label_scaled(figure: Figure, scale: float) -> None:
         figure.suptitle(f"Scaled: {100 * scale:g} % of the full length", color=TEST, fontsize=10, fontweight="bold")
 
 
-def draw_learning_curve(record: RunRecord, rows: Sequence[dict[str, Any]]) -> Figure:
-    """Draw accuracy above and train loss below, as `learning_curve` has it."""
+def _curve_title(record: RunRecord) -> str:
+    return f"Accuracy and train loss over {record.run_config().length.epochs} epochs"
+
+
+def _draw_curve(record: RunRecord, rows: Sequence[dict[str, Any]]) -> Figure:
     figure = Figure(figsize=(5.4, 4.9), layout="constrained")
     top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=[3, 2])
     _accuracy_line(top, "val", [p for p in record.curve if p.val], VAL, "o")

@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from html import escape
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -64,10 +65,10 @@ def svg_of(prefix: str, title: str, draw: Callable[[], Figure]) -> str:
         return _for_page(_svg(draw()), prefix, title)
 
 
-def svg_file(draw: Callable[[], Figure]) -> str:
+def svg_file(title: str, draw: Callable[[], Figure]) -> str:
     """Draw, and return SVG that stands alone."""
     with _style():
-        return _alone(_svg(draw()))
+        return _alone(_svg(draw()), title)
 
 
 def save_figure(drawing: Drawing, prefix: str, stem: Path) -> tuple[str, list[Path]]:
@@ -78,7 +79,7 @@ def save_figure(drawing: Drawing, prefix: str, stem: Path) -> tuple[str, list[Pa
         figure.draw_without_rendering()
         figure.set_layout_engine("none")  # what is laid out once need not be again, the longest part of it all
         svg = _svg(figure)
-        write_atomically(paths[0], _alone(svg))
+        write_atomically(paths[0], _alone(svg, drawing.title))
         with replacing(paths[1]) as temporary:
             figure.savefig(temporary, format="png", facecolor="white", dpi=200, metadata={"Software": None})
     return _for_page(svg, prefix, drawing.title), paths
@@ -90,9 +91,9 @@ def _svg(figure: Figure) -> bytes:
     return file.getvalue()
 
 
-def _alone(svg: bytes) -> str:
-    white = rb'\1<rect width="100%" height="100%" fill="white"/>'
-    return re.sub(rb"(<svg [^>]*>)", white, svg, count=1).decode()
+def _alone(svg: bytes, title: str) -> str:
+    begin = f' role="img" aria-label="{escape(title)}"><rect width="100%" height="100%" fill="white"/>'
+    return re.sub("(<svg [^>]*)>", lambda found: found[1] + begin, svg.decode(), count=1)
 
 
 @contextmanager
