@@ -1,9 +1,11 @@
-"""Makes, from the records in runs/ alone, the tables and figures here, the first table of the README, and the learning
-curves of the recipes' runs: `make results`.
+"""Makes, from the records in runs/ and benchmarks/ alone, the tables and figures here, the first table of the README,
+and the learning curves of the recipes' runs: `make results`.
 
 What stands between the markers is replaced, what people wrote around it stays. A study that has no page yet gets one.
 """
 
+import json
+import math
 import re
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -17,12 +19,14 @@ from smallvit.recipes import RECIPES
 from smallvit.record import write_atomically
 from smallvit.report.cells import length_of, written_spread
 from smallvit.report.collect import Collection, Run, collect
+from smallvit.report.compare_numbers import signed
 from smallvit.report.figures import learning_curve_file
-from smallvit.report.numbers import Numbers, Spread, hardware, numbers_of
+from smallvit.report.numbers import Line, Numbers, Spread, hardware, numbers_of
 from smallvit.report.page import read_metrics
 from smallvit.report.study_figures import drawings
 from smallvit.report.study_tables import study_markdown
 from smallvit.report.svg import Drawing, svg_file
+from smallvit.report.tables import Table, markdown
 from smallvit.study.rows import Row
 from smallvit.study.studies import STUDIES
 
@@ -37,7 +41,7 @@ def pages(collection: Collection, root: Path) -> dict[Path, str]:
     """Return each page that the records of a checkout decide, and what it has to hold."""
     found = {root / "README.md": _with_block(root / "README.md", _readme_table(collection, root))}
     for section in collection.sections:
-        path, content = root / "results" / f"{section.name}.md", _study(numbers_of(section))
+        path, content = root / "results" / f"{section.name}.md", _study(numbers_of(section), root)
         if path.exists():
             found[path] = _with_block(path, content)
         else:
@@ -59,12 +63,53 @@ def figures(collection: Collection, root: Path) -> dict[Path, str]:
     return found
 
 
-def _study(numbers: Numbers) -> str:
+def _study(numbers: Numbers, root: Path) -> str:
     shown = [
         f"![{each.title}]({_file_of(numbers, each)})\n\n{fill(each.caption, 120, break_on_hyphens=False)}"
         for each in _shown(numbers)
     ]
-    return "\n\n".join([study_markdown(numbers).strip(), *shown])
+    return "\n\n".join([study_markdown(numbers).strip(), *_costs(numbers, root), *shown])
+
+
+def _costs(numbers: Numbers, root: Path) -> list[str]:
+    """Return what each row gains and costs, the greatest gain first, if a step of each was measured."""
+    section = numbers.section
+    path = root / "results" / "benchmarks" / f"step-{section.name}.json"
+    if not section.has_reference or not path.exists():
+        return []
+    measured, reference = json.loads(path.read_text(encoding="utf-8")), numbers.line(section.study.reference)
+    lines = sorted(numbers.lines, key=lambda line: -line.difference.mean if line.difference else 0.0)
+    rows = [
+        (
+            line.label,
+            _gain(line),
+            f"{line.num_macs / reference.num_macs:.2f}",
+            f"{measured['rows'][line.label]['over_reference']:.2f}",
+            f"{1000 * measured['rows'][line.label]['seconds']:.0f}",
+        )
+        for line in lines
+    ]
+    table = Table(
+        name="costs",
+        caption=f"{section.study.title}: gain and cost beside {reference.label}, the greatest gain first",
+        heading=("row", "gain, points (95 % interval)", "MACs, times", "step, times", "step, ms"),
+        rows=rows,
+    )
+    machine = f"{measured['hardware']['processor']}, {measured['choices'].split(',')[0]}"
+    note = (
+        f"Step: a training step as a run takes it ({machine}), all rows in one process, in turns "
+        f"([record](benchmarks/{path.name}))."
+    )
+    return [markdown(table).strip(), fill(note, 118, initial_indent="- ", subsequent_indent="  ")]
+
+
+def _gain(line: Line) -> str:
+    found = line.difference
+    if found is None:
+        return "0"
+    mean = signed(found.mean, ".2f")
+    one = f"{mean}, one seed"
+    return one if math.isnan(found.low) else f"{mean} ({signed(found.low, '.2f')} to {signed(found.high, '.2f')})"
 
 
 def _shown(numbers: Numbers) -> list[Drawing]:

@@ -147,7 +147,9 @@ def test_contestants_take_turns_after_one_round_that_does_not_count(monkeypatch:
 
     monkeypatch.setattr("smallvit.bench.clock.time.perf_counter", lambda: clock[0])
     found = take_turns({"a": contestant("a", [9.0, 1.0, 5.0, 2.0]), "b": contestant("b", [8.0] * 4)}, "cpu", 3)
-    assert "".join(calls) == "abababab"
+    rounds = ["".join(calls[i : i + 2]) for i in range(0, 8, 2)]
+    assert rounds[0] == "ab"
+    assert set(rounds[1:]) == {"ab", "ba"}
     assert found["a"].turns == pytest.approx((1.0, 5.0, 2.0))
     assert found["a"].seconds == pytest.approx(2.0)
 
@@ -547,15 +549,8 @@ def test_runs_took_what_was_predicted_within_a_fifth() -> None:
         assert re.search(rf"{found['predicted_over_taken']:.2f} for `{name}`", page)
 
 
-def test_the_published_first_steps_and_costs_of_rows_are_those_of_their_records() -> None:
+def test_the_published_first_steps_are_those_of_their_record() -> None:
     page = (ROOT / "docs" / "performance.md").read_text(encoding="utf-8")
     for name, found in benchmark("first-step")["recipes"].items():
         seconds = [found[f"{kind}_seconds"] for kind in ("not_compiled", "compiled_cold", "compiled_warm")]
         assert f"| `{name}` | {' | '.join(f'{value:.2f}' for value in seconds)} |" in page
-    findings = (ROOT / "docs" / "findings.md").read_text(encoding="utf-8")
-    rows = benchmark("step-changes")["rows"]
-    labels = {"Muon at 8e-3 instead": "Muon at 8e-3", "all four": "both convolutions and mean with Muon at 8e-3"}
-    shown = re.findall(r"^\| ([^|]+) \|.*\| ([\d.]+) \|$", findings, re.MULTILINE)
-    found = {label: cost for label, cost in shown if labels.get(label, label) in rows}
-    assert len(found) == 5
-    assert found == {label: f"{rows[labels.get(label, label)]['over_reference']:.2f}" for label in found}

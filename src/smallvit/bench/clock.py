@@ -1,6 +1,7 @@
 """Takes times: of one call, and of several contestants in turns, so that a busy machine slows them alike."""
 
 import math
+import random
 import resource
 import statistics
 import sys
@@ -43,15 +44,19 @@ def timed(call: Callable[[], object], device: str, calls: int = 1) -> float:
 
 
 def take_turns(contestants: Mapping[str, Callable[[], object]], device: str, turns: int) -> dict[str, Timing]:
-    """Time every contestant once in each of `turns` rounds, after one round that warms up and is not counted."""
+    """Time every contestant once in each of `turns` rounds, after one round that warms up and is not counted.
+
+    Each round has an order of its own, the same in every process: what one leaves in the caches is not always the same
+    other's to find.
+    """
     warm = {name: timed(call, device) for name, call in contestants.items()}
     calls = {
         name: max(1, min(MOST_CALLS, math.ceil(TURN_SECONDS / max(warm[name], 1e-9) - 0.5))) for name in contestants
     }
     taken: dict[str, list[float]] = {name: [] for name in contestants}
-    for _ in range(turns):
-        for name, call in contestants.items():
-            taken[name].append(timed(call, device, calls[name]))
+    for turn in range(turns):
+        for name in random.Random(turn).sample(list(contestants), len(contestants)):
+            taken[name].append(timed(contestants[name], device, calls[name]))
     return {name: Timing(calls_in_turn=calls[name], turns=tuple(taken[name])) for name in contestants}
 
 
