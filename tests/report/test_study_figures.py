@@ -189,6 +189,22 @@ def test_every_number_beside_a_point_can_be_read() -> None:
     assert names == [f"{number}  {row.label}" for number, row in enumerate(study.rows, 1)]
 
 
+def test_of_many_rows_those_are_named_that_none_beats_at_their_cost() -> None:
+    study = STUDIES["changes"]()
+    values: dict[str, Sequence[float]] = {row.label: (60.0,) for row in study.rows}
+    values |= {"Muon at 8e-3": (70.0,), "convolutional tokenizer": (65.0,), "8 blocks": (71.0,)}
+    numbers = _numbers(study, values)
+    axes, names = _figure(numbers, "flops").axes
+    assert [text.get_text().split("  ")[1] for text in names.texts] == [
+        study.reference,
+        "8 blocks",
+        "1 of 4 blocks is class attention",
+        "Muon at 8e-3",
+    ]
+    assert [np.size(line.get_xdata()) for line in axes.lines] == [len(study.rows) - 4, 4]
+    assert "those that no other beats" in _drawing(numbers, "flops").caption
+
+
 def test_the_learning_curve_is_the_mean_of_the_seeds(latents: Numbers) -> None:
     axes = _figure(latents, "curves").axes[0]
     reference = next(line for line in axes.lines if line.get_label() == "full q, k and v")

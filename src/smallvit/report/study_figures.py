@@ -119,7 +119,7 @@ def _draw_accuracy(numbers: Numbers) -> Figure:
 def _draw_differences(numbers: Numbers) -> Figure:
     lines = [line for line in numbers.lines if line.difference and not math.isnan(line.difference.mean)]
     figure, axes = _rows_figure([line.label for line in lines])
-    axes.axvline(0, color=INK, linewidth=0.9)
+    _mark_nothing(axes, len(lines))
     for y, line in enumerate(lines):
         if line.difference:
             _interval(axes, y, line.difference.mean, line.difference.high - line.difference.mean)
@@ -134,7 +134,7 @@ def _draw_differences(numbers: Numbers) -> Figure:
 
 def _draw_together(numbers: Numbers) -> Figure:
     figure, axes = _rows_figure([each.label for each in numbers.together])
-    axes.axvline(0, color=INK, linewidth=0.9)
+    _mark_nothing(axes, len(numbers.together))
     for y, each in enumerate(numbers.together):
         axes.plot(each.expected, y, "o", color=TEST, markerfacecolor="none", markersize=9, markeredgewidth=1.4)
         difference = numbers.line(each.label).difference
@@ -156,6 +156,11 @@ def _rows_figure(labels: Sequence[str]) -> tuple[Figure, Axes]:
     axes.spines["left"].set_visible(False)
     axes.margins(x=0.06)
     return figure, axes
+
+
+def _mark_nothing(axes: Axes, count: int) -> None:
+    """Draw the line of no difference, not through the labels."""
+    axes.vlines([0.0] * count, [y - 0.14 for y in range(count)], [y + 0.4 for y in range(count)], INK, linewidth=0.9)
 
 
 def _interval(axes: Axes, y: int, mean: float, half: float) -> None:

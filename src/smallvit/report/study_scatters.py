@@ -20,6 +20,9 @@ PARTS = ("q", "k", "v", "qk", "kv", "qv", "qkv")
 """Projections that may be low-rank, alone and together."""
 LATENT_DIMS = ("latent_dim_q", "latent_dim_k", "latent_dim_v")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+MOST_NUMBERED = 20
+"""Points of accuracy against cost whose numbers a reader can tell apart."""
+_THINNED = " Of so many rows only the reference and those that no other beats at the same cost or less are named."
 _ERROR_BARS = {"linewidth": 1.3, "capsize": 2.5, "markersize": 5}
 
 
@@ -81,12 +84,13 @@ def _tokens(numbers: Numbers) -> Iterator[Drawing]:
 
 def _costs(numbers: Numbers) -> Iterator[Drawing]:
     """Yield accuracy against arithmetic and against seconds, where the rows differ in them."""
+    thinned = _THINNED if len(numbers.lines) > MOST_NUMBERED else ""
     if len({line.num_macs for line in numbers.lines}) > 1:
         yield Drawing(
             name="flops",
             title="Test accuracy by arithmetic",
             caption="Test accuracy at the last epoch by the floating-point operations of an image's forward pass: two "
-            "for each multiply-accumulate. Training takes about three times that an image.",
+            f"for each multiply-accumulate. Training takes about three times that an image.{thinned}",
             draw=lambda: _draw_cost(
                 numbers,
                 [2e-6 * line.num_macs for line in numbers.lines],
@@ -100,7 +104,7 @@ def _costs(numbers: Numbers) -> Iterator[Drawing]:
             name="seconds",
             title="Test accuracy by training time",
             caption="Test accuracy at the last epoch by the training time of a run, the mean of its seeds, on "
-            f"{'; '.join(numbers.hardware)}. Other work on the machine counts as well.",
+            f"{'; '.join(numbers.hardware)}. Other work on the machine counts as well.{thinned}",
             draw=lambda: _draw_cost(numbers, [each / size for each in seconds], f"training time of a run, {unit}"),
         )
 
@@ -179,14 +183,18 @@ def _named(figure: Figure, numbers: Numbers, columns: int) -> Figure:
 
 
 def _draw_cost(numbers: Numbers, x: Sequence[float], axis: str) -> Figure:
-    """Draw numbered points, and under them the rows that the numbers stand for."""
-    labels = [line.label for line in numbers.lines]
+    """Draw points, those that have a name with a number, and under them the rows that the numbers stand for."""
+    y = [line.last.mean for line in numbers.lines]
+    named = _named_points(numbers, x, y)
+    labels = [numbers.lines[i].label for i in named]
     columns = 1 if max(map(len, labels)) > 30 else 2 if max(map(len, labels)) > 16 else 3
     depth = -(-len(labels) // columns)
     figure = Figure(figsize=(5.4, 4.0 + 0.21 * depth), layout="constrained")
     axes, names = figure.subplots(2, 1, height_ratios=[3.8, 0.21 * depth])
-    y = [line.last.mean for line in numbers.lines]
-    axes.plot(x, y, "o", color=VAL, markersize=5)
+    others = [i for i in range(len(x)) if i not in named]
+    if others:
+        axes.plot([x[i] for i in others], [y[i] for i in others], "o", color=MUTED, markersize=4, alpha=0.6)
+    axes.plot([x[i] for i in named], [y[i] for i in named], "o", color=VAL, markersize=5)
     axes.set_xlabel(axis)
     axes.set_ylabel("test accuracy, %")
     axes.margins(0.08)
@@ -197,19 +205,33 @@ def _draw_cost(numbers: Numbers, x: Sequence[float], axis: str) -> Figure:
         text = f"{index + 1}  {label}"
         names.text(*place, text, transform=names.transAxes, va="center", fontsize=9.5)
     label_scaled(figure, numbers.section.scale)
-    _number_points(figure, axes, list(zip(x, y, strict=True)))
+    points = list(zip(x, y, strict=True))
+    _number_points(figure, axes, [points[i] for i in named], [points[i] for i in others])
     return figure
 
 
-def _number_points(figure: Figure, axes: Axes, points: Sequence[tuple[float, float]]) -> None:
-    """Write each point's number beside it, where neither another point nor another number is."""
+def _named_points(numbers: Numbers, x: Sequence[float], y: Sequence[float]) -> list[int]:
+    """Return the places of the rows to name: all, or of many the reference and those that none beats at their cost."""
+    every = range(len(x))
+    if len(x) <= MOST_NUMBERED:
+        return list(every)
+    reference = numbers.section.study.reference
+    return [
+        i for i in every if numbers.lines[i].label == reference or not any(x[j] <= x[i] and y[j] > y[i] for j in every)
+    ]
+
+
+def _number_points(
+    figure: Figure, axes: Axes, points: Sequence[tuple[float, float]], others: Sequence[tuple[float, float]]
+) -> None:
+    """Write each point's number beside it, where neither another point, numbered or not, nor another number is."""
     figure.draw_without_rendering()
     figure.set_layout_engine("none")  # numbers are placed by it
     pixels = figure.dpi / 72
-    places = axes.transData.transform(points)
+    places = axes.transData.transform([*points, *others])
     taken = [Bbox.from_bounds(px - 3 * pixels, py - 3 * pixels, 6 * pixels, 6 * pixels) for px, py in places]
     offsets = sorted(product(range(-56, 57, 7), range(-42, 43, 7)), key=lambda o: (o[0] ** 2 + o[1] ** 2, -o[0]))
-    for number, (px, py) in enumerate(places, 1):
+    for number, (px, py) in enumerate(places[: len(points)], 1):
         half, height = 3.0 * len(str(number)) * pixels, 5.0 * pixels
         for dx, dy in offsets:
             cx, cy = px + dx * pixels, py + dy * pixels
