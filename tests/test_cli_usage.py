@@ -1,7 +1,6 @@
 """The command line as a user meets it: help, mistakes of usage, completion; mostly in processes of their own."""
 
 import os
-import resource
 import shutil
 import subprocess
 import sys
@@ -13,8 +12,8 @@ import pytest
 from smallvit.cli import main
 from smallvit.recipes import RECIPES
 
-ALLOWED_CPU_SECONDS = 0.4
-"""It takes 0.25 on an idle core, of which tyro's import is the most, and 0.32 was seen on a busy one."""
+TO_PARSE = {"docstring_parser", "smallvit", "typeguard", "typing_extensions", "tyro"}
+"""All that may be imported to parse and to help (typeguard by tyro, where it is): 0.3 s on an idle core."""
 
 
 def smallvit(*words: str, columns: int = 80, encoding: str = "utf-8") -> subprocess.CompletedProcess[str]:
@@ -23,27 +22,16 @@ def smallvit(*words: str, columns: int = 80, encoding: str = "utf-8") -> subproc
     return subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=60)
 
 
-def cpu_seconds(*words: str) -> float:
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    assert smallvit(*words).returncode == 0
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-
-
-def test_help_answers_at_once() -> None:
-    assert min(cpu_seconds("--help") for _ in range(4)) < ALLOWED_CPU_SECONDS
-
-
 @pytest.mark.parametrize("words", [["--help"], ["train", "small", "--help"], ["evaluate", "--help"], ["--version"]])
-def test_to_parse_and_to_help_torch_is_not_imported(words: list[str]) -> None:
+def test_to_parse_and_to_help_little_is_imported(words: list[str]) -> None:
     code = (
-        "import sys\nfrom smallvit.cli import main\n"
+        "import sys\nbefore = set(sys.modules)\nfrom smallvit.cli import main\n"
         f"try:\n main({words!r})\nexcept SystemExit as stop:\n assert not stop.code\n"
-        "sys.exit('torch' in sys.modules)"
+        "print(*{name.partition('.')[0] for name in sys.modules.keys() - before}, file=sys.stderr)"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout
+    assert set(done.stderr.split()) - sys.stdlib_module_names <= TO_PARSE
 
 
 def test_help_names_the_commands_and_their_fields() -> None:

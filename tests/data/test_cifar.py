@@ -38,8 +38,13 @@ def start(cache: Path, shared_data: Path) -> float:
 
 
 @pytest.fixture(scope="module")
-def cifar10(shared_data: Path, cache: Path) -> Dataset:
-    start(cache, shared_data)
+def first_start(cache: Path, shared_data: Path) -> float:
+    return start(cache, shared_data)
+
+
+@pytest.fixture(scope="module")
+def cifar10(first_start: float, cache: Path) -> Dataset:
+    assert first_start
     return load_dataset(DataConfig(dataset="cifar10", cache=cache))
 
 
@@ -64,10 +69,9 @@ def test_the_published_statistics_are_those_of_train(cifar10: Dataset, shared_da
         assert values.std() == pytest.approx(cifar10.spec.std[channel], abs=1e-4)
 
 
-@pytest.mark.usefixtures("cifar10")
-def test_the_second_start_takes_less_than_a_second(shared_data: Path, cache: Path) -> None:
-    # Other processes share the machine, so the clock counts what this process spends, in all its threads together.
-    assert min(start(cache, shared_data) for _ in range(5)) < 1.0
+def test_the_second_start_decodes_nothing(first_start: float, shared_data: Path, cache: Path) -> None:
+    # Processor seconds, in all threads together, and not an absolute number of them: other processes share the machine.
+    assert min(start(cache, shared_data) for _ in range(5)) < 0.1 * first_start
 
 
 def test_cifar100s_test_split_is_the_official_one(shared_data: Path) -> None:

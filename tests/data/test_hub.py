@@ -165,7 +165,7 @@ def test_no_hub_is_one_line_with_three_ways_within_seconds(
         "HF_ENDPOINT",
     ):
         assert way in line
-    assert seconds < 10
+    assert seconds < 30  # most of them to import, where others work beside it
 
 
 def test_a_body_cut_short_is_an_error_and_the_next_start_mends_it(hub: Hub, child, tmp_path: Path) -> None:

@@ -122,7 +122,7 @@ def test_out_of_time_in_time(start: Start, smallvit: Smallvit, undisturbed: dict
     elapsed, line = time.monotonic() - began, one_line(job, 75)
     steps = newest_step(tmp_path / "run")
     assert 1 <= steps <= 5  # of 9 s in all
-    assert elapsed < 3 + 1 or steps == 1  # a second to end; one step is always taken, however long it is to the first
+    assert elapsed < 3 + 4 or steps == 1  # one step is always taken, however long it is to the first
     assert line.startswith(f"out of time (--max-seconds): saved after step {steps} of {STEPS}; to go on: ")
     # As often as a scheduler likes: with no time at all it still gains a step each time.
     job = smallvit([*command_to_go_on(line), "--max-seconds", "0"])

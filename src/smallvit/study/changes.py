@@ -63,6 +63,12 @@ TOGETHER: Mapping[str, tuple[str, ...]] = {
     "both convolutions": _CONVOLUTIONS,
     "both convolutions and mean": _STACK,
     "both convolutions and mean with Muon at 8e-3": (*_STACK, "Muon at 8e-3"),
+    "pooling tokenizer and depthwise convolution": (
+        "convolutional tokenizer that pools",
+        "depthwise convolution in the MLPs",
+    ),
+    "pooling tokenizer and Muon at 8e-3": ("convolutional tokenizer that pools", "Muon at 8e-3"),
+    "depthwise convolution and Muon at 8e-3": ("depthwise convolution in the MLPs", "Muon at 8e-3"),
     "pooling tokenizer, depthwise convolution and Muon at 8e-3": (
         "convolutional tokenizer that pools",
         "depthwise convolution in the MLPs",
