@@ -1,4 +1,7 @@
-"""Shapes and dtypes written in jaxtyping are checked at every call while the tests run.
+"""Types are checked at every call while the tests run, and shapes and dtypes where jaxtyping writes them.
+
+jaxtyping's check costs ten times beartype's alone, so only the modules that write shapes have it, and those with types
+that are imported for type checkers alone, over which beartype's hook stumbles.
 
 Also here: oracles that others wrote (torchvision, timm; the `oracle` extra) and golden files. A golden file is
 rewritten with `pytest --update-golden`; read its diff before committing it.
@@ -12,11 +15,24 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from beartype.claw import beartype_package
 from jaxtyping import install_import_hook
 
-install_import_hook("smallvit", "beartype.beartype")
 
-import pytest  # noqa: E402  # after the hook, as is everything that may import smallvit
+def _for_jaxtyping() -> list[str]:
+    package = importlib.util.find_spec("smallvit")
+    assert package is not None
+    assert package.origin is not None
+    root = Path(package.origin).parent
+    sources = {path.relative_to(root): path.read_text(encoding="utf-8") for path in root.rglob("*.py")}
+    chosen = [path for path, text in sources.items() if "from jaxtyping" in text or "TYPE_CHECKING" in text]
+    return [".".join((root.name, *path.with_suffix("").parts)) for path in chosen if path.stem != "__init__"]
+
+
+install_import_hook(_for_jaxtyping(), "beartype.beartype")
+beartype_package("smallvit")
+
+import pytest  # noqa: E402  # after the hooks, as is everything that may import smallvit
 
 from smallvit.bench.peers import import_beside_torch  # noqa: E402
 
