@@ -15,6 +15,7 @@ from smallvit.config import RunConfig
 from smallvit.data.config import DataConfig
 from smallvit.device.choose import Choices
 from smallvit.device.config import DeviceConfig
+from smallvit.device.fastest import TIE
 from smallvit.errors import UsageError
 from smallvit.model.config import ModelConfig
 from smallvit.train.config import TrainConfig
@@ -33,20 +34,21 @@ def test_it_is_measured_once_in_the_data_sets_cache(tmp_path: Path, monkeypatch:
     (key, seconds), *rest = json.loads((tmp_path / "attention.json").read_text())["seconds"].items()
     assert not rest
     assert re.search(r"; torch .*; float32, not compiled; 20 x 7 tokens, 2 heads of 8$", key)
-    assert seconds.keys() == {"sdpa", "bmm"}
-    assert first.attention == ("bmm" if 1.1 * seconds["bmm"] < seconds["sdpa"] else "sdpa")
+    assert seconds.keys() == {"sdpa", "native", "bmm"}
+    assert seconds[first.attention] <= TIE * min(seconds.values())
     assert f"; {first.attention} attention measured" in first.reason
     monkeypatch.setattr("smallvit.device.fastest.measured", lambda *_: pytest.fail("measured again"))
     assert decide(config, ALONE, None) == first
 
 
-@pytest.mark.parametrize("slow", ["sdpa", "bmm"])
-def test_the_faster_one_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, slow: str) -> None:
-    times = {"sdpa": 1.0, "bmm": 1.0, slow: 2.5}
+@pytest.mark.parametrize("fast", ["sdpa", "native", "bmm"])
+def test_the_fastest_one_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fast: str) -> None:
+    times = {"sdpa": 2.0, "native": 2.5, "bmm": 3.0, fast: 1.0}
     monkeypatch.setattr("smallvit.device.fastest.measured", lambda *_: times)
     found = decide(replace(TINY, data=DataConfig(cache=tmp_path)), ALONE, None)
-    assert found.attention != slow
-    assert found.reason == f"as asked; {found.attention} attention measured 2.5 times {slow}'s speed"
+    assert found.attention == fast
+    others = ", ".join(f"{times[name]:.2g} times {name}'s speed" for name in times if name != fast)
+    assert found.reason == f"as asked; {fast} attention measured {others}"
 
 
 @pytest.mark.parametrize(
@@ -86,8 +88,30 @@ def test_what_the_device_does_not_have_is_refused_in_one_line() -> None:
         config = replace(TINY, device=replace(TINY.device, attention=name))
         with pytest.raises(UsageError) as caught:
             decide(config, ALONE, None)
-        expected = f"device.attention is {name}: for cpu, not compiled, allowed are sdpa, bmm, or auto"
+        expected = f"device.attention is {name}: for cpu, not compiled, allowed are sdpa, native, bmm, or auto"
         assert str(caught.value) == expected
+
+
+def test_without_a_compiler_the_native_kernel_is_no_contestant(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("smallvit.model.native._libraries", {})
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    config = replace(TINY, data=DataConfig(cache=tmp_path))
+    assert decide(config, ALONE, None).attention in ("sdpa", "bmm")
+    ((_, seconds),) = json.loads((tmp_path / "attention.json").read_text())["seconds"].items()
+    assert seconds.keys() == {"sdpa", "bmm"}
+    with pytest.raises(UsageError) as caught:
+        decide(replace(config, device=replace(TINY.device, attention="native")), ALONE, None)
+    reason = "no C++ compiler was found (c++, or what $CXX names)"
+    assert str(caught.value) == f"device.attention is native: {reason}; allowed are sdpa, bmm, or auto"
+    went_on = decide(config, ALONE, earlier(attention="native"))
+    assert went_on == earlier(attention="sdpa"), "a run that began where there was one"
+
+
+def test_what_the_native_kernel_is_not_made_for_has_the_others(tmp_path: Path) -> None:
+    local = replace(TINY, model=replace(TINY.model, locality="lsa"), data=DataConfig(cache=tmp_path))
+    assert decide(local, ALONE, None).attention in ("sdpa", "bmm")
+    odd = replace(TINY, model=replace(TINY.model, embed_dim=12), data=DataConfig(cache=tmp_path))
+    assert decide(odd, ALONE, None).attention in ("sdpa", "bmm")
 
 
 def test_rank_0_decides_and_the_others_do_not_measure(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -104,7 +128,7 @@ def test_it_measures_on_one_thread_and_gives_the_others_back(tmp_path: Path, mon
 
     def measured(*_: object) -> dict[str, float]:
         seen.append(torch.get_num_threads())
-        return {"sdpa": 1.0, "bmm": 2.0}
+        return {"sdpa": 1.0, "native": 2.0, "bmm": 2.0}
 
     monkeypatch.setattr("smallvit.device.fastest.measured", measured)
     before = torch.get_num_threads()

@@ -62,7 +62,7 @@ wanted = losses(plain)
 """
 COMPILED = """
 switches = dict(compile="on", compile_mode="reduce-overhead", compile_augment="on", prefetch="on")
-fast = replace(plain, attention="sdpa", **switches)
+fast = replace(plain, attention=attention, **switches)
 found = losses(fast)
 graphs = torch._dynamo.utils.counters["stats"]["unique_graphs"]
 assert graphs == 2, f"{graphs} graphs instead of a block, which serves for all, and the augmentation"
@@ -72,7 +72,7 @@ torch.testing.assert_close(found, wanted, rtol=1e-5, atol=0)
 print("close")
 """
 HALF = """
-found = losses(replace(plain, attention="sdpa", precision="bfloat16", prefetch="on"))
+found = losses(replace(plain, attention=attention, precision="bfloat16", prefetch="on"))
 assert not torch.equal(found, wanted)
 # bfloat16 keeps 8 bits, 0.4 % of a value; the loss is a mean over 32 images, summed in float32: 1e-4 of it was seen.
 torch.testing.assert_close(found, wanted, rtol=1e-3, atol=0)
@@ -88,13 +88,18 @@ def run(program: str) -> str:
     return done.stdout
 
 
-@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile on a CPU needs a C++ compiler")
-def test_compiled_losses_follow_the_plain_ones_on_the_same_draws() -> None:
-    assert run(COMPILED) == "close\n"
+needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="on a CPU this needs a C++ compiler")
 
 
-def test_bfloat16_losses_follow_the_plain_ones_on_the_same_draws() -> None:
-    assert run(HALF) == "close\n"
+@needs_compiler
+@pytest.mark.parametrize("attention", ["sdpa", "native"])
+def test_compiled_losses_follow_the_plain_ones_on_the_same_draws(attention: str) -> None:
+    assert run(f"attention = '{attention}'" + COMPILED) == "close\n"
+
+
+@pytest.mark.parametrize("attention", ["sdpa", pytest.param("native", marks=needs_compiler)])
+def test_bfloat16_losses_follow_the_plain_ones_on_the_same_draws(attention: str) -> None:
+    assert run(f"attention = '{attention}'" + HALF) == "close\n"
 
 
 @pytest.mark.parametrize("prefetch", ["off", "on"])

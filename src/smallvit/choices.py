@@ -11,7 +11,8 @@ from smallvit.data.cache import cache_folder
 from smallvit.device.choose import Attention, Choices, Device, Precision, choose, hardware, one_thread
 from smallvit.device.fastest import fastest
 from smallvit.errors import UsageError
-from smallvit.model.attention import attention_calls, implementations
+from smallvit.model.attention import AttentionImplementation, attention_calls, implementations
+from smallvit.model.native import UnavailableError, prepare
 from smallvit.train.distributed import World
 
 ATTENTION_WEIGHTS = 2**20
@@ -33,6 +34,12 @@ def decide(config: RunConfig, world: World, earlier: Choices | None) -> Choices:
     if earlier is not None:
         # A run of a GPU may go on, or be measured anew, on a CPU.
         own = replace(own, reason=earlier.reason, attention=own.attention if own.attention in works else "sdpa")
+    missing = _why_no_native(config, own.dtype) if own.attention == "native" else None
+    if missing is not None:
+        if earlier is None:
+            others = ", ".join(name for name in works if name != "native")
+            raise UsageError(f"device.attention is native: {missing}; allowed are {others}, or auto")
+        own = replace(own, attention="sdpa")
     if own.attention not in works:
         allowed = f"for {own.device}, {'' if own.compile else 'not '}compiled, allowed are {', '.join(works)}, or auto"
         raise UsageError(f"device.attention is {own.attention}: {allowed}")
@@ -48,7 +55,23 @@ def decide(config: RunConfig, world: World, earlier: Choices | None) -> Choices:
             f"device.device is {config.device.device}, rank {world.rank} would have {own.device}: "
             f"{world.size} ranks need cpu on all, or a cuda GPU for each"
         )
+    missing = _why_no_native(config, shared.dtype) if shared.attention == "native" else None
+    if world.any(missing is not None):
+        raise UsageError(
+            f"device.attention is native on rank 0, rank {world.rank} has {missing or 'it, too'}; try sdpa"
+        )
     return shared
+
+
+def _why_no_native(config: RunConfig, dtype: torch.dtype) -> str | None:
+    """Have the CPU's own kernel ready for a model; return why that is not possible, if it is not."""
+    model = config.model
+    try:
+        folder = cache_folder(config.data.cache) / "native"
+        prepare(model.num_tokens, model.embed_dim // model.num_heads, dtype, folder)
+    except UnavailableError as error:
+        return str(error)
+    return None
 
 
 def _attention(
@@ -64,6 +87,8 @@ def _attention(
     masked = model.locality == "lsa"
     mask = ~torch.eye(tokens, dtype=torch.bool, device=device) if masked else None
     names = implementations(device, compiled=compiled, masked=masked)
+    if "native" in names and _why_no_native(config, qkv.dtype) is not None:
+        names = tuple[AttentionImplementation, ...](name for name in names if name != "native")
     name = hardware()["gpu" if device == "cuda" else "processor"]
     how = f"{precision}, {'' if compiled else 'not '}compiled{', masked' if masked else ''}"
     key = f"{name}; torch {torch.__version__}; {how}; {images} x {tokens} tokens, {heads} heads of {width // heads}"

@@ -18,7 +18,7 @@ from smallvit.errors import UsageError
 
 Device = Literal["cpu", "cuda", "mps"]
 Precision = Literal["float32", "bfloat16"]
-Attention = Literal["bmm", "sdpa", "flash", "efficient", "cudnn", "flex"]
+Attention = Literal["bmm", "sdpa", "native", "flash", "efficient", "cudnn", "flex"]
 MeasureAttention = Callable[[Device, Precision, bool], tuple[Attention, str]]
 """From device, precision and whether the step is compiled to the fastest implementation, and the reason."""
 

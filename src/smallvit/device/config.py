@@ -7,7 +7,7 @@ from smallvit.checks import require_one_of, require_whole
 
 DeviceName = Literal["auto", "cpu", "cuda", "mps"]
 Precision = Literal["auto", "float32", "bfloat16"]
-AttentionChoice = Literal["auto", "bmm", "sdpa", "flash", "efficient", "cudnn", "flex"]
+AttentionChoice = Literal["auto", "bmm", "sdpa", "native", "flash", "efficient", "cudnn", "flex"]
 Switch = Literal["auto", "on", "off"]
 CompileMode = Literal["default", "reduce-overhead", "max-autotune"]
 
@@ -23,8 +23,9 @@ class DeviceUse:
     """Where the run takes place; auto: a GPU if torch sees one."""
     attention: AttentionChoice = field(default="auto", metadata={"digest": False})
     """Attention implementation: bmm (two plain matrix products), sdpa (torch's fused attention, its own choice of back
-    end), and on a GPU also flash, efficient and cudnn (that back end of it) and flex (torch's FlexAttention, compiled
-    only); auto: the fastest in a short measurement of those that work on this device, remembered in the cache."""
+    end), on a CPU native (a C++ kernel of our own for few tokens, compiled when first needed), and on a GPU flash,
+    efficient and cudnn (that back end of sdpa) and flex (torch's FlexAttention, compiled only); auto: the fastest in a
+    short measurement of those that work on this device, remembered in the cache."""
     compile: Switch = field(default="auto", metadata={"digest": False})
     """Whether torch.compile makes the training step; auto: on a GPU only."""
     compile_mode: CompileMode = field(default="default", metadata={"digest": False})

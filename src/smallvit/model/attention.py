@@ -13,9 +13,10 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.attention.flex_attention import flex_attention
 
+from smallvit.model.native import native_attention
 from smallvit.model.query_key import QueryKey
 
-AttentionImplementation = Literal["bmm", "sdpa", "flash", "efficient", "cudnn", "flex"]
+AttentionImplementation = Literal["bmm", "sdpa", "native", "flash", "efficient", "cudnn", "flex"]
 BACK_ENDS = {
     "flash": SDPBackend.FLASH_ATTENTION,
     "efficient": SDPBackend.EFFICIENT_ATTENTION,
@@ -44,7 +45,8 @@ def attend(
 
     "sdpa" is torch's fused attention, with the back end that torch takes; "flash", "efficient" and "cudnn" name one,
     and raise `RuntimeError` where it does not work. "flex" is torch's FlexAttention, for compiled steps on a GPU: it
-    has no backward pass on a CPU. "bmm" is two batched matrix products around a softmax: with some 65 tokens the
+    has no backward pass on a CPU. "native" is our own kernel for a CPU, where it was prepared (`model.native`), with as
+    many queries as keys. "bmm" is two batched matrix products around a softmax: with some 65 tokens the
     weights are small. Raises `ValueError` for one of those that take no mask, where there is one.
     """
     if mask is not None and implementation not in TAKE_MASK:
@@ -54,6 +56,9 @@ def attend(
             return (attention_weights(q, k, mask) @ v).to(v.dtype)
         case "sdpa":
             return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+        case "native":
+            qkv = torch.cat([part.transpose(1, 2).flatten(2) for part in (q, k, v)], dim=-1)
+            return native_attention(qkv, q.shape[1]).unflatten(-1, (q.shape[1], -1)).transpose(1, 2)
         case "flex":
             return flex_attention(q, k, v)  # pyright: ignore[reportReturnType]  # a pair only if asked for
         case _:
@@ -64,7 +69,7 @@ def attend(
 def implementations(device: str, *, compiled: bool, masked: bool) -> tuple[AttentionImplementation, ...]:
     """Return the implementations that may work on a device, with a mask or without."""
     if device != "cuda":
-        return "sdpa", "bmm"
+        return ("sdpa", "bmm") if masked or device != "cpu" else ("sdpa", "native", "bmm")
     return TAKE_MASK if masked else ("sdpa", "flash", "efficient", "cudnn", *(("flex",) if compiled else ()), "bmm")
 
 
@@ -81,6 +86,8 @@ def attention_calls(
 
     def call(name: AttentionImplementation) -> Callable[[], object]:
         def attended(x: Tensor) -> Tensor:
+            if name == "native":
+                return native_attention(x, num_heads)
             q, k, v = (part.unflatten(-1, (num_heads, -1)).transpose(1, 2) for part in x.chunk(3, dim=-1))
             with torch.autocast(x.device.type, dtype=torch.bfloat16, enabled=half):
                 return attend(q, k, v, name, mask).transpose(1, 2).flatten(2)
@@ -134,7 +141,9 @@ class Attention(nn.Module):
         super().__init__()
         self.num_heads = num_heads
         self.num_queries = num_queries
-        self.implementation: AttentionImplementation = implementation
+        # The kernel has as many queries as keys; for a few CLS tokens' queries plain products are quick.
+        few_queries = implementation == "native" and num_queries is not None
+        self.implementation: AttentionImplementation = "bmm" if few_queries else implementation
         self.is_low_rank = any(width is not None for width in latent_dims)
         if self.is_low_rank:
             self.q, self.k, self.v = (_projection(embed_dim, width) for width in latent_dims)
@@ -162,6 +171,8 @@ class Attention(nn.Module):
 
     def forward(self, x: Float[Tensor, "B N D"]) -> Float[Tensor, "B M D"]:
         """Return the tokens that ask, after attention and `proj`."""
+        if self.implementation == "native" and not self.is_low_rank and self.query_key is None:
+            return self.proj(native_attention(self.qkv(x), self.num_heads))
         q, k, v = self._project(x)
         return self.proj(attend(q, k, v, self.implementation, self._mask).transpose(1, 2).flatten(2))
 

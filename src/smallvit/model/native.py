@@ -1,0 +1,165 @@
+"""Self-attention of few tokens on a CPU, by a C++ kernel that is compiled for this processor and one shape.
+
+With some 65 tokens and narrow heads an attention is softmax and memory traffic: plain products write and read its
+weights several times, and torch's fused kernel is made for long sequences. `native_attention.cpp` keeps one head of one
+image in the nearest caches, forward and backward, and keeps no weights for the backward pass.
+
+`prepare` compiles, once a shape, and keeps the library in a folder; where that does not work it says why, and the other
+implementations remain. The kernel shares torch's threads, and gives the same bits on any number of them.
+
+Shapes: B batch, N tokens, D embed_dim, H heads, K head width.
+"""
+
+import ctypes
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+from contextlib import suppress
+from importlib import resources
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+MOST_TOKENS = 300
+"""The kernel's working memory lies on the stack: some 4 * MOST_TOKENS^2 * 3 bytes."""
+MOST_HEAD_WIDTH = 128
+TILE = 4
+"""A head's width is a multiple of it; the kernel's own constant."""
+VALUE_BITS = {torch.bfloat16: 16, torch.float32: 32}
+# Not -ffast-math: rounding to whole numbers by a large constant would be reasoned away.
+FLAGS = ("-O3", "-march=native", "-std=gnu++17", "-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math")
+LIBRARY_FLAGS = ("-fopenmp", "-shared", "-fPIC")
+COMPILE_SECONDS = 120.0
+
+_libraries: dict[tuple[int, int, torch.dtype], ctypes.CDLL] = {}
+
+
+class UnavailableError(RuntimeError):
+    """The kernel is not to be had here; the message says why."""
+
+
+def prepare(tokens: int, head_width: int, dtype: torch.dtype, folder: Path) -> None:
+    """Have the kernel for N = `tokens` and K = `head_width` ready in this process, compiled into `folder` if need be.
+
+    Raises `UnavailableError` for a shape or type that it does not have, and where it cannot be compiled or loaded.
+    """
+    key = (tokens, head_width, dtype)
+    if key in _libraries:
+        return
+    if tokens > MOST_TOKENS or head_width > MOST_HEAD_WIDTH or head_width % TILE or dtype not in VALUE_BITS:
+        raise UnavailableError(
+            f"it is for up to {MOST_TOKENS} tokens and heads of {TILE} to {MOST_HEAD_WIDTH}, a multiple of {TILE}"
+        )
+    if sys.platform != "linux":
+        raise UnavailableError("it is for Linux")
+    shape = (f"-DTOKENS={tokens}", f"-DHEAD_WIDTH={head_width}", f"-DVALUE_BITS={VALUE_BITS[dtype]}")
+    try:
+        _libraries[key] = _loaded(shape, folder)
+    except OSError as error:
+        raise UnavailableError(f"its library cannot be written or loaded: {error}") from error
+
+
+def _loaded(shape: tuple[str, ...], folder: Path) -> ctypes.CDLL:
+    path = _compiled(shape, folder)
+    try:
+        return ctypes.CDLL(str(path))
+    except OSError:  # damaged, perhaps
+        path.unlink()
+        return ctypes.CDLL(str(_compiled(shape, folder)))
+
+
+def _compiled(shape: tuple[str, ...], folder: Path) -> Path:
+    """Return the library for a shape, from `folder` where it lies for this source, compiler and processor."""
+    compiler = shutil.which(os.environ.get("CXX") or "c++")
+    if compiler is None:
+        raise UnavailableError("no C++ compiler was found (c++, or what $CXX names)")
+    source = resources.files("smallvit.model").joinpath("native_attention.cpp").read_bytes()
+    # What the compiler defines tells its version and the instructions that the processor has.
+    defined = _output([compiler, *FLAGS, "-dM", "-E", "-x", "c++", "/dev/null"])
+    digest = hashlib.sha256("\0".join([*shape, *FLAGS, *LIBRARY_FLAGS, defined]).encode() + source).hexdigest()
+    library = folder / f"attention-{digest[:16]}.so"
+    if not library.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        with TemporaryDirectory(dir=folder) as scratch, resources.as_file(resources.files("smallvit.model")) as sources:
+            made = Path(scratch) / library.name
+            command = [compiler, *FLAGS, *LIBRARY_FLAGS, *shape, str(sources / "native_attention.cpp"), "-o", str(made)]
+            _output(command)
+            made.replace(library)
+    return library
+
+
+def _output(command: list[str]) -> str:
+    with suppress(subprocess.TimeoutExpired):
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=COMPILE_SECONDS)
+        if done.returncode == 0:
+            return done.stdout
+        last = done.stderr.strip().splitlines()[-1:]
+        raise UnavailableError(f"{Path(command[0]).name} cannot compile it: {' '.join(last) or 'it says nothing'}")
+    raise UnavailableError(f"{Path(command[0]).name} took over {COMPILE_SECONDS:.0f} s")
+
+
+def native_attention(qkv: Float[Tensor, "B N E"], num_heads: int) -> Float[Tensor, "B N D"]:
+    """Return each token's attended values, the heads side by side; E = 3 D: queries, keys and values, each of H x K.
+
+    Raises `UnavailableError` where the shape was not prepared.
+    """
+    return _attention(qkv.contiguous(), num_heads)[0]
+
+
+def _forward(qkv: Tensor, num_heads: int) -> tuple[Tensor, Tensor]:
+    library, sizes = _library(qkv, num_heads)
+    out, softmax = _outputs(qkv, num_heads)
+    library.forward(_place(qkv), _place(out), _place(softmax), *sizes)
+    return out, softmax
+
+
+def _backward(qkv: Tensor, out: Tensor, softmax: Tensor, gradient: Tensor, num_heads: int) -> Tensor:
+    library, sizes = _library(qkv, num_heads)
+    found = torch.empty_like(qkv)
+    library.backward(_place(qkv), _place(out), _place(gradient), _place(softmax), _place(found), *sizes)
+    return found
+
+
+def _outputs(qkv: Tensor, num_heads: int) -> tuple[Tensor, Tensor]:
+    images, tokens, width = qkv.shape
+    softmax = qkv.new_empty(images, num_heads, 2, tokens, dtype=torch.float32)
+    return qkv.new_empty(images, tokens, width // 3), softmax
+
+
+def _backward_outputs(qkv: Tensor, out: Tensor, softmax: Tensor, gradient: Tensor, num_heads: int) -> Tensor:
+    return torch.empty_like(qkv)
+
+
+def _library(qkv: Tensor, num_heads: int) -> tuple[ctypes.CDLL, tuple[object, ...]]:
+    """Return the kernel for a tensor's shape, and what both of its calls end with."""
+    images, tokens, head_width = len(qkv), qkv.shape[1], qkv.shape[2] // (3 * num_heads)
+    library = _libraries.get((tokens, head_width, qkv.dtype))
+    if library is None:
+        raise UnavailableError(f"it was not prepared for {tokens} tokens and heads of {head_width} in {qkv.dtype}")
+    return library, (ctypes.c_int64(images), ctypes.c_int64(num_heads), ctypes.c_float(head_width**-0.5))
+
+
+def _place(tensor: Tensor) -> ctypes.c_void_p:
+    return ctypes.c_void_p(tensor.data_ptr())
+
+
+def _save(ctx: Any, inputs: tuple[Tensor, int], output: tuple[Tensor, Tensor]) -> None:
+    ctx.save_for_backward(inputs[0], *output)
+    ctx.num_heads = inputs[1]
+
+
+def _gradients(ctx: Any, gradient: Tensor, _: Tensor | None) -> tuple[Tensor, None]:
+    return _attention_backward(*ctx.saved_tensors, gradient.contiguous(), ctx.num_heads), None
+
+
+_attention = torch.library.custom_op("smallvit::native_attention", _forward, mutates_args=())
+_attention.register_fake(_outputs)
+_attention.register_autograd(_gradients, setup_context=_save)
+_attention_backward = torch.library.custom_op("smallvit::native_attention_backward", _backward, mutates_args=())
+_attention_backward.register_fake(_backward_outputs)

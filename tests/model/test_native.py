@@ -1,0 +1,205 @@
+"""The kernel for a CPU against plain products in float64, in every form that it is compiled to."""
+
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from smallvit.model import native
+from smallvit.model.attention import attend
+from smallvit.model.config import ModelConfig
+from smallvit.model.native import UnavailableError, native_attention, prepare
+from smallvit.model.vit import VisionTransformer
+
+needs_compiler = pytest.mark.skipif(shutil.which("c++") is None, reason="the kernel needs a C++ compiler")
+SHAPES = {
+    "the baseline's": (65, 12, 16),
+    "width 96, two CLS tokens": (66, 12, 8),
+    "small's": (66, 3, 32),
+    "patches of 2, in several chunks": (257, 2, 16),
+    "one token": (1, 2, 12),
+    "fewer tokens than lanes": (7, 2, 20),
+    "wide heads": (17, 1, 128),
+    "as many as it takes": (300, 1, 4),
+}
+BASE: dict[str, Any] = {"image_size": 16, "num_classes": 7, "embed_dim": 24, "depth": 2, "num_heads": 3}
+# By the bits that a value keeps: of bfloat16 8, of which a product of rounded weights with rounded values loses some.
+TOLERANCE = {torch.float32: 2e-6, torch.bfloat16: 6e-3}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("native")
+
+
+def plain(qkv: Tensor, num_heads: int) -> Tensor:
+    q, k, v = (part.unflatten(-1, (num_heads, -1)).transpose(1, 2) for part in qkv.chunk(3, dim=-1))
+    return attend(q, k, v, "bmm").transpose(1, 2).flatten(2)
+
+
+def draws(shape: tuple[int, int, int], dtype: torch.dtype, images: int = 3) -> tuple[Tensor, Tensor]:
+    """Return qkv of some size, so that weights are far from uniform, and a gradient of the output."""
+    tokens, heads, width = shape
+    generator = torch.Generator().manual_seed(0)
+    qkv = 1.5 * torch.randn(images, tokens, 3 * heads * width, generator=generator)
+    return qkv.to(dtype), torch.randn(images, tokens, heads * width, generator=generator).to(dtype)
+
+
+def distances(shape: tuple[int, int, int], dtype: torch.dtype) -> list[float]:
+    """Return how far output and gradient are from plain products in float64, relative to their size."""
+    given, gradient = draws(shape, dtype)
+    results: list[list[Tensor]] = []
+    for attention, kind in ((native_attention, dtype), (plain, torch.float64)):
+        qkv = given.to(kind).requires_grad_()
+        out = attention(qkv, shape[1])
+        results.append([out.detach(), *torch.autograd.grad(out, qkv, gradient.to(kind))])
+    assert all(found.dtype == dtype for found in results[0])
+    return [float((found.double() - wanted).norm() / wanted.norm()) for found, wanted in zip(*results, strict=True)]
+
+
+@needs_compiler
+@pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
+@pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
+def test_values_and_gradients_are_those_of_plain_products(
+    folder: Path, shape: tuple[int, int, int], dtype: torch.dtype
+) -> None:
+    prepare(shape[0], shape[2], dtype, folder)
+    assert max(distances(shape, dtype)) < TOLERANCE[dtype]
+
+
+@needs_compiler
+@pytest.mark.skipif("flags" not in Path("/proc/cpuinfo").read_text(), reason="the processors named are of x86")
+@pytest.mark.parametrize("processor", ["x86-64", "x86-64-v3", "x86-64-v4"])
+@pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
+def test_lesser_processors_have_the_same_values(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, processor: str, dtype: torch.dtype
+) -> None:
+    if processor == "x86-64-v4" and "avx512vl" not in Path("/proc/cpuinfo").read_text():
+        pytest.skip("this processor has no AVX-512")
+    flags = [flag.replace("native", processor) for flag in native.FLAGS]
+    monkeypatch.setattr(native, "FLAGS", tuple(flags))
+    monkeypatch.setattr(native, "_libraries", {})
+    prepare(65, 16, dtype, tmp_path)
+    assert max(distances((65, 2, 16), dtype)) < TOLERANCE[dtype]
+
+
+@needs_compiler
+def test_weights_that_one_key_has_all_of_stay_finite(folder: Path) -> None:
+    prepare(9, 8, torch.float32, folder)
+    qkv, gradient = draws((9, 2, 8), torch.float32)
+    results: list[tuple[Tensor, Tensor]] = []
+    for attention in (native_attention, plain):
+        tokens = (20 * qkv).requires_grad_()
+        out = attention(tokens, 2)
+        results.append((out.detach(), torch.autograd.grad(out, tokens, gradient)[0]))
+    (out, found), (wanted_out, wanted) = results
+    torch.testing.assert_close(out, wanted_out, rtol=1e-3, atol=1e-2)
+    assert found.isfinite().all()
+    # Scores are some thousands, of which float32 keeps four digits behind the point.
+    torch.testing.assert_close(found, wanted, rtol=1e-2, atol=2e-2)
+
+
+@needs_compiler
+def test_bits_are_the_same_on_any_number_of_threads_and_in_any_batch(folder: Path) -> None:
+    prepare(9, 8, torch.bfloat16, folder)
+    qkv, gradient = draws((9, 3, 8), torch.bfloat16, images=5)
+
+    def results(images: slice) -> tuple[Tensor, Tensor]:
+        tokens = qkv[images].clone().requires_grad_()
+        out = native_attention(tokens, 3)
+        return out.detach(), torch.autograd.grad(out, tokens, gradient[images])[0]
+
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(2)
+        together = results(slice(None))
+        torch.set_num_threads(1)
+        for found, wanted in zip(results(slice(1, 4)), together, strict=True):
+            assert torch.equal(found, wanted[1:4])
+    finally:
+        torch.set_num_threads(threads)
+
+
+@needs_compiler
+def test_attend_takes_parts_that_lie_apart(folder: Path) -> None:
+    prepare(9, 8, torch.float32, folder)
+    q, k, v = torch.randn(3, 2, 3, 9, 8, generator=torch.Generator().manual_seed(0)).transpose(-2, -1).mT
+    torch.testing.assert_close(attend(q, k, v, "native"), attend(q, k, v, "bmm"), rtol=1e-5, atol=1e-6)
+
+
+MODELS = {
+    "plain": {},
+    "class attention": {"num_cls_tokens": 3, "num_class_attention_blocks": 2},
+    "low rank": {"latent_dim_q": 5, "latent_dim_v": 8},
+    "norms and rotation": {"qk_norm": "rms", "position": "rotary", "num_registers": 1},
+}
+
+
+@needs_compiler
+@pytest.mark.parametrize("fields", MODELS.values(), ids=MODELS)
+def test_a_model_has_the_logits_and_gradients_of_plain_products(
+    folder: Path, rough_model: Callable[..., VisionTransformer], images: Tensor, fields: dict[str, Any]
+) -> None:
+    config = ModelConfig(**BASE | fields)
+    prepare(config.num_tokens, 8, torch.float32, folder)
+    results: list[tuple[Tensor, Tensor]] = []
+    for attention, kind in (("native", torch.float32), ("bmm", torch.float64)):
+        model = rough_model(config, attention=attention).to(kind)
+        used = {block.attn.implementation for block in model.blocks}
+        assert used == {attention}
+        logits = model(images.to(kind))
+        (logits * torch.linspace(-1, 1, logits.numel()).view_as(logits)).sum().backward()
+        results.append((logits.detach().double(), torch.cat([p.grad.flatten().double() for p in model.parameters()])))
+    for found, wanted in zip(*results, strict=True):
+        assert (found - wanted).norm() < 2e-5 * wanted.norm()
+
+
+@needs_compiler
+def test_it_is_compiled_once_for_a_shape_and_again_for_another_source(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def files() -> set[str]:
+        monkeypatch.setattr(native, "_libraries", {})
+        prepare(5, 4, torch.float32, tmp_path)
+        return {path.name for path in tmp_path.iterdir()}
+
+    first = files()
+    assert len(first) == 1
+    monkeypatch.setattr(native, "LIBRARY_FLAGS", (*native.LIBRARY_FLAGS, "-g"))
+    assert len(files() - first) == 1
+
+
+@needs_compiler
+def test_a_damaged_library_is_made_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(native, "_libraries", {})
+    prepare(5, 4, torch.float32, tmp_path / "whole")
+    (made,) = (tmp_path / "whole").iterdir()
+    (tmp_path / "damaged").mkdir()
+    damaged = tmp_path / "damaged" / made.name
+    damaged.write_bytes(made.read_bytes()[:100])
+    monkeypatch.setattr(native, "_libraries", {})
+    prepare(5, 4, torch.float32, tmp_path / "damaged")
+    assert max(distances((5, 1, 4), torch.float32)) < TOLERANCE[torch.float32]
+    assert damaged.stat().st_size > 1000
+
+
+def test_why_it_is_not_there_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(native, "_libraries", {})
+    refused = ((301, 8, torch.float32), (65, 6, torch.float32), (65, 132, torch.float32), (65, 8, torch.float64))
+    for shape in refused:
+        with pytest.raises(UnavailableError, match=r"up to 300 tokens and heads of 4 to 128, a multiple of 4$"):
+            prepare(*shape, tmp_path)
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    with pytest.raises(UnavailableError, match=re.escape("no C++ compiler was found (c++, or what $CXX names)")):
+        prepare(65, 8, torch.float32, tmp_path)
+    monkeypatch.setenv("CXX", "false")
+    with pytest.raises(UnavailableError, match="false cannot compile it: it says nothing"):
+        prepare(65, 8, torch.float32, tmp_path)
+    with pytest.raises(UnavailableError, match="was not prepared for 2 tokens and heads of 4"):
+        native_attention(torch.zeros(1, 2, 12), 1)
+    assert not list(tmp_path.iterdir())
