@@ -525,11 +525,18 @@ def test_the_published_figures_are_those_of_their_records() -> None:
     for name, speed in record.speeds.items():
         share = f"{record.utilisation[name]:.0%}".replace("%", " %") if name in record.utilisation else ""
         assert re.search(rf"{name}.* \| {1e3 * speed.seconds:,.0f} \| {speed.images_per_second:,.0f} \| {share}", page)
-    threads = {"paper-step-1-thread": 1, "paper-step": 2}
-    for each, count in threads.items():
+    how = {
+        "paper-step": ("bfloat16", 2, False),
+        "paper-step-compiled": ("bfloat16", 2, True),
+        "paper-step-1-thread": ("bfloat16", 1, False),
+        "paper-step-float32": ("float32", 2, False),
+    }
+    for each, wanted in how.items():
         for shape in benchmark(each)["shapes"].values():
-            assert (shape["choices"]["attention"], shape["choices"]["num_threads"]) == ("sdpa", count)
-            speed, peak = shape["speeds"]["ours"]["images_per_second"], shape["utilisation"]["float32"]
+            choices = shape["choices"]
+            assert choices["attention"] == "native"
+            assert (choices["precision"], choices["num_threads"], choices["compile"]) == wanted
+            speed, peak = shape["speeds"]["ours"]["images_per_second"], shape["utilisation"][choices["precision"]]
             assert f"| {speed:,.0f}, {shape['ours_over_paper']:.2f} times, {100 * peak:.0f} % of peak |" in page
     for each, attention in (("paper-step-bmm", "bmm"), ("paper-step-sdpa", "sdpa")):
         wide, narrow = benchmark(each)["shapes"].values()

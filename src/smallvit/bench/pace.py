@@ -9,7 +9,7 @@ from smallvit.config import RunConfig
 from smallvit.data.spec import SPECS
 from smallvit.record import RunRecord
 
-START_SECONDS = 6.0
+START_SECONDS = 3.0
 """To import torch, read the data, and write the record."""
 TURNS = 2
 
