@@ -96,12 +96,14 @@ def test_without_a_compiler_the_native_kernel_is_no_contestant(tmp_path: Path, m
     monkeypatch.setattr("smallvit.model.native._libraries", {})
     monkeypatch.setenv("CXX", "no-such-compiler")
     config = replace(TINY, data=DataConfig(cache=tmp_path))
-    assert decide(config, ALONE, None).attention in ("sdpa", "bmm")
+    found = decide(config, ALONE, None)
+    assert found.attention in ("sdpa", "bmm")
+    reason = "no C++ compiler was found (c++, or what $CXX names)"
+    assert found.reason.endswith(f"; native left out: {reason}")
     ((_, seconds),) = json.loads((tmp_path / "attention.json").read_text())["seconds"].items()
     assert seconds.keys() == {"sdpa", "bmm"}
     with pytest.raises(UsageError) as caught:
         decide(replace(config, device=replace(TINY.device, attention="native")), ALONE, None)
-    reason = "no C++ compiler was found (c++, or what $CXX names)"
     assert str(caught.value) == f"device.attention is native: {reason}; allowed are sdpa, bmm, or auto"
     went_on = decide(config, ALONE, earlier(attention="native"))
     assert went_on == earlier(attention="sdpa"), "a run that began where there was one"

@@ -87,7 +87,8 @@ def _attention(
     masked = model.locality == "lsa"
     mask = ~torch.eye(tokens, dtype=torch.bool, device=device) if masked else None
     names = implementations(device, compiled=compiled, masked=masked)
-    if "native" in names and _why_no_native(config, qkv.dtype) is not None:
+    missing = _why_no_native(config, qkv.dtype) if "native" in names else None
+    if missing is not None:
         names = tuple[AttentionImplementation, ...](name for name in names if name != "native")
     name = hardware()["gpu" if device == "cuda" else "processor"]
     how = f"{precision}, {'' if compiled else 'not '}compiled{', masked' if masked else ''}"
@@ -95,4 +96,4 @@ def _attention(
     calls = attention_calls(names, qkv, heads, compiled=compiled and device == "cuda", mask=mask)
     with one_thread():
         best, reason = fastest(calls, device, cache_folder(config.data.cache) / "attention.json", key)
-    return cast("Attention", best), reason
+    return cast("Attention", best), reason if missing is None else f"{reason}; native left out: {missing}"
