@@ -41,6 +41,22 @@ def test_committed_records_load_and_match_their_place() -> None:
         RunRecord.load(path)
 
 
+def test_bfloat16_ends_within_seed_noise_of_float32_as_the_page_says() -> None:
+    page = (ROOT / "docs" / "performance.md").read_text(encoding="utf-8")
+    exact, fast = (
+        RunRecord.load(ROOT / "results" / "precision" / f"small-10-passes-{kind}.json")
+        for kind in ("float32", "bfloat16")
+    )
+    assert (exact.choices.precision, exact.choices.attention) == ("float32", "sdpa")
+    assert (fast.choices.precision, fast.choices.attention) == ("bfloat16", "native")
+    assert exact.run_config().differences(fast.run_config()) == ["device.precision is float32, not bfloat16"]
+    assert abs(100 * (exact.test.accuracy - fast.test.accuracy)) < 0.39  # the deviation between runs of width 96
+    for record in (exact, fast):
+        assert record.val is not None
+    assert f"{100 * exact.test.accuracy:.2f} % of test and {100 * exact.val.accuracy:.2f} of val" in page
+    assert f"at {100 * fast.test.accuracy:.2f} and {100 * fast.val.accuracy:.2f}" in page
+
+
 def test_commands_exist() -> None:
     used = set(re.findall(r"^ {4}smallvit (\w+)", README, flags=re.MULTILINE))
     assert used
