@@ -164,7 +164,7 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=256)
     parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda", "mps"))
     parser.add_argument("--precision", default="auto", choices=("auto", "float32", "bfloat16"), help="of ours")
-    parser.add_argument("--attention", default="auto", choices=("auto", "bmm", "sdpa"), help="of ours")
+    parser.add_argument("--attention", default="auto", choices=("auto", "bmm", "sdpa", "native"), help="of ours")
     parser.add_argument("--compile", default="auto", choices=("auto", "on", "off"), help="of ours")
     parser.add_argument("--json", type=Path, help="where to write the record")
     options = parser.parse_args()

@@ -16,8 +16,6 @@ import os
 import shutil
 import subprocess
 import sys
-from contextlib import suppress
-from importlib import resources
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -26,6 +24,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+SOURCE = Path(__file__).with_name("native_attention.cpp")
 MOST_TOKENS = 300
 """The kernel's working memory lies on the stack: some 4 * MOST_TOKENS^2 * 3 bytes."""
 MOST_HEAD_WIDTH = 128
@@ -79,29 +78,29 @@ def _compiled(shape: tuple[str, ...], folder: Path) -> Path:
     compiler = shutil.which(os.environ.get("CXX") or "c++")
     if compiler is None:
         raise UnavailableError("no C++ compiler was found (c++, or what $CXX names)")
-    source = resources.files("smallvit.model").joinpath("native_attention.cpp").read_bytes()
     # What the compiler defines tells its version and the instructions that the processor has.
     defined = _output([compiler, *FLAGS, "-dM", "-E", "-x", "c++", "/dev/null"])
-    digest = hashlib.sha256("\0".join([*shape, *FLAGS, *LIBRARY_FLAGS, defined]).encode() + source).hexdigest()
-    library = folder / f"attention-{digest[:16]}.so"
+    what = "\0".join([*shape, *FLAGS, *LIBRARY_FLAGS, defined]).encode() + SOURCE.read_bytes()
+    library = folder / f"attention-{hashlib.sha256(what).hexdigest()[:16]}.so"
     if not library.exists():
         folder.mkdir(parents=True, exist_ok=True)
-        with TemporaryDirectory(dir=folder) as scratch, resources.as_file(resources.files("smallvit.model")) as sources:
+        with TemporaryDirectory(dir=folder) as scratch:
             made = Path(scratch) / library.name
-            command = [compiler, *FLAGS, *LIBRARY_FLAGS, *shape, str(sources / "native_attention.cpp"), "-o", str(made)]
-            _output(command)
+            _output([compiler, *FLAGS, *LIBRARY_FLAGS, *shape, str(SOURCE), "-o", str(made)])
             made.replace(library)
     return library
 
 
 def _output(command: list[str]) -> str:
-    with suppress(subprocess.TimeoutExpired):
+    name = Path(command[0]).name
+    try:
         done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=COMPILE_SECONDS)
-        if done.returncode == 0:
-            return done.stdout
+    except subprocess.TimeoutExpired:
+        raise UnavailableError(f"{name} took over {COMPILE_SECONDS:.0f} s") from None
+    if done.returncode:
         last = done.stderr.strip().splitlines()[-1:]
-        raise UnavailableError(f"{Path(command[0]).name} cannot compile it: {' '.join(last) or 'it says nothing'}")
-    raise UnavailableError(f"{Path(command[0]).name} took over {COMPILE_SECONDS:.0f} s")
+        raise UnavailableError(f"{name} cannot compile it: {' '.join(last) or 'it says nothing'}")
+    return done.stdout
 
 
 def native_attention(qkv: Float[Tensor, "B N E"], num_heads: int) -> Float[Tensor, "B N D"]:
