@@ -57,9 +57,8 @@ def decide(config: RunConfig, world: World, earlier: Choices | None) -> Choices:
         )
     missing = _why_no_native(config, shared.dtype) if shared.attention == "native" else None
     if world.any(missing is not None):
-        raise UsageError(
-            f"device.attention is native on rank 0, rank {world.rank} has {missing or 'it, too'}; try sdpa"
-        )
+        found = missing or "it works here, but not on every rank"
+        raise UsageError(f"device.attention is native, on rank {world.rank}: {found}; give sdpa or bmm")
     return shared
 
 
