@@ -101,7 +101,9 @@ def others_table(groups: Sequence[Sequence[Run]]) -> Table:
 def study_markdown(numbers: Numbers) -> str:
     """Return the tables of a section and what there is to know of them, as markdown."""
     tables = "\n".join(markdown(table) for table in study_tables(numbers))
-    wrapped = (fill(note, 118, initial_indent="- ", subsequent_indent="  ") for note in notes(numbers))
+    wrapped = (
+        fill(note, 118, initial_indent="- ", subsequent_indent="  ", break_on_hyphens=False) for note in notes(numbers)
+    )
     return tables + "\n" + "\n".join(wrapped) + "\n"
 
 
