@@ -34,7 +34,8 @@ def test_committed_records_load_and_match_their_place() -> None:
         recipe = RECIPES.get(config.recipe)
         elsewhere = recipe is not None and config.data.dataset != recipe().data.dataset  # a recipe on other images
         name = f"{config.recipe}-{config.data.dataset}" if elsewhere else config.recipe
-        assert path == ROOT / "results" / "runs" / name / f"seed{config.seed}.json"
+        scale = "" if config.scale == 1 else f"-scale-{config.scale:g}"
+        assert path == ROOT / "results" / "runs" / f"{name}{scale}" / f"seed{config.seed}.json"
     trials = set((ROOT / "results" / "laptop-tuning").glob("*.json")) - {ROOT / "results/laptop-tuning/trials.json"}
     assert trials
     for path in trials:

@@ -55,11 +55,28 @@ def test_both_forms_are_found_any_seed_counts_and_a_copy_counts_once(tmp_path: P
 
 def test_a_run_stands_in_every_study_that_has_it(tmp_path: Path) -> None:
     write_study(_rows("paper", "baseline", "low-rank q", "2 CLS tokens"), tmp_path, noisy(), {"baseline": 1})
+    write_study(_rows("latents", "q at 72 of 192"), tmp_path, noisy())
     names = {section.name: list(section.done) for section in collect([tmp_path]).sections}
     assert names == {
         "paper": ["baseline", "low-rank q", "2 CLS tokens"],
-        "latents": ["full q, k and v", "q at 48 of 192"],
+        "latents": ["full q, k and v", "q at 48 of 192", "q at 72 of 192"],
     }
+
+
+def test_a_part_of_another_study_is_a_section_only_if_it_compares_with_another_row(tmp_path: Path) -> None:
+    write_study(_rows("paper", "baseline", "low-rank q", "2 CLS tokens"), tmp_path, noisy(), {"baseline": 1})
+    assert [section.name for section in collect([tmp_path]).sections] == ["paper"]  # not latents as well
+    write_study(_rows("paper", "width 96, 1 CLS token"), tmp_path, noisy())
+    names = {section.name: list(section.done) for section in collect([tmp_path]).sections}
+    assert names == {
+        "paper": ["baseline", "low-rank q", "width 96, 1 CLS token", "2 CLS tokens"],
+        "cls-tokens": ["width 96, 1 CLS token", "width 192, 1 CLS token", "width 192, 2 CLS tokens"],
+    }
+
+
+def test_two_studies_that_have_the_same_runs_are_two_sections(tmp_path: Path) -> None:
+    write_study(_rows("paper", "baseline", "low-rank q"), tmp_path, noisy())
+    assert [section.name for section in collect([tmp_path]).sections] == ["paper", "latents"]
 
 
 def test_scales_are_kept_apart(tmp_path: Path) -> None:

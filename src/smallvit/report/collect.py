@@ -1,7 +1,7 @@
 """Finds the records under some folders and sorts them: a section for each study that they answer, and the rest.
 
 A record belongs to every row, of any study, whose run it is: equal config digests at the record's own scale, whatever
-the seed.
+the seed. A study that would only repeat a part of another one's comparisons has no section.
 """
 
 import re
@@ -49,6 +49,11 @@ class Section:
         """Whether the row that the others are compared with was run."""
         return bool(self.runs.get(self.study.reference))
 
+    @property
+    def paths(self) -> frozenset[Path]:
+        """Where its runs lie."""
+        return frozenset(run.path for runs in self.runs.values() for run in runs)
+
     def published(self) -> dict[str, Published]:
         """Return what the paper reports of the rows, also of those that it reports in another table."""
         known = _published_runs()
@@ -86,8 +91,15 @@ def collect(folders: Sequence[Path]) -> Collection:
         if section.has_reference and len(section.done) > 1:
             _require_one_test_set(section)
             sections.append(section)
-    used = {run.path for section in sections for each in section.runs.values() for run in each}
+    used = {path for section in sections for path in section.paths}
+    sections = [each for each in sections if not any(_repeats(each, other) for other in sections)]
     return Collection(sections=sections, others=[each for each in by_row.values() if each[0].path not in used])
+
+
+def _repeats(part: Section, whole: Section) -> bool:
+    """Return whether all that a section has to say stands in a greater one: its runs, compared with the same ones."""
+    reference, other = part.runs[part.study.reference], whole.runs[whole.study.reference]
+    return reference == other and part.paths < whole.paths
 
 
 def section_in(study: Study, folder: Path) -> Section:
