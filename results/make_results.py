@@ -26,7 +26,7 @@ from smallvit.report.page import read_metrics
 from smallvit.report.study_figures import drawings
 from smallvit.report.study_tables import study_markdown
 from smallvit.report.svg import Drawing, svg_file
-from smallvit.report.tables import Table, markdown
+from smallvit.report.tables import Table, markdown, markdown_note
 from smallvit.study.rows import Row
 from smallvit.study.studies import STUDIES
 
@@ -100,7 +100,7 @@ def _costs(numbers: Numbers, root: Path) -> list[str]:
         f"Step: a training step as a run takes it ({machine}), all rows in one process, in turns "
         f"([record](benchmarks/{path.name}))."
     )
-    return [markdown(table).strip(), fill(note, 118, initial_indent="- ", subsequent_indent="  ")]
+    return [markdown(table).strip(), markdown_note(note)]
 
 
 def _gain(line: Line) -> str:

@@ -5,7 +5,6 @@ Where runs are scaled, every table says so in its caption and in a column.
 
 import math
 from collections.abc import Sequence
-from textwrap import fill
 
 from smallvit.report.cells import (
     NONE,
@@ -22,7 +21,7 @@ from smallvit.report.compare_numbers import signed
 from smallvit.report.numbers import Line, Numbers, Spread, hardware
 from smallvit.report.records import Run
 from smallvit.report.stats import Difference
-from smallvit.report.tables import Table, markdown
+from smallvit.report.tables import Table, markdown, markdown_note
 from smallvit.study.rows import Study
 
 MOST_NAMED = 8
@@ -101,10 +100,7 @@ def others_table(groups: Sequence[Sequence[Run]]) -> Table:
 def study_markdown(numbers: Numbers) -> str:
     """Return the tables of a section and what there is to know of them, as markdown."""
     tables = "\n".join(markdown(table) for table in study_tables(numbers))
-    wrapped = (
-        fill(note, 118, initial_indent="- ", subsequent_indent="  ", break_on_hyphens=False) for note in notes(numbers)
-    )
-    return tables + "\n" + "\n".join(wrapped) + "\n"
+    return tables + "\n" + "\n".join(map(markdown_note, notes(numbers))) + "\n"
 
 
 def _caption(study: Study, scale: float, what: str) -> str:

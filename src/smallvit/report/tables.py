@@ -1,6 +1,7 @@
 """A table as text, and as markdown and LaTeX."""
 
 from dataclasses import dataclass
+from textwrap import fill
 
 _LATEX = {
     "\\": r"\textbackslash{}",
@@ -30,6 +31,11 @@ def markdown(table: Table) -> str:
     lines = [table.heading, ("---",) * len(table.heading), *table.rows]
     cells = ["| " + " | ".join(cell.replace("|", r"\|") for cell in line) + " |" for line in lines]
     return f"**{table.caption}.**\n\n" + "\n".join(cells) + "\n"
+
+
+def markdown_note(text: str) -> str:
+    """Return text as an item of a markdown list, in lines of at most 118 characters, not broken at hyphens."""
+    return fill(text, 118, initial_indent="- ", subsequent_indent="  ", break_on_hyphens=False)
 
 
 def latex(table: Table) -> str:
