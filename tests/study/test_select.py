@@ -62,6 +62,6 @@ def test_every_row_of_every_study_can_be_named() -> None:
 
 def test_an_unknown_row_is_refused_with_the_nearest() -> None:
     with pytest.raises(
-        UsageError, match=r"tiny has no row 'plane row'; did you mean plain row\? allowed are plain row, e"
+        UsageError, match=r"tiny has no row 'plane row'; did you mean plain row\? allowed are plain row; e"
     ):
         choose_rows(replace(study()), "erase, plane row")

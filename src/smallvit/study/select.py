@@ -58,5 +58,5 @@ def choose_rows(study: Study, text: str) -> Study:
 
 def _refuse(study: Study, name: str, names: dict[str, Row]) -> None:
     near = did_you_mean(name, names)
-    labels = ", ".join(row.label for row in study.rows)
+    labels = "; ".join(row.label for row in study.rows)  # labels hold commas
     raise UsageError(f"--rows: {study.name} has no row {name!r}; {near}allowed are {labels}")
