@@ -184,8 +184,9 @@ def _difference_cells(labels: Sequence[str], numbers: Numbers, difference: Diffe
         return NONE, "no seed in common", NONE, "not tested"
     mean = signed(difference.mean, ".2f")
     if math.isnan(difference.low):
-        single = min(len(numbers.line(label).seeds) for label in (*labels, numbers.section.study.reference)) == 1
-        return mean, "one seed: no interval" if single else "no interval", NONE, "not tested"
+        seeds = (set(numbers.line(label).seeds) for label in (*labels, numbers.section.study.reference))
+        single = len(set.intersection(*seeds)) == 1
+        return mean, "one seed in common: no interval" if single else "no interval", NONE, "not tested"
     interval = f"{signed(difference.low, '.2f')} to {signed(difference.high, '.2f')}"
     return mean, interval, p_value(difference.p_holm), "resolved" if difference.resolved else "not resolved"
 
@@ -211,7 +212,9 @@ def _best_note(lines: Sequence[Line]) -> str:
 
 def _differences_note(numbers: Numbers) -> str:
     if not numbers.freedom:
-        return "Differences are paired by seed. With one seed nothing tells how far seeds scatter: no intervals."
+        return (
+            "Differences are paired by seed. With one seed in common nothing tells how far seeds scatter: no intervals."
+        )
     degrees = f"{numbers.freedom} degree{'s' if numbers.freedom > 1 else ''} of freedom"
     values = f"{fitted(numbers.deviation, '.2f')} points, {degrees}"
     needed = (
