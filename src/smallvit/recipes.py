@@ -88,7 +88,7 @@ def laptop() -> RunConfig:
 
 
 def best() -> RunConfig:
-    """The most of 200 M MACs and 3 M parameters: convolutions, then 6 blocks; 300 passes, for a GPU; run for 20 of them."""
+    """The most of 200 M MACs and 3 M parameters: convolutions, then 6 blocks; 300 passes, for a GPU; run for 20."""
     config = baseline()
     return replace(
         config,
