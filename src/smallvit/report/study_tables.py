@@ -186,7 +186,7 @@ def _difference_cells(labels: Sequence[str], numbers: Numbers, difference: Diffe
     if math.isnan(difference.low):
         seeds = (set(numbers.line(label).seeds) for label in (*labels, numbers.section.study.reference))
         single = len(set.intersection(*seeds)) == 1
-        return mean, "one seed in common: no interval" if single else "no interval", NONE, "not tested"
+        return mean, "one seed in common" if single else "no interval", NONE, "not tested"
     interval = f"{signed(difference.low, '.2f')} to {signed(difference.high, '.2f')}"
     return mean, interval, p_value(difference.p_holm), "resolved" if difference.resolved else "not resolved"
 
