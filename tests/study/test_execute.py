@@ -175,7 +175,9 @@ def test_the_command_runs_and_prints_the_table_of_records_wherever_they_lie(
     assert cli.main([*words, *device]) == 0
     out = capsys.readouterr().out
     assert out.splitlines()[0] == "tiny: 3 of 4 runs to do, 1 at a time"
-    table = out[out.index("Tiny. Little.") :]
+    table, page = out[out.index("Tiny. Little.") :].split("page     ")
+    assert page == f"{tmp_path / 'report' / 'index.html'}\n"
+    assert "plain row" in (tmp_path / "report" / "index.html").read_text()
     accuracies = [100 * RunRecord.load(p).test.accuracy for p in sorted(tmp_path.glob("plain/seed*/record.json"))]
     assert "| plain row | 2 |" in table
     assert f"{sum(accuracies) / 2:.2f}" in table

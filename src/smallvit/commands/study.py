@@ -23,11 +23,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class StudyCommand:
-    """Run a study's rows, those that are not yet there, and print its table; the same command again goes on."""
+    """Run a study's rows that are not yet there, print its table, make the report; the same command again goes on."""
 
     study: Annotated[Positional[str], arg(metavar="STUDY", help=f"Question to answer: {', '.join(STUDIES)}.")]
     out: Path = Path("runs/study")
-    """Folder of the runs, one a row and seed; `results/runs` holds those that were published."""
+    """Folder of the runs, one a row and seed, and of the report; `results/runs` holds those that were published."""
     scale: float = 1.0
     """Share of its full length that each run takes; what comes of it is marked as scaled."""
     seeds: str | None = None
@@ -52,7 +52,7 @@ class StudyCommand:
     """What is asked of Slurm for each run."""
 
     def __call__(self) -> None:
-        """Run, print the table, and fail if a run did."""
+        """Run, print the table, and fail if a run did; else make the report."""
         require_known("study", self.study, STUDIES)
         study = STUDIES[self.study]()
         if self.seeds is not None:
@@ -86,6 +86,9 @@ class StudyCommand:
             raise InterruptedRunError(f"{ending.reason}: {again}{failed}", ending.exit_status)
         if failed:
             raise SmallvitError(failed)
+        from smallvit.report.study_page import write_report
+
+        print(f"page     {write_report((self.out,), self.out / 'report').page}")
 
     def _engine(self) -> "Engine":
         use_gpus, threads = self.device.device != "cpu", self.device.num_threads
