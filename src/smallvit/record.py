@@ -6,7 +6,7 @@ import platform
 from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal
 
@@ -116,7 +116,14 @@ class RunRecord:
 def versions() -> dict[str, str]:
     """Return the versions that a result may depend on."""
     packages = ("smallvit", "torch", "numpy", "pillow")
-    return {"python": platform.python_version(), **{name: version(name) for name in packages}}
+    return {"python": platform.python_version(), **{name: _version(name) for name in packages}}
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed"  # a checkout on Python's path
 
 
 def write_atomically(path: Path, text: str) -> None:

@@ -1,0 +1,86 @@
+"""What a GPU does is what a CPU does, within a stated rounding; these run where there is one (`make gpu-bench`).
+
+The compiled paths run in processes of their own: the tests' import hook wraps functions in checks that no graph holds.
+"""
+
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from smallvit.model.attention import AttentionImplementation, attend
+from smallvit.train.muon import Muon
+
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
+
+LOSSES = """
+import sys
+from dataclasses import replace
+import torch
+from smallvit.bench.workload import Workload
+from smallvit.device.config import DeviceConfig
+from smallvit.recipes import RECIPES
+
+recipe, mode = sys.argv[1:]
+config = RECIPES[recipe]()
+depth = min(config.model.depth, 2)
+config = replace(
+    config,
+    model=replace(config.model, embed_dim=48, num_heads=3, depth=depth),
+    optim=replace(config.optim, warmup_epochs=0.0),
+    train=replace(config.train, batch_size=64),
+)
+
+def losses(**device):
+    work = Workload(replace(config, device=DeviceConfig(**device)))
+    return torch.stack([next(work._states).loss.cpu() for _ in range(12)])
+
+wanted = losses(device="cpu", precision="float32", attention="bmm", num_threads=2)
+found = losses(device="cuda", precision="bfloat16", attention="sdpa", compile_mode=mode)
+# bfloat16 keeps 8 bits, 0.4 % of a value; the loss is a mean over 64 images, summed in float32.
+torch.testing.assert_close(found, wanted, rtol=5e-3, atol=0)
+print("close")
+"""
+
+
+@pytest.mark.parametrize("mode", ["default", "reduce-overhead"])
+@pytest.mark.parametrize("recipe", ["baseline", "best", "laptop"])
+def test_the_fast_path_on_cuda_follows_a_cpus_plain_losses(recipe: str, mode: str) -> None:
+    command = [sys.executable, "-c", LOSSES, recipe, mode]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=dict(os.environ))
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stdout == "close\n"
+
+
+@pytest.mark.parametrize("name", ["sdpa", "flash", "efficient", "cudnn", "bmm"])
+def test_every_attention_on_cuda_is_that_of_two_products_in_float64(name: AttentionImplementation) -> None:
+    draws = torch.Generator().manual_seed(0)
+    parts = [torch.randn(8, 12, 65, 16, generator=draws, dtype=torch.float64) for _ in range(3)]
+    exact = [part.clone().requires_grad_() for part in parts]
+    attend(*exact, "bmm").square().sum().backward()
+    half = [part.to("cuda", torch.bfloat16).requires_grad_() for part in parts]
+    attend(*half, name).float().square().sum().backward()
+    for ours, theirs in zip(half, exact, strict=True):
+        assert ours.grad is not None
+        assert theirs.grad is not None
+        error = (ours.grad.cpu().double() - theirs.grad).norm() / theirs.grad.norm()
+        assert error < 2e-2, f"{name}: {float(error):.2g}"
+
+
+def test_muon_on_cuda_is_torchs() -> None:
+    def after(kind: type[torch.optim.Optimizer], **options: object) -> list[torch.Tensor]:
+        draws = torch.Generator().manual_seed(0)
+        sizes = [(96, 32), (96, 32), (32, 32)]
+        weights = [torch.nn.Parameter(torch.randn(*size, generator=draws).cuda()) for size in sizes]
+        optimizer = kind(weights, lr=0.02, weight_decay=0.1, **options)  # pyright: ignore[reportCallIssue]
+        for _ in range(3):
+            for weight in weights:
+                weight.grad = torch.randn(*weight.shape, generator=draws).cuda()
+            optimizer.step()
+        return [weight.detach() for weight in weights]
+
+    ours, theirs = after(Muon, dtype=torch.bfloat16), after(torch.optim.Muon, adjust_lr_fn="match_rms_adamw")
+    # A step moves a value by some 0.004; bfloat16 products in another order change that by up to a few hundredths.
+    torch.testing.assert_close(ours, theirs, rtol=0, atol=5e-4)
