@@ -24,7 +24,7 @@ from smallvit.recipes import RECIPES
 from smallvit.session import Session
 from smallvit.stop import Stop
 from smallvit.train.distributed import World
-from smallvit.train.loop import Learner, fit
+from smallvit.train.loop import fit
 from smallvit.training import Training
 
 SAVES, STEPS, CHECKS = 15, 3, 50
@@ -59,7 +59,7 @@ def measured(session: Session, folder: Path) -> dict[str, object]:
     steps: list[float] = []
     start = time.perf_counter()
     states = fit(
-        Learner(session.loss_function(), training.optimizers, session.average),
+        session.learner(training.optimizers),
         lambda step: session.batch(0),
         lr=1e-3,
         warmup_steps=0.0,

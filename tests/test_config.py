@@ -139,7 +139,15 @@ PARTS: dict[type, st.SearchStrategy[dict[str, Any]]] = {
     DeviceConfig: fields(
         num_threads=st.none() | st.integers(1, 64),
         **choices(
-            DeviceConfig, "device", "precision", "attention", "compile", "compile_mode", "compile_augment", "prefetch"
+            DeviceConfig,
+            "device",
+            "precision",
+            "attention",
+            "compile",
+            "compile_mode",
+            "compile_augment",
+            "prefetch",
+            "cuda_graphs",
         ),
     ),
 }
@@ -364,6 +372,7 @@ NOT_IDENTITY = {
     "device.compile_mode",
     "device.compile_augment",
     "device.prefetch",
+    "device.cuda_graphs",
     "device.num_threads",
 }
 BASE = RunConfig(recipe="cifar100", data=DataConfig(dataset="cifar10"), optim=OptimConfig(warmup_epochs=10.0))

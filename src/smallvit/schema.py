@@ -9,7 +9,7 @@ from typing import Any, cast
 
 from smallvit.errors import SmallvitError
 
-CONFIG_SCHEMA = 6
+CONFIG_SCHEMA = 7
 RECORD_SCHEMA = 3
 
 Migration = Callable[[dict[str, Any]], None]
@@ -57,6 +57,11 @@ def _config_5_to_6(config: dict[str, Any]) -> None:
     _section(config, "model").update(tokenizer_depth=1)
 
 
+def _config_6_to_7(config: dict[str, Any]) -> None:
+    """Steps recorded as CUDA graphs."""
+    _section(config, "device").update(cuda_graphs="off")
+
+
 def _record_1_to_2(record: dict[str, Any]) -> None:
     """Interruptions, steps left out, and several devices."""
     record.update(resumed_at_steps=[], skipped_steps=[], world_size=1)
@@ -73,6 +78,7 @@ CONFIG_MIGRATIONS: dict[int, Migration] = {
     3: _config_3_to_4,
     4: _config_4_to_5,
     5: _config_5_to_6,
+    6: _config_6_to_7,
 }
 RECORD_MIGRATIONS: dict[int, Migration] = {1: _record_1_to_2, 2: _record_2_to_3}
 

@@ -6,7 +6,8 @@ Shapes: B images that come out (with several ranks, this rank's), n images of a 
 
 import contextlib
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int64
@@ -29,17 +30,23 @@ from smallvit.model.vit import VisionTransformer
 from smallvit.train.average import WeightAverage
 from smallvit.train.config import LossName
 from smallvit.train.distributed import ALONE, World
-from smallvit.train.loop import Batch, drop_path_uniform
+from smallvit.train.graphs import Recorded
+from smallvit.train.loop import Batch, Learner, drop_path_uniform
 from smallvit.train.losses import LOSSES
+from smallvit.train.optim import build_optimizers
 
 WHITENING_IMAGES = 10_000
+
+Apply = Callable[..., tuple[Tensor, Tensor]]
+"""As `apply_augment`."""
 
 
 class Session:
     """A config's data on the device, its model, and what trains and measures it.
 
-    Making one, `loss_function` and `predict` are calls that every rank of `world` must make. `earlier` are the choices
-    of the run that this goes on from or measures anew: what `auto` found then holds, as it decides how numbers round.
+    Making one, `loss_function`, `learner` and `predict` are calls that every rank of `world` must make. `earlier` are
+    the choices of the run that this goes on from or measures anew: what `auto` found then holds, as it decides how
+    numbers round.
     """
 
     def __init__(
@@ -56,9 +63,12 @@ class Session:
         on_gpu, switches = device == "cuda", config.device
         self.prefetch = on_gpu if switches.prefetch == "auto" else switches.prefetch == "on"
         """Whether the next batch is to be made while the device works on this one."""
+        self.graphs = self._uses_graphs(on_gpu)
+        """Whether a step is to be recorded as CUDA graphs."""
         with_step = on_gpu and self.choices.compile
         compiled = with_step if switches.compile_augment == "auto" else switches.compile_augment == "on"
         self._apply = torch.compile(apply_augment, fullgraph=True, dynamic=False) if compiled else apply_augment
+        self._apply_in_step = _RecordedApply(self._apply) if compiled and self.graphs else self._apply
         self.splits = {
             name: DeviceSplit.of(split, device)
             for name, split in (("train", dataset.train), ("val", dataset.val), ("test", dataset.test))
@@ -85,13 +95,22 @@ class Session:
         self.model.to(device)
         self.average = WeightAverage(self.model, config.train.ema_decay)
 
+    def optimizers(self) -> list[torch.optim.Optimizer]:
+        """Return new optimisers of the model."""
+        return build_optimizers(self.model, self.config.optim, self.choices.dtype, recordable=self.graphs)
+
+    def learner(self, optimizers: Sequence[torch.optim.Optimizer]) -> Learner:
+        """Return what learns by these optimisers; see `loss_function`."""
+        return Learner(self.loss_function(), optimizers, self.average, graphs=self.graphs)
+
     def batch(self, step: int) -> Batch:
-        """Return this rank's share of a step's augmented batch and stochastic depth.
+        """Return this rank's share of a step's augmented batch and stochastic depth; on a GPU it may be valid until the
+        next call only.
 
         The shares of all ranks, one after another, are the same batch for every number of ranks: a function of seed and
         step alone.
         """
-        images, targets = self._augmented(step, self.world)
+        images, targets = self._augmented(step, self.world, self._apply_in_step)
         branch_scale = None
         if self.config.model.drop_path_rate > 0:
             size = self.config.train.batch_size
@@ -145,10 +164,17 @@ class Session:
             raise SmallvitError(f"the model's outputs on {split} are not finite numbers: try a lower optim.lr")
         return logits
 
-    def _augmented(self, step: int, world: World) -> tuple[Tensor, Tensor]:
+    def _augmented(self, step: int, world: World, apply: Apply) -> tuple[Tensor, Tensor]:
         spec, train = self.dataset.spec, self.splits["train"]
         indices, showings = self.order.batch(step), self.order.showings(step)
-        return augment_step(self.config, spec, train, indices, showings, step, world, self._apply)
+        return augment_step(self.config, spec, train, indices, showings, step, world, apply)
+
+    def _uses_graphs(self, on_gpu: bool) -> bool:
+        asked, mode = self.config.device.cuda_graphs, self.config.device.compile_mode
+        possible = on_gpu and self.world.size == 1 and mode == "default"
+        if asked == "on" and not possible:
+            raise UsageError("device.cuda_graphs is on: it needs device cuda, one process and compile_mode default")
+        return possible and asked != "off"
 
     def _precision(self) -> torch.autocast:
         enabled = self.choices.precision == "bfloat16"
@@ -184,7 +210,7 @@ class Session:
             init_whitening(layer, image_patches(images, layer).cpu(), generator)
         else:
             batches = math.ceil(min(WHITENING_IMAGES, len(self.splits["train"])) / self.config.train.batch_size)
-            images = torch.cat([self._augmented(step, ALONE)[0] for step in range(batches)])
+            images = torch.cat([self._augmented(step, ALONE, self._apply)[0] for step in range(batches)])
             init_whitening_paper(layer, image_patches(images, layer).cpu())
 
 
@@ -210,12 +236,12 @@ def augment_step(
     showings: Int64[Tensor, " n"],
     step: int,
     world: World = ALONE,
-    apply: Callable[..., tuple[Tensor, Tensor]] = apply_augment,
+    apply: Apply = apply_augment,
 ) -> tuple[Float[Tensor, "B 3 S S"], Float[Tensor, "B C"]]:
     """Return this rank's share of the images at `indices`, augmented with a step's draws, and its soft targets.
 
     The draws are made for all of them; a rank augments its own and the partners that they are mixed with. `apply` is
-    `apply_augment`, perhaps compiled.
+    `apply_augment`, perhaps compiled or recorded.
     """
     draws = step_draws(config, step, indices, showings)
     if world.size > 1:
@@ -236,6 +262,25 @@ def augment_step(
 def _sent(tensor: Tensor, device: torch.device | str) -> Tensor:
     """Return a CPU tensor on a device, which need not have finished its earlier work."""
     return tensor.to(device, non_blocking=True)
+
+
+class _RecordedApply:
+    """`apply_augment` as a CUDA graph, for batches whose draws differ in their tensors alone."""
+
+    def __init__(self, apply: Apply) -> None:
+        self._apply = apply
+        self._recorded: Recorded | None = None
+
+    def __call__(self, images: Tensor, labels: Tensor, params: AugmentParams, **settings: Any) -> tuple[Tensor, Tensor]:
+        if self._recorded is None:
+
+            def apply(images: Tensor, labels: Tensor, *draws: Tensor) -> tuple[Tensor, ...]:
+                rest = iter(draws)
+                return self._apply(images, labels, params.map_tensors(lambda _: next(rest)), **settings)
+
+            self._recorded = Recorded(apply)
+        augmented, targets = self._recorded(images, labels, *params.tensors())
+        return augmented, targets
 
 
 class _Loss(nn.Module):

@@ -28,8 +28,7 @@ from smallvit.strict_json import to_json
 from smallvit.train.checkpoint import save_checkpoint
 from smallvit.train.checkpoint_format import Checkpoint
 from smallvit.train.distributed import World
-from smallvit.train.loop import Learner, NonFiniteError, StepState, fit
-from smallvit.train.optim import build_optimizers
+from smallvit.train.loop import NonFiniteError, StepState, fit
 from smallvit.train.optimizer_state import load_optimizer_tensors, optimizer_tensors
 
 LOG_EVERY_STEPS = 20
@@ -40,7 +39,7 @@ class Training:
 
     def __init__(self, session: Session, folder: Path, world: World, stop: Stop, *, started: str) -> None:
         self.session, self.folder, self.world, self.stop = session, folder, world, stop
-        self.optimizers = build_optimizers(session.model, session.config.optim, session.choices.dtype)
+        self.optimizers = session.optimizers()
         self.gathered = Gathered(started=started)
         self.steps_done = 0
         self.total_steps = session.config.length.epochs * session.order.steps_per_epoch
@@ -79,7 +78,7 @@ class Training:
             self._measure_if_due(progress, metrics)
         self._step_began = self._clock
         states = fit(
-            Learner(self.session.loss_function(), self.optimizers, self.session.average),
+            self.session.learner(self.optimizers),
             self.session.batch,
             lr=config.optim.scaled_lr(config.train.batch_size),
             warmup_steps=config.length.warmup_epochs * per_epoch,

@@ -23,7 +23,7 @@ from smallvit.bench.workload import Workload
 from smallvit.device.config import DeviceConfig
 from smallvit.recipes import RECIPES
 
-recipe, mode = sys.argv[1:]
+recipe, mode, graphs = sys.argv[1:]
 config = RECIPES[recipe]()
 depth = min(config.model.depth, 2)
 config = replace(
@@ -38,17 +38,22 @@ def losses(**device):
     return torch.stack([next(work._states).loss.cpu() for _ in range(12)])
 
 wanted = losses(device="cpu", precision="float32", attention="bmm", num_threads=2)
-found = losses(device="cuda", precision="bfloat16", attention="sdpa", compile_mode=mode)
+found = losses(device="cuda", precision="bfloat16", attention="sdpa", compile_mode=mode, cuda_graphs=graphs)
 # bfloat16 keeps 8 bits, 0.4 % of a value; the loss is a mean over 64 images, summed in float32.
 torch.testing.assert_close(found, wanted, rtol=5e-3, atol=0)
 print("close")
 """
 
 
-@pytest.mark.parametrize("mode", ["default", "reduce-overhead"])
-@pytest.mark.parametrize("recipe", ["baseline", "best", "laptop"])
-def test_the_fast_path_on_cuda_follows_a_cpus_plain_losses(recipe: str, mode: str) -> None:
-    command = [sys.executable, "-c", LOSSES, recipe, mode]
+@pytest.mark.parametrize(
+    ("recipe", "mode", "graphs"),
+    [
+        *((recipe, "default", graphs) for recipe in ("baseline", "best", "laptop") for graphs in ("on", "off")),
+        ("best", "reduce-overhead", "off"),
+    ],
+)
+def test_the_fast_path_on_cuda_follows_a_cpus_plain_losses(recipe: str, mode: str, graphs: str) -> None:
+    command = [sys.executable, "-c", LOSSES, recipe, mode, graphs]
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=dict(os.environ))
     assert done.returncode == 0, done.stderr[-3000:]
     assert done.stdout == "close\n"

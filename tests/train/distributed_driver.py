@@ -29,7 +29,6 @@ from smallvit.strict_json import to_json
 from smallvit.train.config import OptimConfig, TrainConfig
 from smallvit.train.distributed import World
 from smallvit.train.loop import Learner, fit
-from smallvit.train.optim import build_optimizers
 from smallvit.train.rendezvous import join
 
 STEPS = 6
@@ -56,8 +55,7 @@ def session_of(world: World, **changes: Any) -> Session:
 
 
 def learner_of(session: Session) -> Learner:
-    optimizers = build_optimizers(session.model, session.config.optim)
-    return Learner(session.loss_function(), optimizers, session.average)
+    return session.learner(session.optimizers())
 
 
 def digest(*tensors: torch.Tensor) -> str:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from smallvit.augment.boxes import box_mask, image_mask
 from smallvit.augment.config import AugmentConfig
-from smallvit.augment.params import BatchParams
+from smallvit.augment.params import BatchParams, constants
 
 _ATTEMPTS = 10
 _LOW_BITS = 0xFFFFFFFF
@@ -79,7 +79,8 @@ def _fill(
 ) -> Float32[Tensor, "..."]:
     if fill == "noise":
         return keyed_noise(key, images.shape[1:])
-    return torch.tensor(mean if fill == "raw-mean" else (0.0, 0.0, 0.0), device=images.device)[:, None, None]
+    values = mean if fill == "raw-mean" else (0.0, 0.0, 0.0)
+    return constants(values, torch.float32, images.device)[:, None, None]
 
 
 def keyed_noise(key: Int64[Tensor, " B"], shape: torch.Size | tuple[int, int, int]) -> Float32[Tensor, "B 3 H W"]:

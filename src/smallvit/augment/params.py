@@ -3,7 +3,7 @@
 Row i of every tensor belongs to image i alone, so that a slice of the record is the record of the slice.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import TypeVar
 
@@ -47,3 +47,8 @@ class BatchParams:
     def __getitem__(self: Params, rows: slice | Tensor) -> Params:
         """Return the draws of some of the images."""
         return self.map_tensors(lambda tensor: tensor[rows])
+
+
+def constants(values: Sequence[float | int], dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Return values as a tensor that is made on its device: one that is sent there can be in no CUDA graph."""
+    return torch.stack([torch.full((), value, dtype=dtype, device=device) for value in values])

@@ -25,7 +25,7 @@ from smallvit.augment.geometric import (
     sample_flip_crop,
 )
 from smallvit.augment.mix import MixParams, apply_mix, sample_mix
-from smallvit.augment.params import BatchParams
+from smallvit.augment.params import BatchParams, constants
 from smallvit.augment.policy import PolicyParams, apply_policy
 from smallvit.augment.sampling import sample_policy
 from smallvit.errors import UsageError
@@ -146,6 +146,6 @@ def normalise(
     check_images(images)
     factor = [1 / (255 * deviation) for deviation in std]
     shift = [-middle / deviation for middle, deviation in zip(mean, std, strict=True)]
-    constants = torch.tensor((factor, shift), dtype=torch.float32, device=images.device)[:, :, None, None]
+    by, to = (constants(values, torch.float32, images.device)[:, None, None] for values in (factor, shift))
     pixels = images.to(torch.float32, memory_format=torch.contiguous_format)
-    return pixels.mul_(constants[0]).add_(constants[1])
+    return pixels.mul_(by).add_(to)

@@ -17,7 +17,6 @@ from smallvit.data.split import Split
 from smallvit.data.store import Dataset
 from smallvit.session import Session
 from smallvit.train.loop import Batch, Learner, fit
-from smallvit.train.optim import build_optimizers
 
 TRAIN_IMAGES = 4096
 ENDLESS = 1_000_000_000
@@ -32,20 +31,20 @@ class TrainingStep:
 
     def __call__(self) -> None:
         """Take the step."""
-        self._forward().backward()
+        self.learner.gradients(self.batch)
         self._update()
 
     def parts(self, device: str) -> dict[str, float]:
-        """Take the step, and return the seconds of its parts, each waited for."""
+        """Take the step, and return the seconds of its parts, each waited for; what is recorded as one is one."""
+        if self.learner.graphs:
+            gradients = timed(lambda: self.learner.gradients(self.batch), device)
+            return {"forward and backward": gradients, "optimizer": timed(self._update, device)}
         losses: list[torch.Tensor] = []
         return {
-            "forward": timed(lambda: losses.append(self._forward()), device),
+            "forward": timed(lambda: losses.append(self.learner.loss_of(self.batch)), device),
             "backward": timed(lambda: torch.autograd.backward(losses), device),
             "optimizer": timed(self._update, device),
         }
-
-    def _forward(self) -> torch.Tensor:
-        return self.learner.loss_of(self.batch)
 
     def _update(self) -> None:
         self.learner.update(next(self._steps))
@@ -74,8 +73,7 @@ class Workload:
             config.resolve(spec.num_classes), Dataset(spec=spec, train=train, val=None, test=test, notes=())
         )
         self.device = self.session.choices.device
-        optimizers = build_optimizers(self.session.model, config.optim, self.session.choices.dtype)
-        learner = Learner(self.session.loss_function(), optimizers, self.session.average)
+        learner = self.session.learner(self.session.optimizers())
         self.step = TrainingStep(learner, self.session.batch(0))
         self._steps = itertools.count()
         self._states = fit(

@@ -35,6 +35,9 @@ class DeviceUse:
     """Whether torch.compile makes the augmentation as well; auto: on a GPU whose step is compiled."""
     prefetch: Switch = field(default="auto", metadata={"digest": False})
     """Whether the next batch is prepared while the device still works on this one; auto: on a GPU only."""
+    cuda_graphs: Switch = field(default="auto", metadata={"digest": False})
+    """Whether forward and backward pass are recorded once, as one CUDA graph, and the update as another; auto: on one
+    GPU, with compile_mode default."""
     num_threads: int | None = field(default=None, metadata={"digest": False})
     """Threads of a CPU run; None: as many as torch chooses."""
 
@@ -42,7 +45,7 @@ class DeviceUse:
         require_one_of("device.device", self.device, get_args(DeviceName))
         require_one_of("device.attention", self.attention, get_args(AttentionChoice))
         require_one_of("device.compile_mode", self.compile_mode, get_args(CompileMode))
-        for name in ("compile", "compile_augment", "prefetch"):
+        for name in ("compile", "compile_augment", "prefetch", "cuda_graphs"):
             require_one_of(f"device.{name}", getattr(self, name), get_args(Switch))
         if self.num_threads is not None:
             require_whole("device.num_threads", self.num_threads, 1)

@@ -16,6 +16,7 @@ from torch import Tensor
 from smallvit import rng
 from smallvit.errors import SmallvitError
 from smallvit.train.average import WeightAverage
+from smallvit.train.graphs import Recorded
 from smallvit.train.optim import set_learning_rate
 from smallvit.train.schedule import warmup_cosine
 
@@ -31,26 +32,69 @@ class Batch:
     branch_scale: Float[Tensor, "L 2 B"] | None
 
 
-@dataclass(frozen=True)
 class Learner:
-    """What learns: the loss of a batch, what updates the weights by its gradients, and the average that follows."""
+    """What learns: the loss of a batch, what updates the weights by its gradients, and the average that follows.
 
-    loss: Loss
-    """Of images, targets and the draw of stochastic depth; its gradients are those of the weights."""
-    optimizers: Sequence[torch.optim.Optimizer]
-    average: WeightAverage
+    `loss` is a function of images, targets and the draw of stochastic depth; its gradients are those of the weights.
+    With `graphs`, on a GPU, the way to the gradients is recorded as a CUDA graph, and the update as another one, of the
+    optimisers whose rate is a tensor. There are two, since what is no number must never reach the weights.
+    """
+
+    def __init__(
+        self, loss: Loss, optimizers: Sequence[torch.optim.Optimizer], average: WeightAverage, *, graphs: bool = False
+    ) -> None:
+        self.loss = loss
+        self.optimizers = optimizers
+        self.average = average
+        self.graphs = graphs
+        self._parameters = [p for optimizer in optimizers for group in optimizer.param_groups for p in group["params"]]
+        self._recorded = [optimizer for optimizer in optimizers if graphs and _takes_tensor_rate(optimizer)]
+        self._gradients = Recorded(self._find_gradients) if graphs else self._find_gradients
+        self._update = Recorded(self._update_recorded) if self._recorded else self._update_recorded
 
     def loss_of(self, batch: Batch) -> Float[Tensor, ""]:
         """Return the loss of a batch, with its graph."""
         return self.loss(batch.images, batch.targets, batch.branch_scale)
 
+    def gradients(self, batch: Batch) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
+        """Find the gradients of a batch, in place of those before, and return its loss and, until the next call, the
+        gradients' norm.
+        """
+        loss, norm = self._gradients(batch.images, batch.targets, batch.branch_scale)
+        # A copy: of a CUDA graph's output, the next step would make its own.
+        return loss.clone(), norm
+
     def update(self, step: int, *, weights: bool = True) -> None:
-        """End `step`: by its gradients, which are deleted, update the weights, unless told not to, and the average."""
-        for optimizer in self.optimizers:
-            if weights:
-                optimizer.step()
-            optimizer.zero_grad()
+        """End `step`: by its gradients update the weights, unless told not to, and the average."""
+        if weights:
+            self._update()
+            for optimizer in self.optimizers:
+                if optimizer not in self._recorded:
+                    optimizer.step()
+        if not self.graphs:
+            self._forget_gradients()
         self.average.update(step)
+
+    def _find_gradients(
+        self, images: Tensor, targets: Tensor, branch_scale: Tensor | None
+    ) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
+        self._forget_gradients()
+        loss = self.loss(images, targets, branch_scale)
+        loss.backward()
+        return loss.detach(), torch.nn.utils.get_total_norm([p.grad for p in self._parameters if p.grad is not None])
+
+    def _forget_gradients(self) -> None:
+        for optimizer in self.optimizers:
+            optimizer.zero_grad()
+
+    def _update_recorded(self) -> tuple[Tensor, ...]:
+        for optimizer in self._recorded:
+            optimizer.step()
+        return ()
+
+
+def _takes_tensor_rate(optimizer: torch.optim.Optimizer) -> bool:
+    return all(isinstance(group["lr"], Tensor) for group in optimizer.param_groups)
 
 
 @dataclass(frozen=True)
@@ -100,16 +144,12 @@ def fit(
     that they agree on it. With `prefetch` the next batch is asked for before the device is waited for.
     """
     following: Batch | None = None
-    parameters = [p for optimizer in learner.optimizers for group in optimizer.param_groups for p in group["params"]]
     for step in range(start_step, total_steps):
         rate = lr * warmup_cosine(step, warmup_steps=warmup_steps, total_steps=total_steps)
         set_learning_rate(learner.optimizers, rate)
         data = batch(step) if following is None else following
-        value = learner.loss_of(data)
-        value.backward()
-        # A copy: of a CUDA graph's output, the next step would make its own.
-        value = mean_loss(value.detach().clone())
-        norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+        value, norm = learner.gradients(data)
+        value = mean_loss(value)
         # One wait for the device a step: the price of never stepping on what is no number. It ends with the backward
         # pass, and while the update is made ready the device has the next batch to augment.
         answer = _asked(torch.stack([value, norm]).isfinite().all())

@@ -10,7 +10,7 @@ Shapes: n matrices of one shape, R rows, C columns.
 
 from collections import defaultdict
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import torch
 from jaxtyping import Float
@@ -20,11 +20,11 @@ from torch import Tensor
 class Muon(torch.optim.Muon):
     """Torch's Muon with updates scaled to the size of AdamW's; same state, and in bfloat16 the same results.
 
-    `dtype` is that of the products that orthogonalise.
+    `dtype` is that of the products that orthogonalise; `lr` may be a tensor of one value on the parameters' device.
     """
 
-    def __init__(self, params: Any, *, lr: float, weight_decay: float, dtype: torch.dtype) -> None:
-        super().__init__(params, lr=lr, weight_decay=weight_decay, adjust_lr_fn="match_rms_adamw")
+    def __init__(self, params: Any, *, lr: float | Tensor, weight_decay: float, dtype: torch.dtype) -> None:
+        super().__init__(params, lr=cast("float", lr), weight_decay=weight_decay, adjust_lr_fn="match_rms_adamw")
         self._dtype = dtype
 
     @torch.no_grad()
@@ -46,14 +46,18 @@ class Muon(torch.optim.Muon):
                 self.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
         buffers: list[Tensor] = [self.state[parameter]["momentum_buffer"] for parameter in parameters]
         gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
-        momentum, lr = group["momentum"], float(group["lr"])
+        momentum, lr = group["momentum"], group["lr"]
         torch._foreach_lerp_(buffers, gradients, 1 - momentum)
         updates = list(torch._foreach_lerp(gradients, buffers, momentum)) if group["nesterov"] else buffers
         inputs = [update.to(self._dtype) for update in updates]
         directions = orthogonalise(inputs, group["ns_coefficients"], group["ns_steps"], group["eps"])
         torch._foreach_mul_(parameters, 1 - lr * group["weight_decay"])
         scale = 0.2 * max(parameters[0].shape) ** 0.5
-        torch._foreach_add_(parameters, list(directions.to(parameters[0].dtype)), alpha=-lr * scale)
+        directions = directions.to(parameters[0].dtype)
+        if isinstance(lr, Tensor):  # a CUDA graph would repeat the value of a number
+            torch._foreach_add_(parameters, list(directions * (-lr * scale)))
+        else:
+            torch._foreach_add_(parameters, list(directions), alpha=-lr * scale)
 
 
 def orthogonalise(

@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 from lion_pytorch import Lion
-from torch import nn
+from torch import Tensor, nn
 
 from smallvit.train.config import OptimConfig
 from smallvit.train.muon import Muon
@@ -18,39 +18,51 @@ LR_RATIO = "lr_ratio"
 
 
 def build_optimizers(
-    model: nn.Module, config: OptimConfig, dtype: torch.dtype = torch.float32
+    model: nn.Module, config: OptimConfig, dtype: torch.dtype = torch.float32, *, recordable: bool = False
 ) -> list[torch.optim.Optimizer]:
     """Return the optimisers that together update every parameter of `model` once a step.
 
     One, but for Muon: it takes the matrices inside the blocks (Jordan et al., 2024; a fused `qkv` is one matrix) and a
     convolutional tokenizer's `MatrixConv`s, with its updates scaled to the size of AdamW's, and AdamW takes the rest.
-    `dtype` is that of Muon's matrix products.
+    `dtype` is that of Muon's matrix products. With `recordable` those that can be recorded as a CUDA graph are made for
+    that, on the parameters' GPU: their rate is a tensor. LAMB and Lion cannot.
     """
     named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
     if config.optimizer != "muon":
-        return [_elementwise(config.optimizer, [p for _, p in named], config)]
+        return [_elementwise(config.optimizer, [p for _, p in named], config, recordable=recordable)]
     hidden = [p for name, p in named if _is_hidden(name, p)]
     rest = [p for name, p in named if not _is_hidden(name, p)]
     decay = config.weight_decay if config.muon_weight_decay is None else config.muon_weight_decay
-    muon = Muon(hidden, lr=config.lr, weight_decay=decay, dtype=dtype)
+    lr = _rate(config, hidden) if recordable else config.lr
+    muon = Muon(hidden, lr=lr, weight_decay=decay, dtype=dtype)
     if config.muon_lr is not None:
         for group in muon.param_groups:
             group[LR_RATIO] = config.muon_lr / config.lr
-    return [muon, _elementwise("adamw", rest, config)]
+    return [muon, _elementwise("adamw", rest, config, recordable=recordable)]
 
 
 def set_learning_rate(optimizers: Sequence[torch.optim.Optimizer], lr: float) -> None:
     """Set the rate of every parameter group, times the group's own ratio where it has one."""
     for optimizer in optimizers:
         for group in optimizer.param_groups:
-            group["lr"] = lr * group.get(LR_RATIO, 1.0)
+            rate = lr * group.get(LR_RATIO, 1.0)
+            if isinstance(group["lr"], Tensor):
+                group["lr"].fill_(rate)
+            else:
+                group["lr"] = rate
 
 
 def _is_hidden(name: str, parameter: nn.Parameter) -> bool:
     return parameter.ndim == 2 and ("blocks." in name or name.startswith("patch_embed.layers."))
 
 
-def _elementwise(name: str, parameters: Sequence[nn.Parameter], config: OptimConfig) -> torch.optim.Optimizer:
+def _rate(config: OptimConfig, parameters: Sequence[nn.Parameter]) -> Tensor:
+    return torch.tensor(config.lr, device=parameters[0].device)
+
+
+def _elementwise(
+    name: str, parameters: Sequence[nn.Parameter], config: OptimConfig, *, recordable: bool
+) -> torch.optim.Optimizer:
     groups = _groups(parameters, config)
     options: dict[str, Any] = {"lr": config.lr}
     if config.betas is not None:
@@ -61,6 +73,8 @@ def _elementwise(name: str, parameters: Sequence[nn.Parameter], config: OptimCon
         from pytorch_optimizer import Lamb  # takes seconds to import
 
         return Lamb(groups, **options)
+    if recordable:
+        options |= {"lr": _rate(config, parameters), "capturable": True}
     return (torch.optim.AdamW if name == "adamw" else torch.optim.Adam)(groups, fused=True, **options)
 
 
