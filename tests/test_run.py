@@ -3,6 +3,7 @@
 import json
 import math
 import re
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from hashlib import sha256
@@ -177,6 +178,16 @@ def test_evaluate_rounds_as_the_run_did_whatever_auto_would_choose_now(
     assert record.choices.precision == "bfloat16"
     seconds["bfloat16"] = 2.0
     assert evaluate(tmp_path, "test") == record.test
+
+
+def test_a_run_of_a_gpu_is_measured_on_a_cpu(finished: tuple[Path, RunRecord, str], tmp_path: Path) -> None:
+    folder, record, _ = finished
+    shutil.copy(folder / "model.safetensors", tmp_path)
+    device = {**record.config["device"], "device": "cuda", "cuda_graphs": "on"}
+    replace(record, config={**record.config, "device": device}).save(tmp_path / "record.json")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("torch.cuda.is_available", lambda: False)
+        assert evaluate(tmp_path, "test") == record.test
 
 
 def test_a_finished_run_is_refused_and_left_alone(finished: tuple[Path, RunRecord, str]) -> None:

@@ -126,10 +126,13 @@ def _run(
 def evaluate(folder: Path, split: Literal["val", "test"], data_root: Path | None = None) -> Metrics:
     """Return the metrics of a finished run's weights; `data_root` stands in for the data folder of its config.
 
-    The arithmetic is that of the run: measured anew, `auto` might round otherwise and count otherwise.
+    The arithmetic is that of the run: measured anew, `auto` might round otherwise and count otherwise. A run of a GPU is
+    measured on a CPU where there is no GPU.
     """
     record = RunRecord.load(folder / RECORD)
     config = record.run_config()
+    if config.device.device != "cpu":
+        config = replace(config, device=replace(config.device, device="auto", cuda_graphs="auto"))
     if data_root is not None:
         config = replace(config, data=replace(config.data, root=data_root))
     dataset = load_dataset(config.data, image_size=config.model.image_size)
