@@ -61,9 +61,9 @@ def test_its_commands_are_understood_and_end_within_nine_minutes(
     for part in found:
         if "smallvit" in part.command:
             assert cli.main(part.command[part.command.index("smallvit") + 1 :]) == 0
-    bench, graphs, train = asked
-    assert (graphs.config.device.compile_mode, bench.config.device.compile_mode) == ("reduce-overhead", "default")
-    assert graphs.json == tmp_path / "graphs.json"
+    bench, plain, train = asked
+    assert (plain.config.device.cuda_graphs, bench.config.device.cuda_graphs) == ("off", "auto")
+    assert plain.json == tmp_path / "plain.json"
     assert (bench.sweep, bench.json, bench.config.device.device) == (True, tmp_path / "bench.json", device)
     assert (train.config.recipe, train.max_seconds, train.config.device.device) == ("baseline", 60.0, device)
 
@@ -112,8 +112,8 @@ def test_the_table_has_what_the_parts_wrote(gpu_bench: ModuleType, tmp_path: Pat
         ],
     }
     (tmp_path / "bench.json").write_text(json.dumps(bench))
-    graphs = {"speeds": {"step": {"images_per_second": 2345.0}, "pipeline": {"images_per_second": 2222.0}}}
-    (tmp_path / "graphs.json").write_text(json.dumps(graphs))
+    plain = {"speeds": {"step": {"images_per_second": 2345.0}, "pipeline": {"images_per_second": 2222.0}}}
+    (tmp_path / "plain.json").write_text(json.dumps(plain))
     (tmp_path / "paper.json").write_text(json.dumps({"shapes": {"width 192": {"ours_over_paper": 3.5}}}))
     (tmp_path / "train").mkdir()
     rows = [{"step": 19, "images_per_second": 10.0}, {"epoch": 1}, {"step": 39, "images_per_second": 5678.0}]
@@ -123,8 +123,8 @@ def test_the_table_has_what_the_parts_wrote(gpu_bench: ModuleType, tmp_path: Pat
         "step 1,234 images/s, 40% of the bfloat16 peak",
         "step of timm 1,234 images/s",
         "step, model.embed_dim 96 1,234 images/s, 30%",
-        "step with CUDA graphs 2,345 images/s",
-        "pipeline with CUDA graphs 2,222 images/s",
+        "step without CUDA graphs 2,345 images/s",
+        "pipeline without CUDA graphs 2,222 images/s",
         "width 192 3.50 times the paper's step",
         "training, from end to end 5,678 images/s over 40 steps",
     ]

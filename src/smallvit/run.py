@@ -126,8 +126,8 @@ def _run(
 def evaluate(folder: Path, split: Literal["val", "test"], data_root: Path | None = None) -> Metrics:
     """Return the metrics of a finished run's weights; `data_root` stands in for the data folder of its config.
 
-    The arithmetic is that of the run: measured anew, `auto` might round otherwise and count otherwise. A run of a GPU is
-    measured on a CPU where there is no GPU.
+    The arithmetic is that of the run: measured anew, `auto` might round otherwise and count otherwise. A run of a GPU
+    is measured on a CPU where there is no GPU.
     """
     record = RunRecord.load(folder / RECORD)
     config = record.run_config()

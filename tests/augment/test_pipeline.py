@@ -141,7 +141,7 @@ def test_the_config_is_imported_without_torch():
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
 @pytest.mark.parametrize("config", [PAPER, IMAGES_ALONE, FULL], ids=["paper", "per image", "affine"])
-def test_a_gpu_gives_the_pictures_of_a_cpu(config):
+def test_cuda_gives_the_pictures_of_a_cpu(config):
     images, labels = noise(256), torch.arange(256) % 10
     for step in range(6):
         params = sample_augment(config, generator(0, "augment", step), 256, (32, 32))

@@ -110,4 +110,6 @@ def _peers(against: Sequence[str], work: Workload, say: Say) -> dict[str, PeerSt
             say(f"{name} {found[name].version}: {PEERS[name].differs}")
         else:
             say(f"left out: {missing}")
+    if found and work.session.graphs:
+        say("the others' steps are compiled as well, but not recorded as CUDA graphs")
     return found
