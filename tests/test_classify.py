@@ -120,3 +120,14 @@ def test_what_cannot_be_answered_is_one_line(
     assert said.out == ""
     assert said.err.startswith(f"smallvit: {line.format(**places)}")
     assert said.err.count("\n") == 1
+
+
+def test_the_weights_that_come_with_the_repository_are_the_recorded_runs(tmp_path: Path) -> None:
+    root = Path(__file__).parents[1] / "results"
+    folder = root / "weights" / "best"
+    assert (folder / "record.json").read_bytes() == (root / "runs" / "best" / "seed0.json").read_bytes()
+    picture = tmp_path / "sky.png"
+    Image.new("RGB", (48, 32), (90, 150, 220)).save(picture)
+    answers = classify(folder, [picture], top=10)
+    assert sorted(answer.class_name for answer in answers) == sorted(RunRecord.load(folder / "record.json").class_names)
+    assert sum(answer.probability for answer in answers) == pytest.approx(1.0)
