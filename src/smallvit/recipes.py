@@ -82,7 +82,7 @@ def laptop() -> RunConfig:
             drop_path_rate=0.0,
         ),
         optim=OptimConfig(optimizer="muon", lr=2.5e-3, muon_lr=8e-3, muon_weight_decay=0.5, warmup_epochs=1.0),
-        train=TrainConfig(epochs=32, passes_per_epoch=1, label_smoothing=0.2),
+        train=TrainConfig(epochs=40, passes_per_epoch=1, label_smoothing=0.2),
         evaluate=EvaluateConfig(every_epochs=4),
     )
 
@@ -108,14 +108,8 @@ def best() -> RunConfig:
 
 
 def speedrun() -> RunConfig:
-    """94 % on CIFAR-10 in the fewest seconds of a GPU: `laptop` in 40 passes."""
-    config = laptop()
-    return replace(
-        config,
-        recipe="speedrun",
-        train=replace(config.train, epochs=40),
-        evaluate=EvaluateConfig(every_epochs=20),
-    )
+    """94 % on CIFAR-10 in the fewest seconds of a GPU: `laptop`, with next to no look at val."""
+    return replace(laptop(), recipe="speedrun", evaluate=EvaluateConfig(every_epochs=20))
 
 
 RECIPES: dict[str, Callable[[], RunConfig]] = {
