@@ -36,7 +36,7 @@ class DeviceUse:
     prefetch: Switch = field(default="auto", metadata={"digest": False})
     """Whether the next batch is prepared while the device still works on this one; auto: on a GPU only."""
     cuda_graphs: Switch = field(default="auto", metadata={"digest": False})
-    """Whether forward and backward pass are recorded once, as one CUDA graph, and the update as another; auto: on one
+    """Whether augmentation, forward and backward pass, and update are recorded once, as a CUDA graph each; auto: on one
     GPU, with compile_mode default."""
     num_threads: int | None = field(default=None, metadata={"digest": False})
     """Threads of a CPU run; None: as many as torch chooses."""
