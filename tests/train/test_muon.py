@@ -5,7 +5,7 @@ import copy
 import pytest
 import torch
 
-from smallvit.train.muon import Muon, orthogonalise
+from smallvit.train.muon import Muon, orthogonalise, orthogonalise_padded
 
 SHAPES = [(24, 8), (8, 8), (8, 24), (24, 8), (8, 8), (1, 8), (24, 8)]
 
@@ -59,6 +59,22 @@ def test_in_float32_updates_differ_from_torchs_by_no_more_than_bfloat16_rounds()
         update = a - before
         assert not torch.equal(update, update.bfloat16().float())
         assert (a - b).norm() < 0.1 * update.norm()  # some 15 roundings to 8 bits, one after another
+
+
+def test_a_rate_in_a_tensor_changes_nothing_but_rounding() -> None:
+    plain, graphed = matrices(0), matrices(0)
+    take_steps(Muon(plain, lr=0.03, weight_decay=0.1, dtype=torch.float32), plain, 0, 3)
+    take_steps(Muon(graphed, lr=torch.tensor(0.03), weight_decay=0.1, dtype=torch.float32), graphed, 0, 3)
+    torch.testing.assert_close(graphed, plain, rtol=1e-5, atol=1e-7)
+
+
+def test_zeros_around_smaller_matrices_change_nothing() -> None:
+    settings = (3.4445, -4.7750, 2.0315), 5, 1e-7
+    given = [matrix.detach() * 10.0 ** (place - 3) for place, matrix in enumerate(matrices(0))]
+    found = orthogonalise_padded(given, *settings)
+    assert [direction.shape for direction in found] == [matrix.shape for matrix in given]
+    for matrix, direction in zip(given, found, strict=True):
+        torch.testing.assert_close(direction, orthogonalise([matrix], *settings)[0], rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize("shape", [(12, 5), (5, 12), (7, 7)])

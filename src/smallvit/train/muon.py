@@ -1,4 +1,4 @@
-"""Muon (Jordan et al., 2024) as torch has it, in bfloat16 to the bit, but for all matrices of one shape at once.
+"""Muon (Jordan et al., 2024) as torch has it, in bfloat16 to the bit on a CPU, but for many matrices at once.
 
 torch's goes matrix by matrix, 17 small products each: on a GPU 36 block matrices are some 800 launches. And always in
 bfloat16, which a CPU without arithmetic for it multiplies several times slower than float32.
@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import Any, cast
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
@@ -32,15 +33,12 @@ class Muon(torch.optim.Muon):
         """Take one step."""
         loss = None if closure is None else torch.enable_grad()(closure)()
         for group in self.param_groups:
-            alike: defaultdict[torch.Size, list[Tensor]] = defaultdict(list)
-            for parameter in group["params"]:
-                if parameter.grad is not None:
-                    alike[parameter.shape].append(parameter)
-            for parameters in alike.values():
-                self._step_alike(parameters, group)
+            self._step_group([parameter for parameter in group["params"] if parameter.grad is not None], group)
         return loss
 
-    def _step_alike(self, parameters: list[Tensor], group: dict[str, Any]) -> None:
+    def _step_group(self, parameters: list[Tensor], group: dict[str, Any]) -> None:
+        if not parameters:
+            return
         for parameter in parameters:
             if "momentum_buffer" not in self.state[parameter]:
                 self.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
@@ -50,14 +48,19 @@ class Muon(torch.optim.Muon):
         torch._foreach_lerp_(buffers, gradients, 1 - momentum)
         updates = list(torch._foreach_lerp(gradients, buffers, momentum)) if group["nesterov"] else buffers
         inputs = [update.to(self._dtype) for update in updates]
-        directions = orthogonalise(inputs, group["ns_coefficients"], group["ns_steps"], group["eps"])
+        settings = group["ns_coefficients"], group["ns_steps"], group["eps"]
+        found = orthogonalise_padded(inputs, *settings) if inputs[0].is_cuda else orthogonalise_alike(inputs, *settings)
+        # Contiguous, as parameters are: of a list that lies otherwise `_foreach_` goes one by one.
+        directions = [each.to(parameters[0].dtype, memory_format=torch.contiguous_format) for each in found]
+        scales = [0.2 * max(parameter.shape) ** 0.5 for parameter in parameters]
         torch._foreach_mul_(parameters, 1 - lr * group["weight_decay"])
-        scale = 0.2 * max(parameters[0].shape) ** 0.5
-        directions = directions.to(parameters[0].dtype)
         if isinstance(lr, Tensor):  # a CUDA graph would repeat the value of a number
-            torch._foreach_add_(parameters, list(directions * (-lr * scale)))
+            torch._foreach_mul_(directions, scales)
+            torch._foreach_mul_(directions, -lr)
+            torch._foreach_add_(parameters, directions)
         else:
-            torch._foreach_add_(parameters, list(directions), alpha=-lr * scale)
+            for parameter, direction, scale in zip(parameters, directions, scales, strict=True):
+                parameter.add_(direction, alpha=-lr * scale)
 
 
 def orthogonalise(
@@ -76,3 +79,37 @@ def orthogonalise(
         gram = torch.bmm(x, x.mT)
         x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
     return x.mT if is_tall else x
+
+
+def orthogonalise_alike(
+    matrices: list[Tensor], coefficients: tuple[float, float, float], steps: int, eps: float
+) -> list[Tensor]:
+    """Return `orthogonalise` of matrices of any shapes, those of one shape at once."""
+    places: defaultdict[torch.Size, list[int]] = defaultdict(list)
+    for place, matrix in enumerate(matrices):
+        places[matrix.shape].append(place)
+    found = list(matrices)
+    for alike in places.values():
+        directions = orthogonalise([matrices[place] for place in alike], coefficients, steps, eps)
+        for place, direction in zip(alike, directions, strict=True):
+            found[place] = direction
+    return found
+
+
+def orthogonalise_padded(
+    matrices: list[Tensor], coefficients: tuple[float, float, float], steps: int, eps: float
+) -> list[Tensor]:
+    """Return `orthogonalise` of matrices of any shapes, all at once: what a GPU wants, which multiplies zeros sooner
+    than it launches another product.
+
+    They lie on their longer side, the smaller ones with zeros around, which stay zeros.
+    """
+    flat = [matrix.mT if matrix.shape[0] > matrix.shape[1] else matrix for matrix in matrices]
+    rows, columns = (max(matrix.shape[side] for matrix in flat) for side in (0, 1))
+    padded = [F.pad(matrix, (0, columns - matrix.shape[1], 0, rows - matrix.shape[0])) for matrix in flat]
+    found: list[Tensor] = []
+    for matrix, direction in zip(matrices, orthogonalise(padded, coefficients, steps, eps), strict=True):
+        short, long = sorted(matrix.shape)
+        direction = direction[:short, :long]
+        found.append(direction.mT if matrix.shape[0] > matrix.shape[1] else direction)
+    return found
