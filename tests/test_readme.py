@@ -36,7 +36,7 @@ def test_committed_records_load_and_match_their_place() -> None:
         name = f"{config.recipe}-{config.data.dataset}" if elsewhere else config.recipe
         scale = "" if config.scale == 1 else f"-scale-{config.scale:g}"
         assert path == ROOT / "results" / "runs" / f"{name}{scale}" / f"seed{config.seed}.json"
-    trials = set((ROOT / "results" / "laptop-tuning").glob("*.json")) - {ROOT / "results/laptop-tuning/trials.json"}
+    trials = set((ROOT / "results").glob("*-tuning/*.json")) - {ROOT / "results/laptop-tuning/trials.json"}
     assert trials
     for path in trials:
         RunRecord.load(path)
