@@ -210,3 +210,12 @@ def test_holms_correction_rejects_what_his_procedure_rejects(p_values: list[floa
                 break
             rejected.add(i)
         assert {i for i, p in enumerate(corrected) if p < level} == rejected
+
+
+def test_the_order_of_rows_changes_no_digit() -> None:
+    """Sums in another order end in other digits, as they do with another number of threads."""
+    generator = np.random.default_rng(0)
+    values = {f"row {i}": _by_seed(list(generator.integers(6000, 8000, 2) / 100)) for i in range(40)}
+    mirrored = dict(reversed(values.items()))
+    found, again = differences(values, "row 0"), differences(mirrored, "row 0")
+    assert [found[row] for row in values if row in found] == [again[row] for row in values if row in again]

@@ -21,6 +21,7 @@ Z_95 = 1.959963984540054
 LEVEL = 0.05
 """A difference whose corrected p value is smaller is called resolved."""
 POWER = 0.8
+_DIGITS = 12  # after the point, of what a fit gives
 _NOTHING = 1e-9
 """Smaller than any difference of shares of counts, larger than rounding."""
 
@@ -95,7 +96,9 @@ class SeedFit:
         if not np.allclose(self._determined @ contrast, contrast):
             return math.nan, math.nan
         shares = contrast @ self._inverse
-        return float(shares @ self._y), self.deviation * float(np.linalg.norm(shares))
+        error = self.deviation * float(np.linalg.norm(shares))
+        # A matrix product's last digits depend on the number of threads, and so would a figure's.
+        return round(float(shares @ self._y), _DIGITS), round(error, _DIGITS)
 
     def half_width(self, row: str) -> float:
         """Return half of the 95 % interval of the row's mean, over seeds; nan for one seed."""
