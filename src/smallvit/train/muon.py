@@ -19,7 +19,7 @@ from torch import Tensor
 
 
 class Muon(torch.optim.Muon):
-    """Torch's Muon with updates scaled to the size of AdamW's; same state, and in bfloat16 the same results.
+    """Torch's Muon with updates scaled to the size of AdamW's; same state, and in bfloat16 on a CPU the same results.
 
     `dtype` is that of the products that orthogonalise; `lr` may be a tensor of one value on the parameters' device.
     """
