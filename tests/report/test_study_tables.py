@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import ttest_rel
 
-from smallvit.report.cells import NONE, fitted
+from smallvit.report.cells import NONE
 from smallvit.report.collect import collect
 from smallvit.report.compare_numbers import signed
 from smallvit.report.numbers import Numbers, numbers_of
@@ -34,7 +34,7 @@ def test_the_order_of_rows_changes_no_digit(rows: list[tuple[int, int]]) -> None
     for row in list(values)[1:]:
         contrast = {row: 1.0, "0": -1.0}
         assert signed(one.contrast(contrast)[0], ".2f") == signed(other.contrast(contrast)[0], ".2f")
-    assert fitted(one.deviation, ".2f") == fitted(other.deviation, ".2f")
+    assert f"{one.deviation:.2f}" == f"{other.deviation:.2f}"
 
 
 def _accuracy(label: str, seed: int) -> float:

@@ -28,14 +28,6 @@ def p_value(p: float) -> str:
     return "< 0.0001" if p < 0.0001 else f"{p:.2g}"
 
 
-def fitted(value: float, form: str) -> str:
-    """Return a number that a fit gave, written alike on every processor.
-
-    They leave some 1e-14 of each other's, and of shares of counts many lie halfway between two last digits.
-    """
-    return format(round(value, 9), form)
-
-
 def written_spread(spread: Spread) -> str:
     """Return mean and standard deviation with two decimals, or the one value."""
     mean = f"{spread.mean:.2f}"

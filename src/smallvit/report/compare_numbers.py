@@ -11,7 +11,6 @@ from typing import Any, Literal
 import numpy as np
 
 from smallvit.record import RunRecord
-from smallvit.report.cells import fitted
 from smallvit.report.compare_sides import Side, val_differs
 from smallvit.report.stats import wilson_interval
 
@@ -102,7 +101,7 @@ class ConfusionChange:
 
 def signed(value: float, form: str) -> str:
     """Return a number with its sign, a real minus; what rounds to nothing has none."""
-    text = fitted(abs(value), form)
+    text = format(abs(value), form)
     if not any(digit in text for digit in "123456789"):
         return text
     return ("+" if value > 0 else "\N{MINUS SIGN}") + text

@@ -155,13 +155,12 @@ def _together(section: Section, fit: SeedFit) -> list[Together]:
         row.label: {row.label: 1.0, **dict.fromkeys(row.parts, -1.0), reference: len(row.parts) - 1.0} for row in rows
     }
     excess = contrasts(fit, weights)
-    gains = {row.label: fit.contrast({row.label: 1.0, reference: -1.0})[0] for row in rows}
     return [
         Together(
             label=row.label,
             parts=row.parts,
-            gain=gains[row.label],
-            expected=gains[row.label] - excess[row.label].mean,
+            gain=fit.contrast({row.label: 1.0, reference: -1.0})[0],
+            expected=fit.contrast(dict.fromkeys(row.parts, 1.0) | {reference: -float(len(row.parts))})[0],
             excess=excess[row.label],
         )
         for row in rows

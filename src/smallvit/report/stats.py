@@ -21,7 +21,7 @@ Z_95 = 1.959963984540054
 LEVEL = 0.05
 """A difference whose corrected p value is smaller is called resolved."""
 POWER = 0.8
-_DIGITS = 12  # after the point, of what a fit gives
+_DIGITS = 9  # after the point, of what a fit gives: its last ones depend on the processor and on the number of threads
 _NOTHING = 1e-9
 """Smaller than any difference of shares of counts, larger than rounding."""
 
@@ -84,7 +84,7 @@ class SeedFit:
     @property
     def deviation(self) -> float:
         """Standard deviation of the residuals; nan where nothing is left to tell it."""
-        return math.sqrt(self._squares / self.freedom) if self.freedom else math.nan
+        return round(math.sqrt(self._squares / self.freedom), _DIGITS) if self.freedom else math.nan
 
     def contrast(self, weights: Mapping[str, float]) -> tuple[float, float]:
         """Return the estimate of a sum of rows, with weights that add up to 0, and its standard error; nan where no
@@ -97,7 +97,6 @@ class SeedFit:
             return math.nan, math.nan
         shares = contrast @ self._inverse
         error = self.deviation * float(np.linalg.norm(shares))
-        # A matrix product's last digits depend on the number of threads, and so would a figure's.
         return round(float(shares @ self._y), _DIGITS), round(error, _DIGITS)
 
     def half_width(self, row: str) -> float:

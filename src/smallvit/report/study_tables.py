@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from smallvit.report.cells import (
     NONE,
     PLUS_MINUS,
-    fitted,
     large,
     length_cell,
     p_value,
@@ -216,7 +215,7 @@ def _differences_note(numbers: Numbers) -> str:
             "Differences are paired by seed. With one seed in common nothing tells how far seeds scatter: no intervals."
         )
     degrees = f"{numbers.freedom} degree{'s' if numbers.freedom > 1 else ''} of freedom"
-    values = f"{fitted(numbers.deviation, '.2f')} points, {degrees}"
+    values = f"{numbers.deviation:.2f} points, {degrees}"
     needed = (
         " Seeds to resolve the published difference: of every row, for a power of 80 % at 5 %, with that deviation."
         if any(line.seeds_needed for line in numbers.lines)
