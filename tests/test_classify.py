@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import io
+import os
 import shutil
 from pathlib import Path
 
@@ -86,11 +87,33 @@ def test_the_command_writes_csv(finished: Path, pictures: Path, capsys: pytest.C
     assert (capsys.readouterr().out, out.read_text()) == ("", said)
 
 
+def test_files_that_are_no_pictures_are_named_beside_the_csv(
+    finished: Path, pictures: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["predict", str(finished), str(pictures)]) == 0
+    said = capsys.readouterr()
+    assert len(list(csv.reader(io.StringIO(said.out)))) == 1 + SHOWN
+    assert said.err == f"note: {pictures}: passed over 1 files that are not images: notes.txt\n"
+
+
+def test_a_name_that_is_not_utf_8_is_written_as_its_bytes(
+    finished: Path, pictures: Path, tmp_path: Path, capsysbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    path = tmp_path / os.fsdecode(b"caf\xe9.png")
+    shutil.copy(pictures / "0" / "0003.png", path)
+    assert main(["predict", str(finished), str(path)]) == 0
+    said = capsysbinary.readouterr().out
+    assert said.splitlines()[1].startswith(os.fsencode(tmp_path) + b"/caf\xe9.png,")
+    assert main(["predict", str(finished), str(path), "--out", str(tmp_path / "answers.csv")]) == 0
+    assert (tmp_path / "answers.csv").read_bytes() == said
+
+
 @pytest.mark.parametrize(
     ("words", "line"),
     [
         (("{run}", "{tmp}/none.png"), "{tmp}/none.png is not there: name image files, or folders of them"),
-        (("{run}", "{tmp}/empty"), "{tmp}/empty has no images in it"),
+        (("{run}", "{tmp}/empty"), "{tmp}/empty has no images in it\n"),
+        (("{run}", "{tmp}/phone"), "{tmp}/phone has no images in it (a.heic is by its name none of PNG, JPEG, "),
         (("{run}", "{tmp}/text.png"), "{tmp}/text.png: is not an image in a known format"),
         (("{run}",), "PICTURES is '': name at least one image file, or a folder of them"),
         (("{run}", "{good}", "--top", "11"), "--top is 11: the run has 10 classes"),
@@ -113,6 +136,8 @@ def test_what_cannot_be_answered_is_one_line(
     folder_data = {**record.config, "data": {**record.config["data"], "dataset": "folder", "root": "/pictures"}}
     dataclasses.replace(record, config=folder_data, channel_mean=None, channel_std=None).save(old / "record.json")
     (tmp_path / "empty").mkdir()
+    (tmp_path / "phone").mkdir()
+    (tmp_path / "phone" / "a.heic").write_bytes(b"x")
     (tmp_path / "text.png").write_text("not a picture")
     places = {"run": finished, "tmp": tmp_path, "old": old, "good": pictures / "0" / "0000.png"}
     assert main(["predict", *(word.format(**places) for word in words)]) in (1, 2)

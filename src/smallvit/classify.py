@@ -3,6 +3,7 @@
 Shapes: n pictures, S image size, C classes.
 """
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,7 @@ from torch import Tensor
 
 from smallvit.augment.pipeline import normalise
 from smallvit.config import RunConfig
-from smallvit.data.folder import find_images, read_files
+from smallvit.data.folder import find_images, passed_over, read_files, unreadable
 from smallvit.data.spec import SPECS
 from smallvit.errors import SmallvitError, UsageError
 from smallvit.evaluate import predict
@@ -36,10 +37,12 @@ class Answer:
 def classify(folder: Path, pictures: Sequence[Path], *, top: int = 1) -> list[Answer]:
     """Return the `top` likeliest classes of each picture, the likeliest first.
 
-    `pictures` are image files, and folders, of which all images at any depth are taken. They are made as training
-    images of a folder are: upright, RGB, the short side resized to the model's image size, the middle kept. The
-    arithmetic is float32 on the CPU. Raises `SmallvitError` for a run that is not finished and a picture that cannot be
-    read, `UsageError` for a path with no picture and for more classes than the run has.
+    `pictures` are image files, and folders, of which all images at any depth are taken; other files there are named on
+    standard error. They are made as training images of a folder are: upright, RGB, the short side resized to the
+    model's image size, the middle kept. The arithmetic is float32 on the CPU.
+
+    Raises `SmallvitError` for a run that is not finished and for what cannot be read, `UsageError` for a path with no
+    picture and for more classes than the run has.
     """
     record = RunRecord.load(folder / RECORD)
     if top > len(record.class_names):
@@ -48,7 +51,7 @@ def classify(folder: Path, pictures: Sequence[Path], *, top: int = 1) -> list[An
     paths = [path for given in pictures for path in _images(given)]
     config = record.run_config()
     size = config.model.image_size
-    images = torch.from_numpy(read_files(paths, size, title="Decoding pictures"))
+    images = torch.from_numpy(read_files(paths, size, title="Decoding pictures")[0])
     model = _model(config, folder)
     logits = predict(lambda part: model(normalise(part, mean, std)), images, config.evaluate.batch_size)
     return [answer for path, row in zip(paths, logits, strict=True) for answer in _answers(path, row, record, top)]
@@ -68,9 +71,11 @@ def _moments(record: RunRecord, folder: Path) -> tuple[tuple[float, float, float
 
 def _images(path: Path) -> list[Path]:
     if path.is_dir():
-        images, _ = find_images(path)
+        images, strays = find_images(path)
         if not images:
-            raise UsageError(f"{path} has no images in it")
+            raise UsageError(f"{path} has no images in it{unreadable(strays)}")
+        if strays:
+            print(f"note: {passed_over(strays, 'files that are not images', path)}", file=sys.stderr)
         return images
     if not path.exists():
         raise UsageError(f"{path} is not there: name image files, or folders of them")

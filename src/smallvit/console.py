@@ -1,5 +1,8 @@
 """The console that commands and jobs write to."""
 
+import io
+import os
+import sys
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -7,8 +10,25 @@ if TYPE_CHECKING:
 
 
 def plain_console() -> "Console":
-    """Return a console on standard output that prints names as they are."""
+    """Return a console on standard output that prints names as they are, and falls silent when nobody reads on."""
     from rich.console import Console
 
+    class Plain(Console):
+        def on_broken_pipe(self) -> None:
+            self.quiet = True  # a run is not to end, unsaved, because `head` has
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+    set_stdout_errors("backslashreplace")
     # Names of classes and folders are not markup: "[/x]" would raise, ":x:" turn into a picture.
-    return Console(soft_wrap=True, highlight=False, markup=False, emoji=False)
+    return Plain(soft_wrap=True, highlight=False, markup=False, emoji=False)
+
+
+def set_stdout_errors(errors: str) -> None:
+    """Have standard output write by `errors` what it cannot encode, such as a file's name that is not UTF-8."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors=errors)
+
+
+def printable(text: str) -> str:
+    """Return the text with the bytes of files' names that are not UTF-8 as escapes, as standard error has them."""
+    return text.encode(errors="backslashreplace").decode()

@@ -28,7 +28,7 @@ def show_augment(config: RunConfig, path: Path, *, num_images: int = 8, num_draw
         raise UsageError(f"out is {path}: the name must end in .png, .svg or .pdf")
     dataset = load_dataset(config.data, image_size=config.model.image_size)
     spec, train = dataset.spec, DeviceSplit.of(dataset.train, "cpu")
-    order = Order(len(train), batch_size=num_images, passes_per_epoch=1, seed=config.seed)
+    order = Order(len(train), batch_size=min(num_images, len(train)), passes_per_epoch=1, seed=config.seed)
     chosen = order.batch(0)
     images, labels = train.images[chosen], train.labels[chosen]
     rows = [([_pixels(image) for image in images], [spec.class_names[label] for label in labels.tolist()])]

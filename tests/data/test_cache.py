@@ -173,3 +173,8 @@ def test_the_cache_lies_where_the_user_said(monkeypatch: pytest.MonkeyPatch, tmp
     monkeypatch.setenv("SMALLVIT_CACHE", "~/own")
     assert cache_folder(None) == Path("/home/someone/own")
     assert cache_folder(tmp_path) == tmp_path
+    with pytest.raises(SmallvitError, match=r"data\.cache: ~nosuchuser/x: no home folder ~nosuchuser is known"):
+        cache_folder(Path("~nosuchuser/x"))
+    monkeypatch.setenv("SMALLVIT_CACHE", "~nosuchuser")
+    with pytest.raises(SmallvitError, match="SMALLVIT_CACHE: ~nosuchuser: no home folder"):
+        cache_folder(None)

@@ -26,6 +26,10 @@ def saved(folder: Path, image: Image.Image, name: str = "image.png", **options: 
     return folder / name
 
 
+def fitted(path: Path, size: int) -> np.ndarray:
+    return decode_fitted(path, size)[0]
+
+
 def bomb(width: int = 60_000, height: int = 60_000) -> bytes:
     """A PNG of a few hundred bytes that claims 3.6 billion pixels."""
 
@@ -94,7 +98,7 @@ def test_a_decompression_bomb_is_an_error_and_never_a_warning(tmp_path: Path, si
     path = tmp_path / "bomb.png"
     path.write_bytes(bomb(*size))
     with pytest.raises(SmallvitError, match="decompression bomb"):
-        decode_all([path], lambda item: decode_fitted(item, 32), size=32, title="")
+        decode_all([path], lambda item: fitted(item, 32), size=32, title="")
 
 
 def test_no_warning_filter_is_left_behind(tmp_path: Path) -> None:
@@ -107,16 +111,16 @@ def test_sixteen_bits_are_scaled_and_not_clipped(tmp_path: Path) -> None:
     values = np.linspace(0, 65535, 1024).round().astype(np.uint16).reshape(32, 32)
     expected = np.rint(values / 257).astype(np.uint8)
     for name in ("a.png", "a.tif", "a.pgm"):
-        found = decode_fitted(saved(tmp_path, Image.fromarray(values), name), 32)
+        found = fitted(saved(tmp_path, Image.fromarray(values), name), 32)
         assert np.array_equal(found, np.repeat(expected[..., None], 3, axis=2)), name
     big = Image.fromarray(values.astype(">u2"))
-    assert np.array_equal(decode_fitted(saved(tmp_path, big, "big.tif"), 32)[..., 0], expected)
+    assert np.array_equal(fitted(saved(tmp_path, big, "big.tif"), 32)[..., 0], expected)
 
 
 @pytest.mark.parametrize("mode", ["F", "I"])
 def test_pixels_without_a_known_range_are_refused(tmp_path: Path, mode: str) -> None:
     with pytest.raises(BadImageError, match=f"has mode {mode}; expected"):
-        decode_fitted(saved(tmp_path, Image.new(mode, (32, 32), 7), "a.tif"), 32)
+        fitted(saved(tmp_path, Image.new(mode, (32, 32), 7), "a.tif"), 32)
 
 
 @pytest.mark.parametrize(("mode", "name"), [("CMYK", "a.jpg"), ("L", "a.png"), ("P", "a.gif"), ("1", "a.png")])
@@ -124,20 +128,20 @@ def test_other_modes_become_rgb_as_pillow_has_it(tmp_path: Path, mode: str, name
     path = saved(tmp_path, Image.fromarray(COLOUR).convert(mode), name)
     with Image.open(path) as image:
         assert image.mode == mode
-        assert np.array_equal(decode_fitted(path, 32), np.asarray(image.convert("RGB")))
+        assert np.array_equal(fitted(path, 32), np.asarray(image.convert("RGB")))
 
 
 def test_transparency_lies_on_white(tmp_path: Path) -> None:
     image = Image.new("RGBA", (32, 32), (200, 0, 0, 0))
     image.paste((200, 0, 0, 255), (0, 0, 16, 32))
     image.paste((200, 0, 0, 127), (16, 0, 20, 32))
-    found = decode_fitted(saved(tmp_path, image), 32)
+    found = fitted(saved(tmp_path, image), 32)
     assert found[0, 0].tolist() == [200, 0, 0]
     assert found[0, 31].tolist() == [255, 255, 255]
     assert found[0, 18].tolist() == [228, 128, 128]
     palette = Image.new("P", (32, 32), 1)
     palette.putpalette([9, 9, 9, 50, 60, 70])
-    assert decode_fitted(saved(tmp_path, palette, "p.png", transparency=1), 32)[5, 5].tolist() == [255, 255, 255]
+    assert fitted(saved(tmp_path, palette, "p.png", transparency=1), 32)[5, 5].tolist() == [255, 255, 255]
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -158,28 +162,51 @@ def test_exif_orientation_is_applied(tmp_path: Path, orientation: int, mode: str
         8: np.rot90(COLOUR),
     }[orientation]
     expected = upright if mode == "RGB" else np.repeat(upright[..., :1], 3, axis=2)
-    assert np.array_equal(decode_fitted(path, 32), expected)
+    assert np.array_equal(fitted(path, 32), expected)
 
 
 @pytest.mark.parametrize("shape", [(32, 32), (40, 100), (100, 40), (7, 9), (1, 50)])
 def test_the_short_side_is_resized_and_the_centre_cropped(tmp_path: Path, shape: tuple[int, int]) -> None:
     image = Image.fromarray(RNG.integers(0, 256, (*shape, 3), dtype=np.uint8))
     expected = ImageOps.fit(image, (16, 16), Image.Resampling.BICUBIC)
-    found = decode_fitted(saved(tmp_path, image), 16)
+    found = fitted(saved(tmp_path, image), 16)
     assert np.array_equal(found, np.asarray(expected))
 
 
 def test_the_crop_is_of_the_centre(tmp_path: Path) -> None:
     pixels = np.zeros((20, 60, 3), np.uint8)
     pixels[:, 20:40] = 255
-    assert (decode_fitted(saved(tmp_path, Image.fromarray(pixels)), 20) == 255).all()
+    assert (fitted(saved(tmp_path, Image.fromarray(pixels)), 20) == 255).all()
+
+
+@pytest.mark.parametrize("kind", ["png", "bmp"])
+@pytest.mark.parametrize("side", [16, 128, 256])
+def test_an_icon_is_not_taken_for_tga(tmp_path: Path, kind: str, side: int) -> None:
+    pixels = RNG.integers(0, 256, (side, side, 4), dtype=np.uint8)
+    pixels[..., 3] = 255
+    path = saved(tmp_path, Image.fromarray(pixels), "a.ico", sizes=[(side, side)], bitmap_format=kind)
+    assert np.array_equal(fitted(path, side), pixels[..., :3])
+
+
+def test_a_key_is_of_the_upright_pixels_and_not_of_the_file_or_the_size(tmp_path: Path) -> None:
+    image = Image.fromarray(COLOUR)
+    exif = Image.Exif()
+    exif[0x0112] = 3
+    paths = [
+        saved(tmp_path, image, "a.png"),
+        saved(tmp_path, image, "a.bmp"),
+        saved(tmp_path, image.rotate(180), "turned.png", exif=exif),
+    ]
+    assert len({decode_fitted(path, size)[1] for path in paths for size in (8, 16)}) == 1
+    shapes = [saved(tmp_path, Image.new("RGB", shape), f"{shape}.png") for shape in ((8, 8), (4, 16), (16, 4))]
+    assert len({decode_fitted(path, 8)[1] for path in shapes}) == 3
 
 
 def test_an_eps_file_is_not_handed_to_ghostscript(tmp_path: Path) -> None:
     path = tmp_path / "photo.png"
     Image.new("RGB", (32, 32)).save(path, "EPS")
     with pytest.raises(BadImageError, match="not an image in a known format"):
-        decode_fitted(path, 32)
+        fitted(path, 32)
 
 
 def test_order_is_kept_and_the_first_error_is_raised() -> None:

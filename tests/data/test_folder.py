@@ -1,3 +1,6 @@
+import json
+import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -8,6 +11,8 @@ from PIL import Image
 from smallvit.data.config import DataConfig
 from smallvit.data.store import Dataset, load_dataset
 from smallvit.errors import SmallvitError
+
+CAFE = os.fsdecode(b"caf\xe9.png")
 
 
 @pytest.fixture
@@ -119,6 +124,9 @@ def test_tiny_imagenet_is_read_from_its_annotations(tmp_path: Path, load) -> Non
     annotations.write_text("val_9.png\tn01\t0\t0\t9\t9\n")
     with pytest.raises(SmallvitError, match=r"val_annotations\.txt line 1: .*val_9\.png is missing"):
         load(root)
+    (root / "val" / "images" / "val_0.png").rename(root / "val" / "images" / CAFE)
+    annotations.write_bytes(b"caf\xe9.png\tn01\n")
+    assert load(root, val_fraction=0.0).test.labels.tolist() == [0]
 
 
 def test_system_files_are_passed_over_and_others_named(tmp_path: Path, load) -> None:
@@ -165,6 +173,8 @@ def test_a_bad_image_is_named(tmp_path: Path, load, name: str, data: bytes | Non
 def test_layouts_that_cannot_be_read_are_named(tmp_path: Path, load) -> None:
     with pytest.raises(SmallvitError, match="absent does not exist"):
         load(tmp_path / "absent")
+    with pytest.raises(SmallvitError, match=r"data\.root: ~nosuchuser/x: no home folder ~nosuchuser is known"):
+        load(Path("~nosuchuser/x"))
     (tmp_path / "file.zip").write_bytes(b"x")
     with pytest.raises(SmallvitError, match="is a file; expected a folder of images"):
         load(tmp_path / "file.zip")
@@ -177,11 +187,140 @@ def test_layouts_that_cannot_be_read_are_named(tmp_path: Path, load) -> None:
         load(flat)
     empty = fill(tmp_path / "empty")
     (empty / "d").mkdir()
-    with pytest.raises(SmallvitError, match="empty/d: class folder without images"):
+    with pytest.raises(SmallvitError, match="empty/d: class folder without images; add some"):
+        load(empty)
+    (empty / "d" / "phone.heic").write_bytes(b"x")
+    with pytest.raises(SmallvitError, match=r"without images \(phone.heic is by its name none of PNG, JPEG, .*\); add"):
         load(empty)
     fill(tmp_path / "no-train" / "val")
     with pytest.raises(SmallvitError, match="has val/ but no train/"):
         load(tmp_path / "no-train")
+
+
+@pytest.mark.parametrize("names", ["Train Test", "training testing", "train-less valid test", "VAL Validation"])
+def test_folders_named_like_splits_are_no_classes(tmp_path: Path, load, names: str) -> None:
+    for name in names.split():
+        fill(tmp_path / name, "ab")
+    alike = [name for name in names.split() if name != "train-less"]
+    with pytest.raises(SmallvitError, match=f"has {'/, '.join(sorted(alike))}/ but no train/; expected train/<class>/"):
+        load(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["valid", "validation", "Test", "testing"])
+def test_a_misnamed_split_beside_train_is_named(tmp_path: Path, load, name: str) -> None:
+    fill(tmp_path / "train")
+    fill(tmp_path / name, count=2)
+    with pytest.raises(SmallvitError, match=f"has {name}/ beside train/; rename it to val/ or test/"):
+        load(tmp_path)
+
+
+def test_other_folders_beside_train_are_named(tmp_path: Path, load) -> None:
+    fill(tmp_path / "train")
+    for name in ("extra", "labels", "more", "raw", ".git"):
+        (tmp_path / name).mkdir()
+    (note,) = load(tmp_path).notes
+    assert note == f"{tmp_path}: passed over 4 folders beside train/: extra, labels, more, ..."
+
+
+@pytest.mark.parametrize("inner", [".", "images"])
+def test_a_test_folder_without_classes_is_passed_over_where_val_has_them(tmp_path: Path, load, inner: str) -> None:
+    fill(tmp_path / "train")
+    fill(tmp_path / "val", count=3)
+    (tmp_path / "test").mkdir()
+    shutil.copytree(tmp_path / "val" / "a", tmp_path / "test" / inner, dirs_exist_ok=True)
+    data = load(tmp_path)
+    assert len(data.test) == 9
+    assert data.notes == (f"{tmp_path / 'val'} serves as test (test/ has no labels); val is held out of train",)
+    shutil.rmtree(tmp_path / "val")
+    with pytest.raises(SmallvitError, match=r"test: (no class folders|class folder 'images')"):
+        load(tmp_path)
+
+
+def test_images_beside_the_class_folders_are_named(tmp_path: Path, load) -> None:
+    root = fill(tmp_path / "root")
+    for name in ("0.png", "list.csv", "._1.png"):
+        shutil.copy(root / "a" / "0.png", root / name)
+    (note,) = load(root).notes
+    assert note == f"{root}: passed over 1 files that are not images of a class: 0.png"
+
+
+def test_links_to_folders_are_followed_once_and_not_in_circles(tmp_path: Path, load) -> None:
+    root = fill(tmp_path / "root", "ab")
+    fill(tmp_path / "else", "a", 15)
+    (root / "a" / "more").symlink_to(tmp_path / "else" / "a")
+    (root / "a" / "twice").symlink_to(tmp_path / "else" / "a")
+    (tmp_path / "else" / "a" / "circle").symlink_to(root / "a")
+    (root / "a" / "up").symlink_to(root)
+    data = load(root, val_fraction=0.0)
+    assert np.bincount(np.concatenate([data.train.labels, data.test.labels])).tolist() == [25, 10]
+
+
+def test_a_folder_that_cannot_be_read_is_named(tmp_path: Path, load, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = fill(tmp_path / "root")
+    closed, scandir = fill(root / "a" / "closed", "a", 2), os.scandir
+
+    def refuse(path: object) -> object:
+        if str(path) == str(closed):
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(SmallvitError, match=r"a/closed cannot be read \(Permission denied\)"):
+        load(root)
+
+
+def test_the_same_pictures_are_held_out_at_every_size(tmp_path: Path, load) -> None:
+    root = fill(tmp_path / "root", count=30)
+    small, large = load(root, 16), load(root, 32)
+    for part in ("train", "val", "test"):
+        assert numbers(getattr(small, part)) == numbers(getattr(large, part))
+
+
+@pytest.mark.parametrize("size", [16, 32])
+def test_copies_stay_on_one_side(tmp_path: Path, load, size: int) -> None:
+    root = fill(tmp_path / "root", "ab")
+    for path in list(root.rglob("*.png")):
+        shutil.copy(path, path.with_name(f"copy of {path.name}"))
+        Image.open(path).save(path.with_suffix(".bmp"))
+    data = load(root, size, test_fraction=0.3, val_fraction=0.3)
+    parts = [numbers(split) for split in (data.train, data.val, data.test)]
+    assert sum(len(part) for part in parts) == len(set.union(*parts)) == 20
+
+
+def test_an_entry_in_the_earlier_order_is_rebuilt(tmp_path: Path, load) -> None:
+    root = fill(tmp_path / "root")
+    load(root)
+    (manifest,) = (tmp_path / "cache").glob("folder-16-*/manifest.json")
+    body = json.loads(manifest.read_text())
+    manifest.write_text(json.dumps({**body, "schema": 1}))
+    (note,) = load(root).notes
+    assert note == f"cache rebuilt: {manifest} was written by another version (schema 1, expected 2)"
+    assert load(root).notes == ()
+
+
+def test_names_that_are_not_utf_8_are_read_and_can_be_printed(tmp_path: Path, load) -> None:
+    root = fill(tmp_path / os.fsdecode(b"\xe9"))
+    (root / "a" / "0.png").rename(root / "a" / CAFE)
+    (root / "c").rename(root / os.fsdecode(b"\xe9"))
+    (root / "b" / os.fsdecode(b"\xe9.txt")).write_bytes(b"x")
+    for _ in range(2):
+        data = load(root)
+        assert data.spec.class_names == ("a", "b", r"\udce9")
+        assert data.notes == (rf"{tmp_path}/\udce9: passed over 1 files that are not images of a class: b/\udce9.txt",)
+        assert data.spec.attribution == rf"{tmp_path}/\udce9"
+
+
+def test_too_few_images_for_val_or_test_are_told(tmp_path: Path, load) -> None:
+    data = load(fill(tmp_path / "two", count=2))
+    assert data.val is None
+    assert data.notes == ("val: too few images to hold any out of train",)
+    assert len(data.train) == len(data.test) == 3
+    message = (
+        r"data\.test_fraction is 0\.2: too few different images to hold any out as test, 1 of class a: add images, or "
+        "bring train/ and test/ of your own"
+    )
+    with pytest.raises(SmallvitError, match=message):
+        load(fill(tmp_path / "one", count=1))
 
 
 def test_classes_of_test_must_be_classes_of_train(tmp_path: Path, load) -> None:

@@ -67,6 +67,16 @@ def test_seeds_and_streams_draw_differently_and_repeat_exactly() -> None:
     assert draws[0, "val"] == tuple(hold_out(split, 0.2, seed=0, stream="val")[1])
 
 
+def test_keys_decide_the_order_and_what_is_a_copy() -> None:
+    one, other = made(0, 60, 1, 100_000), made(1, 60, 1, 1)
+    keys = np.array([b"%d" % (i % 30) for i in range(60)], dtype="S16")
+    splits = [canonical(Split(images=s.images, labels=s.labels, keys=keys)) for s in (one, other)]
+    assert [split.keys.tolist() for split in splits] == [sorted(keys.tolist())] * 2
+    (kept, held), again = (hold_out(split, 0.25, seed=0, stream="val") for split in splits)
+    assert np.array_equal(held, again[1])
+    assert not {*splits[0].keys[kept]} & {*splits[0].keys[held]}
+
+
 def test_the_digest_is_sha256_of_pixels_then_labels() -> None:
     split = made(0, 4, 2, 9)
     expected = hashlib.sha256(split.images.tobytes() + split.labels.astype("<i8").tobytes()).hexdigest()

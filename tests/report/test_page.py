@@ -120,6 +120,12 @@ def test_no_mistakes_are_said(tmp_path: Path, run_folder: MakeRun) -> None:
     assert page.attributes("img") == []
 
 
+def test_a_run_folder_may_have_a_name_that_is_not_utf_8(tmp_path: Path, run_folder: MakeRun) -> None:
+    run_folder(tmp_path / "run")
+    folder = (tmp_path / "run").rename(tmp_path / "caf\udce9")
+    assert "of 300 test images right" in Page(write_page(folder)).text
+
+
 def test_a_class_without_test_images(tmp_path: Path, run_folder: MakeRun) -> None:
     run_folder(tmp_path, classes=10, count=9, wrong=0.0)
     assert "class 9 \N{EN DASH} 0 0" in Page(write_page(tmp_path)).text

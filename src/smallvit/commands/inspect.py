@@ -10,7 +10,7 @@ from tyro.conf import Positional, arg
 from smallvit.checks import is_number, require, require_whole
 from smallvit.commands.options import DataPlace
 from smallvit.config import RunConfig
-from smallvit.console import plain_console
+from smallvit.console import plain_console, set_stdout_errors
 from smallvit.recipes import RECIPES
 
 
@@ -76,10 +76,12 @@ class Predict:
         from smallvit.record import replacing
 
         rows = classify(self.folder, self.pictures, top=self.top)
+        set_stdout_errors("surrogateescape")  # a file's name as its bytes are, UTF-8 or not
         with contextlib.ExitStack() as stack:
             file = sys.stdout
             if self.out is not None:
-                file = stack.enter_context(stack.enter_context(replacing(self.out)).open("w", newline=""))
+                place = stack.enter_context(replacing(self.out))
+                file = stack.enter_context(place.open("w", encoding="utf-8", errors="surrogateescape", newline=""))
             writer = csv.writer(file, lineterminator="\n")
             writer.writerow(("file", "class", "probability"))
             writer.writerows((row.path, row.class_name, f"{row.probability:.4f}") for row in rows)

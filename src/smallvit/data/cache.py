@@ -23,6 +23,8 @@ import numpy as np
 from smallvit.errors import SmallvitError
 
 SCHEMA = 1
+_FOLDER_SCHEMA = 2
+"""Of the entries of users' own folders: since 2 their rows are in an order that does not depend on the size."""
 _KEY_DIGITS = 16
 _SETTLED_SECONDS = 1.0
 _MANIFEST = "manifest.json"
@@ -47,12 +49,20 @@ class Entry:
 def cache_folder(configured: Path | None) -> Path:
     """Return the configured folder, else $SMALLVIT_CACHE, else smallvit/ in $XDG_CACHE_HOME or ~/.cache."""
     if configured is not None:
-        return configured.expanduser()
+        return expanded(configured, "data.cache")
     if own := os.environ.get("SMALLVIT_CACHE"):
-        return Path(own).expanduser()
+        return expanded(Path(own), "SMALLVIT_CACHE")
     base = Path(os.environ.get("XDG_CACHE_HOME", ""))
     # The XDG specification has relative paths ignored.
-    return (base if base.is_absolute() else Path.home() / ".cache") / "smallvit"
+    return (base if base.is_absolute() else expanded(Path("~/.cache"), "data.cache")) / "smallvit"
+
+
+def expanded(path: Path, name: str) -> Path:
+    """Return the path with the home folder in place of ~; an error names it as `name`."""
+    try:
+        return path.expanduser()
+    except RuntimeError:
+        raise SmallvitError(f"{name}: {path}: no home folder {path.parts[0]} is known") from None
 
 
 def open_entry(folder: Path) -> Entry:
@@ -63,8 +73,8 @@ def open_entry(folder: Path) -> Entry:
         schema, facts, sums = stored["schema"], stored["facts"], dict[str, str](stored["sha256"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise BrokenEntryError(f"{manifest} is missing or broken") from error
-    if schema != SCHEMA:
-        raise BrokenEntryError(f"{manifest} was written by another version (schema {schema}, expected {SCHEMA})")
+    if schema != (ours := _schema(folder.name)):
+        raise BrokenEntryError(f"{manifest} was written by another version (schema {schema}, expected {ours})")
     arrays: dict[str, np.ndarray] = {}
     for name, expected in sums.items():
         path = folder / f"{name}.npy"
@@ -77,6 +87,10 @@ def open_entry(folder: Path) -> Entry:
     return Entry(arrays=arrays, facts=facts)
 
 
+def _schema(name: str) -> int:
+    return _FOLDER_SCHEMA if name.startswith("folder-") else SCHEMA
+
+
 def remembered(cache: Path, files: Sequence[Path], key: Callable[[], str]) -> str:
     """Return `key()`, or what it returned when the same files had the same size, times and inode.
 
@@ -84,7 +98,7 @@ def remembered(cache: Path, files: Sequence[Path], key: Callable[[], str]) -> st
     """
     states = [(path, path.stat()) for path in files]
     told = [f"{p.absolute()}\0{s.st_size}\0{s.st_mtime_ns}\0{s.st_ctime_ns}\0{s.st_ino}" for p, s in states]
-    note = cache / ".seen" / hashlib.sha256("\n".join(told).encode()).hexdigest()
+    note = cache / ".seen" / hashlib.sha256("\n".join(told).encode(errors="surrogateescape")).hexdigest()
     with suppress(OSError, ValueError):
         if len(known := note.read_text(encoding="utf-8")) == _KEY_DIGITS:
             return known
@@ -134,7 +148,7 @@ def write_entry(cache: Path, name: str, entry: Entry) -> Entry:
         draft.mkdir()
         sums = {array: _save(draft / f"{array}.npy", values) for array, values in entry.arrays.items()}
         with (draft / _MANIFEST).open("w", encoding="utf-8") as file:
-            json.dump({"schema": SCHEMA, "facts": dict(entry.facts), "sha256": sums}, file, indent=1)
+            json.dump({"schema": _schema(name), "facts": dict(entry.facts), "sha256": sums}, file, indent=1)
             file.flush()
             os.fsync(file.fileno())
         _sync_folder(draft)

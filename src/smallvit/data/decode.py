@@ -8,6 +8,7 @@ refused. Exif orientation is applied.
 Shapes: n images, H height, W width.
 """
 
+import hashlib
 import io
 import os
 import sys
@@ -28,8 +29,9 @@ Item = TypeVar("Item")
 
 _CHUNK = 64
 _LOSSLESS = ("RGB", "L", "1", "P", "LA", "PA", "La", "RGBA", "RGBa")
-# Pillow goes by content, not by name, and its EPS reader starts Ghostscript: only these formats are ever tried.
-_FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "PPM", "TIFF", "AVIF", "JPEG2000", "TGA", "ICO")
+# Pillow goes by content, not by name, and its EPS reader starts Ghostscript: only these formats are ever tried. TGA has
+# no signature, and takes some icons for its own: it comes last.
+_FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "PPM", "TIFF", "AVIF", "JPEG2000", "ICO", "TGA")
 _SIXTEEN_BIT = ("I;16", "I;16B", "I;16L", "I;16N")
 
 
@@ -82,7 +84,8 @@ class Bar:
             from rich.console import Console
             from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-            columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+            words = TextColumn("{task.description}", markup=False)
+            columns = (words, BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
             progress = Progress(*columns, console=Console(stderr=True))
             task = progress.add_task(self._title, total=self._total)
             progress.start()
@@ -117,15 +120,22 @@ def decode_exact(data: bytes, size: int) -> UInt8[np.ndarray, "H W 3"]:
     return _opened(io.BytesIO(data), convert)
 
 
-def decode_fitted(path: Path, size: int) -> UInt8[np.ndarray, "H W 3"]:
-    """Return a file's image upright, as RGB, its short side resized to `size` (bicubic) and centre-cropped."""
+def decode_fitted(path: Path, size: int) -> tuple[UInt8[np.ndarray, "H W 3"], bytes]:
+    """Return a file's image upright, as RGB, its short side resized to `size` (bicubic) and centre-cropped; and a key.
+
+    The key is a hash of the upright image before it was resized: equal for exact copies, and the same at every size.
+    """
+    key = hashlib.blake2b(digest_size=16)
 
     def convert(image: Image.Image) -> Image.Image:
         image.load()
         ImageOps.exif_transpose(image, in_place=True)
-        return ImageOps.fit(to_rgb(image), (size, size), method=Image.Resampling.BICUBIC)
+        upright = to_rgb(image)
+        key.update(f"{upright.size}".encode())
+        key.update(upright.tobytes())
+        return ImageOps.fit(upright, (size, size), method=Image.Resampling.BICUBIC)
 
-    return _opened(path, convert)
+    return _opened(path, convert), key.digest()
 
 
 def to_rgb(image: Image.Image) -> Image.Image:

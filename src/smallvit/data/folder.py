@@ -2,25 +2,30 @@
 
 Read are `train/<class>/*` with `test/<class>/*` or `val/<class>/*` or both; `<class>/*` alone; and `train/<class>/*`
 with `val/val_annotations.txt` (Tiny ImageNet). Classes are the folders' names, sorted by code point. A `val/` without
-a labelled `test/` serves as test, and val is then held out of train. Hidden files, Thumbs.db and desktop.ini are
-passed over; other files that no Pillow decoder claims are passed over and named in a note.
+a labelled `test/` serves as test, and val is then held out of train. Links to folders are followed. Hidden files,
+Thumbs.db and desktop.ini are passed over; other files that no Pillow decoder claims, images beside the class folders
+and folders beside `train/` are passed over and named in a note.
 """
 
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float64, UInt8
+from jaxtyping import Float64, Shaped, UInt8
 from PIL import Image
 
+from smallvit.console import printable
 from smallvit.data.decode import BadImageError, decode_all, decode_fitted, formats
 from smallvit.data.split import Decoded, Split, canonical
 from smallvit.errors import SmallvitError
 
 _SYSTEM_FILES = ("thumbs.db", "desktop.ini")
 _ANNOTATIONS = "val_annotations.txt"
+_SPLITS = ("train", "val", "test")
+_SPLIT_LIKE = (*_SPLITS, "training", "valid", "validation", "testing")
 _NAMED = 3
 
 
@@ -43,11 +48,9 @@ class Listing:
 
 def list_images(root: Path) -> Listing:
     """Return what the folder holds; errors name the folder and what was expected."""
-    split_layout = (root / "train").is_dir()
-    if not split_layout:
-        for name in ("val", "test"):
-            if (root / name).is_dir():
-                raise SmallvitError(f"{root}: has {name}/ but no train/; expected train/<class>/ beside it")
+    folders = _subfolders(root)
+    split_layout = "train" in folders
+    _require_known_splits(root, folders)
     train = root / "train" if split_layout else root
     names = tuple(_subfolders(train))
     if len(names) < 2:
@@ -60,11 +63,30 @@ def list_images(root: Path) -> Listing:
         listing.notes.append(f"{root / 'val'} serves as test (test/ has no labels); val is held out of train")
     elif split_layout:
         _own_splits(root, listing)
+    if others := [root / name for name in folders if split_layout and name not in _SPLITS]:
+        listing.notes.append(passed_over(others, "folders beside train/", root))
     if listing.strays:
-        named = ", ".join(str(path.relative_to(root)) for path in sorted(listing.strays)[:_NAMED])
-        more = ", ..." if len(listing.strays) > _NAMED else ""
-        listing.notes.append(f"{root}: passed over {len(listing.strays)} files that are not images: {named}{more}")
+        listing.notes.append(passed_over(listing.strays, "files that are not images of a class", root))
     return listing
+
+
+def passed_over(paths: Sequence[Path], what: str, root: Path) -> str:
+    """Return a note that names the first few of the paths under `root` that are left out."""
+    named = ", ".join(str(path.relative_to(root)) for path in sorted(paths)[:_NAMED])
+    return f"{root}: passed over {len(paths)} {what}: {named}{', ...' if len(paths) > _NAMED else ''}"
+
+
+def _require_known_splits(root: Path, folders: list[str]) -> None:
+    """Raise `SmallvitError` where folders that are named like splits would be read as something else."""
+    alike = [name for name in folders if name.lower() in _SPLIT_LIKE]
+    misnamed = [name for name in alike if name not in _SPLITS]
+    if "train" in folders and misnamed:
+        raise SmallvitError(f"{root}: has {'/, '.join(misnamed)}/ beside train/; rename it to val/ or test/")
+    if "train" not in folders and (len(alike) > 1 or alike != misnamed):
+        raise SmallvitError(
+            f"{root}: has {'/, '.join(alike)}/ but no train/; expected train/<class>/, and test/<class>/ or "
+            "val/<class>/ beside it"
+        )
 
 
 def read_images(listing: Listing, size: int) -> Decoded:
@@ -72,8 +94,9 @@ def read_images(listing: Listing, size: int) -> Decoded:
 
     def read(name: str) -> Split:
         items = listing.splits[name]
-        images = read_files([path for path, _ in items], size, title=f"Decoding {listing.root.name} {name}")
-        return canonical(Split(images=images, labels=np.array([label for _, label in items], dtype=np.int64)))
+        images, keys = read_files([path for path, _ in items], size, title=f"Decoding {listing.root.name} {name}")
+        labels = np.array([label for _, label in items], dtype=np.int64)
+        return canonical(Split(images=images, labels=labels, keys=keys))
 
     found = {name: read(name) for name in listing.splits}
     return Decoded(
@@ -81,20 +104,28 @@ def read_images(listing: Listing, size: int) -> Decoded:
         val=found.get("val"),
         test=found.get("test"),
         train_moments=_moments(found["train"].images),
-        class_names=listing.class_names,
+        class_names=tuple(map(printable, listing.class_names)),
     )
 
 
-def read_files(paths: Sequence[Path], size: int, *, title: str) -> UInt8[np.ndarray, "n 3 H W"]:
-    """Return image files as RGB, fitted to `size`, in order; the error of one that cannot be used names it."""
+def read_files(
+    paths: Sequence[Path], size: int, *, title: str
+) -> tuple[UInt8[np.ndarray, "n 3 H W"], Shaped[np.ndarray, " n"]]:
+    """Return image files as RGB, fitted to `size`, in order, and their keys, as `decode_fitted` has them.
+
+    The error of one that cannot be used names it.
+    """
+    keys: dict[Path, bytes] = {}
 
     def decode(path: Path) -> np.ndarray:
         try:
-            return decode_fitted(path, size)
+            image, keys[path] = decode_fitted(path, size)
         except BadImageError as error:
             raise SmallvitError(f"{path}: {error}") from error
+        return image
 
-    return decode_all(paths, decode, size=size, title=title)
+    images = decode_all(paths, decode, size=size, title=title)
+    return images, np.array([keys[path] for path in paths], dtype="S16")
 
 
 def _moments(images: UInt8[np.ndarray, "n 3 H W"]) -> Float64[np.ndarray, "n 2 3"]:
@@ -109,7 +140,7 @@ def _moments(images: UInt8[np.ndarray, "n 3 H W"]) -> Float64[np.ndarray, "n 2 3
 def _own_splits(root: Path, listing: Listing) -> None:
     for name in ("val", "test"):
         folder = root / name
-        if not folder.is_dir():
+        if not folder.is_dir() or (name == "test" and "val" in listing.splits and _unlabelled(folder, listing)):
             continue
         found = _subfolders(folder)
         extra = sorted(set(found) - set(listing.class_names))
@@ -122,7 +153,13 @@ def _own_splits(root: Path, listing: Listing) -> None:
         listing.splits[name] = _classes(folder, listing)
     if "val" in listing.splits and "test" not in listing.splits:
         listing.splits["test"] = listing.splits.pop("val")
-        listing.notes.append(f"{root / 'val'} serves as test (there is no test/); val is held out of train")
+        why = "test/ has no labels" if (root / "test").is_dir() else "there is no test/"
+        listing.notes.append(f"{root / 'val'} serves as test ({why}); val is held out of train")
+
+
+def _unlabelled(folder: Path, listing: Listing) -> bool:
+    """Return whether the folder's images lie in it or its images/, not in folders of classes."""
+    return set(_subfolders(folder)) <= {"images"} - {*listing.class_names} and bool(find_images(folder)[0])
 
 
 def _subfolders(folder: Path) -> list[str]:
@@ -131,30 +168,60 @@ def _subfolders(folder: Path) -> list[str]:
 
 def _classes(folder: Path, listing: Listing) -> list[tuple[Path, int]]:
     items: list[tuple[Path, int]] = []
+    beside = [path for path in folder.iterdir() if path.is_file() and not path.name.startswith(".")]
+    listing.strays += [path for path in beside if _is_image(path)]
     for name in _subfolders(folder):
         images, strays = find_images(folder / name)
         listing.strays += strays
         if not images:
-            raise SmallvitError(f"{folder / name}: class folder without images; add some or remove the folder")
+            raise SmallvitError(
+                f"{folder / name}: class folder without images{unreadable(strays)}; add some or remove the folder"
+            )
         items += [(path, listing.class_names.index(name)) for path in images]
     return items
 
 
 def find_images(folder: Path) -> tuple[list[Path], list[Path]]:
-    """Return the folder's images at any depth, and its files that are not images, both sorted."""
-    readable = _readable_suffixes()
+    """Return the folder's images at any depth, and its files that are not images, both sorted.
+
+    Links are followed, to no folder twice. Raises `SmallvitError` for a folder that cannot be read.
+    """
     images: list[Path] = []
     strays: list[Path] = []
-    for parent, folders, files in os.walk(folder):
-        folders[:] = [name for name in folders if not name.startswith(".")]
+    seen = {_identity(above) for above in folder.resolve().parents}
+    for parent, folders, files in os.walk(folder, onerror=_refuse, followlinks=True):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        if (identity := _identity(Path(parent))) in seen:
+            folders.clear()
+            continue
+        seen.add(identity)
         for name in files:
             path = Path(parent) / name
             if name.startswith(".") or name.lower() in _SYSTEM_FILES or name == f"{folder.name}_boxes.txt":
                 continue
-            (images if path.suffix.lower() in readable else strays).append(path)
+            (images if _is_image(path) else strays).append(path)
     return sorted(images), sorted(strays)
 
 
+def unreadable(strays: Sequence[Path]) -> str:
+    """Return, for an error about a folder without images, which formats are read, if there are files of others."""
+    return f" ({strays[0].name} is by its name none of {', '.join(formats())})" if strays else ""
+
+
+def _identity(folder: Path) -> tuple[int, int]:
+    state = folder.stat()
+    return state.st_dev, state.st_ino
+
+
+def _refuse(error: OSError) -> None:
+    raise SmallvitError(f"{error.filename} cannot be read ({error.strerror})")
+
+
+def _is_image(path: Path) -> bool:
+    return path.suffix.lower() in _readable_suffixes()
+
+
+@cache
 def _readable_suffixes() -> set[str]:
     return {suffix for suffix, kind in Image.registered_extensions().items() if kind in formats()}
 
@@ -163,7 +230,7 @@ def _annotated(folder: Path, listing: Listing) -> list[tuple[Path, int]]:
     """Return the images named by Tiny ImageNet's annotations: file, class and a box on each line, by tabs."""
     numbers = {name: label for label, name in enumerate(listing.class_names)}
     items: list[tuple[Path, int]] = []
-    for number, line in enumerate((folder / _ANNOTATIONS).read_text(encoding="utf-8").splitlines(), start=1):
+    for number, line in enumerate((folder / _ANNOTATIONS).read_text("utf-8", "surrogateescape").splitlines(), start=1):
         where = f"{folder / _ANNOTATIONS} line {number}"
         cells = line.split("\t")
         if len(cells) < 2 or cells[1] not in numbers:

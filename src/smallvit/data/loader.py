@@ -67,5 +67,6 @@ class Order:
         """
         epoch, position = divmod(step, self.steps_per_epoch)
         place = torch.arange(position * self.batch_size, (position + 1) * self.batch_size)
-        earlier = epoch * self.passes_per_epoch + place // (self.num_images * self.repeats_in_batch)
+        passes = math.ceil(self.passes_per_epoch / self.repeats_in_batch)
+        earlier = epoch * passes + place // (self.num_images * self.repeats_in_batch)
         return earlier * self.repeats_in_batch + place % self.repeats_in_batch

@@ -1,7 +1,8 @@
 """A split's arrays, their canonical order and digest, and seeded, class-balanced slices held out of them.
 
-Canonical order: rows sorted by label, then by a hash of their pixels. Index i is then the same image whatever file
-form, shard count or row order the bytes came in, so seeded draws over indices mean the same images everywhere.
+Canonical order: rows sorted by label, then by a hash of their pixels as they came, before any resizing. Index i is then
+the same image whatever file form, shard count or row order the bytes came in, and at every size, so seeded draws over
+indices mean the same images everywhere.
 
 Shapes: n images, C channels (3), H height, W width.
 """
@@ -10,7 +11,7 @@ import hashlib
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float64, Int64, UInt8
+from jaxtyping import Float64, Int64, Shaped, UInt8
 
 from smallvit.rng import generator
 
@@ -21,13 +22,16 @@ class Split:
 
     images: UInt8[np.ndarray, "n 3 H W"]
     labels: Int64[np.ndarray, " n"]
+    keys: Shaped[np.ndarray, " n"] | None = None
+    """Of pictures that were fitted: hashes of what they were before; equal keys are copies."""
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def take(self, rows: Int64[np.ndarray, " k"]) -> "Split":
         """Return the given rows, as a copy."""
-        return Split(images=self.images[rows], labels=self.labels[rows])
+        keys = None if self.keys is None else self.keys[rows]
+        return Split(images=self.images[rows], labels=self.labels[rows], keys=keys)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -50,9 +54,11 @@ class Decoded:
 
 def canonical(split: Split) -> Split:
     """Return the split with its rows in canonical order."""
-    hashes = [hashlib.blake2b(image, digest_size=16).digest() for image in np.ascontiguousarray(split.images)]
-    order = np.lexsort((np.array(hashes, dtype="S16"), split.labels))
-    return split.take(order)
+    keys = split.keys
+    if keys is None:
+        hashes = [hashlib.blake2b(image, digest_size=16).digest() for image in np.ascontiguousarray(split.images)]
+        keys = np.array(hashes, dtype="S16")
+    return split.take(np.lexsort((keys, split.labels)))
 
 
 def digest(split: Split) -> str:
@@ -72,7 +78,7 @@ def hold_out(
     held = np.zeros(len(split), dtype=bool)
     for label in np.unique(split.labels):
         first, end = np.searchsorted(split.labels, (label, label + 1))
-        starts = _starts(split.images[first:end])
+        starts = _starts(split, slice(first, end))
         ends = np.append(starts[1:], end - first)
         quota = min(max(round(fraction * (end - first)), 1), end - first - 1)
         for group in generator(seed, f"data/{stream}", int(label)).permutation(len(starts)):
@@ -85,8 +91,12 @@ def hold_out(
     return np.flatnonzero(~held), np.flatnonzero(held)
 
 
-def _starts(images: UInt8[np.ndarray, "n 3 H W"]) -> Int64[np.ndarray, " groups"]:
-    """Return the rows that differ from the row before: where each group of equal neighbours starts."""
+def _starts(split: Split, part: slice) -> Int64[np.ndarray, " groups"]:
+    """Return the rows of a part that differ from the row before: where each group of equal neighbours starts."""
+    images = split.images[part]
+    if split.keys is not None:
+        keys = split.keys[part]
+        return np.setdiff1d(np.arange(len(keys)), np.flatnonzero(keys[1:] == keys[:-1]) + 1)
     middle = images[:, :, images.shape[2] // 2]
     # One line of pixels tells nearly all images apart; only where it does not, the rest is compared.
     alike = np.flatnonzero((middle[1:] == middle[:-1]).all(axis=(1, 2)))

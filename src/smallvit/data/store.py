@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from smallvit.console import printable
 from smallvit.data import cache as cached
 from smallvit.data.config import DataConfig
 from smallvit.data.decode import decode_all
@@ -55,11 +56,11 @@ def load_from_spec(spec: DatasetSpec | None, config: DataConfig, *, image_size: 
     folder = cached.cache_folder(config.cache)
     if spec is None:
         assert config.root is not None
-        source = find_folder(config.root.expanduser(), image_size)
+        source = find_folder(cached.expanded(config.root, "data.root"), image_size)
         entry, notes = _cached_or_built(folder, "folder", source, image_size)
         notes += source.notes
     elif config.root is not None:
-        source = find_published(config.root.expanduser(), spec)
+        source = find_published(cached.expanded(config.root, "data.root"), spec)
         entry, notes = _cached_or_built(folder, spec.name, source, image_size)
     else:
         entry, notes = _without_root(folder, spec, image_size)
@@ -126,7 +127,7 @@ def _opened(path: Path) -> tuple[cached.Entry | None, list[str]]:
 
 def _decoded(source: Source, size: int) -> cached.Entry:
     decoded = _resized(source.read(), size)
-    facts = {"class_names": decoded.class_names, "notes": decoded.notes, "source": str(source.where)}
+    facts = {"class_names": decoded.class_names, "notes": decoded.notes, "source": printable(str(source.where))}
     return cached.Entry(arrays=_pack(decoded), facts=facts)
 
 
@@ -134,6 +135,8 @@ def _pack(decoded: Decoded) -> dict[str, np.ndarray]:
     arrays: dict[str, np.ndarray] = {}
     for name, split in decoded.splits().items():
         arrays |= {f"{name}_images": split.images, f"{name}_labels": split.labels}
+        if split.keys is not None:
+            arrays[f"{name}_keys"] = split.keys
     if decoded.train_moments is not None:
         arrays["train_moments"] = decoded.train_moments
     return arrays
@@ -151,7 +154,8 @@ def _stored(path: Path, entry: cached.Entry) -> Source:
 
 
 def _split(arrays: Mapping[str, np.ndarray], name: str) -> Split:
-    return Split(images=arrays[f"{name}_images"], labels=np.asarray(arrays[f"{name}_labels"]))
+    labels = np.asarray(arrays[f"{name}_labels"])
+    return Split(images=arrays[f"{name}_images"], labels=labels, keys=arrays.get(f"{name}_keys"))
 
 
 def _resized(decoded: Decoded, size: int) -> Decoded:
@@ -163,7 +167,7 @@ def _resized(decoded: Decoded, size: int) -> Decoded:
 
     def resized(split: Split) -> Split:
         images = decode_all(list(split.images), resize, size=size, title=f"Resizing to {size} pixels")
-        return Split(images=images, labels=split.labels)
+        return replace(split, images=images)
 
     if decoded.train.images.shape[-1] == size:
         return decoded
@@ -178,6 +182,13 @@ def _divided(spec: DatasetSpec, arrays: Mapping[str, np.ndarray], config: DataCo
         test = _split(arrays, "test")
     else:
         kept, held = hold_out(train, config.test_fraction, seed=config.split_seed, stream="test")
+        if not len(held):
+            counts = np.bincount(train.labels, minlength=spec.num_classes)
+            label = int(counts.argmin())
+            raise SmallvitError(
+                f"data.test_fraction is {config.test_fraction}: too few different images to hold any out as test, "
+                f"{counts[label]} of class {spec.class_names[label]}: add images, or bring train/ and test/ of your own"
+            )
         train, test, rows = train.take(kept), train.take(held), rows[kept]
         absent = [spec.class_names[label] for label in sorted({*train.labels.tolist()} - {*test.labels.tolist()})]
         if absent:
@@ -187,13 +198,16 @@ def _divided(spec: DatasetSpec, arrays: Mapping[str, np.ndarray], config: DataCo
         val = _split(arrays, "val")
     elif config.val_fraction > 0:
         kept, held = hold_out(train, config.val_fraction, seed=config.split_seed, stream="val")
-        train, val, rows = train.take(kept), train.take(held), rows[kept]
+        if len(held):
+            train, val, rows = train.take(kept), train.take(held), rows[kept]
+        else:
+            notes = [*notes, "val: too few images to hold any out of train"]
     if "train_moments" in arrays:
         mean, square = arrays["train_moments"][rows].mean(axis=0)
         std = np.sqrt(np.maximum(square - mean**2, 0))
         # A channel without any variation would be divided by zero: one grey level is the least step there is.
         spec = replace(spec, mean=_channels(mean), std=_channels(np.maximum(std, 1 / 255)))
-    return Dataset(spec=spec, train=train, val=val, test=test, notes=tuple(notes))
+    return Dataset(spec=spec, train=train, val=val, test=test, notes=tuple(map(printable, notes)))
 
 
 def _channels(values: np.ndarray) -> tuple[float, float, float]:

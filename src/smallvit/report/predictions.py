@@ -11,7 +11,7 @@ from pathlib import Path
 from jaxtyping import Float, Int64, UInt8
 from PIL import Image
 from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors.torch import load
 from torch import Tensor
 
 from smallvit.errors import SmallvitError
@@ -86,7 +86,7 @@ def picture_uri(image: UInt8[Tensor, "3 S S"]) -> str:
 
 def _load(path: Path) -> dict[str, Tensor]:
     try:
-        tensors = load_file(path)
+        tensors = load(path.read_bytes())
     except (OSError, SafetensorError) as error:
         raise SmallvitError(f"{path} is not a readable file of predictions: {error}") from None
     for name in ("logits", "labels", "mistakes", "mistake_images"):

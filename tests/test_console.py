@@ -1,0 +1,21 @@
+"""What commands print: names of files, whatever their bytes."""
+
+import pytest
+
+from smallvit.cli import main
+from smallvit.console import plain_console, printable
+
+CAFE = "caf\udce9"
+"""How Python reads the bytes "caf" and E9, which are not UTF-8, as a file's name."""
+
+
+def test_a_name_that_is_not_utf_8_can_be_printed(capsysbinary: pytest.CaptureFixture[bytes]) -> None:
+    plain_console().print(f"note: {CAFE}")
+    assert capsysbinary.readouterr().out == b"note: caf\\udce9\n"
+    assert printable(f"note: {CAFE}") == r"note: caf\udce9"
+
+
+def test_commands_may_print_such_a_name(capsysbinary: pytest.CaptureFixture[bytes]) -> None:
+    main(["--version"])
+    print(CAFE)
+    assert capsysbinary.readouterr().out.endswith(b"\ncaf\\udce9\n")

@@ -1,0 +1,20 @@
+"""The picture of a recipe's augmentation, of a folder with fewer images than it shows."""
+
+from dataclasses import replace
+from pathlib import Path
+
+from PIL import Image
+
+from smallvit.data.config import DataConfig
+from smallvit.preview import show_augment
+from smallvit.recipes import RECIPES
+
+
+def test_a_folder_of_few_images_is_shown_whole(tmp_path: Path) -> None:
+    for name, grey in (("a", 0), ("a", 80), ("b", 160), ("b", 240)):
+        (tmp_path / "root" / name).mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (16, 16), (grey, 9, 9)).save(tmp_path / "root" / name / f"{grey}.png")
+    data = DataConfig(dataset="folder", root=tmp_path / "root", cache=tmp_path / "cache")
+    show_augment(replace(RECIPES["quickstart"](), data=data), tmp_path / "out.png", num_draws=1)
+    with Image.open(tmp_path / "out.png") as picture:
+        assert picture.width < picture.height
