@@ -153,6 +153,20 @@ def test_an_interrupt_ends_in_one_line_and_leaves_nothing_as_if_whole(tmp_path: 
     assert newest == f"step-{int(saved[1].replace(',', '')):08d}"
 
 
+def test_a_run_whose_output_nobody_reads_on_goes_on(trained: tuple[Path, str]) -> None:
+    folder, _ = trained
+    command = [sys.executable, "-m", "smallvit", *TINY, "--out", "unread"]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, cwd=folder, env=environment(folder), stdout=pipe, stderr=pipe, text=True) as job:
+        assert job.stdout is not None
+        assert job.stderr is not None
+        job.stdout.readline()
+        job.stdout.close()
+        assert (job.stderr.read(), job.wait()) == ("", 0)
+    assert weights(folder / "unread") == weights(folder / "run")
+    assert (folder / "unread" / "index.html").exists()
+
+
 def test_a_huge_rate_is_stopped_in_one_line(tmp_path: Path) -> None:
     done = smallvit(tmp_path, *TINY, "--optim.lr", "1e38", "--out", "run")
     assert_failed(done, ["try a lower optim.lr"])

@@ -2,10 +2,12 @@
 
 import json
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, Literal
 
 import pytest
@@ -21,11 +23,13 @@ from smallvit.device.config import DeviceConfig
 from smallvit.errors import SmallvitError, UsageError
 from smallvit.model.config import ModelConfig
 from smallvit.record import RunRecord, versions
+from smallvit.report.page import write_page
 from smallvit.run import run
 from smallvit.session import Session
 from smallvit.stop import InterruptedRunError, Stop
 from smallvit.strict_json import canonical, digest
 from smallvit.train.checkpoint import load_newest
+from smallvit.train.checkpoint_format import Checkpoint
 from smallvit.train.config import CheckpointConfig, OptimConfig, TrainConfig
 
 TOY = RunConfig(
@@ -162,21 +166,36 @@ def test_a_bfloat16_run_with_stochastic_depth_resumes_to_the_bit(
     assert outcome(tmp_path / "parts") == outcome(tmp_path / "whole")
 
 
-def test_a_run_that_skips_steps_resumes_with_its_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    train = replace(TOY.train, on_nonfinite="skip", max_skips=3)
-    config, true = replace(TOY, train=train), Session.batch
+def spoil_batches(steps: set[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    true = Session.batch
 
     def batch(self: Session, step: int) -> Any:
         data = true(self, step)
-        return replace(data, images=data.images * torch.nan) if step in (6, 7) else data
+        return replace(data, images=data.images * torch.nan) if step in steps else data
 
     monkeypatch.setattr(Session, "batch", batch)
+
+
+def test_a_run_that_skips_steps_resumes_with_its_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = replace(TOY, train=replace(TOY.train, on_nonfinite="skip", max_skips=3))
+    spoil_batches({6, 7}, monkeypatch)
     assert run(config, tmp_path / "whole").skipped_steps == [6, 7]
     for look in (7, 8):
         ask_at({look}, monkeypatch)
         interrupted(config, tmp_path / f"{look}")
         assert run(config, tmp_path / f"{look}").skipped_steps == [6, 7]
         assert outcome(tmp_path / f"{look}") == outcome(tmp_path / "whole")
+
+
+def test_an_epoch_that_is_left_out_whole_has_no_mean_loss(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    train = replace(TOY.train, on_nonfinite="skip", max_skips=STEPS_PER_EPOCH)
+    config = replace(TOY, train=train, evaluate=EvaluateConfig(every_epochs=1))
+    spoil_batches(set(range(STEPS_PER_EPOCH, 2 * STEPS_PER_EPOCH)), monkeypatch)
+    assert "epoch 2/3  loss unknown  val" in said(config, tmp_path / "run")
+    record = RunRecord.load(tmp_path / "run" / "record.json")
+    assert [point.train_loss is None for point in record.curve] == [False, True, False]
+    assert record.curve[1].val == record.curve[0].val
+    write_page(tmp_path / "run")
 
 
 @pytest.fixture
@@ -218,6 +237,16 @@ def test_with_no_whole_checkpoint_the_run_starts_over_and_says_so(half: Path, un
     assert "without a whole checkpoint, which is started over" in text
     assert outcome(half) == undisturbed
     assert RunRecord.load(half / "record.json").resumed_at_steps == []
+
+
+def test_a_checkpoint_that_cannot_be_read_just_now_is_refused_and_kept(half: Path) -> None:
+    """It may be whole: to start over would cost it, and what it holds."""
+    for step in (8, 9):
+        path = half / "checkpoints" / f"step-{step:08d}" / "manifest.json"
+        path.rename(path.with_name("aside"))
+        path.mkdir()
+    line = refused(TOY, half, SmallvitError)
+    assert "checkpoints has step-00000009: manifest.json cannot be read: Is a directory: it may be whole, so" in line
 
 
 def test_a_checkpoint_of_a_later_version_is_refused_and_kept(half: Path) -> None:
@@ -316,6 +345,30 @@ def test_a_fork_of_a_finished_run_starts_from_its_weights(half: Path, tmp_path: 
         torch.testing.assert_close(value, before[name], rtol=0, atol=1e-9)
 
 
+@pytest.mark.parametrize("end", ["finished", "unfinished"])
+def test_a_fork_whose_test_was_trained_on_is_refused(half: Path, tmp_path: Path, end: str) -> None:
+    if end == "finished":
+        run(TOY, half)
+    other = replace(TOY, data=replace(TOY.data, split_seed=1))
+    with pytest.raises(UsageError, match="test is drawn from all images, and not as it was there"):
+        run(other, tmp_path / "fork", fork=half)
+    assert not (tmp_path / "fork").exists()
+
+
+def test_a_fork_of_an_unfinished_run_starts_from_the_average(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a fork of a finished one does."""
+    config = replace(TOY, train=replace(TOY.train, ema_decay=0.9))
+    ask_at({8}, monkeypatch)
+    interrupted(config, tmp_path / "half")
+    monkeypatch.undo()
+    run(config, tmp_path / "fork", fork=tmp_path / "half")
+    checkpoint, _ = load_newest(tmp_path / "half" / "checkpoints")
+    assert checkpoint is not None
+    started = load_file(tmp_path / "fork" / "fork.safetensors")
+    assert all(torch.equal(value, checkpoint.tensors["average"][name]) for name, value in started.items())
+    assert not torch.equal(started["head.weight"], checkpoint.tensors["model"]["head.weight"])
+
+
 def test_a_forked_run_resumes_to_the_bit(half: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run(TOY, tmp_path / "whole", fork=half)
     ask_at({4}, monkeypatch)
@@ -345,6 +398,58 @@ def test_the_best_on_val_is_kept_when_asked_for(tmp_path: Path, monkeypatch: pyt
     assert damaged == []
     assert checkpoint is not None
     assert checkpoint.state["gathered"]["curve"][-1]["val"]["correct"] == max(correct)
+
+
+def test_the_best_on_val_puts_off_no_other_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run goes on from the others alone."""
+    saves, seconds, true = list[tuple[str, int]](), 0.0, Session.batch
+
+    def batch(self: Session, step: int) -> Any:
+        nonlocal seconds
+        seconds = 10.0 * (step + 1)
+        return true(self, step)
+
+    def save(folder: Path, checkpoint: Checkpoint, *, kind: str, keep: int) -> None:
+        saves.append((kind, checkpoint.step))
+
+    monkeypatch.setattr(Session, "batch", batch)
+    monkeypatch.setattr("smallvit.training.save_checkpoint", save)
+    monkeypatch.setattr("smallvit.training.time", SimpleNamespace(perf_counter=lambda: seconds))
+    checkpoint = CheckpointConfig(every_seconds=70.0, best=True)
+    run(replace(TOY, evaluate=EvaluateConfig(every_epochs=1), checkpoint=checkpoint), tmp_path)
+    assert ("best", 6) in saves
+    assert [step for kind, step in saves if kind == "step"] == [7, 14]
+
+
+def test_saving_is_no_time_of_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("smallvit.training.save_checkpoint", lambda *_, **__: time.sleep(0.2))
+    record = run(replace(TOY, checkpoint=CheckpointConfig(every_seconds=0.0)), tmp_path)
+    assert record.train_seconds < 0.2 * (STEPS - 1)
+
+
+def test_the_time_that_the_next_step_needs_is_that_of_a_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not that of an evaluation before it, nor of a compilation."""
+    needed, predict, learner = list[float](), Session.predict, Session.learner
+
+    def asked(self: Stop, seconds_needed: float = 0.0) -> bool:
+        needed.append(seconds_needed)
+        return False
+
+    def slow(before: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*arguments: Any) -> Any:
+            result = before(*arguments)
+            time.sleep(2)
+            return result
+
+        return call
+
+    monkeypatch.setattr(Stop, "asked", asked)
+    monkeypatch.setattr(Session, "predict", slow(predict))
+    monkeypatch.setattr(Session, "learner", slow(learner))
+    monkeypatch.setattr("torch.compile", lambda function, **_: function)
+    run(replace(TOY, device=replace(TOY.device, compile="on")), tmp_path)
+    assert needed[0] == 0
+    assert 0 < max(needed) < 2
 
 
 def test_the_last_two_checkpoints_are_kept_while_the_run_goes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,8 +11,10 @@ from itertools import count
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from rich.console import Console
 from safetensors.torch import load_file, save_file
 
@@ -190,6 +192,44 @@ def test_a_run_of_a_gpu_is_measured_on_a_cpu(finished: tuple[Path, RunRecord, st
         assert evaluate(tmp_path, "test") == record.test
 
 
+def test_evaluate_refuses_data_that_are_not_the_runs(tmp_path: Path) -> None:
+    """Else images that it was trained on could be among those that it is measured on, or labels mean other classes."""
+    generator = np.random.default_rng(0)
+
+    def add(name: str, class_name: str) -> None:
+        path = tmp_path / "images" / class_name / f"{name}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(generator.integers(0, 256, (16, 16, 3), dtype=np.uint8)).save(path)
+
+    for i in range(40):
+        add(f"{i}", "cat" if i % 2 else "dog")
+    images = tmp_path / "images"
+    model = ModelConfig(image_size=16, patch_size=8, embed_dim=16, depth=1, num_heads=2)
+    data = DataConfig(dataset="folder", root=images, cache=tmp_path / "cache")
+    config = replace(TINY, data=data, model=model, train=TrainConfig(epochs=1, passes_per_epoch=1, batch_size=8))
+    folder = tmp_path / "run"
+    record = run(config, folder)
+    assert evaluate(folder, "test") == record.test
+    moved = images.rename(tmp_path / "moved")
+    assert evaluate(folder, "val", moved) == record.val
+
+    def refused() -> str:
+        with pytest.raises(SmallvitError, match=r"was measured on other data: other .*; put the data back") as caught:
+            evaluate(folder, "test", moved)
+        return str(caught.value)
+
+    (moved / "dog").rename(moved / "bird")
+    assert "other classes and test images" in refused()
+    (moved / "bird").rename(moved / "dog")
+    shutil.copytree(moved / "dog", moved / "wolf")
+    assert "other classes and test images and train images" in refused()
+    shutil.rmtree(moved / "wolf")
+    moved.rename(images)
+    add("one more", "cat")
+    images.rename(moved)
+    assert "other test images and train images" in refused()
+
+
 def test_a_finished_run_is_refused_and_left_alone(finished: tuple[Path, RunRecord, str]) -> None:
     folder, _, _ = finished
     before = {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in folder.iterdir()}
@@ -336,7 +376,7 @@ def test_a_step_that_is_left_out_leaves_the_weights_and_is_counted(
     spoil_step(0, spoil, monkeypatch)
     record = run(config, tmp_path)
     assert record.skipped_steps == [0]
-    assert all(math.isfinite(point.train_loss) for point in record.curve)
+    assert all(point.train_loss is not None and math.isfinite(point.train_loss) for point in record.curve)
     assert record.test.accuracy > 0.1
 
 

@@ -3,9 +3,9 @@
 import dataclasses
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, cast
+from typing import Annotated, Any, cast
 
-from tyro.conf import Positional, Suppress
+from tyro.conf import Positional, Suppress, arg
 
 from smallvit.augment.config import AugmentConfig
 from smallvit.checks import is_number, require, require_flag, require_whole
@@ -51,7 +51,9 @@ class Length:
 class RunConfig:
     """Everything that decides a run's result."""
 
-    recipe: Positional[str] = field(default="custom", metadata={"digest": False})
+    recipe: Annotated[Positional[str], arg(help_behavior_hint="(the defaults shown are its, or quickstart's)")] = field(
+        default="custom", metadata={"digest": False}
+    )
     """Name of the recipe that the run starts from; `smallvit recipes` lists them."""
     seed: int = 0
     """Seed of the weights, the order, the augmentation and stochastic depth."""

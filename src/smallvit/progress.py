@@ -65,9 +65,13 @@ class RunProgress:
 
     def point(self, point: CurvePoint, epochs: int) -> None:
         """Print one measurement as a line."""
-        parts = [f"epoch {point.epoch:>{len(str(epochs))}}/{epochs}", f"loss {point.train_loss:.3f}"]
+        parts = [f"epoch {point.epoch:>{len(str(epochs))}}/{epochs}", f"loss {_loss(point)}"]
         parts += [f"{name} {percent(m)}" for name, m in (("val", point.val), ("test", point.test)) if m is not None]
         self.console.print("  ".join([*parts, duration(point.seconds)]), highlight=False)
+
+
+def _loss(point: CurvePoint) -> str:
+    return "unknown" if point.train_loss is None else f"{point.train_loss:.3f}"
 
 
 def percent(metrics: Metrics) -> str:

@@ -26,8 +26,9 @@ class CurvePoint:
     """Epochs finished."""
     images_seen: int
     """Training images so far, each pass counted."""
-    train_loss: float
-    """Mean loss in nats since the point before, on augmented images with soft targets."""
+    train_loss: float | None
+    """Mean loss in nats since the point before, on augmented images with soft targets; None where every step since was
+    left out."""
     seconds: float
     """Seconds of training so far, evaluation left out."""
     val: Metrics | None

@@ -14,7 +14,7 @@ from smallvit.record import CurvePoint, versions
 from smallvit.session import Session, step_draws
 from smallvit.strict_json import from_json
 from smallvit.train.checkpoint import load_newest
-from smallvit.train.checkpoint_format import Checkpoint, NewerError
+from smallvit.train.checkpoint_format import Checkpoint, ForeignError, NewerError
 from smallvit.train.distributed import World
 
 CHECKPOINTS = "checkpoints"
@@ -45,7 +45,15 @@ class SavedState:
     world_size: int
     draws_sha256: str
     """Of the last step's images, labels and augmentation draws, before any arithmetic."""
+    class_names: list[str] | None
+    test_sha256: str | None
+    """As a record has them; None in checkpoints from before."""
     gathered: Gathered
+
+    @classmethod
+    def of(cls, checkpoint: Checkpoint, where: str) -> "SavedState":
+        """Return the state of a checkpoint, of this version or an earlier one's."""
+        return from_json(cls, {"class_names": None, "test_sha256": None, **checkpoint.state}, where)
 
 
 def find_checkpoint(
@@ -62,11 +70,15 @@ def find_checkpoint(
     for problem in damaged:
         if isinstance(problem, NewerError):
             raise UsageError(f"{folder / CHECKPOINTS} has {problem}: go on with that version, or name another folder")
+        if isinstance(problem, ForeignError):
+            raise SmallvitError(
+                f"{folder / CHECKPOINTS} has {problem}: it may be whole, so try again, or delete it to go on without it"
+            )
         note(f"passed over {problem}")
     if checkpoint is None:
         note(f"{folder} holds an unfinished run without a whole checkpoint, which is started over")
         return None
-    saved = from_json(SavedState, checkpoint.state, f"{folder / CHECKPOINTS}: state")
+    saved = SavedState.of(checkpoint, f"{folder / CHECKPOINTS}: state")
     _require_same_run(folder, config, RunConfig.from_json(saved.config))
     theirs, ours = saved.versions, versions()
     if theirs.get("smallvit") != ours["smallvit"]:
@@ -96,7 +108,8 @@ def share_checkpoint(world: World, found: tuple[Checkpoint, SavedState] | None) 
         name: {key.removeprefix(f"{name}/"): t for key, t in flat.items() if key.startswith(f"{name}/")}
         for name in names
     }
-    return Checkpoint(step=step, tensors=tensors, state=state, texts=texts), from_json(SavedState, state, "state")
+    checkpoint = Checkpoint(step=step, tensors=tensors, state=state, texts=texts)
+    return checkpoint, SavedState.of(checkpoint, "state")
 
 
 def note_other_arithmetic(saved: SavedState, choices: Choices, world_size: int, note: Callable[[str], None]) -> None:
@@ -115,7 +128,7 @@ def require_same_draws(saved: SavedState, session: Session, steps_done: int, fol
     if steps_done and draws_sha256(session, steps_done - 1) != saved.draws_sha256:
         raise SmallvitError(
             f"{folder} was trained on other images or draws than those of today: the data set has changed; put it "
-            f"back, or start a new run from the weights with --fork {shlex.quote(str(folder))}"
+            "back, or train anew"
         )
 
 

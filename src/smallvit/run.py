@@ -28,7 +28,14 @@ from smallvit.errors import SmallvitError, UsageError
 from smallvit.evaluate import Metrics, confusion, measure
 from smallvit.model.vit import count_macs, count_parameters
 from smallvit.record import RunRecord, versions, write_atomically
-from smallvit.resume import find_checkpoint, note_other_arithmetic, require_same_draws, share_checkpoint
+from smallvit.resume import (
+    CHECKPOINTS,
+    SavedState,
+    find_checkpoint,
+    note_other_arithmetic,
+    require_same_draws,
+    share_checkpoint,
+)
 from smallvit.run_folder import (
     CONFIG,
     FORKED_WEIGHTS,
@@ -40,6 +47,7 @@ from smallvit.run_folder import (
 )
 from smallvit.session import Session
 from smallvit.stop import Stop
+from smallvit.train.checkpoint import load_newest
 from smallvit.train.distributed import World
 from smallvit.train.rendezvous import join
 from smallvit.training import Training
@@ -75,20 +83,28 @@ def run(
         if weights is not None:
             config = replace(config, fork=hashlib.sha256(save(weights)).hexdigest())
         if not world.is_main:
-            return _run(config, folder, world, stop, console, weights)
+            return _run(config, folder, world, stop, console, fork, weights)
         with claimed(folder, partial(_note, console)):
             if start_over:
                 delete_run(folder)
-            return _run(config, folder, world, stop, console, weights)
+            return _run(config, folder, world, stop, console, fork, weights)
 
 
 def _run(
-    config: RunConfig, folder: Path, world: World, stop: Stop, console: Console, weights: dict[str, Tensor] | None
+    config: RunConfig,
+    folder: Path,
+    world: World,
+    stop: Stop,
+    console: Console,
+    fork: Path | None,
+    weights: dict[str, Tensor] | None,
 ) -> RunRecord:
     note = partial(_note, console)
     if (folder / RECORD).exists() and world.is_main:
         raise UsageError(f"{folder} already holds a finished run: name another folder with --out, or delete it")
     dataset = load_dataset(config.data, image_size=config.model.image_size)
+    if fork is not None:
+        _require_unseen_test(fork, dataset)
     world.barrier()  # patient, where one machine still downloads
     for text in _notes(config, dataset):
         note(text)
@@ -127,7 +143,7 @@ def evaluate(folder: Path, split: Literal["val", "test"], data_root: Path | None
     """Return the metrics of a finished run's weights; `data_root` stands in for the data folder of its config.
 
     The arithmetic is that of the run: measured anew, `auto` might round otherwise and count otherwise. A run of a GPU
-    is measured on a CPU where there is no GPU.
+    is measured on a CPU where there is no GPU. Raises `SmallvitError` where the data are not those of the run.
     """
     record = RunRecord.load(folder / RECORD)
     config = record.run_config()
@@ -136,11 +152,48 @@ def evaluate(folder: Path, split: Literal["val", "test"], data_root: Path | None
     if data_root is not None:
         config = replace(config, data=replace(config.data, root=data_root))
     dataset = load_dataset(config.data, image_size=config.model.image_size)
+    _require_same_data(record, dataset, folder)
     session = Session(config, dataset, earlier=record.choices)
     if split not in session.splits:
-        raise UsageError(f"{folder} held out no val (data.val_fraction is 0): measure on test")
+        raise UsageError(f"{folder} held out no val (data.val_fraction, or too few images): measure on test")
     load_weights(session.average.measured, folder / MODEL)
     return measure(session.predict(split), session.splits[split].labels)
+
+
+def _require_same_data(record: RunRecord, dataset: Dataset, folder: Path) -> None:
+    """Raise `SmallvitError` unless the images are divided as the run had them: others hold what it was trained on."""
+    spec = dataset.spec
+    same = {
+        "classes": list(spec.class_names) == record.class_names,
+        "test images": record.test_sha256 in (None, digest(dataset.test)),
+        "train images": len(dataset.train) == record.num_train
+        and (record.channel_mean, record.channel_std) in ((None, None), (list(spec.mean), list(spec.std))),
+    }
+    different = [what for what, is_same in same.items() if not is_same]
+    if different:
+        raise SmallvitError(
+            f"{folder} was measured on other data: other {' and '.join(different)}; put the data back, or name where "
+            "they are with --data.root (`smallvit predict` takes any pictures)"
+        )
+
+
+def _require_unseen_test(fork: Path, dataset: Dataset) -> None:
+    """Raise `UsageError` where test is drawn otherwise than for the run whose weights these are."""
+    if (fork / RECORD).exists():
+        record = RunRecord.load(fork / RECORD)
+        classes, sha256 = record.class_names, record.test_sha256
+    else:
+        checkpoint, _ = load_newest(fork / CHECKPOINTS)
+        assert checkpoint is not None
+        saved = SavedState.of(checkpoint, f"{fork / CHECKPOINTS}: state")
+        classes, sha256 = saved.class_names, saved.test_sha256
+    drawn, same_kind = dataset.spec.test_size == 0, classes == list(dataset.spec.class_names)
+    if drawn and same_kind and sha256 not in (None, digest(dataset.test)):
+        raise UsageError(
+            f"--fork {fork}: test is drawn from all images, and not as it was there, so that those weights were "
+            "trained on some of it; put images, data.test_fraction and data.split_seed back, or divide the images into "
+            "train/ and test/"
+        )
 
 
 def _note(console: Console, text: str) -> None:
@@ -168,7 +221,7 @@ def _record(session: Session, training: Training) -> RunRecord:
         class_names=list(spec.class_names),
         channel_mean=list(spec.mean),
         channel_std=list(spec.std),
-        test_sha256=digest(session.dataset.test),
+        test_sha256=session.test_sha256,
         num_train=len(session.splits["train"]),
         dataset_notes=list(session.dataset.notes),
         num_parameters=count_parameters(session.model),

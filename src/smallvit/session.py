@@ -7,6 +7,7 @@ Shapes: B images that come out (with several ranks, this rank's), n images of a 
 import contextlib
 import math
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -20,6 +21,7 @@ from smallvit.choices import decide
 from smallvit.config import RunConfig
 from smallvit.data.loader import DeviceSplit, Order
 from smallvit.data.spec import DatasetSpec
+from smallvit.data.split import digest
 from smallvit.data.store import Dataset
 from smallvit.device.choose import Choices
 from smallvit.errors import SmallvitError, UsageError
@@ -94,6 +96,11 @@ class Session:
             self.model.load_state_dict(world.broadcast_tensors(self.model.state_dict()))
         self.model.to(device)
         self.average = WeightAverage(self.model, config.train.ema_decay)
+
+    @cached_property
+    def test_sha256(self) -> str:
+        """Of the test split's pixels and labels."""
+        return digest(self.dataset.test)
 
     def optimizers(self) -> list[torch.optim.Optimizer]:
         """Return new optimisers of the model."""

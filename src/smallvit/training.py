@@ -8,6 +8,7 @@ import json
 import math
 import shlex
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -49,6 +50,7 @@ class Training:
         self._lines = ""
         self._clock = self._saved_at = self._step_began = time.perf_counter()
         self._step_seconds = self._save_seconds = 0.0
+        self._saw_step = False
 
     def go_on_from(self, checkpoint: Checkpoint, gathered: Gathered) -> None:
         """Take over what a checkpoint holds."""
@@ -100,7 +102,9 @@ class Training:
     def _after_step(self, state: StepState, progress: RunProgress, metrics: MetricsFile | None) -> None:
         self.steps_done = state.step + 1
         now = time.perf_counter()
-        self._step_seconds, self._step_began = now - self._step_began, now
+        compiled = self.session.choices.compile and not self._saw_step
+        self._step_seconds = 0.0 if compiled else now - self._step_began  # no step after it takes as long
+        self._saw_step = True
         if state.skipped:
             self.gathered.skipped_steps.append(state.step)
             progress.say(f"step {state.step} is left out: its loss or gradient is no finite number")
@@ -117,6 +121,7 @@ class Training:
                 self._save(metrics)
         if ends_epoch:
             self._measure_if_due(progress, metrics)
+        self._step_began = time.perf_counter()
 
     def _log(self, state: StepState, progress: RunProgress, metrics: MetricsFile | None) -> None:
         synchronize(self.session.choices.device)
@@ -144,7 +149,7 @@ class Training:
         point = CurvePoint(
             epoch=epoch,
             images_seen=self.steps_done * config.train.batch_size,
-            train_loss=self._train_loss(epoch),
+            train_loss=float(torch.stack(self._losses).mean()) if self._losses else None,
             seconds=gathered.train_seconds,
             val=measured.get("val"),
             test=measured.get("test"),
@@ -166,18 +171,21 @@ class Training:
         if config.evaluate.test_curve or last:
             splits.append("test")
 
-        def check() -> None:
-            if self.world.any(self.stop.asked(self._save_seconds)):
-                self._save_and_end(metrics)
-
-        logits = {split: session.predict(split, check) for split in splits}
+        logits = {split: session.predict(split, self._check(metrics)) for split in splits}
         self.test_logits = logits.get("test")
         return {split: measure(logits[split], session.splits[split].labels) for split in splits}
 
-    def _train_loss(self, epoch: int) -> float:
-        if not self._losses:
-            raise SmallvitError(f"every step up to epoch {epoch} was left out: try a lower optim.lr")
-        return float(torch.stack(self._losses).mean())
+    def _check(self, metrics: MetricsFile | None) -> Callable[[], None]:
+        """Return what to call before each pass of an evaluation, so that the run ends where it is asked to."""
+        began = time.perf_counter()
+
+        def check() -> None:
+            nonlocal began
+            before, began = began, time.perf_counter()
+            if self.world.any(self.stop.asked(began - before + self._save_seconds)):  # this pass takes as long
+                self._save_and_end(metrics)
+
+        return check
 
     def _save_and_end(self, metrics: MetricsFile | None) -> None:
         self._save(metrics)
@@ -201,6 +209,8 @@ class Training:
             choices=session.choices,
             world_size=self.world.size,
             draws_sha256=draws_sha256(session, self.steps_done - 1) if self.steps_done else "",
+            class_names=list(session.dataset.spec.class_names),
+            test_sha256=session.test_sha256,
             gathered=self.gathered,
         )
         checkpoint = Checkpoint(
@@ -214,8 +224,11 @@ class Training:
             texts={"metrics.jsonl": metrics.lines()},
         )
         save_checkpoint(self.folder / CHECKPOINTS, checkpoint, kind=kind, keep=keep)
-        self._saved_at = time.perf_counter()
-        self._save_seconds = self._saved_at - start
+        now = time.perf_counter()
+        self._save_seconds = now - start
+        if kind == "step":  # a run does not go on from another
+            self._saved_at = now
+        self._restart_clock()
 
     def _explained(self, error: NonFiniteError) -> SmallvitError:
         """Keep what is needed to look into it, and say where."""

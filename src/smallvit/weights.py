@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from smallvit.errors import SmallvitError, UsageError
 from smallvit.record import replacing
 from smallvit.resume import CHECKPOINTS
+from smallvit.train.average import AVERAGE
 from smallvit.train.checkpoint import load_newest
 
 MODEL = "model.safetensors"
@@ -36,7 +37,7 @@ def load_weights(model: nn.Module, path: Path) -> None:
 
 
 def weights_of(folder: Path) -> dict[str, Tensor]:
-    """Return the weights of a finished run, or of an unfinished one's newest whole checkpoint."""
+    """Return a finished run's weights, or those of an unfinished one's newest whole checkpoint; the average, if any."""
     path = folder / MODEL
     if path.exists():
         try:
@@ -46,4 +47,4 @@ def weights_of(folder: Path) -> dict[str, Tensor]:
     checkpoint, _ = load_newest(folder / CHECKPOINTS)
     if checkpoint is None:
         raise UsageError(f"{folder} holds neither {MODEL} nor a whole checkpoint to start from")
-    return checkpoint.tensors["model"]
+    return checkpoint.tensors.get(AVERAGE) or checkpoint.tensors["model"]

@@ -228,6 +228,9 @@ def test_a_newer_schema_is_named_and_never_deleted(two: Path) -> None:
     assert [str(problem) for problem in load_newest(two)[1]] == [
         "step-00000020: manifest.json has schema 0, not known: this version reads 1"
     ]
+    for step in (25, 30, 35):
+        save_checkpoint(two, example(step))
+    assert names(two) == ["step-00000020", "step-00000030", "step-00000035"]
 
 
 @pytest.mark.parametrize(

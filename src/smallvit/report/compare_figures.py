@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -69,7 +70,7 @@ def _accuracies(axes: Axes, name: str, record: RunRecord, unit: float, *, with_v
 
 def _losses(axes: Axes, name: str, record: RunRecord, unit: float) -> None:
     ends = [0.0, *(point.images_seen / unit for point in record.curve)]
-    means = [point.train_loss for point in record.curve]
+    means = np.array([point.train_loss for point in record.curve], dtype=float)
     axes.stairs(means, ends, baseline=None, color=COLOURS[name], linewidth=1.3, linestyle=_dashes(name))
 
 

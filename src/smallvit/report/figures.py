@@ -72,7 +72,9 @@ def _draw_curve(record: RunRecord, rows: Sequence[dict[str, Any]]) -> Figure:
         epochs = [(row["step"] + 1) / per_epoch for row in steps]
         bottom.plot(epochs, [row["loss"] for row in steps], color=MUTED, linewidth=0.6, label="single batches")
     ends, means = [0, *(p.epoch for p in record.curve)], [p.train_loss for p in record.curve]
-    bottom.stairs(means, ends, baseline=None, color=INK, linewidth=1.4, label="mean of the interval")
+    bottom.stairs(
+        np.array(means, dtype=float), ends, baseline=None, color=INK, linewidth=1.4, label="mean of the interval"
+    )
     bottom.set_ylabel("train loss, nats")
     passes = "" if config.length.passes_per_epoch == 1 else f" (of {config.length.passes_per_epoch} passes)"
     bottom.set_xlabel(f"epoch{passes}")

@@ -168,14 +168,15 @@ def _flush_folder(folder: Path) -> None:
 
 
 def _delete_old(folder: Path, kind: str, step: int, keep: int) -> None:
-    older: list[Path] = []
+    older: list[tuple[int, Path]] = []
     for other, path in _listed(folder, kind):
         if other <= step:
-            older.append(path)
+            older.append((other, path))
         elif type(_problem(path, other)) is DamagedError:
             _retire(path)
-    for path in older[keep:]:
-        _retire(path)
+    for other, path in older[keep:]:
+        if not isinstance(_problem(path, other), ForeignError):
+            _retire(path)
 
 
 def _retire(path: Path) -> None:

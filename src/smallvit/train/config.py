@@ -19,8 +19,8 @@ class OptimConfig:
     """The optimiser and its rate; the defaults are those of the paper's code."""
 
     optimizer: Optimizer = "adamw"
-    """Muon orthogonalises the updates of the blocks' matrices and leaves the rest to AdamW, both at `lr`; LAMB is for
-    large batches."""
+    """Muon orthogonalises the updates of the blocks' matrices and leaves the rest to AdamW, both at `lr` unless
+    `muon_lr` is set; LAMB is for large batches."""
     lr: float = 1e-3
     """Highest learning rate, at the end of the warm-up."""
     weight_decay: float = 0.05
