@@ -260,15 +260,26 @@ def test_points_of_a_sweep_are_measured_where_there_is_time(monkeypatch: pytest.
     assert "it may need" in said[-1]
 
 
-@pytest.mark.parametrize("attention", ["bmm", "sdpa"])
-def test_memory_needed_is_about_what_autograd_keeps(attention: Any) -> None:
-    chosen = replace(TINY.device, attention=attention)
-    work = Workload(replace(TINY, model=replace(TINY.model, patch_size=4), device=chosen))
+@pytest.mark.parametrize(
+    ("model", "attention"),
+    [
+        (replace(TINY.model, patch_size=4), "bmm"),
+        (replace(TINY.model, patch_size=4), "sdpa"),
+        (replace(RECIPES["laptop"]().model, patch_init="random"), "sdpa"),
+        (replace(RECIPES["best"]().model, patch_init="random", depth=1), "sdpa"),
+        (replace(TINY.model, patch_size=4, tokenizer="conv", tokenizer_depth=3), "sdpa"),
+        (replace(TINY.model, patch_size=4, tokenizer="shifted"), "sdpa"),
+    ],
+)
+def test_memory_needed_is_about_what_autograd_keeps(model: ModelConfig, attention: Any) -> None:
+    work = Workload(replace(TINY, model=model, device=replace(TINY.device, attention=attention)))
+    weights = {weight.untyped_storage().data_ptr() for weight in work.session.model.parameters()}
     kept: dict[int, int] = {}
 
     def pack(tensor: torch.Tensor) -> torch.Tensor:
         storage = tensor.untyped_storage()
-        kept[storage.data_ptr()] = storage.nbytes()
+        if storage.data_ptr() not in weights:
+            kept[storage.data_ptr()] = storage.nbytes()
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):

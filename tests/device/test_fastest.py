@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from smallvit.device.fastest import fastest
+from smallvit.errors import SmallvitError
 
 
 class Clock:
@@ -73,6 +75,8 @@ def test_another_key_or_contestant_is_measured_and_nothing_else_is_forgotten(clo
         b'{"schema": 1, "seconds": {"k": {"a": "9"}}}',
         b'{"schema": 1, "seconds": {"k": {"a": -1.0}}}',
         b'{"schema": 1, "seconds": {"k": 3}}',
+        b'{"schema": 1, "seconds": {"k": {}}}',
+        b'{"schema": 1, "seconds": {"k": {"a": null}}}',
     ],
 )
 def test_a_damaged_memory_is_measured_over(clock: Clock, tmp_path: Path, content: bytes) -> None:
@@ -120,6 +124,37 @@ def test_of_equals_the_first_is_taken(clock: Clock, tmp_path: Path, second: floa
     assert reason.startswith(f"{best} attention measured {ratio:.2g} times")
 
 
-def test_where_nothing_works_it_says_so(tmp_path: Path) -> None:
-    with pytest.raises(RuntimeError, match="none of a works on cpu"):
-        fastest({"a": broken}, "cpu", tmp_path / "x.json", "k")
+def test_where_nothing_works_it_says_so_and_forgets_it(clock: Clock, tmp_path: Path) -> None:
+    said = "^device.attention is auto: none of a, b works on cpu; name one to see why$"
+    with pytest.raises(SmallvitError, match=said):
+        fastest({"a": broken, "b": broken}, "cpu", tmp_path / "x.json", "k")
+    assert not (tmp_path / "x.json").exists()
+    assert fastest({"a": broken, "b": clock.contestant(1.0)}, "cpu", tmp_path / "x.json", "k")[0] == "b"
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB."),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+        None,
+    ],
+)
+def test_what_ran_out_of_memory_is_measured_again(clock: Clock, tmp_path: Path, error: Exception | None) -> None:
+    memory, full = tmp_path / "x.json", True
+
+    def large() -> None:
+        if full and error is None:
+            torch.empty(2**60, dtype=torch.uint8)  # whatever torch says of that on a CPU
+        if full and error is not None:
+            raise error
+        clock.now += 1.0
+
+    contestants = {"large": large, "small": clock.contestant(2.0), "none": broken}
+    assert fastest(contestants, "cpu", memory, "k") == ("small", "small attention measured alone")
+    with pytest.raises(SmallvitError, match="none of large works on cpu"):
+        fastest({"large": large}, "cpu", memory, "k")
+    assert not memory.exists()
+    full = False
+    assert fastest(contestants, "cpu", memory, "k") == ("large", "large attention measured 2 times small's speed")
+    assert json.loads(memory.read_text())["seconds"] == {"k": {"large": 1.0, "small": 2.0, "none": None}}

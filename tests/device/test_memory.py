@@ -4,8 +4,11 @@ import platform
 import resource
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
+
+from smallvit.device.memory import keep_freed_memory
 
 PROGRAM = """
 import resource, sys, torch
@@ -29,3 +32,23 @@ def test_a_freed_block_of_40_mib_is_taken_again_without_page_faults() -> None:
     pages = 40 * 2**20 // resource.getpagesize()
     assert counts["plain"] > 50 * pages, "else there is nothing to gain here"
     assert counts["keep"] < 25 * pages  # the heap grows by some blocks until one fits with its alignment
+
+
+@pytest.mark.parametrize(
+    ("largest", "sizes", "kept"), [(2**30, [2**30], True), (2**25, [2**30, 2**25], True), (0, [2**30, 2**25], False)]
+)
+def test_glibc_is_asked_for_less_where_it_refuses_and_for_nothing_else_where_it_still_does(
+    largest: int, sizes: list[int], kept: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before 2.35 it refuses a threshold of more than 32 MiB, yet whatever it accepts ends its own adjustments."""
+    asked: list[tuple[int, int]] = []
+
+    def mallopt(name: int, value: int) -> int:
+        asked.append((name, value))
+        return int(name != -3 or value <= largest)
+
+    monkeypatch.setattr("sys.platform", "linux")
+    monkeypatch.setattr("ctypes.CDLL", lambda name: SimpleNamespace(mallopt=mallopt))
+    assert keep_freed_memory() == kept
+    assert asked[: len(sizes)] == [(-3, size) for size in sizes]  # M_MMAP_THRESHOLD
+    assert sorted(name for name, _ in asked[len(sizes) :]) == ([-2, -1] if kept else [])

@@ -1,6 +1,7 @@
 """Records found and sorted into studies; and what is refused, in a line that names the file."""
 
 import json
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -9,7 +10,7 @@ import pytest
 
 from smallvit.errors import SmallvitError, UsageError
 from smallvit.record import RunRecord
-from smallvit.report.collect import Section, collect
+from smallvit.report.collect import Section, collect, section_in
 from smallvit.report.records import Run
 from smallvit.strict_json import digest
 from smallvit.study.rows import Study
@@ -181,6 +182,30 @@ def test_other_test_images_within_a_study_are_refused(tmp_path: Path) -> None:
     replace(record, class_names=names).save(tmp_path / "seed0.json")
     with pytest.raises(SmallvitError, match="are runs of one study, paper, but have different test sets"):
         collect([tmp_path])
+
+
+def test_other_test_images_with_the_same_counts_are_refused_also_in_a_study_of_its_own(tmp_path: Path) -> None:
+    """A record of before there were digests, here the reference's, tells nothing, and hides nothing of the others."""
+    study = _rows("paper", "baseline", "whitening", "low-rank q")
+    write_study(study, tmp_path, noisy(), dict.fromkeys((row.label for row in study.rows), 1))
+
+    def digests(*found: str | None) -> None:
+        for row, each in zip(study.rows, found, strict=True):
+            path = tmp_path / row.folder / "seed0" / "record.json"
+            replace(RunRecord.load(path), test_sha256=each).save(path)
+
+    digests(None, "a" * 64, "a" * 64)
+    assert "paper" in {section.name for section in collect([tmp_path]).sections}
+    assert sum(map(len, section_in(study, tmp_path).runs.values())) == 3
+    digests(None, "a" * 64, "b" * 64)
+    one, other = (tmp_path / row.folder / "seed0" for row in study.rows[1:])
+    why = "are runs of one study, paper, but have different test sets: the digests of their images and labels differ"
+    with pytest.raises(SmallvitError, match=re.escape(f"{one} and {other} {why}")):
+        collect([tmp_path])
+    with pytest.raises(SmallvitError, match=re.escape(why)) as error:
+        section_in(study, tmp_path)
+    assert str(one) in str(error.value)
+    assert str(other) in str(error.value)
 
 
 def test_another_data_set_is_another_study(tmp_path: Path) -> None:

@@ -17,8 +17,12 @@ from safetensors.torch import load_file, save_file
 from page_reader import Page, assert_stands_alone
 from smallvit.data.config import DataConfig
 from smallvit.errors import SmallvitError
+from smallvit.recipes import RECIPES
 from smallvit.record import RunRecord
 from smallvit.report.page import write_page
+from smallvit.run import run
+from smallvit.session import Session
+from tiny_study import BASE
 
 MakeRun = Callable[..., RunRecord]
 
@@ -91,6 +95,51 @@ def test_what_happened_on_the_way_is_said(tmp_path: Path, run_folder: MakeRun) -
     for words in ("interrupted 2 times, resumed after step 120, 3,400", "steps left out 1, for", "processes 4"):
         assert words in rough
         assert words.split()[0] + " " + words.split()[1] not in plain
+
+
+@pytest.mark.parametrize(
+    ("recipe", "fields", "model", "optimiser"),
+    [
+        (
+            "best",
+            {},
+            "MLP ratio 2 with depthwise convolution, patch 4, tokenizer conv-pool, mean of the patches parameters",
+            "muon, highest rate 0.00125 (Muon's own 0.004), weight decay 0.05 (Muon's own 0.1), 10 epochs of warm-up",
+        ),
+        (
+            "laptop",
+            {"lr_scaling": "linear"},
+            "Vision Transformer, 1 block, width 256, 8 heads, MLP ratio 2 with depthwise convolution, patch 8, "
+            "tokenizer conv-pool, mean of the patches parameters",
+            "muon, highest rate 0.005 (Muon's own 0.016), weight decay 0.05 (Muon's own 0.5), 1 epoch of warm-up",
+        ),
+        (
+            "baseline",
+            {"tokenizer": "conv", "tokenizer_depth": 3, "num_registers": 4, "pooling": "cls+mean"},
+            "patch 4, tokenizer conv of depth 3, 1 CLS token, 4 registers, mean of the patches parameters",
+            "adamw, highest rate 0.001, weight decay 0.05, 10 epochs of warm-up",
+        ),
+        (
+            "small",
+            {},
+            "MLP ratio 2, patch 4, 2 CLS tokens parameters",
+            "highest rate 0.002, weight decay 0.05, 2 epochs",
+        ),
+    ],
+)
+def test_what_was_trained_is_said(
+    tmp_path: Path, run_folder: MakeRun, recipe: str, fields: dict[str, Any], model: str, optimiser: str
+) -> None:
+    config = RECIPES[recipe]()
+    if "lr_scaling" in fields:
+        train = dataclasses.replace(config.train, batch_size=512)
+        config = dataclasses.replace(config, optim=dataclasses.replace(config.optim, **fields), train=train)
+    else:
+        config = dataclasses.replace(config, model=dataclasses.replace(config.model, **fields))
+    run_folder(tmp_path, config=config.resolve(10).to_json(), config_digest=config.digest())
+    text = Page(write_page(tmp_path)).text
+    assert model in text
+    assert optimiser in text
 
 
 def test_whose_images_they_are_is_said(tmp_path: Path, run_folder: MakeRun) -> None:
@@ -233,6 +282,43 @@ def test_without_metrics_the_record_gives_the_curve(tmp_path: Path, run_folder: 
     assert "single batches" in with_steps
     assert "single batches" not in without
     assert "mean of the interval" in without
+
+
+def _strokes(page: str) -> int:
+    """Return in how many parts the line of single batches is drawn."""
+    line = re.search(r'<path d="([^"]*)"[^>]*stroke: var\(--muted[^;]*; stroke-width: 0\.6', page)
+    assert line is not None
+    return line[1].count("M")
+
+
+def test_a_step_without_a_loss_is_a_gap_in_the_curve(tmp_path: Path, run_folder: MakeRun) -> None:
+    run_folder(tmp_path)
+    metrics = tmp_path / "metrics.jsonl"
+    rows = [json.loads(line) for line in metrics.read_text().splitlines()]
+    assert _strokes(write_page(tmp_path).read_text()) == 1
+    rows[3]["loss"] = None
+    metrics.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    page = write_page(tmp_path)
+    assert _strokes(page.read_text()) == 2
+    assert_stands_alone(Page(page))
+    metrics.write_text("".join(json.dumps({**row, "loss": None}) + "\n" for row in rows if "step" in row))
+    assert "single batches" in write_page(tmp_path).read_text()
+
+
+def test_a_run_that_left_out_its_last_logged_step_has_a_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    batch = Session.batch
+
+    def without_number(self: Session, step: int) -> Any:
+        data = batch(self, step)
+        return dataclasses.replace(data, images=data.images * (float("nan") if step == 19 else 1.0))
+
+    monkeypatch.setattr(Session, "batch", without_number)
+    train = dataclasses.replace(BASE.train, batch_size=64, on_nonfinite="skip")
+    device = dataclasses.replace(BASE.device, attention="bmm", num_threads=1)
+    record = run(dataclasses.replace(BASE, train=train, device=device), tmp_path)
+    assert record.skipped_steps == [19]
+    assert '"step": 19, "loss": null' in (tmp_path / "metrics.jsonl").read_text()
+    assert "steps left out 1, for" in Page(write_page(tmp_path)).text
 
 
 def test_colours_have_the_contrast_of_wcag_aa() -> None:

@@ -7,11 +7,21 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.stats import chi2, norm, ttest_1samp, ttest_rel
 from scipy.stats import f as variance_ratio
 from scipy.stats import t as student_t
-from scipy.stats import ttest_1samp, ttest_rel
 
-from smallvit.report.stats import Z_95, SeedFit, Values, contrasts, differences, holm, seeds_needed, wilson_interval
+from smallvit.report.stats import (
+    LEVEL,
+    Z_95,
+    SeedFit,
+    Values,
+    contrasts,
+    differences,
+    holm,
+    seeds_needed,
+    wilson_interval,
+)
 
 PENICILLIN: dict[str, list[float]] = {
     "A": [89, 84, 81, 87, 79],
@@ -188,7 +198,7 @@ def test_seeds_needed_find_the_difference_as_often_as_they_promise() -> None:
         freedom = (rows - 1) * (count - 1)
         error = np.sqrt((residuals**2).sum((1, 2)) / freedom * 2 / count)
         t = (values[:, 0] - values[:, 1]).mean(1) / error
-        share = float((abs(t) > student_t.ppf(0.975, freedom)).mean())
+        share = float((abs(t) > student_t.isf(LEVEL / 2 / (rows - 1), freedom)).mean())
         assert (share > 0.8 - 0.027) if found else (share < 0.8 + 0.027)
 
 
@@ -196,8 +206,31 @@ def test_seeds_needed_of_what_cannot_be_told() -> None:
     assert seeds_needed(0.0, 0.3, 5) is None
     assert seeds_needed(0.5, math.nan, 5) is None
     assert seeds_needed(9.0, 0.0, 2) == 2
-    few = seeds_needed(0.001, 1.0, 5)
-    assert few == pytest.approx(2 * 1e6 * (Z_95 + NormalDist().inv_cdf(0.8)) ** 2, rel=1e-6)
+    many = seeds_needed(0.001, 1.0, 5)
+    quantile = NormalDist().inv_cdf(1 - 0.05 / 4 / 2)
+    assert many == pytest.approx(2 * 1e6 * (quantile + NormalDist().inv_cdf(0.8)) ** 2, rel=1e-6)
+
+
+def _power(ratio: float, seeds: int, num_rows: int) -> float:
+    """Return how often Holm's first step finds a difference of `ratio` deviations: the mean over the deviation's
+    distribution, taken at 4000 of its quantiles, and the normal distribution's tails.
+    """
+    freedom = (num_rows - 1) * (seeds - 1)
+    spread = np.sqrt(chi2.ppf((np.arange(4000) + 0.5) / 4000, freedom) / freedom)
+    critical, offset = student_t.isf(LEVEL / (num_rows - 1) / 2, freedom) * spread, ratio * math.sqrt(seeds / 2)
+    return float((norm.sf(critical - offset) + norm.sf(critical + offset)).mean())
+
+
+@pytest.mark.parametrize("num_rows", [2, 3, 14, 100])
+def test_seeds_needed_are_the_fewest_with_the_power(num_rows: int) -> None:
+    """Where scipy's lower tail was nan they were too few."""
+    for ratio in np.arange(0.6, 20, 0.2):
+        seeds = seeds_needed(ratio, 1.0, num_rows)
+        assert seeds is not None
+        assert _power(ratio, seeds, num_rows) > 0.799
+        assert seeds == 2 or _power(ratio, seeds - 1, num_rows) < 0.801
+    if num_rows == 2:  # with 2 seeds the power is 0.48
+        assert seeds_needed(1.23, 0.15, num_rows) == 3
 
 
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=8))

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import ttest_rel
 
-from smallvit.report.cells import NONE
+from smallvit.report.cells import NONE, large
 from smallvit.report.collect import collect
 from smallvit.report.compare_numbers import signed
 from smallvit.report.numbers import Numbers, numbers_of
@@ -89,6 +89,7 @@ def test_differences_are_paired_and_stand_beside_the_published_ones(numbers: Num
     assert cells["published difference"] == signed(-0.33, ".2f")
     assert cells["ours less published"] == signed(mean + 0.33, ".2f")
     assert int(cells["seeds to resolve the published"]) > 3
+    assert any("a power of 80 % at Holm's first step, 5 % / 2, whatever" in note for note in notes(numbers))
     assert [row[0] for row in table.rows] == ["low-rank q", "2 CLS tokens"]
 
 
@@ -184,5 +185,23 @@ def test_any_cell_stays_in_its_column(rows: list[tuple[str, str]], caption: str)
         assert line.endswith(r" \\")
         assert len(re.findall(r"(?<!\\)&", line)) == 1
         assert not re.search(r"(?<!\\)[%#_]", line)
+        assert not re.search(r"(?<!\$)[<>|]|[<>|](?!\$)", line)
     lines = markdown(table).rpartition(".**\n\n")[2].splitlines()
     assert all(len(re.findall(r"(?<!\\)\|", line)) == 3 for line in lines)
+
+
+def test_signs_that_are_others_in_latexs_text_are_set_as_mathematics() -> None:
+    table = Table(name="t", caption="c", heading=("row", "p"), rows=[("a|b", "< 0.0001"), ("c > d", "0.5")])
+    assert r"a$|$b & $<$ 0.0001 \\" in latex(table)
+    assert r"c $>$ d & 0.5 \\" in latex(table)
+
+
+@pytest.mark.parametrize(
+    ("value", "written"),
+    [
+        *((0, "0"), (999, "999"), (1000, "1 k"), (999_499, "999 k"), (999_500, "1 M"), (999_700, "1 M")),
+        *((188_000_000, "188 M"), (999_600_000, "1 G"), (1_234_000_000, "1.23 G")),
+    ],
+)
+def test_large_counts_have_three_digits(value: int, written: str) -> None:
+    assert large(value) == written

@@ -141,6 +141,19 @@ def test_a_shape_that_cannot_be_measured_fails_its_rows_alone(tmp_path: Path) ->
     assert sum("its pace cannot be measured: ended by SIGSEGV" in line for line in ending.failed) == 4
 
 
+@pytest.mark.parametrize("line", ["epoch 3 of 100: val 61.20 %", '{"step_seconds": 1.0}', "[]", ""])
+def test_a_shape_whose_pace_is_not_what_a_job_printed_fails_its_rows_alone(tmp_path: Path, line: str) -> None:
+    def other_prints(order: Order) -> Outcome:
+        prints = order.do == "pace" and order.config["model"]["embed_dim"] == 16
+        return Outcome(status=0, line=line) if prints else answer(order)
+
+    engine = HereEngine(other_prints)
+    ending = execute(ranked(), tmp_path, engine, budget=40.0)
+    assert folders(engine) == ["plain/seed0", "plain/seed1"]
+    said = f": its pace cannot be measured: its last line is no pace: {line}"
+    assert sum(each.endswith(said) for each in ending.failed) == 4
+
+
 def test_a_run_that_the_budget_ended_is_left_for_the_next_time(tmp_path: Path) -> None:
     ended = Outcome(status=75, line="out of time")
     ending = execute(ranked(), tmp_path, HereEngine(lambda o: ended if o.do == "run" else answer(o)), budget=40.0)

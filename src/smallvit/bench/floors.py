@@ -65,7 +65,21 @@ def memory_needed(config: ModelConfig, batch_size: int, attention: str) -> int:
     weights = 3 * config.num_heads * tokens if attention == "bmm" else 0
     kept = 12 * config.embed_dim + 2 * hidden + weights
     blocks = config.depth + config.num_class_attention_blocks
-    return round(4 * batch_size * blocks * tokens * kept)
+    return round(4 * batch_size * (blocks * tokens * kept + _tokenizer_values(config)))
+
+
+def _tokenizer_values(config: ModelConfig) -> int:
+    """Return about the values of an image that its way to tokens keeps: with its norm and GELU, three a value that a
+    convolution gives.
+    """
+    width, pixels = config.embed_dim, config.image_size**2
+    halvings = config.patch_size.bit_length() - 1
+    if config.tokenizer == "conv":
+        return 3 * config.tokenizer_depth * config.num_patches * sum((width >> i) * 4**i for i in range(halvings))
+    if config.tokenizer == "conv-pool":
+        first = width // 4 if halvings > 1 else width
+        return pixels * (2 * 24 + 3 * first) + sum(3 * width * pixels // 4**i for i in range(1, halvings))
+    return pixels * {"patch": 3, "shifted": 2 * 15}[config.tokenizer]
 
 
 def memory_available(device: str) -> float:

@@ -4,6 +4,7 @@ The file is a convenience: one that is damaged, of another version or not to be 
 """
 
 import json
+import re
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -12,6 +13,7 @@ from tempfile import NamedTemporaryFile
 from typing import Any, cast
 
 from smallvit.device.choose import synchronize
+from smallvit.errors import SmallvitError
 
 SCHEMA = 1
 TURNS = 5
@@ -19,21 +21,25 @@ TIE = 1.1
 """Up to this ratio of times the contestant that is named first wins, so that runs alike choose alike."""
 Seconds = dict[str, float | None]
 """By contestant; None for one that does not work here."""
+_NO_MEMORY = re.compile("out of memory|allocate memory|ALLOC_FAILED")  # of a GPU, of a CPU, of cuBLAS
 
 
 def fastest(contestants: Mapping[str, Callable[[], object]], device: str, memory: Path, key: str) -> tuple[str, str]:
     """Return the name of the fastest contestant, of equals the first, and a reason for a person.
 
     What `memory`, a JSON file, holds under `key` is taken instead of a measurement if it covers the contestants; `key`
-    names all that the times depend on. A contestant that raises is left out; raises `RuntimeError` where all do.
+    names all that the times depend on. A contestant that raises is left out; raises `SmallvitError` where all do.
+    Nothing is remembered of that, nor of a measurement in which memory ran out: the next one may find more of it.
     """
     found = _remembered(memory).get(key, {})
     if not contestants.keys() <= found.keys():
         found = measured(contestants, device)
-        _remember(memory, key, found)
-    works = {name: seconds for name in contestants if (seconds := found[name]) is not None}
+        if contestants.keys() <= found.keys() and any(found.values()):
+            _remember(memory, key, found)
+    works = {name: seconds for name in contestants if (seconds := found.get(name)) is not None}
     if not works:
-        raise RuntimeError(f"none of {', '.join(contestants)} works on {device}")
+        names = ", ".join(contestants)
+        raise SmallvitError(f"device.attention is auto: none of {names} works on {device}; name one to see why")
     least = min(works.values())
     best = next(name for name, seconds in works.items() if seconds <= TIE * least)
     others = sorted(works.keys() - {best}, key=lambda name: works[name])
@@ -44,7 +50,8 @@ def fastest(contestants: Mapping[str, Callable[[], object]], device: str, memory
 def measured(contestants: Mapping[str, Callable[[], object]], device: str) -> Seconds:
     """Return each contestant's least seconds over some rounds in turns, after one that warms up.
 
-    The least, since other work adds to one turn or another, and takes from none.
+    The least, since other work adds to one turn or another, and takes from none. One that ran out of memory has no
+    entry: it may work at another time.
     """
     taken: dict[str, list[float]] = {name: [] for name in contestants}
     broken: set[str] = set()
@@ -57,8 +64,10 @@ def measured(contestants: Mapping[str, Callable[[], object]], device: str) -> Se
                 start = time.perf_counter()
                 call()
                 synchronize(device)
-            except (RuntimeError, NotImplementedError, ValueError):
+            except (RuntimeError, NotImplementedError, ValueError) as error:
                 broken.add(name)
+                if _NO_MEMORY.search(str(error)):
+                    del taken[name]
             else:
                 if turn:
                     taken[name].append(time.perf_counter() - start)
@@ -79,7 +88,7 @@ def _remembered(memory: Path) -> dict[str, Seconds]:
 
 def _is_whole(found: Any) -> bool:
     values = list(cast("dict[str, Any]", found).values()) if isinstance(found, dict) else []
-    return bool(values) and all(v is None or (isinstance(v, float) and v > 0) for v in values)
+    return any(values) and all(v is None or (isinstance(v, float) and v > 0) for v in values)
 
 
 def _remember(memory: Path, key: str, found: Seconds) -> None:

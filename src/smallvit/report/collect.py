@@ -8,15 +8,16 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
+from itertools import combinations
 from pathlib import Path
 
 from smallvit.config import RunConfig
 from smallvit.errors import SmallvitError, UsageError
-from smallvit.report.records import Run, read_run
+from smallvit.report.records import Run, other_test_set, read_run
 from smallvit.run_folder import RECORD
 from smallvit.study.rows import Published, Study
 from smallvit.study.studies import STUDIES
-from smallvit.study.tasks import read_records
+from smallvit.study.tasks import read_records, record_path
 
 _PUBLISHED_FORM = re.compile(r"seed\d+\.json")
 
@@ -103,15 +104,20 @@ def _repeats(part: Section, whole: Section) -> bool:
 
 
 def section_in(study: Study, folder: Path) -> Section:
-    """Return a study with those of its own runs, at its own seeds, that are in the folder where it ran."""
-    records = read_records(study, folder)
-    return Section(
-        study=study,
-        runs={
-            label: [Run(path=folder, record=record, config=record.run_config()) for record in runs]
-            for label, runs in records.items()
-        },
-    )
+    """Return a study with those of its own runs, at its own seeds, that are in the folder where it ran.
+
+    Raises `SmallvitError` for a record of another run than the study's, and for other test images within it.
+    """
+    runs: dict[str, list[Run]] = {}
+    for row, records in zip(study.rows, read_records(study, folder).values(), strict=True):
+        configs = [record.run_config() for record in records]
+        runs[row.label] = [
+            Run(path=record_path(folder, row, config.seed), record=record, config=config)
+            for record, config in zip(records, configs, strict=True)
+        ]
+    section = Section(study=study, runs=runs)
+    _require_one_test_set(section)
+    return section
 
 
 def _runs(folders: Sequence[Path]) -> Iterator[Run]:
@@ -146,11 +152,12 @@ def _studies_at(scales: Sequence[float]) -> Iterator[Study]:
 
 
 def _require_one_test_set(section: Section) -> None:
-    first, *rest = [run for runs in section.runs.values() for run in runs]
-    for run in rest:
-        if run.record.class_names != first.record.class_names or run.counts != first.counts:
+    for one, other in combinations([run for runs in section.runs.values() for run in runs], 2):
+        reason = other_test_set(one, other)
+        if reason:
             raise SmallvitError(
-                f"{first.path} and {run.path} are runs of one study, {section.name}, but have different test sets"
+                f"{one.path} and {other.path} are runs of one study, {section.name}, but have different test sets: "
+                f"{reason}"
             )
 
 

@@ -9,9 +9,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from smallvit.config import RunConfig
-from smallvit.data.spec import SPECS
 from smallvit.errors import SmallvitError, UsageError
-from smallvit.report.records import Run, read_run
+from smallvit.report.records import Run, other_test_set, read_run
 from smallvit.run_folder import RECORD
 
 _SEED = re.compile(r"seed(\d+)(\.json)?")
@@ -105,28 +104,9 @@ def _require_one_test_set(a: Side, b: Side) -> None:
     """Raise unless all runs of both sides were measured on the same test images, as far as records can tell."""
     one = a.first
     for other in (*a.runs[1:], *b.runs):
-        reason = _other_test_set(one, other)
+        reason = other_test_set(one, other)
         if reason:
             raise SmallvitError(f"{one.path} and {other.path} have different test sets: {reason}")
-
-
-def _other_test_set(one: Run, other: Run) -> str:
-    mine, theirs = one.config.data, other.config.data
-    if mine.dataset != theirs.dataset:
-        return f"data.dataset is {mine.dataset} and {theirs.dataset}"
-    spec = SPECS.get(mine.dataset)
-    if spec is None or spec.test_size == 0:  # test is, or may be, drawn out of train
-        for field in ("test_fraction", "split_seed"):
-            if getattr(mine, field) != getattr(theirs, field):
-                return f"data.{field} is {getattr(mine, field)} and {getattr(theirs, field)}"
-    if one.record.class_names != other.record.class_names:
-        return "their classes differ"
-    if one.counts != other.counts:
-        return f"they have {sum(one.counts):,} and {sum(other.counts):,} images, or other counts of a class"
-    digests = {one.record.test_sha256, other.record.test_sha256}
-    if len(digests) > 1 and None not in digests and one.config.model.image_size == other.config.model.image_size:
-        return "the digests of their images and labels differ"
-    return ""
 
 
 def _paired(a: Side, b: Side) -> tuple[Side, Side]:

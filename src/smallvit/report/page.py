@@ -4,6 +4,7 @@ The page is one file that refers to nothing outside itself; numbers are rounded 
 """
 
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -78,7 +79,10 @@ def write_page(folder: Path) -> Path:
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """Return the lines of metrics.jsonl; none if the file is absent, for the record holds the curve."""
+    """Return the lines of metrics.jsonl; none if the file is absent, for the record holds the curve.
+
+    A loss that was no finite number, null there, is nan.
+    """
     if not path.exists():
         return []
     rows: list[dict[str, Any]] = []
@@ -86,7 +90,8 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
         for line in path.read_text(encoding="utf-8").splitlines():
             row = json.loads(line)
             if "step" in row:
-                row = {name: float(row[name]) for name in ("step", "loss")}
+                loss = row["loss"]
+                row = {"step": float(row["step"]), "loss": math.nan if loss is None else float(loss)}
             rows.append(row)
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise SmallvitError(f"{path} line {len(rows) + 1} is not a line of metrics: {error}") from None

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from smallvit.config import RunConfig
+from smallvit.data.spec import SPECS
 from smallvit.errors import SmallvitError
 from smallvit.record import RunRecord
 from smallvit.run_folder import PREDICTIONS, RECORD
@@ -59,3 +60,23 @@ def read_run(path: Path) -> Run:
     if config.digest() != record.config_digest:
         raise SmallvitError(f"{path}: config_digest is not that of its config")
     return Run(path=path.parent if path.name == RECORD else path, record=record, config=config)
+
+
+def other_test_set(one: Run, other: Run) -> str:
+    """Return why two runs have other test images, as far as records can tell; nothing if they have the same."""
+    mine, theirs = one.config.data, other.config.data
+    if mine.dataset != theirs.dataset:
+        return f"data.dataset is {mine.dataset} and {theirs.dataset}"
+    spec = SPECS.get(mine.dataset)
+    if spec is None or spec.test_size == 0:  # test is, or may be, drawn out of train
+        for field in ("test_fraction", "split_seed"):
+            if getattr(mine, field) != getattr(theirs, field):
+                return f"data.{field} is {getattr(mine, field)} and {getattr(theirs, field)}"
+    if one.record.class_names != other.record.class_names:
+        return "their classes differ"
+    if one.counts != other.counts:
+        return f"they have {sum(one.counts):,} and {sum(other.counts):,} images, or other counts of a class"
+    digests = {one.record.test_sha256, other.record.test_sha256}
+    if len(digests) > 1 and None not in digests and one.config.model.image_size == other.config.model.image_size:
+        return "the digests of their images and labels differ"
+    return ""

@@ -156,15 +156,17 @@ def contrasts(fit: SeedFit, weights: Mapping[str, Mapping[str, float]]) -> dict[
 def seeds_needed(difference: float, deviation: float, num_rows: int) -> int | None:
     """Return how many seeds of each of `num_rows` rows would resolve a difference from the reference.
 
-    That is, find it with a power of 80 % at a two-sided level of 5 %, uncorrected, with residuals of `deviation`. None
-    for no difference, and for a deviation that is not known.
+    That is, find it with a power of 80 % at the two-sided level of Holm's first step, 5 % over the rows that are
+    compared, so whatever the others show, with residuals of `deviation`. None for no difference, and for a deviation
+    that is not known.
     """
     if abs(difference) < _NOTHING or math.isnan(difference) or math.isnan(deviation):
         return None
+    level = LEVEL / (num_rows - 1)
     ratio = abs(difference) / max(deviation, _NOTHING) / math.sqrt(2)
     # Student's t needs a few more than the normal distribution, which is where to begin.
-    seeds = max(2, math.ceil(((Z_95 + float(norm.ppf(POWER))) / ratio) ** 2))
-    while _power(ratio * math.sqrt(seeds), (num_rows - 1) * (seeds - 1)) < POWER:
+    seeds = max(2, math.ceil((float(norm.isf(level / 2) + norm.ppf(POWER)) / ratio) ** 2))
+    while _power(ratio * math.sqrt(seeds), (num_rows - 1) * (seeds - 1), level) < POWER:
         seeds += 1
     return seeds
 
@@ -185,9 +187,10 @@ def _two_sided(mean: float, error: float, freedom: int) -> float:
     return 2 * float(student_t.sf(abs(mean) / error, freedom))
 
 
-def _power(offset: float, freedom: int) -> float:
-    """Return how often Student's test finds what lies `offset` standard errors from none."""
+def _power(offset: float, freedom: int, level: float) -> float:
+    """Return how often Student's two-sided test finds what lies `offset` standard errors from none."""
     if offset > 30:  # beyond that the noncentral distribution is not computed well, and leaves no doubt
         return 1.0
-    critical = float(student_t.ppf(1 - LEVEL / 2, freedom))
-    return float(nct.sf(critical, freedom, offset) + nct.cdf(-critical, freedom, offset))
+    critical = float(student_t.isf(level / 2, freedom))
+    # scipy's cdf of the lower tail is nan for many offsets; it is the upper one of the opposite offset.
+    return float(nct.sf(critical, freedom, offset) + nct.sf(critical, freedom, -offset))

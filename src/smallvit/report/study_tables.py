@@ -217,7 +217,8 @@ def _differences_note(numbers: Numbers) -> str:
     degrees = f"{numbers.freedom} degree{'s' if numbers.freedom > 1 else ''} of freedom"
     values = f"{numbers.deviation:.2f} points, {degrees}"
     needed = (
-        " Seeds to resolve the published difference: of every row, for a power of 80 % at 5 %, with that deviation."
+        " Seeds to resolve the published difference: of every row, for a power of 80 % at Holm's first step, 5 % / "
+        f"{len(numbers.lines) - 1}, whatever the other rows show, with that deviation."
         if any(line.seeds_needed for line in numbers.lines)
         else ""
     )

@@ -6,6 +6,7 @@ from textwrap import fill
 _LATEX = {
     "\\": r"\textbackslash{}",
     **{character: f"\\{character}" for character in "&%$#_{}"},
+    **{character: f"${character}$" for character in "<>|"},
     "~": r"\textasciitilde{}",
     "^": r"\textasciicircum{}",
     "\N{EN DASH}": "--",

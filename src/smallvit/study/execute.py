@@ -201,8 +201,11 @@ class Execution:
     def _after_pace(self, task: Task, outcome: Outcome, stopping: bool) -> None:
         self.board[task].state = "waiting"
         if outcome.status == 0:
-            self.forecast.learn(task.config, from_json(Pace, parse(outcome.line), "pace"))
-        elif not (stopping and outcome.was_ended):
+            try:
+                self.forecast.learn(task.config, from_json(Pace, parse(outcome.line), "pace"))
+            except (ValueError, SmallvitError):
+                outcome = Outcome(status=1, line=f"its last line is no pace: {outcome.line}")
+        if outcome.status and not (stopping and outcome.was_ended):
             alike = [each for each in self._waiting if shape(each.config) == shape(task.config)]
             for each in alike:
                 self._waiting.remove(each)

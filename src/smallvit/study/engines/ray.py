@@ -37,7 +37,7 @@ class RayEngine:
         self, address: str | None = None, jobs: int | None = None, *, threads: int | None = None, use_gpus: bool = True
     ) -> None:
         if find_spec("ray") is None:
-            raise UsageError("--engine ray needs ray, which is not installed: pip install 'smallvit[ray]'")
+            raise UsageError("--engine ray needs ray, which is not installed: pip install '.[ray]' in the checkout")
         if jobs is not None:
             require_whole("--jobs", jobs, 1)
         if address is not None:

@@ -42,7 +42,9 @@ class SlurmEngine:
         cluster: str = "slurm",
     ) -> None:
         if find_spec("submitit") is None:
-            raise UsageError("--engine slurm needs submitit, which is not installed: pip install 'smallvit[slurm]'")
+            raise UsageError(
+                "--engine slurm needs submitit, which is not installed: pip install '.[slurm]' in the checkout"
+            )
         for name, value in (("--jobs", jobs), ("--slurm.minutes", minutes)):
             if value is not None:
                 require_whole(name, value, 1 if name == "--jobs" else 5)
