@@ -452,7 +452,9 @@ def test_the_cost_of_a_recipe_is_measured_without_its_data() -> None:
     assert found.num_parameters == 17_050
     assert found.num_macs == count_macs(TINY.resolve(10).model)
     assert START_SECONDS < found.seconds < 1e6
-    assert recipe_table({"tiny": lambda: TINY}).row_count == 1
+    said: list[str] = []
+    assert recipe_table({"tiny": lambda: TINY}, said.append).row_count == 1
+    assert said == ["measuring some training steps of tiny, recipe 1 of 1"]
 
 
 def test_a_cost_is_the_whole_runs_by_the_times_of_the_pipeline_and_the_evaluation(

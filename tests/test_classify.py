@@ -118,7 +118,8 @@ def test_a_name_that_is_not_utf_8_is_written_as_its_bytes(
         (("{run}",), "PICTURES is '': name at least one image file, or a folder of them"),
         (("{run}", "{good}", "--top", "11"), "--top is 11: the run has 10 classes"),
         (("{run}", "{good}", "--top", "0"), "--top is 0: "),
-        (("{tmp}", "{good}"), "{tmp}/record.json"),
+        (("{tmp}", "{good}"), "{tmp} holds no run\n"),
+        (("{begun}", "{good}"), "{begun} holds an unfinished run; to go on: smallvit train --resume {begun}\n"),
         (("{old}", "{good}"), "{old}/record.json is of a version that did not keep how images are normalised"),
     ],
 )
@@ -135,11 +136,18 @@ def test_what_cannot_be_answered_is_one_line(
     record = RunRecord.load(old / "record.json")
     folder_data = {**record.config, "data": {**record.config["data"], "dataset": "folder", "root": "/pictures"}}
     dataclasses.replace(record, config=folder_data, channel_mean=None, channel_std=None).save(old / "record.json")
-    (tmp_path / "empty").mkdir()
-    (tmp_path / "phone").mkdir()
+    for name in ("empty", "phone", "begun"):
+        (tmp_path / name).mkdir()
+    shutil.copy(old / "config.json", tmp_path / "begun")
     (tmp_path / "phone" / "a.heic").write_bytes(b"x")
     (tmp_path / "text.png").write_text("not a picture")
-    places = {"run": finished, "tmp": tmp_path, "old": old, "good": pictures / "0" / "0000.png"}
+    places = {
+        "run": finished,
+        "tmp": tmp_path,
+        "old": old,
+        "begun": tmp_path / "begun",
+        "good": pictures / "0" / "0000.png",
+    }
     assert main(["predict", *(word.format(**places) for word in words)]) in (1, 2)
     said = capsys.readouterr()
     assert said.out == ""

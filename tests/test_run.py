@@ -207,7 +207,12 @@ def test_evaluate_refuses_data_that_are_not_the_runs(tmp_path: Path) -> None:
     model = ModelConfig(image_size=16, patch_size=8, embed_dim=16, depth=1, num_heads=2)
     data = DataConfig(dataset="folder", root=images, cache=tmp_path / "cache")
     config = replace(TINY, data=data, model=model, train=TrainConfig(epochs=1, passes_per_epoch=1, batch_size=8))
+    for inside in (images, images / "cat" / "run"):
+        with pytest.raises(UsageError, match=r"it lies in data.root, .*, where folders are classes"):
+            run(config, inside)
     folder = tmp_path / "run"
+    with pytest.raises(UsageError, match=r"run holds no run$"):
+        evaluate(folder, "test")
     record = run(config, folder)
     assert evaluate(folder, "test") == record.test
     moved = images.rename(tmp_path / "moved")

@@ -20,7 +20,7 @@ from smallvit.errors import SmallvitError, UsageError
 from smallvit.evaluate import predict
 from smallvit.model.vit import VisionTransformer
 from smallvit.record import RunRecord
-from smallvit.run_folder import RECORD
+from smallvit.run_folder import RECORD, record_of
 from smallvit.weights import MODEL, load_weights
 
 
@@ -44,7 +44,7 @@ def classify(folder: Path, pictures: Sequence[Path], *, top: int = 1) -> list[An
     Raises `SmallvitError` for a run that is not finished and for what cannot be read, `UsageError` for a path with no
     picture and for more classes than the run has.
     """
-    record = RunRecord.load(folder / RECORD)
+    record = record_of(folder)
     if top > len(record.class_names):
         raise UsageError(f"--top is {top}: the run has {len(record.class_names)} classes")
     mean, std = _moments(record, folder)

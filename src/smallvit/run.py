@@ -20,6 +20,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from smallvit.config import RunConfig
+from smallvit.data.cache import expanded
 from smallvit.data.loader import DeviceSplit
 from smallvit.data.split import digest
 from smallvit.data.store import Dataset, load_dataset
@@ -44,6 +45,7 @@ from smallvit.run_folder import (
     claimed,
     delete_run,
     delete_step_checkpoints,
+    record_of,
 )
 from smallvit.session import Session
 from smallvit.stop import Stop
@@ -74,9 +76,10 @@ def run(
     saves and raises `InterruptedRunError`. Several processes that torchrun started share the batches.
 
     Raises `SmallvitError` (and `UsageError`) for what the user can mend: data that is not there, a folder that already
-    holds a finished or another run, a loss that is no longer a number, a full disk.
+    holds a finished or another run or lies among a folder's images, a loss that is no longer a number, a full disk.
     """
     stop = Stop(max_seconds)
+    _require_place_beside_data(config, folder)
     with join(timeout_seconds=TIMEOUT_SECONDS) as world:
         console = console if console and world.is_main else Console(quiet=True)
         weights = None if fork is None else weights_of(fork)
@@ -145,7 +148,7 @@ def evaluate(folder: Path, split: Literal["val", "test"], data_root: Path | None
     The arithmetic is that of the run: measured anew, `auto` might round otherwise and count otherwise. A run of a GPU
     is measured on a CPU where there is no GPU. Raises `SmallvitError` where the data are not those of the run.
     """
-    record = RunRecord.load(folder / RECORD)
+    record = record_of(folder)
     config = record.run_config()
     if config.device.device != "cpu":
         config = replace(config, device=replace(config.device, device="auto", cuda_graphs="auto"))
@@ -158,6 +161,14 @@ def evaluate(folder: Path, split: Literal["val", "test"], data_root: Path | None
         raise UsageError(f"{folder} held out no val (data.val_fraction, or too few images): measure on test")
     load_weights(session.average.measured, folder / MODEL)
     return measure(session.predict(split), session.splits[split].labels)
+
+
+def _require_place_beside_data(config: RunConfig, folder: Path) -> None:
+    """Raise `UsageError` where the run would lie among its images, whose folders are taken for classes."""
+    if config.data.dataset == "folder" and config.data.root is not None:
+        root = expanded(config.data.root, "data.root")
+        if folder.resolve().is_relative_to(root.resolve()):
+            raise UsageError(f"--out is {folder}: it lies in data.root, {root}, where folders are classes")
 
 
 def _require_same_data(record: RunRecord, dataset: Dataset, folder: Path) -> None:

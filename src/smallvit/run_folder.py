@@ -1,12 +1,14 @@
 """A run folder: what a run writes there, and whose it is while it runs."""
 
+import shlex
 import shutil
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
 
-from smallvit.errors import SmallvitError
+from smallvit.errors import SmallvitError, UsageError
 from smallvit.lock import LOCK, OWNER, run_lock
+from smallvit.record import RunRecord
 from smallvit.resume import CHECKPOINTS
 from smallvit.train.checkpoint import remove_leftovers
 from smallvit.weights import MODEL
@@ -34,6 +36,16 @@ def claimed(folder: Path, note: Callable[[str], None]) -> Generator[None]:
         finally:
             if made and {path.name for path in folder.iterdir()} <= {LOCK, OWNER, FORKED_WEIGHTS}:
                 shutil.rmtree(folder, ignore_errors=True)
+
+
+def record_of(folder: Path) -> RunRecord:
+    """Return the record of a finished run; `UsageError` says what the folder is instead."""
+    if not (folder / RECORD).exists():
+        if (folder / CONFIG).exists():
+            again = f"smallvit train --resume {shlex.quote(str(folder))}"
+            raise UsageError(f"{folder} holds an unfinished run; to go on: {again}")
+        raise UsageError(f"{folder} holds no run")
+    return RunRecord.load(folder / RECORD)
 
 
 def delete_run(folder: Path) -> None:

@@ -86,7 +86,7 @@ class Session:
         if self.order.steps_per_epoch == 0:
             raise UsageError(
                 f"train.batch_size is {config.train.batch_size}: an epoch has only "
-                f"{len(self.splits['train']) * config.length.passes_per_epoch} images"
+                f"{len(self.splits['train']) * config.length.passes_per_epoch} images, so it must be at most that"
             )
         self.model = VisionTransformer(
             config.model, attention=self.choices.attention, generator=rng.torch_generator(config.seed, "init")

@@ -36,13 +36,14 @@ def cost(config: RunConfig) -> Cost:
     )
 
 
-def recipe_table(recipes: Mapping[str, Callable[[], RunConfig]]) -> Table:
-    """Return the recipes with parameters, multiply-accumulates and estimated time on this machine."""
+def recipe_table(recipes: Mapping[str, Callable[[], RunConfig]], say: Callable[[str], object]) -> Table:
+    """Return the recipes with parameters, multiply-accumulates and estimated time here; `say` which is measured."""
     table = Table("recipe", "data set", box=box.SIMPLE, pad_edge=False)
     for heading in ("parameters", "MACs", "time here"):
         table.add_column(heading, justify="right", no_wrap=True)
     table.add_column("what it is")
-    for name, recipe in recipes.items():
+    for number, (name, recipe) in enumerate(recipes.items(), start=1):
+        say(f"measuring some training steps of {name}, recipe {number} of {len(recipes)}")
         config = recipe()
         costs = cost(config)
         table.add_row(

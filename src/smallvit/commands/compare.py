@@ -74,7 +74,6 @@ def _verdict(comparison: "Comparison") -> str:
 
     if comparison.p is None:
         return f"test accuracy: the difference is not tested: {comparison.unpaired}"
-    word = "resolved" if comparison.p < LEVEL else "not resolved"
     if comparison.by_seed is not None:
         low, high = comparison.by_seed.low, comparison.by_seed.high
         test = f"paired by seed, n = {len(comparison.a.runs)}, p = {comparison.p:.2g}"
@@ -86,5 +85,7 @@ def _verdict(comparison: "Comparison") -> str:
             f"McNemar: of {found.only_a + found.only_b:,} images that one has right {found.only_a:,} are A's and "
             f"{found.only_b:,} B's, p = {found.p:.2g}; it covers the test images, not the seed"
         )
+    better = "B" if low + high > 0 else "A"
+    word = f"resolved, {better} is better" if comparison.p < LEVEL else "not resolved, neither is shown to be better"
     interval = f"95 % interval {signed(low, '.2f')} to {signed(high, '.2f')} points"
     return f"test accuracy: {word}, {interval} ({test})"

@@ -96,10 +96,10 @@ class Recipes:
         from rich.console import Console
 
         console = Console()
-        with console.status("measuring some training steps of each recipe"):
+        with console.status("measuring some training steps of each recipe") as status:
             from smallvit.bench.cost import recipe_table
 
-            table = recipe_table(RECIPES)
+            table = recipe_table(RECIPES, status.update)
         console.print(table)
 
 

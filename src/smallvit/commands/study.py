@@ -81,7 +81,8 @@ class StudyCommand:
         _print_table(study, self.out)
         failed = f"{len(ending.failed)} of the runs failed, the first: {ending.failed[0]}" if ending.failed else ""
         if ending.left:
-            again = f"{len(ending.left)} runs are left; the same command again goes on"
+            runs = "1 run is" if len(ending.left) == 1 else f"{len(ending.left)} runs are"
+            again = f"{runs} left; the same command again goes on"
             failed = f" ({failed})" if failed else ""
             raise InterruptedRunError(f"{ending.reason}: {again}{failed}", ending.exit_status)
         if failed:
