@@ -11,7 +11,8 @@ from smallvit import cli
 from smallvit.commands import train
 from smallvit.config import RunConfig
 from smallvit.recipes import RECIPES
-from smallvit.report.command import repeat_command
+from smallvit.report.command import changed_options, repeat_command
+from smallvit.train.config import CheckpointConfig
 
 
 @pytest.fixture
@@ -69,3 +70,19 @@ def test_switching_off_what_a_recipe_switches_on(configs: list[RunConfig], monke
     wanted = dataclasses.replace(config, recipe="peeking")
     assert cli.main(shlex.split(repeat_command(wanted))[1:]) == 0
     assert configs == [wanted]
+
+
+def test_what_is_changed_is_what_makes_another_experiment() -> None:
+    config = RECIPES["small"]()
+    device, checkpoint = dataclasses.replace(config.device, num_threads=1), CheckpointConfig(every_seconds=5.0)
+    elsewhere = dataclasses.replace(
+        config, seed=3, data=dataclasses.replace(config.data, root=Path("/here")), device=device, checkpoint=checkpoint
+    )
+    assert changed_options(elsewhere) == ""
+    shorter = dataclasses.replace(_changed(elsewhere, "train", batch_size=64), scale=0.5)
+    assert changed_options(shorter) == "--scale 0.5 --train.batch-size 64"
+    assert changed_options(dataclasses.replace(elsewhere, recipe="own")) == "small"
+    precise = dataclasses.replace(elsewhere, device=dataclasses.replace(device, precision="float32"))
+    assert changed_options(precise) == "--device.precision float32"
+    own = dataclasses.replace(elsewhere.data, dataset="folder")
+    assert changed_options(dataclasses.replace(elsewhere, data=own)) == "--data.dataset folder"

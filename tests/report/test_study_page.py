@@ -102,7 +102,7 @@ def test_paths_are_printed_and_a_run_alone_is_no_study(tmp_path: Path, capsys: p
         tmp_path / "out" / name for name in ("tables/other-runs.md", "tables/other-runs.tex", "index.html")
     ]
     assert all(path.exists() for path in printed)
-    assert "there is nothing to compare" in printed[-1].read_text()
+    assert "<code>smallvit compare A B</code>" in printed[-1].read_text()
 
 
 def test_a_run_folder_gets_its_page_again(

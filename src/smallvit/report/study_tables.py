@@ -6,6 +6,7 @@ Where runs are scaled, every table says so in its caption and in a column.
 import math
 from collections.abc import Sequence
 
+from smallvit.console import printable
 from smallvit.report.cells import (
     NONE,
     PLUS_MINUS,
@@ -16,6 +17,7 @@ from smallvit.report.cells import (
     whole_seconds,
     written_spread,
 )
+from smallvit.report.command import changed_options
 from smallvit.report.compare_numbers import signed
 from smallvit.report.numbers import Line, Numbers, Spread, hardware
 from smallvit.report.records import Run
@@ -73,6 +75,7 @@ def others_table(groups: Sequence[Sequence[Run]]) -> Table:
         rows.append(
             (
                 config.recipe,
+                changed_options(config) or NONE,
                 *([length_cell(config.scale)] if scaled else []),
                 config.data.dataset,
                 ", ".join(str(run.config.seed) for run in runs),
@@ -81,6 +84,7 @@ def others_table(groups: Sequence[Sequence[Run]]) -> Table:
                 large(first.num_macs),
                 large(first.num_parameters),
                 "; ".join(hardware(runs)),
+                ", ".join(printable(str(run.path)) for run in runs),
             )
         )
     length = ("length",) if scaled else ()
@@ -89,8 +93,8 @@ def others_table(groups: Sequence[Sequence[Run]]) -> Table:
         caption="Runs that belong to no study here; runs that differ in nothing but the seed share a line"
         + ("; some are scaled, as the column says" if scaled else ""),
         heading=(
-            *("recipe", *length, "data", "seeds", "test at the last epoch, %"),
-            *("training, s", "MACs of an image", "parameters", "hardware"),
+            *("recipe", "changed in it", *length, "data", "seeds", "test at the last epoch, %"),
+            *("training, s", "MACs of an image", "parameters", "hardware", "where"),
         ),
         rows=rows,
     )
