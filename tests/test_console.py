@@ -1,5 +1,7 @@
 """What commands print: names of files, whatever their bytes."""
 
+import io
+
 import pytest
 
 from smallvit.cli import main
@@ -19,3 +21,15 @@ def test_commands_may_print_such_a_name(capsysbinary: pytest.CaptureFixture[byte
     main(["--version"])
     print(CAFE)
     assert capsysbinary.readouterr().out.endswith(b"\ncaf\\udce9\n")
+
+
+class Unread(io.StringIO):
+    def write(self, text: str) -> int:
+        raise BrokenPipeError
+
+
+def test_a_console_that_nobody_reads_ends_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    """That of a run does not: tests/test_cli_runs.py."""
+    monkeypatch.setattr("sys.stdout", Unread())
+    with pytest.raises(BrokenPipeError):
+        plain_console().print("note")

@@ -355,6 +355,23 @@ def test_a_fork_whose_test_was_trained_on_is_refused(half: Path, tmp_path: Path,
     assert not (tmp_path / "fork").exists()
 
 
+def test_a_fork_may_have_another_image_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same images are test, at whatever size."""
+    config = replace(TOY, model=replace(TOY.model, position="rotary"))
+    ask_at({1}, monkeypatch)
+    interrupted(config, tmp_path / "half")
+    monkeypatch.undo()
+    larger = replace(config, model=replace(config.model, image_size=48))
+    assert run(larger, tmp_path / "fork", fork=tmp_path / "half").test.count == 359
+
+
+def test_a_fork_of_weights_alone(half: Path, tmp_path: Path) -> None:
+    run(TOY, half)
+    (tmp_path / "alone").mkdir()
+    shutil.copy(half / "model.safetensors", tmp_path / "alone")
+    assert run(TOY, tmp_path / "fork", fork=tmp_path / "alone").config["fork"] is not None
+
+
 def test_a_fork_of_an_unfinished_run_starts_from_the_average(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As a fork of a finished one does."""
     config = replace(TOY, train=replace(TOY.train, ema_decay=0.9))

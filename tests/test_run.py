@@ -208,7 +208,7 @@ def test_evaluate_refuses_data_that_are_not_the_runs(tmp_path: Path) -> None:
     data = DataConfig(dataset="folder", root=images, cache=tmp_path / "cache")
     config = replace(TINY, data=data, model=model, train=TrainConfig(epochs=1, passes_per_epoch=1, batch_size=8))
     for inside in (images, images / "cat" / "run"):
-        with pytest.raises(UsageError, match=r"it lies in data.root, .*, where folders are classes"):
+        with pytest.raises(UsageError, match=r"it lies among the images of data.root, .*; name another folder"):
             run(config, inside)
     folder = tmp_path / "run"
     with pytest.raises(UsageError, match=r"run holds no run$"):
@@ -224,15 +224,15 @@ def test_evaluate_refuses_data_that_are_not_the_runs(tmp_path: Path) -> None:
         return str(caught.value)
 
     (moved / "dog").rename(moved / "bird")
-    assert "other classes and test images" in refused()
+    assert "other classes, test images;" in refused()
     (moved / "bird").rename(moved / "dog")
     shutil.copytree(moved / "dog", moved / "wolf")
-    assert "other classes and test images and train images" in refused()
+    assert "other classes, test images, val images, train images;" in refused()
     shutil.rmtree(moved / "wolf")
     moved.rename(images)
     add("one more", "cat")
     images.rename(moved)
-    assert "other test images and train images" in refused()
+    assert "other test images, " in refused()
 
 
 def test_a_finished_run_is_refused_and_left_alone(finished: tuple[Path, RunRecord, str]) -> None:

@@ -140,7 +140,8 @@ def _config_to_resume(words: list[str]) -> RunConfig:
 
 def _failed(reason: str, status: int) -> int:
     who = "smallvit:" if _rank() == "0" else f"smallvit, rank {_rank()}:"
-    print(who, " ".join(reason.splitlines()), file=sys.stderr)
+    with contextlib.suppress(BrokenPipeError):  # the status says it as well
+        print(who, " ".join(reason.splitlines()), file=sys.stderr)
     return status
 
 

@@ -9,13 +9,18 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 
-def plain_console() -> "Console":
-    """Return a console on standard output that prints names as they are, and falls silent when nobody reads on."""
+def plain_console(*, unread: bool = False) -> "Console":
+    """Return a console on standard output that prints names as they are.
+
+    When nobody reads on it raises `BrokenPipeError`, or, with `unread`, falls silent: no run is to end for that.
+    """
     from rich.console import Console
 
     class Plain(Console):
         def on_broken_pipe(self) -> None:
-            self.quiet = True  # a run is not to end, unsaved, because `head` has
+            self.quiet = True
+            if not unread:
+                raise BrokenPipeError
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
     set_stdout_errors("backslashreplace")

@@ -45,15 +45,14 @@ class SavedState:
     world_size: int
     draws_sha256: str
     """Of the last step's images, labels and augmentation draws, before any arithmetic."""
-    class_names: list[str] | None
     test_sha256: str | None
-    """As a record has them; None in checkpoints from before."""
+    """As a record has it; None in checkpoints from before."""
     gathered: Gathered
 
     @classmethod
     def of(cls, checkpoint: Checkpoint, where: str) -> "SavedState":
         """Return the state of a checkpoint, of this version or an earlier one's."""
-        return from_json(cls, {"class_names": None, "test_sha256": None, **checkpoint.state}, where)
+        return from_json(cls, {"test_sha256": None, **checkpoint.state}, where)
 
 
 def find_checkpoint(
@@ -127,8 +126,8 @@ def require_same_draws(saved: SavedState, session: Session, steps_done: int, fol
     """Raise `SmallvitError` unless the last step's images, labels and draws would be the same again."""
     if steps_done and draws_sha256(session, steps_done - 1) != saved.draws_sha256:
         raise SmallvitError(
-            f"{folder} was trained on other images or draws than those of today: the data set has changed; put it "
-            "back, or train anew"
+            f"{folder} was trained on other images or draws than those of today: the data set has changed, or "
+            "an earlier smallvit drew them otherwise; put it back, or train anew"
         )
 
 

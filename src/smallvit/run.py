@@ -9,6 +9,7 @@ whole checkpoint left it.
 import hashlib
 import json
 import shlex
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
@@ -31,7 +32,6 @@ from smallvit.model.vit import count_macs, count_parameters
 from smallvit.record import RunRecord, versions, write_atomically
 from smallvit.resume import (
     CHECKPOINTS,
-    SavedState,
     find_checkpoint,
     note_other_arithmetic,
     require_same_draws,
@@ -107,7 +107,7 @@ def _run(
         raise UsageError(f"{folder} already holds a finished run: name another folder with --out, or delete it")
     dataset = load_dataset(config.data, image_size=config.model.image_size)
     if fork is not None:
-        _require_unseen_test(fork, dataset)
+        _require_unseen_test(fork, config, dataset)
     world.barrier()  # patient, where one machine still downloads
     for text in _notes(config, dataset):
         note(text)
@@ -164,47 +164,70 @@ def evaluate(folder: Path, split: Literal["val", "test"], data_root: Path | None
 
 
 def _require_place_beside_data(config: RunConfig, folder: Path) -> None:
-    """Raise `UsageError` where the run would lie among its images, whose folders are taken for classes."""
-    if config.data.dataset == "folder" and config.data.root is not None:
-        root = expanded(config.data.root, "data.root")
-        if folder.resolve().is_relative_to(root.resolve()):
-            raise UsageError(f"--out is {folder}: it lies in data.root, {root}, where folders are classes")
+    """Raise `UsageError` where the run would lie among its images, in what is taken for a class."""
+    if config.data.dataset != "folder" or config.data.root is None:
+        return
+    root, place = expanded(config.data.root, "data.root"), folder.resolve()
+    images = [root / name for name in ("train", "val", "test")] if (root / "train").is_dir() else [root]
+    if any(place.is_relative_to(each.resolve()) for each in images):
+        raise UsageError(f"--out is {folder}: it lies among the images of data.root, {root}; name another folder")
 
 
 def _require_same_data(record: RunRecord, dataset: Dataset, folder: Path) -> None:
-    """Raise `SmallvitError` unless the images are divided as the run had them: others hold what it was trained on."""
-    spec = dataset.spec
+    """Raise `SmallvitError` unless the images are those that the run had, as far as its record can tell: others may
+    hold what it was trained on.
+    """
+    spec, val = dataset.spec, record.val
+    moments = record.channel_mean, record.channel_std
     same = {
         "classes": list(spec.class_names) == record.class_names,
         "test images": record.test_sha256 in (None, digest(dataset.test)),
+        "val images": (0 if val is None else val.count) == (0 if dataset.val is None else len(dataset.val)),
         "train images": len(dataset.train) == record.num_train
-        and (record.channel_mean, record.channel_std) in ((None, None), (list(spec.mean), list(spec.std))),
+        and moments in ((None, None), (list(spec.mean), list(spec.std))),
     }
     different = [what for what, is_same in same.items() if not is_same]
     if different:
+        earlier = ""
+        if record.run_config().data.dataset == "folder":
+            earlier = ", or it is of an earlier smallvit, which ordered a folder's images otherwise"
         raise SmallvitError(
-            f"{folder} was measured on other data: other {' and '.join(different)}; put the data back, or name where "
-            "they are with --data.root (`smallvit predict` takes any pictures)"
+            f"{folder} was measured on other data: other {', '.join(different)}; put the data back, or name where "
+            f"they are with --data.root (`smallvit predict` takes any pictures){earlier}"
         )
 
 
-def _require_unseen_test(fork: Path, dataset: Dataset) -> None:
-    """Raise `UsageError` where test is drawn otherwise than for the run whose weights these are."""
-    if (fork / RECORD).exists():
-        record = RunRecord.load(fork / RECORD)
-        classes, sha256 = record.class_names, record.test_sha256
-    else:
-        checkpoint, _ = load_newest(fork / CHECKPOINTS)
-        assert checkpoint is not None
-        saved = SavedState.of(checkpoint, f"{fork / CHECKPOINTS}: state")
-        classes, sha256 = saved.class_names, saved.test_sha256
-    drawn, same_kind = dataset.spec.test_size == 0, classes == list(dataset.spec.class_names)
-    if drawn and same_kind and sha256 not in (None, digest(dataset.test)):
+def _require_unseen_test(fork: Path, config: RunConfig, dataset: Dataset) -> None:
+    """Raise `UsageError` where test is drawn otherwise than for the run, of the same data, whose weights these are."""
+    theirs, sha256 = _tested(fork)
+    if dataset.spec.test_size or theirs is None or sha256 is None:
+        return
+    if theirs.data.dataset != config.data.dataset or _root(theirs) != _root(config):
+        return
+    if theirs.model.image_size != config.model.image_size:
+        dataset = load_dataset(config.data, image_size=theirs.model.image_size)
+    if digest(dataset.test) != sha256:
         raise UsageError(
-            f"--fork {fork}: test is drawn from all images, and not as it was there, so that those weights were "
-            "trained on some of it; put images, data.test_fraction and data.split_seed back, or divide the images into "
-            "train/ and test/"
+            f"--fork {fork}: test is drawn from all images, and not as it was there, so those weights may have been "
+            "trained on some of it; put images, data.test_fraction and data.split_seed back, or keep in a test/ of "
+            "your own only images that they were not trained on"
         )
+
+
+def _tested(folder: Path) -> tuple[RunConfig | None, str | None]:
+    """Return the config and the digest of the test images of a run, finished or not; None where they are not known."""
+    with suppress(SmallvitError):
+        if (folder / RECORD).exists():
+            record = RunRecord.load(folder / RECORD)
+            return record.run_config(), record.test_sha256
+        checkpoint, _ = load_newest(folder / CHECKPOINTS)
+        if checkpoint is not None:
+            return RunConfig.from_json(checkpoint.state.get("config")), checkpoint.state.get("test_sha256")
+    return None, None
+
+
+def _root(config: RunConfig) -> Path | None:
+    return None if config.data.root is None else config.data.root.resolve()
 
 
 def _note(console: Console, text: str) -> None:

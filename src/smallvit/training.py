@@ -209,7 +209,6 @@ class Training:
             choices=session.choices,
             world_size=self.world.size,
             draws_sha256=draws_sha256(session, self.steps_done - 1) if self.steps_done else "",
-            class_names=list(session.dataset.spec.class_names),
             test_sha256=session.test_sha256,
             gathered=self.gathered,
         )

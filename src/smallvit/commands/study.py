@@ -74,7 +74,7 @@ class StudyCommand:
         with closing(self._engine()) as engine:
             if budget is not None:  # to import torch and to reach a cluster takes a part of it
                 budget = max(0.0, budget - (time.monotonic() - began))
-            console = plain_console()
+            console = plain_console(unread=True)
             ending = run_study(
                 chosen, self.out, engine, console, root=self.data.root, use=self.device, budget_seconds=budget
             )

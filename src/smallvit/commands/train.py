@@ -77,7 +77,7 @@ def train_and_report(
 ) -> None:
     """Run in a folder, write its page and say where; the options are those of `smallvit.run.run`."""
     began = time.monotonic()
-    console = plain_console()
+    console = plain_console(unread=True)
     with console.status("starting"):
         from smallvit.progress import duration, percent
         from smallvit.run import run

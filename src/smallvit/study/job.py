@@ -56,7 +56,7 @@ def run_job(config_json: dict[str, Any], folder: Path, until: float | None = Non
     from smallvit.record import RunRecord
     from smallvit.run import run
 
-    console = plain_console()
+    console = plain_console(unread=True)
     while True:
         record = folder / "record.json"
         if record.exists() and RunRecord.load(record).config_digest == config.digest():

@@ -21,6 +21,7 @@ from smallvit.train.checkpoint_format import (
     Checkpoint,
     DamagedError,
     ForeignError,
+    is_foreign,
     manifest,
     read,
     serialise,
@@ -175,7 +176,7 @@ def _delete_old(folder: Path, kind: str, step: int, keep: int) -> None:
         elif type(_problem(path, other)) is DamagedError:
             _retire(path)
     for other, path in older[keep:]:
-        if not isinstance(_problem(path, other), ForeignError):
+        if not is_foreign(path, other):
             _retire(path)
 
 

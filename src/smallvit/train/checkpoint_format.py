@@ -113,6 +113,16 @@ def read(path: Path, step: int) -> Checkpoint:
     return Checkpoint(step=step, tensors=tensors, state=cast("dict[str, Any]", state), texts=texts)
 
 
+def is_foreign(path: Path, step: int) -> bool:
+    """Return whether a checkpoint is one that this version cannot read, or that cannot be opened just now."""
+    try:
+        for name in _manifest(path, step):
+            (path / name).open("rb").close()
+    except (DamagedError, OSError) as error:
+        return not isinstance(error, FileNotFoundError) and type(error) is not DamagedError
+    return False
+
+
 def _manifest(path: Path, step: int) -> dict[str, tuple[int, str]]:
     """Return size and sha256 of every file.
 
