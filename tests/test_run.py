@@ -224,7 +224,7 @@ def test_evaluate_refuses_data_that_are_not_the_runs(tmp_path: Path) -> None:
         return str(caught.value)
 
     (moved / "dog").rename(moved / "bird")
-    assert "other classes, test images;" in refused()
+    assert "other classes, test images, train images;" in refused()
     (moved / "bird").rename(moved / "dog")
     shutil.copytree(moved / "dog", moved / "wolf")
     assert "other classes, test images, val images, train images;" in refused()
