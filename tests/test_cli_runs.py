@@ -98,7 +98,7 @@ def test_the_same_config_in_another_process_gives_the_same_bits(trained: tuple[P
 def test_evaluate_refuses_what_is_no_finished_run(trained: tuple[Path, str], tmp_path: Path) -> None:
     folder, _ = trained
     (tmp_path / "empty").mkdir()
-    assert_failed(smallvit(tmp_path, "evaluate", "empty"), ["empty/record.json", "No such file"])
+    assert_failed(smallvit(tmp_path, "evaluate", "empty"), ["empty holds no run"], status=2)
     shutil.copytree(folder / "run", tmp_path / "cut")
     path = tmp_path / "cut" / "model.safetensors"
     path.write_bytes(path.read_bytes()[:-100])
