@@ -16,9 +16,11 @@ from rich.console import Console
 from safetensors.torch import load_file
 
 from outcomes import outcome, without_clocks
+from smallvit import resume
 from smallvit.augment.config import AugmentConfig
 from smallvit.config import EvaluateConfig, RunConfig
 from smallvit.data.config import DataConfig
+from smallvit.data.store import load_dataset
 from smallvit.device.config import DeviceConfig
 from smallvit.errors import SmallvitError, UsageError
 from smallvit.model.config import ModelConfig
@@ -511,3 +513,68 @@ def test_the_committed_run_that_was_killed_three_times_is_the_undisturbed_one() 
         )
     ]
     assert lines[0] == lines[1]
+
+
+def test_every_seed_and_step_skips_other_branches() -> None:
+    config = replace(TOY, model=replace(TOY.model, drop_path_rate=0.5)).resolve(10)
+    dataset = load_dataset(TOY.data)
+    sessions = [Session(replace(config, seed=seed), dataset) for seed in (0, 1)]
+    scales = [session.batch(step).branch_scale for session in sessions for step in (0, 1)]
+    assert len({tuple(scale.flatten().tolist()) for scale in scales if scale is not None}) == 4
+
+
+def test_the_digest_of_draws_is_of_images_labels_and_augmentation(monkeypatch: pytest.MonkeyPatch) -> None:
+    session, true = Session(TOY.resolve(10), load_dataset(TOY.data)), resume.step_draws
+    split, row = session.splits["train"], session.order.batch(1)[-1]
+    found = [resume.draws_sha256(session, 1)]
+    for values in (split.images[row], split.labels[row]):  # views, which are changed in place
+        values += 1
+        found.append(resume.draws_sha256(session, 1))
+        values -= 1
+    assert resume.draws_sha256(session, 1) == found[0]
+    monkeypatch.setattr(resume, "step_draws", lambda config, step, *rest: true(config, step + 1, *rest))
+    found.append(resume.draws_sha256(session, 1))
+    assert len(set(found)) == 4
+
+
+def test_the_time_that_a_save_took_is_kept_for_the_next_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between steps, and between the passes of an evaluation, which take no time here; a step takes a second."""
+    needed, seconds, where = dict[str, set[float]](), 0.0, "step"
+    predict, true = Session.predict, Session.batch
+
+    def batch(self: Session, step: int) -> Any:
+        nonlocal seconds
+        seconds += 1.0
+        return true(self, step)
+
+    def asked(self: Stop, seconds_needed: float = 0.0) -> bool:
+        needed.setdefault(where, set()).add(seconds_needed)
+        return False
+
+    def save(*_: Any, **__: Any) -> None:
+        nonlocal seconds
+        seconds += 100.0
+
+    def noted(*arguments: Any) -> Any:
+        nonlocal where
+        where = "evaluation"
+        logits = predict(*arguments)
+        where = "step"
+        return logits
+
+    monkeypatch.setattr(Stop, "asked", asked)
+    monkeypatch.setattr(Session, "batch", batch)
+    monkeypatch.setattr(Session, "predict", noted)
+    monkeypatch.setattr("smallvit.training.save_checkpoint", save)
+    monkeypatch.setattr("smallvit.training.time", SimpleNamespace(perf_counter=lambda: seconds))
+    run(replace(TOY, checkpoint=CheckpointConfig(every_seconds=0.0)), tmp_path)
+    assert needed == {"step": {2.0, 102.0}, "evaluation": {100.0}}
+
+
+def test_of_equals_on_val_the_first_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    predict = Session.predict
+    monkeypatch.setattr(Session, "predict", lambda *arguments: torch.zeros_like(predict(*arguments)))
+    run(replace(TOY, evaluate=EvaluateConfig(every_epochs=1), checkpoint=CheckpointConfig(best=True)), tmp_path)
+    checkpoint, _ = load_newest(tmp_path / "checkpoints", kind="best")
+    assert checkpoint is not None
+    assert checkpoint.step == 6

@@ -20,8 +20,10 @@ from safetensors.torch import load_file, save_file
 
 from smallvit import run as module
 from smallvit.augment.config import AugmentConfig
+from smallvit.augment.pipeline import normalise
 from smallvit.config import EvaluateConfig, RunConfig
 from smallvit.data.config import DataConfig
+from smallvit.data.store import load_dataset
 from smallvit.device.config import DeviceConfig
 from smallvit.errors import SmallvitError, UsageError
 from smallvit.model.config import ModelConfig
@@ -29,6 +31,7 @@ from smallvit.progress import duration
 from smallvit.record import RunRecord, write_atomically
 from smallvit.run import evaluate, run
 from smallvit.schema import RECORD_SCHEMA
+from smallvit.session import Session
 from smallvit.train.config import OptimConfig, TrainConfig
 
 TINY = RunConfig(
@@ -465,3 +468,30 @@ def test_golden_losses(golden: Callable[[str, Any], Any], tmp_path: Path, monkey
     losses = [round(row["loss"], 6) for row in rows_of(tmp_path) if "step" in row]
     assert len(losses) == 50
     assert losses == pytest.approx(golden("losses.json", losses), abs=2e-4)
+
+
+def test_the_first_layer_of_a_run_whitens_normalised_images() -> None:
+    config = replace(TINY, model=replace(TINY.model, patch_init="whiten")).resolve(10)
+    session = Session(config, load_dataset(TINY.data))
+    spec, images = session.dataset.spec, session.splits["train"].images
+    with torch.no_grad():
+        tokens = session.model.patch_embed(normalise(images, spec.mean, spec.std))
+    torch.testing.assert_close(tokens.flatten(0, 1).var(0), torch.ones(16), rtol=0.1, atol=0.0)
+
+
+def test_the_rotations_of_a_whitened_layer_are_a_function_of_the_seed() -> None:
+    """A patch of 2 x 2 pixels has 12 values, so that the last 4 of 16 filters are rotated."""
+    config = replace(TINY, model=replace(TINY.model, patch_init="whiten", patch_size=2)).resolve(10)
+    dataset = load_dataset(TINY.data)
+    first, again, other = (Session(replace(config, seed=seed), dataset).model.state_dict() for seed in (0, 0, 1))
+    name = "patch_embed.proj.weight"
+    assert torch.equal(first[name][12:], again[name][12:])
+    assert not torch.allclose(first[name][12:], other[name][12:], rtol=0.1)
+
+
+def test_one_output_that_is_no_number_is_refused() -> None:
+    session = Session(TINY.resolve(10), load_dataset(TINY.data))
+    with torch.no_grad():
+        session.model.head.bias[3] = torch.nan
+    with pytest.raises(SmallvitError, match="outputs on val are not finite numbers"):
+        session.predict("val")

@@ -85,3 +85,11 @@ def test_a_slice_of_the_draws_keeps_its_images_flips() -> None:
     assert whole.flip_crop is not None
     assert part.flip_crop is not None
     assert torch.equal(part.flip_crop.flip, whole.flip_crop.flip[part.rows])
+
+
+def test_the_images_that_are_mirrored_first_are_the_same_at_every_step() -> None:
+    indices = torch.arange(64)
+    one, other = (step_draws(CONFIG, step, indices, indices * 0).flip_crop for step in (0, 1))
+    assert one is not None
+    assert other is not None
+    assert torch.equal(one.flip, other.flip)

@@ -60,3 +60,14 @@ def test_the_affine_map_turns_shifts_and_magnifies_the_way_its_fields_say():
     scales = sample_affine(AugmentConfig(affine_scale=(0.5, 2.0)), np.random.default_rng(0), 4000, (8, 8)).matrix
     assert 0.5 <= 1 / scales[:, 0, 0].max() < 0.51
     assert 1.99 < 1 / scales[:, 0, 0].min() <= 2.0001
+
+
+def test_the_affine_map_shears_along_x_before_it_turns_and_both_by_degrees():
+    config = AugmentConfig(affine_degrees=40.0, affine_shear=30.0)
+    matrix = sample_affine(config, np.random.default_rng(0), 4000, (8, 8)).matrix[:, :, :2].double().numpy()
+    (a, b), (c, d) = np.linalg.inv(matrix).transpose(1, 2, 0)
+    # What lay along x is turned and no more; what lay along y was sheared along x before that.
+    assert np.hypot(a, c) == pytest.approx(1, abs=1e-5)
+    assert 39.9 < np.degrees(np.abs(np.arctan2(c, a))).max() <= 40.001
+    assert a * d - b * c == pytest.approx(1, abs=1e-5)
+    assert 29.9 < np.degrees(np.abs(np.arctan(a * b + c * d))).max() <= 30.001

@@ -9,6 +9,8 @@ import pytest
 import torch
 
 from smallvit.augment import AugmentConfig, apply_augment, normalise, sample_augment
+from smallvit.augment.erase import apply_erase
+from smallvit.augment.mix import apply_mix
 from smallvit.errors import UsageError
 from smallvit.rng import generator
 
@@ -188,3 +190,12 @@ def test_strided_and_channels_last_images_give_the_same_pictures():
     for view in (strided, images.contiguous(memory_format=torch.channels_last)):
         got, _ = run(view, labels, params)
         assert torch.equal(got, expected)
+
+
+def test_images_are_erased_before_they_are_mixed():
+    config = replace(OFF, erase_probability=1.0, mixup_alpha=1.0, mix_probability=1.0)
+    images, labels = noise(16), torch.arange(16) % 10
+    params = sample_augment(config, generator(0, "augment", 1), 16, (32, 32))
+    erased = apply_erase(normalise(images, MEAN, STD), params.erase, MEAN)
+    expected, _ = apply_mix(erased, torch.zeros(16, 10), params.mix)
+    assert torch.equal(run(images, labels, params)[0], expected)

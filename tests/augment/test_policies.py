@@ -226,3 +226,16 @@ def test_a_policy_that_does_not_exist_is_told(options, words):
 def test_every_policy_of_the_config_can_be_drawn():
     for name in ("autoaugment-cifar10", "randaugment", "trivialaugment", "three-augment"):
         assert draw(AugmentConfig(policy=name).policy, 3).op.shape[0] == 3
+
+
+def test_trivialaugment_draws_signs_and_magnitudes_apart():
+    params = draw("trivialaugment", 62_000, seed=4)
+    angles = params.value[params.op == op_id("Rotate")]
+    turned = angles[angles != 0]
+    bins = torch.bincount((turned / 4.5).round().long() + 30, minlength=61).numpy()
+    assert exceeds(np.delete(bins, 30), len(turned) / 60) < 4
+
+
+def test_three_augment_solarizes_what_is_128_or_more():
+    params = draw("three-augment", 100)
+    assert (params.value[params.op == op_id("Solarize")] == 128).all()

@@ -95,3 +95,25 @@ def test_a_lone_image_stays_in_train() -> None:
 def test_only_bytes_are_pixels(dtype: type) -> None:
     with pytest.raises(Exception, match="Split"):
         Split(images=np.zeros((1, 3, 2, 2), dtype), labels=np.zeros(1, np.int64))
+
+
+def test_pictures_that_share_their_middle_line_are_no_copies() -> None:
+    images = np.zeros((20, 3, 3, 2), np.uint8)
+    images[:, 0, 0, 0] = np.arange(20)
+    split = canonical(Split(images=images, labels=np.zeros(20, np.int64)))
+    _, held = hold_out(split, 0.25, seed=0, stream="test")
+    assert len(held) == 5
+
+
+def test_each_class_has_a_draw_of_its_own() -> None:
+    images = np.arange(80 * 12, dtype=np.uint16).view(np.uint8).reshape(80, 3, 2, 4)
+    split = canonical(Split(images=images, labels=np.repeat([0, 1], 40)))
+    _, held = hold_out(split, 0.25, seed=0, stream="test")
+    assert not np.array_equal(held[:10], held[10:] - 40)
+
+
+def test_what_is_held_out_stays_what_it_was() -> None:
+    """Another stream or generator would give every data set another test in silence."""
+    images = np.arange(80 * 12, dtype=np.uint16).view(np.uint8).reshape(80, 3, 2, 4)
+    _, held = hold_out(Split(images=images, labels=np.repeat([0, 1], 40)), 0.1, seed=0, stream="test")
+    assert held.tolist() == [0, 27, 30, 31, 44, 45, 60, 79]

@@ -22,7 +22,7 @@ from smallvit.study.job import Order
 from smallvit.study.process import Outcome
 from smallvit.study.rows import Row, Study
 from smallvit.study.studies import STUDIES
-from smallvit.study.tasks import read_records
+from smallvit.study.tasks import read_records, unfinished
 from smallvit.train.config import OptimConfig
 from tiny_study import BASE, ONE_THREAD, HereEngine, study
 
@@ -240,3 +240,56 @@ def test_rows_differ_from_the_reference_in_the_augmentation_alone() -> None:
         assert all(text.startswith("augment.") for text in reference.config.differences(row.config))
         assert json.loads(json.dumps(row.config.to_json()))["recipe"].startswith("augment-")
     assert len({row.config.digest() for row in found.rows}) == len(found.rows) == 7
+
+
+class Deaf:
+    """A job that goes on, whatever it is asked, until it is killed."""
+
+    killed = False
+
+    def poll(self) -> Outcome | None:
+        return Outcome(status=-9, line="ended by SIGKILL") if self.killed else None
+
+    def ask_to_end(self) -> None:
+        pass
+
+    def kill(self) -> None:
+        self.killed = True
+
+
+def test_a_run_that_does_not_end_when_asked_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    looked = 0
+
+    def sleep(seconds: float) -> None:
+        nonlocal looked
+        looked += 1
+        assert looked < 100, "it is waited for without end"
+        if looked == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr("smallvit.study.execute.PATIENCE_SECONDS", 0.0)
+    monkeypatch.setattr("smallvit.study.execute.time.sleep", sleep)
+    monkeypatch.setattr(HereEngine, "start", lambda self, order, log: Deaf())
+    ending = execute(study(), tmp_path)
+    assert (ending.exit_status, len(ending.failed)) == (143, 1)
+    assert "ended by SIGKILL" in ending.failed[0]
+
+
+def test_the_threads_asked_for_go_before_the_engines(tmp_path: Path) -> None:
+    engine = HereEngine(lambda order: Outcome(status=1, line="no"))
+    engine.threads = 3
+    for threads in (2, None):
+        run_study(study(), tmp_path, engine, QUIET, use=replace(ONE_THREAD, num_threads=threads))
+    assert [order.config["device"]["num_threads"] for order in engine.orders] == [2] * 4 + [3] * 4
+
+
+def test_of_jobs_at_once_only_one_measures_a_shape(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(HereEngine, "slots", lambda self: 2)
+    engine = HereEngine(answer)
+    execute(ranked(), tmp_path, engine, budget=40.0)
+    assert folders(engine, "pace") == ["other/seed0", "plain/seed0"]
+
+
+def test_a_run_of_two_rows_is_done_once(tmp_path: Path) -> None:
+    twice = replace(study(), rows=tuple(Row(label=label, config=BASE) for label in ("plain row", "the same")))
+    assert [str(task) for task in unfinished(twice, tmp_path)] == ["plain row, seed 0", "plain row, seed 1"]

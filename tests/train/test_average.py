@@ -19,6 +19,7 @@ from smallvit.model.config import ModelConfig
 from smallvit.run import evaluate, run
 from smallvit.train.average import WeightAverage, decay_at
 from smallvit.train.config import OptimConfig, TrainConfig
+from smallvit.train.loop import Learner
 from smallvit.weights import weights_of
 
 TOY = RunConfig(
@@ -132,3 +133,13 @@ def test_the_average_is_what_a_run_measures_and_keeps(tmp_path: Path, monkeypatc
     assert averaged.test != plain.test
     assert evaluate(tmp_path / "averaged", "test") == averaged.test
     assert torch.equal(weights_of(tmp_path / "averaged")["head.weight"], kept["head.weight"])
+
+
+def test_it_follows_in_a_step_that_leaves_the_weights_as_they_are() -> None:
+    """Or the first one, left out, would leave in it what the model was made with."""
+    model = nn.Linear(3, 2)
+    average = WeightAverage(model, 0.999)
+    learner = Learner(lambda *_: torch.zeros(()), [torch.optim.SGD(model.parameters())], average)
+    wandering(model, 0)
+    learner.update(0, weights=False)
+    assert torch.equal(average.measured.get_parameter("weight"), model.weight)

@@ -1,5 +1,6 @@
 """What is saved comes back bit for bit, and what is damaged is passed over by name."""
 
+import errno
 import importlib.util
 import json
 import os
@@ -409,3 +410,28 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+def test_leftovers_of_an_earlier_process_of_the_same_number_are_no_hindrance(tmp_path: Path) -> None:
+    for ending in ("tmp", "old"):
+        (leftover := tmp_path / f".step-00000030.{os.getpid()}.{ending}").mkdir()
+        (leftover / "state.json").write_text("{")
+    save_checkpoint(tmp_path, example(30))
+    assert names(tmp_path) == ["step-00000030"]
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="looks up in /proc what is flushed")
+@pytest.mark.parametrize("number", [errno.EINVAL, errno.ENOTSUP])
+def test_a_file_system_that_flushes_no_folders_is_saved_to(
+    number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    true = os.fsync
+
+    def fsync(file: int) -> None:
+        if Path(f"/proc/self/fd/{file}").is_dir():
+            raise OSError(number, os.strerror(number))
+        true(file)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    save_checkpoint(tmp_path, example(30))
+    assert names(tmp_path) == ["step-00000030"]

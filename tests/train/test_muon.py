@@ -88,3 +88,11 @@ def test_singular_values_come_near_to_one(shape: tuple[int, int]) -> None:
     for matrix, direction in zip(given, found, strict=True):
         left, _, right = torch.linalg.svd(matrix, full_matrices=False)
         assert ((left @ right) * direction).sum() > 0.9 * direction.norm() * (left @ right).norm()
+
+
+def test_a_matrix_whose_gradients_were_all_zeros_stays_where_it_is() -> None:
+    parameters = matrices(0)
+    for parameter in parameters:
+        parameter.grad = torch.zeros_like(parameter)
+    Muon(parameters, lr=0.03, weight_decay=0.0, dtype=torch.float32).step()
+    assert all(torch.equal(a, b) for a, b in zip(parameters, matrices(0), strict=True))

@@ -136,3 +136,9 @@ def test_a_step_moves_every_parameter_by_about_the_rate(model: VisionTransformer
     for key, p in model.named_parameters():
         moved = (p.detach() - before[key]).square().mean().sqrt().item()
         assert 1e-3 < moved < 1.1e-2, key
+
+
+def test_muons_own_decay_may_be_none_at_all(model: VisionTransformer) -> None:
+    muon, rest = build_optimizers(model, OptimConfig(optimizer="muon", weight_decay=0.1, muon_weight_decay=0.0))
+    assert {group["weight_decay"] for group in muon.param_groups} == {0.0}
+    assert {group["weight_decay"] for group in rest.param_groups} == {0.1}
