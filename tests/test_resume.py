@@ -347,10 +347,12 @@ def test_a_fork_of_a_finished_run_starts_from_its_weights(half: Path, tmp_path: 
         torch.testing.assert_close(value, before[name], rtol=0, atol=1e-9)
 
 
-@pytest.mark.parametrize("end", ["finished", "unfinished"])
+@pytest.mark.parametrize("end", ["finished", "unfinished", "killed before the record"])
 def test_a_fork_whose_test_was_trained_on_is_refused(half: Path, tmp_path: Path, end: str) -> None:
     if end == "finished":
         run(TOY, half)
+    if end == "killed before the record":
+        (half / "model.safetensors").write_bytes(b"written first")
     other = replace(TOY, data=replace(TOY.data, split_seed=1))
     with pytest.raises(UsageError, match="test is drawn from all images, and not as it was there"):
         run(other, tmp_path / "fork", fork=half)

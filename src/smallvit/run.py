@@ -1,42 +1,36 @@
 """One whole run: `run(config, folder) -> RunRecord` wires data, augmentation, model, training and evaluation.
 
 The run folder holds config.json, metrics.jsonl (as the run goes) and checkpoints, and at the end model.safetensors (the
-weights of the last epoch, or the average that was measured), test.safetensors (logits, labels, and the surest mistakes
-as pictures) and record.json. A run folder without record.json is an unfinished run, which goes on where its newest
-whole checkpoint left it.
+weights of the last epoch, or the average that was measured), test.safetensors (logits, labels, the files of a folder's
+pictures, and the surest mistakes as pictures) and record.json. A run folder without record.json is an unfinished run,
+which goes on where its newest whole checkpoint left it.
 """
 
 import hashlib
 import json
 import shlex
-from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
+import torch
 from rich.console import Console
 from safetensors.torch import save
 from torch import Tensor
 
 from smallvit.config import RunConfig
-from smallvit.data.cache import expanded
-from smallvit.data.loader import DeviceSplit
 from smallvit.data.split import digest
 from smallvit.data.store import Dataset, load_dataset
 from smallvit.device.choose import hardware
 from smallvit.errors import SmallvitError, UsageError
 from smallvit.evaluate import Metrics, confusion, measure
+from smallvit.fork import Origin, read_origin, require_unseen_test
 from smallvit.model.vit import count_macs, count_parameters
 from smallvit.record import RunRecord, versions, write_atomically
-from smallvit.resume import (
-    CHECKPOINTS,
-    find_checkpoint,
-    note_other_arithmetic,
-    require_same_draws,
-    share_checkpoint,
-)
+from smallvit.resume import find_checkpoint, note_other_arithmetic, require_same_draws, share_checkpoint
 from smallvit.run_folder import (
     CONFIG,
     FORKED_WEIGHTS,
@@ -46,14 +40,14 @@ from smallvit.run_folder import (
     delete_run,
     delete_step_checkpoints,
     record_of,
+    require_place_beside_data,
 )
 from smallvit.session import Session
 from smallvit.stop import Stop
-from smallvit.train.checkpoint import load_newest
 from smallvit.train.distributed import World
 from smallvit.train.rendezvous import join
 from smallvit.training import Training
-from smallvit.weights import MODEL, load_weights, save_tensors, weights_of
+from smallvit.weights import MODEL, load_weights, save_tensors
 
 MISTAKES_SHOWN = 24
 TIMEOUT_SECONDS = 60.0
@@ -79,35 +73,29 @@ def run(
     holds a finished or another run or lies among a folder's images, a loss that is no longer a number, a full disk.
     """
     stop = Stop(max_seconds)
-    _require_place_beside_data(config, folder)
+    require_place_beside_data(config, folder)
     with join(timeout_seconds=TIMEOUT_SECONDS) as world:
         console = console if console and world.is_main else Console(quiet=True)
-        weights = None if fork is None else weights_of(fork)
-        if weights is not None:
-            config = replace(config, fork=hashlib.sha256(save(weights)).hexdigest())
+        origin = None if fork is None else read_origin(fork)
+        if origin is not None:
+            config = replace(config, fork=hashlib.sha256(save(origin.weights)).hexdigest())
         if not world.is_main:
-            return _run(config, folder, world, stop, console, fork, weights)
+            return _run(config, folder, world, stop, console, origin)
         with claimed(folder, partial(_note, console)):
             if start_over:
                 delete_run(folder)
-            return _run(config, folder, world, stop, console, fork, weights)
+            return _run(config, folder, world, stop, console, origin)
 
 
 def _run(
-    config: RunConfig,
-    folder: Path,
-    world: World,
-    stop: Stop,
-    console: Console,
-    fork: Path | None,
-    weights: dict[str, Tensor] | None,
+    config: RunConfig, folder: Path, world: World, stop: Stop, console: Console, origin: Origin | None
 ) -> RunRecord:
     note = partial(_note, console)
     if (folder / RECORD).exists() and world.is_main:
         raise UsageError(f"{folder} already holds a finished run: name another folder with --out, or delete it")
     dataset = load_dataset(config.data, image_size=config.model.image_size)
-    if fork is not None:
-        _require_unseen_test(fork, config, dataset)
+    if origin is not None:
+        require_unseen_test(origin, config, dataset)
     world.barrier()  # patient, where one machine still downloads
     for text in _notes(config, dataset):
         note(text)
@@ -124,8 +112,8 @@ def _run(
         training.go_on_from(checkpoint, saved.gathered)
         console.print(f"going on after step {checkpoint.step:,} of {training.total_steps:,}", highlight=False)
     elif config.fork is not None and world.is_main:
-        if weights is not None:
-            save_tensors(weights, folder / FORKED_WEIGHTS)
+        if origin is not None:
+            save_tensors(origin.weights, folder / FORKED_WEIGHTS)
         load_weights(session.model, folder / FORKED_WEIGHTS)
     if world.is_main:
         write_atomically(folder / CONFIG, json.dumps(config.to_json(), indent=1) + "\n")
@@ -163,16 +151,6 @@ def evaluate(folder: Path, split: Literal["val", "test"], data_root: Path | None
     return measure(session.predict(split), session.splits[split].labels)
 
 
-def _require_place_beside_data(config: RunConfig, folder: Path) -> None:
-    """Raise `UsageError` where the run would lie among its images, in what is taken for a class."""
-    if config.data.dataset != "folder" or config.data.root is None:
-        return
-    root, place = expanded(config.data.root, "data.root"), folder.resolve()
-    images = [root / name for name in ("train", "val", "test")] if (root / "train").is_dir() else [root]
-    if any(place.is_relative_to(each.resolve()) for each in images):
-        raise UsageError(f"--out is {folder}: it lies among the images of data.root, {root}; name another folder")
-
-
 def _require_same_data(record: RunRecord, dataset: Dataset, folder: Path) -> None:
     """Raise `SmallvitError` unless the images are those that the run had, as far as its record can tell: others may
     hold what it was trained on.
@@ -195,39 +173,6 @@ def _require_same_data(record: RunRecord, dataset: Dataset, folder: Path) -> Non
             f"{folder} was measured on other data: other {', '.join(different)}; put the data back, or name where "
             f"they are with --data.root (`smallvit predict` takes any pictures){earlier}"
         )
-
-
-def _require_unseen_test(fork: Path, config: RunConfig, dataset: Dataset) -> None:
-    """Raise `UsageError` where test is drawn otherwise than for the run, of the same data, whose weights these are."""
-    theirs, sha256 = _tested(fork)
-    if dataset.spec.test_size or theirs is None or sha256 is None:
-        return
-    if theirs.data.dataset != config.data.dataset or _root(theirs) != _root(config):
-        return
-    if theirs.model.image_size != config.model.image_size:
-        dataset = load_dataset(config.data, image_size=theirs.model.image_size)
-    if digest(dataset.test) != sha256:
-        raise UsageError(
-            f"--fork {fork}: test is drawn from all images, and not as it was there, so those weights may have been "
-            "trained on some of it; put images, data.test_fraction and data.split_seed back, or keep in a test/ of "
-            "your own only images that they were not trained on"
-        )
-
-
-def _tested(folder: Path) -> tuple[RunConfig | None, str | None]:
-    """Return the config and the digest of the test images of a run, finished or not; None where they are not known."""
-    with suppress(SmallvitError):
-        if (folder / RECORD).exists():
-            record = RunRecord.load(folder / RECORD)
-            return record.run_config(), record.test_sha256
-        checkpoint, _ = load_newest(folder / CHECKPOINTS)
-        if checkpoint is not None:
-            return RunConfig.from_json(checkpoint.state.get("config")), checkpoint.state.get("test_sha256")
-    return None, None
-
-
-def _root(config: RunConfig) -> Path | None:
-    return None if config.data.root is None else config.data.root.resolve()
 
 
 def _note(console: Console, text: str) -> None:
@@ -283,19 +228,26 @@ def _finish(session: Session, training: Training, record: RunRecord, folder: Pat
     """Write weights, predictions and then the record, with which the run is finished."""
     assert training.test_logits is not None
     save_tensors(session.average.measured.state_dict(), folder / MODEL)
-    save_tensors(_predictions(training.test_logits, session.splits["test"]), folder / PREDICTIONS)
+    save_tensors(_predictions(training.test_logits, session), folder / PREDICTIONS)
     record.save(folder / RECORD)
     delete_step_checkpoints(folder)
 
 
-def _predictions(logits: Tensor, test: DeviceSplit) -> dict[str, Tensor]:
-    """Return the test logits and labels, and as pictures the mistakes that the model was surest of."""
+def _predictions(logits: Tensor, session: Session) -> dict[str, Tensor]:
+    """Return the test logits and labels, and as pictures the mistakes that the model was surest of.
+
+    And of a folder's pictures the files, a row of UTF-8 each, filled up with zeros.
+    """
+    test, files = session.splits["test"], session.dataset.test.files
     labels = test.labels.cpu()
     confidence = logits.softmax(-1).amax(-1)
     wrong = (logits.argmax(-1) != labels).nonzero().flatten()
     worst = wrong[confidence[wrong].argsort(descending=True)[:MISTAKES_SHOWN]]
     pictures = test.images[worst.to(test.images.device)].cpu()
-    return {"logits": logits, "labels": labels, "mistakes": worst, "mistake_images": pictures}
+    kept = {"logits": logits, "labels": labels, "mistakes": worst, "mistake_images": pictures}
+    if files is not None:
+        kept["files"] = torch.from_numpy(np.array(files).view(np.uint8).reshape(len(files), -1))
+    return kept
 
 
 def _sizes(dataset: Dataset) -> str:

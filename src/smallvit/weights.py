@@ -8,11 +8,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
-from smallvit.errors import SmallvitError, UsageError
+from smallvit.errors import SmallvitError
 from smallvit.record import replacing
-from smallvit.resume import CHECKPOINTS
-from smallvit.train.average import AVERAGE
-from smallvit.train.checkpoint import load_newest
 
 MODEL = "model.safetensors"
 """The weights of the last epoch, in a run folder."""
@@ -34,17 +31,3 @@ def load_weights(model: nn.Module, path: Path) -> None:
     except (OSError, SafetensorError, RuntimeError) as error:
         reason = textwrap.shorten(str(error), 200, placeholder=" ...")
         raise SmallvitError(f"{path} does not hold this model's weights: {reason}") from None
-
-
-def weights_of(folder: Path) -> dict[str, Tensor]:
-    """Return a finished run's weights, or those of an unfinished one's newest whole checkpoint; the average, if any."""
-    path = folder / MODEL
-    if path.exists():
-        try:
-            return load(path.read_bytes())
-        except (OSError, SafetensorError) as error:
-            raise SmallvitError(f"{path} does not hold weights: {error}") from None
-    checkpoint, _ = load_newest(folder / CHECKPOINTS)
-    if checkpoint is None:
-        raise UsageError(f"{folder} holds neither {MODEL} nor a whole checkpoint to start from")
-    return checkpoint.tensors.get(AVERAGE) or checkpoint.tensors["model"]

@@ -294,7 +294,7 @@ def test_an_entry_in_the_earlier_order_is_rebuilt(tmp_path: Path, load) -> None:
     body = json.loads(manifest.read_text())
     manifest.write_text(json.dumps({**body, "schema": 1}))
     (note,) = load(root).notes
-    assert note == f"cache rebuilt: {manifest} was written by another version (schema 1, expected 2)"
+    assert note == f"cache rebuilt: {manifest} was written by another version (schema 1, expected 3)"
     assert load(root).notes == ()
 
 
@@ -308,6 +308,17 @@ def test_names_that_are_not_utf_8_are_read_and_can_be_printed(tmp_path: Path, lo
         assert data.spec.class_names == ("a", "b", r"\udce9")
         assert data.notes == (rf"{tmp_path}/\udce9: passed over 1 files that are not images of a class: b/\udce9.txt",)
         assert data.spec.attribution == rf"{tmp_path}/\udce9"
+        files = [name for split in (data.train, data.val, data.test) if split for name in split.files.tolist()]
+        named = {path.relative_to(root).as_posix() for path in root.rglob("*.png")}
+        assert {name.decode() for name in files} == {name.encode(errors="backslashreplace").decode() for name in named}
+
+
+def test_every_picture_keeps_the_name_of_its_file(tmp_path: Path, load) -> None:
+    for _ in range(2):  # decoded, and from the cache
+        data = load(fill(tmp_path / "root"), val_fraction=0.25)
+        for split in (data.train, data.val, data.test):
+            for image, label, name in zip(split.images, split.labels, split.files, strict=True):
+                assert name.decode() == f"{'abc'[label]}/{image[1, 0, 0]}.png"
 
 
 def test_too_few_images_for_val_or_test_are_told(tmp_path: Path, load) -> None:

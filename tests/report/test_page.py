@@ -251,7 +251,7 @@ def _other_pictures(path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "damage", "words"),
     [
-        ("record.json", Path.unlink, "holds no finished run"),
+        ("record.json", Path.unlink, "holds no run"),
         ("record.json", _cut, "is not a readable record"),
         ("record.json", _edit, "was changed after it was written"),
         ("test.safetensors", Path.unlink, "is not a readable file of predictions"),

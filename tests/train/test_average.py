@@ -15,12 +15,12 @@ from smallvit.augment.config import AugmentConfig
 from smallvit.config import RunConfig
 from smallvit.data.config import DataConfig
 from smallvit.device.config import DeviceConfig
+from smallvit.fork import read_origin
 from smallvit.model.config import ModelConfig
 from smallvit.run import evaluate, run
 from smallvit.train.average import WeightAverage, decay_at
 from smallvit.train.config import OptimConfig, TrainConfig
 from smallvit.train.loop import Learner
-from smallvit.weights import weights_of
 
 TOY = RunConfig(
     recipe="toy",
@@ -132,7 +132,7 @@ def test_the_average_is_what_a_run_measures_and_keeps(tmp_path: Path, monkeypatc
     assert averaged.curve[-1].train_loss == plain.curve[-1].train_loss, "the steps are the same"
     assert averaged.test != plain.test
     assert evaluate(tmp_path / "averaged", "test") == averaged.test
-    assert torch.equal(weights_of(tmp_path / "averaged")["head.weight"], kept["head.weight"])
+    assert torch.equal(read_origin(tmp_path / "averaged").weights["head.weight"], kept["head.weight"])
 
 
 def test_it_follows_in_a_step_that_leaves_the_weights_as_they_are() -> None:

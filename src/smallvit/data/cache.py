@@ -23,8 +23,8 @@ import numpy as np
 from smallvit.errors import SmallvitError
 
 SCHEMA = 1
-_FOLDER_SCHEMA = 2
-"""Of the entries of users' own folders: since 2 their rows are in an order that does not depend on the size."""
+_FOLDER_SCHEMA = 3
+"""Of the entries of users' own folders: 2 ordered rows whatever the size, 3 keeps the files' names."""
 _KEY_DIGITS = 16
 _SETTLED_SECONDS = 1.0
 _MANIFEST = "manifest.json"

@@ -93,10 +93,11 @@ def read_images(listing: Listing, size: int) -> Decoded:
     """Return the listed images as RGB, fitted to `size`, each split in canonical order."""
 
     def read(name: str) -> Split:
-        items = listing.splits[name]
-        images, keys = read_files([path for path, _ in items], size, title=f"Decoding {listing.root.name} {name}")
-        labels = np.array([label for _, label in items], dtype=np.int64)
-        return canonical(Split(images=images, labels=labels, keys=keys))
+        paths = [path for path, _ in listing.splits[name]]
+        images, keys = read_files(paths, size, title=f"Decoding {listing.root.name} {name}")
+        labels = np.array([label for _, label in listing.splits[name]], dtype=np.int64)
+        files = np.array([printable(path.relative_to(listing.root).as_posix()).encode() for path in paths])
+        return canonical(Split(images=images, labels=labels, keys=keys, files=files))
 
     found = {name: read(name) for name in listing.splits}
     return Decoded(

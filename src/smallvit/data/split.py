@@ -24,14 +24,16 @@ class Split:
     labels: Int64[np.ndarray, " n"]
     keys: Shaped[np.ndarray, " n"] | None = None
     """Of pictures that were fitted: hashes of what they were before; equal keys are copies."""
+    files: Shaped[np.ndarray, " n"] | None = None
+    """Of a folder's pictures: their paths within it, in UTF-8."""
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def take(self, rows: Int64[np.ndarray, " k"]) -> "Split":
         """Return the given rows, as a copy."""
-        keys = None if self.keys is None else self.keys[rows]
-        return Split(images=self.images[rows], labels=self.labels[rows], keys=keys)
+        keys, files = (None if of_rows is None else of_rows[rows] for of_rows in (self.keys, self.files))
+        return Split(images=self.images[rows], labels=self.labels[rows], keys=keys, files=files)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

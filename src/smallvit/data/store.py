@@ -137,6 +137,8 @@ def _pack(decoded: Decoded) -> dict[str, np.ndarray]:
         arrays |= {f"{name}_images": split.images, f"{name}_labels": split.labels}
         if split.keys is not None:
             arrays[f"{name}_keys"] = split.keys
+        if split.files is not None:
+            arrays[f"{name}_files"] = split.files
     if decoded.train_moments is not None:
         arrays["train_moments"] = decoded.train_moments
     return arrays
@@ -155,7 +157,8 @@ def _stored(path: Path, entry: cached.Entry) -> Source:
 
 def _split(arrays: Mapping[str, np.ndarray], name: str) -> Split:
     labels = np.asarray(arrays[f"{name}_labels"])
-    return Split(images=arrays[f"{name}_images"], labels=labels, keys=arrays.get(f"{name}_keys"))
+    keys, files = arrays.get(f"{name}_keys"), arrays.get(f"{name}_files")
+    return Split(images=arrays[f"{name}_images"], labels=labels, keys=keys, files=files)
 
 
 def _resized(decoded: Decoded, size: int) -> Decoded:

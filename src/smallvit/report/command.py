@@ -23,7 +23,7 @@ def changed_options(config: RunConfig) -> str:
     plain = RunConfig()
     device = dataclasses.replace(plain.device, precision=config.device.precision)
     recipe, *words = _from_recipe(
-        dataclasses.replace(config, device=device, checkpoint=plain.checkpoint), ("root", "cache")
+        dataclasses.replace(config, device=device, checkpoint=plain.checkpoint), ("data.root", "data.cache")
     )
     return shlex.join(words if recipe == config.recipe else [recipe, *words])
 
@@ -50,10 +50,10 @@ def _overrides(config: RunConfig, recipe: RunConfig, left_out: Sequence[str]) ->
 def _section(section: str, wanted: Any, given: Any, left_out: Sequence[str]) -> list[str]:
     words: list[str] = []
     for field in dataclasses.fields(wanted):
-        value, default = getattr(wanted, field.name), getattr(given, field.name)
-        filled_in = (section, field.name) == ("model", "num_classes")  # by the data set, at the start of the run
-        if value != default and not filled_in and field.name not in left_out:
-            words += _words(f"{section}.{field.name}", value)
+        name, value = f"{section}.{field.name}", getattr(wanted, field.name)
+        filled_in = name == "model.num_classes"  # by the data set, at the start of the run
+        if value != getattr(given, field.name) and not filled_in and name not in left_out:
+            words += _words(name, value)
     return words
 
 

@@ -44,6 +44,8 @@ class Changed:
 
     index: int
     """Row of the test split."""
+    place: str
+    """The row in words, or the picture's file in its folder."""
     true: str
     wrong: str
     """The answer of the run that has it wrong."""
@@ -81,10 +83,10 @@ def pair(a: Side, b: Side) -> Pairs | str:
     for side in (a, b):
         if side.first.predictions is None:
             return f"{side.name} is a record alone, without the answer to each image (test.safetensors in a run folder)"
-    reason = _other_rows(one, other)
+    mine, theirs = _read(one), _read(other)
+    reason = _other_rows(one, other, same_files=mine.files is not None and mine.files == theirs.files)
     if reason:
         return reason
-    mine, theirs = _read(one), _read(other)
     _require_the_same_pictures(mine, theirs, one, other)
     names, labels = one.record.class_names, mine.labels
     right_a, right_b = (each.logits.argmax(-1) == labels for each in (mine, theirs))
@@ -127,14 +129,14 @@ def _class_p(right_a: Bool[Tensor, " n"], right_b: Bool[Tensor, " n"], labels: I
     return dict(zip(found, holm(list(found.values())), strict=True))
 
 
-def _other_rows(one: Run, other: Run) -> str:
+def _other_rows(one: Run, other: Run, *, same_files: bool) -> str:
     """Return why a row of the test split need not be the same image in both runs, if it need not.
 
-    Rows are ordered by their pixels: those of a published test split as it was released, others at the run's size.
+    Earlier versions ordered the images of a folder, which had no names then, by their pixels at the run's size.
     """
     spec = SPECS.get(one.config.data.dataset)
     sizes = [run.config.model.image_size for run in (one, other)]
-    if (spec is None or spec.test_size == 0) and sizes[0] != sizes[1]:
+    if (spec is None or spec.test_size == 0) and sizes[0] != sizes[1] and not same_files:
         return f"the images are {sizes[0]} and {sizes[1]} pixels high, which may order them otherwise"
     altered = [any(ALTERED_TEST in note for note in run.record.dataset_notes) for run in (one, other)]
     if altered[0] != altered[1]:
@@ -164,6 +166,7 @@ def _changed(wrong: Predictions, right: Predictions, names: Sequence[str]) -> It
         if int(other[row].argmax()) == label:
             yield Changed(
                 index=row,
+                place=wrong.place(row),
                 true=names[label],
                 wrong=names[answer],
                 wrong_confidence=float(sure[row, answer]),

@@ -28,6 +28,12 @@ class Predictions:
     mistakes: Int64[Tensor, " m"]
     """Rows of the test split, the surest first."""
     pictures: UInt8[Tensor, "m 3 S S"]
+    files: tuple[str, ...] | None
+    """Of a folder's pictures: where they lie in it, n of them."""
+
+    def place(self, row: int) -> str:
+        """Return in words which test image a row is."""
+        return f"row {row}" if self.files is None else self.files[row]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +42,8 @@ class Mistake:
 
     index: int
     """Row of the test split."""
+    place: str
+    """The row in words, or the picture's file in its folder."""
     true: str
     predicted: str
     confidence: float
@@ -57,7 +65,11 @@ def read_predictions(path: Path, record: RunRecord) -> Predictions:
     wrong = logits.argmax(-1) != labels
     if pictures.shape[:2] != (len(mistakes), 3) or not bool(wrong[mistakes].all()):
         raise SmallvitError(f"{path} holds mistakes that are none: make the run again")
-    return Predictions(logits=logits, labels=labels, mistakes=mistakes, pictures=pictures)
+    files = tensors.get("files")
+    if files is not None and len(files) != len(labels):
+        raise SmallvitError(f"{path} names {len(files)} files of {len(labels)} images: make the run again")
+    names = None if files is None else tuple(bytes(row).rstrip(b"\0").decode(errors="replace") for row in files.numpy())
+    return Predictions(logits=logits, labels=labels, mistakes=mistakes, pictures=pictures, files=names)
 
 
 def read_mistakes(path: Path, record: RunRecord) -> list[Mistake]:
@@ -68,6 +80,7 @@ def read_mistakes(path: Path, record: RunRecord) -> list[Mistake]:
     return [
         Mistake(
             index=index,
+            place=kept.place(index),
             true=record.class_names[int(kept.labels[index])],
             predicted=record.class_names[int(classes[index])],
             confidence=float(probabilities[index].max()),

@@ -7,7 +7,7 @@ from smallvit.config import RunConfig
 from smallvit.data.spec import SPECS
 from smallvit.errors import SmallvitError
 from smallvit.record import RunRecord
-from smallvit.run_folder import PREDICTIONS, RECORD
+from smallvit.run_folder import PREDICTIONS, RECORD, record_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,11 +36,7 @@ def read_record(path: Path) -> RunRecord:
 
     Raises `SmallvitError` if there is none, or it was edited, or its parts do not fit each other.
     """
-    if path.is_dir():
-        if not (path / RECORD).exists():
-            raise SmallvitError(f"{path} holds no finished run: expected {RECORD} in it")
-        path /= RECORD
-    record = RunRecord.load(path)
+    record = record_of(path) if path.is_dir() else RunRecord.load(path)
     classes, matrix = len(record.class_names), record.test_confusion
     if len(matrix) != classes or any(len(row) != classes for row in matrix):
         raise SmallvitError(f"{path}: test_confusion is not {classes} x {classes}, one row and column a class")

@@ -1,0 +1,79 @@
+"""What a run that is forked off another starts from, and whether it may: `smallvit train --fork FOLDER`."""
+
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from safetensors import SafetensorError
+from safetensors.torch import load
+from torch import Tensor
+
+from smallvit.config import RunConfig
+from smallvit.data.split import digest
+from smallvit.data.store import Dataset, load_dataset
+from smallvit.errors import SmallvitError, UsageError
+from smallvit.record import RunRecord
+from smallvit.resume import CHECKPOINTS
+from smallvit.run_folder import RECORD
+from smallvit.train.average import AVERAGE
+from smallvit.train.checkpoint import load_newest
+from smallvit.weights import MODEL
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Origin:
+    """The run that another is forked off."""
+
+    folder: Path
+    weights: dict[str, Tensor]
+    """The average of them, where there is one."""
+    config: RunConfig | None = None
+    """None where the folder holds weights alone."""
+    test_sha256: str | None = None
+    """Digest of the test images; None where it is not known."""
+
+
+def read_origin(folder: Path) -> Origin:
+    """Return a finished run's weights, or those of an unfinished one's newest whole checkpoint, and what it was.
+
+    Raises `UsageError` for a folder with neither, `SmallvitError` for weights that cannot be read.
+    """
+    checkpoint = None if (folder / RECORD).exists() else load_newest(folder / CHECKPOINTS)[0]
+    if checkpoint is not None:
+        weights = checkpoint.tensors.get(AVERAGE) or checkpoint.tensors["model"]
+        with suppress(SmallvitError):  # of a version that this one cannot read: the weights may do all the same
+            config = RunConfig.from_json(checkpoint.state.get("config"))
+            test_sha256 = checkpoint.state.get("test_sha256")
+            return Origin(folder=folder, weights=weights, config=config, test_sha256=test_sha256)
+        return Origin(folder=folder, weights=weights)
+    if not (folder / MODEL).exists():
+        raise UsageError(f"{folder} holds neither {MODEL} nor a whole checkpoint to start from")
+    try:
+        weights = load((folder / MODEL).read_bytes())
+    except (OSError, SafetensorError) as error:
+        raise SmallvitError(f"{folder / MODEL} does not hold weights: {error}") from None
+    with suppress(SmallvitError):
+        record = RunRecord.load(folder / RECORD)
+        return Origin(folder=folder, weights=weights, config=record.run_config(), test_sha256=record.test_sha256)
+    return Origin(folder=folder, weights=weights)
+
+
+def require_unseen_test(origin: Origin, config: RunConfig, dataset: Dataset) -> None:
+    """Raise `UsageError` where test is drawn otherwise than for the run, of the same data, whose weights these are."""
+    theirs = origin.config
+    if dataset.spec.test_size or theirs is None or origin.test_sha256 is None:
+        return
+    if theirs.data.dataset != config.data.dataset or _root(theirs) != _root(config):
+        return
+    if theirs.model.image_size != config.model.image_size:
+        dataset = load_dataset(config.data, image_size=theirs.model.image_size)
+    if digest(dataset.test) != origin.test_sha256:
+        raise UsageError(
+            f"--fork {origin.folder}: test is drawn from all images, and not as it was there, so those weights may "
+            "have been trained on some of it; put images, data.test_fraction and data.split_seed back, or keep in a "
+            "test/ of your own only images that they were not trained on"
+        )
+
+
+def _root(config: RunConfig) -> Path | None:
+    return None if config.data.root is None else config.data.root.resolve()
