@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import time
 from collections.abc import Iterator
@@ -199,6 +200,14 @@ def test_the_command_runs_and_prints_the_table_of_records_wherever_they_lie(
         path.rename(path.parent.with_name(f"{path.parent.name}.json"))
     assert cli.main([*words, "--table-only"]) == 0
     assert table in capsys.readouterr().out
+    monkeypatch.setenv("FORCE_COLOR", "1")  # as on a terminal
+    for columns, markdown in (("70", False), ("30", True)):
+        monkeypatch.setenv("COLUMNS", columns)
+        assert cli.main([*words, "--table-only"]) == 0
+        shown = re.sub("\x1b.*?m", "", capsys.readouterr().out)
+        assert ("| plain row |" in shown) == markdown, "in 30 columns no table has room"
+        assert markdown or max(map(len, shown.splitlines())) <= 70
+        assert f"{sum(accuracies) / 2:.2f}" in shown
 
 
 def test_the_command_says_what_failed_and_what_is_left(

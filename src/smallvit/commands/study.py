@@ -1,5 +1,6 @@
 """The command that runs a study."""
 
+import sys
 import time
 from contextlib import closing
 from dataclasses import dataclass, field, replace
@@ -111,6 +112,14 @@ class StudyCommand:
 def _print_table(study: Study, folder: Path) -> None:
     from smallvit.report.collect import section_in
     from smallvit.report.numbers import numbers_of
-    from smallvit.report.study_tables import study_markdown
+    from smallvit.report.study_tables import notes, study_markdown, study_tables
+    from smallvit.report.tables import terminal
 
-    print(f"{study.title}. {study.budget}.\n\n{study_markdown(numbers_of(section_in(study, folder)))}")
+    numbers, console = numbers_of(section_in(study, folder)), plain_console()
+    tables = [terminal(table) for table in study_tables(numbers)]
+    head, endless = f"{study.title}. {study.budget}.\n", console.options.update(width=sys.maxsize)
+    needed = max((console.measure(table, options=endless).minimum for table in tables), default=0)
+    if not console.is_terminal or needed > console.width:
+        console.print(head, study_markdown(numbers), sep="\n")
+        return
+    console.print(head, *tables, *(f"- {note}" for note in notes(numbers)), sep="\n", soft_wrap=False)

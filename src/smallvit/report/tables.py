@@ -1,7 +1,10 @@
-"""A table as text, and as markdown and LaTeX."""
+"""A table as text, and as markdown, LaTeX, and for a terminal."""
 
 from dataclasses import dataclass
 from textwrap import fill
+
+from rich import box
+from rich import table as rich_table
 
 _LATEX = {
     "\\": r"\textbackslash{}",
@@ -37,6 +40,19 @@ def markdown(table: Table) -> str:
 def markdown_note(text: str) -> str:
     """Return text as an item of a markdown list, in lines of at most 118 characters, not broken at hyphens."""
     return fill(text, 118, initial_indent="- ", subsequent_indent="  ", break_on_hyphens=False)
+
+
+def terminal(table: Table) -> rich_table.Table:
+    """Return a table that takes a terminal's width and breaks no word."""
+    shown = rich_table.Table(
+        title=f"{table.caption}.", title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False
+    )
+    for index, column in enumerate(zip(table.heading, *table.rows, strict=True)):
+        longest = max(len(word) for cell in column for word in cell.split())
+        shown.add_column(column[0], justify="right" if index else "left", min_width=longest)
+    for row in table.rows:
+        shown.add_row(*row)
+    return shown
 
 
 def latex(table: Table) -> str:
