@@ -15,6 +15,8 @@ def test_a_folder_of_few_images_is_shown_whole(tmp_path: Path) -> None:
         (tmp_path / "root" / name).mkdir(parents=True, exist_ok=True)
         Image.new("RGB", (16, 16), (grey, 9, 9)).save(tmp_path / "root" / name / f"{grey}.png")
     data = DataConfig(dataset="folder", root=tmp_path / "root", cache=tmp_path / "cache")
-    show_augment(replace(RECIPES["quickstart"](), data=data), tmp_path / "out.png", num_draws=1)
+    (tmp_path / "root" / "a" / "phone.heic").write_bytes(b"x")
+    note, *_ = show_augment(replace(RECIPES["quickstart"](), data=data), tmp_path / "out.png", num_draws=1)
+    assert note.endswith("passed over 1 files that are not images of a class: a/phone.heic")
     with Image.open(tmp_path / "out.png") as picture:
         assert picture.width < picture.height

@@ -20,9 +20,9 @@ SHOWN_SHARE = 0.1
 """Classes with less of a soft label than this are not written."""
 
 
-def show_augment(config: RunConfig, path: Path, *, num_images: int = 8, num_draws: int = 5) -> None:
+def show_augment(config: RunConfig, path: Path, *, num_images: int = 8, num_draws: int = 5) -> tuple[str, ...]:
     """Write the first images of a run as a PNG (or whatever matplotlib makes of the suffix): originals above, each row
-    below one step's draw for the same images.
+    below one step's draw for the same images. Return what is to be told of the data set.
     """
     if path.suffix not in (".png", ".svg", ".pdf"):
         raise UsageError(f"out is {path}: the name must end in .png, .svg or .pdf")
@@ -39,6 +39,7 @@ def show_augment(config: RunConfig, path: Path, *, num_images: int = 8, num_draw
         rows.append(([_pixels(image) for image in pixels], [_caption(t, spec.class_names) for t in targets]))
     path.parent.mkdir(parents=True, exist_ok=True)
     _figure(rows).savefig(path, dpi=110)
+    return dataset.notes
 
 
 def _displayable(

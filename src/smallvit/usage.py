@@ -20,6 +20,9 @@ def one_line(box: str, options: Collection[str], help_command: str) -> str:
     if choice:
         allowed = re.findall(r"'([^']*)'", choice[3])
         return f"{choice[2]} is {choice[1]!r}; {did_you_mean(choice[1], allowed)}allowed are {', '.join(allowed)}"
+    missing = re.match(r"Missing from (.*?): (\S+) (.*?)\.? \(required\)", message)
+    if missing:
+        return f"{missing[1]} needs {missing[2]} ({missing[3]}); see {help_command}"
     unknown = re.match(r"Unrecognized(?: or misplaced)? options: ([^\s,]+)", message)
     if unknown and not unknown[1].startswith("-"):
         return f"unexpected {unknown[1]!r}; see {help_command}"

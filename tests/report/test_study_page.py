@@ -94,13 +94,27 @@ def test_the_files_are_those_that_are_named(scaled: Path) -> None:
     }
 
 
-def test_paths_are_printed_and_a_run_alone_is_no_study(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    shutil.copytree(RESULTS / "quickstart", tmp_path / "quickstart")
-    assert cli.main(["report", str(tmp_path), "--out", str(tmp_path / "out")]) == 0
+@pytest.mark.parametrize(
+    ("words", "place"),
+    [
+        (["all", "--out", "out"], "out"),
+        (["all"], "all/report"),
+        (["all", "all/quickstart"], "runs/report"),
+        (["all/quickstart", "--out", "out"], "out"),
+    ],
+)
+def test_paths_are_printed_and_a_run_alone_is_no_study(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    words: list[str],
+    place: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(RESULTS / "quickstart", "all/quickstart")
+    assert cli.main(["report", *words]) == 0
     printed = [Path(line.split(maxsplit=1)[1]) for line in capsys.readouterr().out.splitlines() if line]
-    assert printed == [
-        tmp_path / "out" / name for name in ("tables/other-runs.md", "tables/other-runs.tex", "index.html")
-    ]
+    assert printed == [Path(place) / name for name in ("tables/other-runs.md", "tables/other-runs.tex", "index.html")]
     assert all(path.exists() for path in printed)
     assert "<code>smallvit compare A B</code>" in printed[-1].read_text()
 

@@ -22,7 +22,7 @@ class CompareCommand:
     """Show what two finished runs differ in, which is better and by how much, and write a page of it."""
 
     a: Annotated[Positional[Path], arg(metavar="A", help="Run folder, record file, or folder of several seeds.")]
-    b: Annotated[Positional[Path], arg(metavar="B", help="The same, to be held against A.")]
+    b: Annotated[Positional[Path], arg(metavar="B", help="Another, or others, to hold against A.")]
     out: Path = Path("runs/compare")
     """Folder to write the page to; an earlier comparison there is replaced."""
 

@@ -26,15 +26,17 @@ class ShowAugment:
         """Write the picture and say where."""
         from smallvit.preview import show_augment
 
-        show_augment(self.config, self.out)
-        print(self.out)
+        console = plain_console()
+        for note in show_augment(self.config, self.out):
+            console.print(f"note: {note}")
+        console.print(self.out)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluate:
     """Measure a finished run's weights again."""
 
-    folder: Positional[Path]
+    folder: Annotated[Positional[Path], arg(metavar="RUN")]
     """Run folder."""
     split: Literal["val", "test"] = "test"
     """Images to measure on."""
@@ -56,7 +58,7 @@ class Evaluate:
 class Predict:
     """Say what is on pictures, with a finished run's weights: lines of file, class and probability, as CSV."""
 
-    folder: Positional[Path]
+    folder: Annotated[Positional[Path], arg(metavar="RUN")]
     """Run folder."""
     pictures: Positional[tuple[Path, ...]]
     """Image files, and folders of them at any depth."""

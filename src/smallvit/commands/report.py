@@ -15,7 +15,9 @@ class ReportCommand:
 
     folders: Annotated[Positional[tuple[Path, ...]], arg(metavar="DIR...", help="Folders that hold runs at any depth.")]
     out: Path | None = None
-    """Folder of the report; by default runs/report. With one run folder: a report instead of the run's page."""
+    """Folder of the report; by default `report` in DIR, or in runs where DIR are several. With one run folder: a report
+    instead of the run's page.
+    """
 
     def __call__(self) -> None:
         """Write, and print where."""
@@ -30,7 +32,8 @@ class ReportCommand:
             return
         from smallvit.report.study_page import write_report
 
-        report = write_report(self.folders, self.out or Path("runs") / "report")
+        place = self.folders[0] if len(self.folders) == 1 else Path("runs")
+        report = write_report(self.folders, self.out or place / "report")
         for name, paths in (("tables", report.tables), ("figures", report.figures)):
             print(*(f"{name:<8} {path}" for path in paths), sep="\n")
         print(f"page     {report.page}")
