@@ -14,7 +14,7 @@ from rich.console import Console
 from safetensors.torch import load_file
 
 from smallvit.augment.config import AugmentConfig
-from smallvit.classify import classify
+from smallvit.classify import classify, load_classifier
 from smallvit.cli import main
 from smallvit.config import RunConfig
 from smallvit.data.config import DataConfig
@@ -58,7 +58,10 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_pictures_of_the_test_split_are_answered_as_in_the_run(finished: Path, pictures: Path) -> None:
     logits = load_file(finished / "test.safetensors")["logits"][:SHOWN].double()
-    answers = classify(finished, [pictures])
+    answers = classify(str(finished), [str(pictures)])
+    images = torch.from_numpy(load_dataset(CONFIG.data).test.images[:SHOWN].copy())
+    classifier = load_classifier(str(finished))
+    torch.testing.assert_close(classifier(images).double(), logits, rtol=1e-4, atol=1e-5)
     assert [answer.path.stem for answer in answers] == [f"{row:04}" for row in range(SHOWN)]
     assert [int(answer.class_name) for answer in answers] == logits.argmax(-1).tolist()
     found = torch.tensor([answer.probability for answer in answers], dtype=torch.float64)

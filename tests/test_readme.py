@@ -3,6 +3,8 @@
 import importlib.util
 import re
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -112,3 +114,13 @@ def test_another_record_would_make_it_stale(tmp_path: Path) -> None:
     (tmp_path / "README.md").write_text("no block")
     with pytest.raises(SystemExit, match="must have one block"):
         make_results.pages(collect([tmp_path / "results" / "runs"]), tmp_path)
+
+
+def test_the_code_of_the_python_page_runs(tmp_path: Path) -> None:
+    page = (ROOT / "docs" / "python.md").read_text(encoding="utf-8")
+    code = "\n".join(re.findall(r"```python\n(.*?)```", page, re.DOTALL))
+    assert code.count("import") > 10
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")

@@ -1,4 +1,4 @@
-"""What a finished run's model sees on pictures that it was not trained on.
+"""What a finished run's model sees on pictures that it was not trained on: files, or images in memory.
 
 Shapes: n pictures, S image size, C classes.
 """
@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from smallvit.augment.pipeline import normalise
-from smallvit.config import RunConfig
+from smallvit.checks import require, require_whole
 from smallvit.data.folder import find_images, passed_over, read_files, unreadable
 from smallvit.data.spec import SPECS
 from smallvit.errors import SmallvitError, UsageError
@@ -22,6 +22,35 @@ from smallvit.model.vit import VisionTransformer
 from smallvit.record import RunRecord
 from smallvit.run_folder import RECORD, record_of
 from smallvit.weights import MODEL, load_weights
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Classifier:
+    """A finished run's model, in float32 on the CPU, and what its images are normalised with."""
+
+    model: VisionTransformer
+    """In evaluation mode; it takes images that `smallvit.augment.normalise` made."""
+    class_names: tuple[str, ...]
+    mean: tuple[float, float, float]
+    """Of the run's training pixels, red, green and blue, in units of 0..1."""
+    std: tuple[float, float, float]
+    batch_size: int
+
+    def __call__(self, images: UInt8[Tensor, "n 3 S S"]) -> Float[Tensor, "n C"]:
+        """Return the logits of uint8 images of the model's size; `UsageError` for any other."""
+        return predict(lambda part: self.model(normalise(part, self.mean, self.std)), images, self.batch_size)
+
+
+def load_classifier(folder: Path | str) -> Classifier:
+    """Return the model of a finished run; `SmallvitError` says what the folder is instead."""
+    folder = Path(folder)
+    record = record_of(folder)
+    mean, std = _moments(record, folder)
+    config = record.run_config()
+    model = VisionTransformer(config.model, attention="sdpa", generator=torch.Generator().manual_seed(0))
+    load_weights(model, folder / MODEL)
+    names, batch_size = tuple(record.class_names), config.evaluate.batch_size
+    return Classifier(model=model.eval(), class_names=names, mean=mean, std=std, batch_size=batch_size)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +63,7 @@ class Answer:
     """The model's softmax; as sure as the run's calibration error says."""
 
 
-def classify(folder: Path, pictures: Sequence[Path], *, top: int = 1) -> list[Answer]:
+def classify(folder: Path | str, pictures: Sequence[Path | str], *, top: int = 1) -> list[Answer]:
     """Return the `top` likeliest classes of each picture, the likeliest first.
 
     `pictures` are image files, and folders, of which all images at any depth are taken; other files there are named on
@@ -44,17 +73,17 @@ def classify(folder: Path, pictures: Sequence[Path], *, top: int = 1) -> list[An
     Raises `SmallvitError` for a run that is not finished and for what cannot be read, `UsageError` for a path with no
     picture and for more classes than the run has.
     """
-    record = record_of(folder)
-    if top > len(record.class_names):
-        raise UsageError(f"--top is {top}: the run has {len(record.class_names)} classes")
-    mean, std = _moments(record, folder)
-    paths = [path for given in pictures for path in _images(given)]
-    config = record.run_config()
-    size = config.model.image_size
+    require(len(pictures) > 0, "PICTURES", "", "name at least one image file, or a folder of them")
+    require_whole("--top", top, 1)
+    classifier = load_classifier(folder)
+    names = classifier.class_names
+    if top > len(names):
+        raise UsageError(f"--top is {top}: the run has {len(names)} classes")
+    paths = [path for given in pictures for path in _images(Path(given))]
+    size = classifier.model.config.image_size
     images = torch.from_numpy(read_files(paths, size, title="Decoding pictures")[0])
-    model = _model(config, folder)
-    logits = predict(lambda part: model(normalise(part, mean, std)), images, config.evaluate.batch_size)
-    return [answer for path, row in zip(paths, logits, strict=True) for answer in _answers(path, row, record, top)]
+    rows = zip(paths, classifier(images), strict=True)
+    return [answer for path, logits in rows for answer in _answers(path, logits, names, top)]
 
 
 def _moments(record: RunRecord, folder: Path) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
@@ -82,15 +111,9 @@ def _images(path: Path) -> list[Path]:
     return [path]
 
 
-def _model(config: RunConfig, folder: Path) -> VisionTransformer:
-    model = VisionTransformer(config.model, attention="sdpa", generator=torch.Generator().manual_seed(0))
-    load_weights(model, folder / MODEL)
-    return model.eval()
-
-
-def _answers(path: Path, logits: Float[Tensor, " C"], record: RunRecord, top: int) -> list[Answer]:
+def _answers(path: Path, logits: Float[Tensor, " C"], class_names: Sequence[str], top: int) -> list[Answer]:
     probabilities = logits.double().softmax(-1)
     return [
-        Answer(path=path, class_name=record.class_names[index], probability=float(probabilities[index]))
-        for index in probabilities.argsort(descending=True, stable=True)[:top].tolist()
+        Answer(path=path, class_name=class_names[index], probability=float(probabilities[index]))
+        for index in map(int, probabilities.argsort(descending=True, stable=True)[:top])
     ]

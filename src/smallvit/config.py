@@ -144,7 +144,7 @@ class RunConfig:
         return from_json(cls, upgrade(value, "config", CONFIG_SCHEMA, CONFIG_MIGRATIONS))
 
     @classmethod
-    def load(cls, path: Path) -> "RunConfig":
+    def load(cls, path: Path | str) -> "RunConfig":
         """Read a config file."""
         value = read(path, "config")
         try:

@@ -105,7 +105,7 @@ class RunRecord:
         write_atomically(path, json.dumps(self.to_json(), indent=1, allow_nan=False) + "\n")
 
     @classmethod
-    def load(cls, path: Path) -> "RunRecord":
+    def load(cls, path: Path | str) -> "RunRecord":
         """Read a record file."""
         return cls.from_json(read(path, "record"), str(path))
 

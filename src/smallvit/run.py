@@ -56,11 +56,11 @@ TIMEOUT_SECONDS = 60.0
 
 def run(
     config: RunConfig,
-    folder: Path,
+    folder: Path | str,
     *,
     console: Console | None = None,
     max_seconds: float | None = None,
-    fork: Path | None = None,
+    fork: Path | str | None = None,
     start_over: bool = False,
 ) -> RunRecord:
     """Train and measure what `config` says, write it all to `folder`, and return the record.
@@ -72,11 +72,11 @@ def run(
     Raises `SmallvitError` (and `UsageError`) for what the user can mend: data that is not there, a folder that already
     holds a finished or another run or lies among a folder's images, a loss that is no longer a number, a full disk.
     """
-    stop = Stop(max_seconds)
+    stop, folder = Stop(max_seconds), Path(folder)
     require_place_beside_data(config, folder)
     with join(timeout_seconds=TIMEOUT_SECONDS) as world:
         console = console if console and world.is_main else Console(quiet=True)
-        origin = None if fork is None else read_origin(fork)
+        origin = None if fork is None else read_origin(Path(fork))
         if origin is not None:
             config = replace(config, fork=hashlib.sha256(save(origin.weights)).hexdigest())
         if not world.is_main:
@@ -130,18 +130,19 @@ def _run(
     return record
 
 
-def evaluate(folder: Path, split: Literal["val", "test"], data_root: Path | None = None) -> Metrics:
+def evaluate(folder: Path | str, split: Literal["val", "test"], data_root: Path | str | None = None) -> Metrics:
     """Return the metrics of a finished run's weights; `data_root` stands in for the data folder of its config.
 
     The arithmetic is that of the run: measured anew, `auto` might round otherwise and count otherwise. A run of a GPU
     is measured on a CPU where there is no GPU. Raises `SmallvitError` where the data are not those of the run.
     """
+    folder = Path(folder)
     record = record_of(folder)
     config = record.run_config()
     if config.device.device != "cpu":
         config = replace(config, device=replace(config.device, device="auto", cuda_graphs="auto"))
     if data_root is not None:
-        config = replace(config, data=replace(config.data, root=data_root))
+        config = replace(config, data=replace(config.data, root=Path(data_root)))
     dataset = load_dataset(config.data, image_size=config.model.image_size)
     _require_same_data(record, dataset, folder)
     session = Session(config, dataset, earlier=record.choices)

@@ -67,10 +67,10 @@ def parse(text: str) -> Any:
         raise ValueError("nested too deeply") from None
 
 
-def read(path: Path, what: str) -> Any:
+def read(path: Path | str, what: str) -> Any:
     """Return the value in a JSON file; raise a `SmallvitError` that says that `path` is not a readable `what`."""
     try:
-        return parse(path.read_text(encoding="utf-8"))
+        return parse(Path(path).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise SmallvitError(f"{path} is not a readable {what}: {error}") from None
 

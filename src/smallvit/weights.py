@@ -24,10 +24,10 @@ def save_tensors(tensors: dict[str, Tensor], path: Path) -> None:
         os.fsync(file.fileno())
 
 
-def load_weights(model: nn.Module, path: Path) -> None:
+def load_weights(model: nn.Module, path: Path | str) -> None:
     """Give a model the weights of a file; one that is not there, damaged or another model's is a `SmallvitError`."""
     try:
-        model.load_state_dict(load(path.read_bytes()))
+        model.load_state_dict(load(Path(path).read_bytes()))
     except (OSError, SafetensorError, RuntimeError) as error:
         reason = textwrap.shorten(str(error), 200, placeholder=" ...")
         raise SmallvitError(f"{path} does not hold this model's weights: {reason}") from None

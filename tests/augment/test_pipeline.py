@@ -94,6 +94,7 @@ def test_soft_targets_give_the_loss_of_torch_with_label_smoothing():
         (torch.zeros(3, 8, 8, dtype=torch.uint8), r"expected \(batch, 3"),
         (torch.zeros(4, 3, 0, 8, dtype=torch.uint8), r"expected \(batch, 3"),
         (torch.zeros(5, 3, 8, 8, dtype=torch.uint8), "5 images, expected 4"),
+        (torch.zeros(4, 3, 8, 9, dtype=torch.uint8), "images are 8 x 9 pixels, expected 8 x 8, as was drawn for"),
     ],
 )
 def test_wrong_images_are_told_in_one_line(images, words):
@@ -101,6 +102,38 @@ def test_wrong_images_are_told_in_one_line(images, words):
     with pytest.raises(UsageError, match=words) as error:
         run(images, torch.zeros(len(images), dtype=torch.int64), params)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        ("normalise(images, (0.5,), (0.5,))", "mean is (0.5,) and std (0.5,), expected three numbers each"),
+        ("normalise(images, (0.5,) * 3, (0.2, 0.0, 0.2))", "std (0.2, 0.0, 0.2), expected three numbers each, and std"),
+        *[
+            (
+                f"augmented(torch.zeros({shape}, dtype=torch.{dtype}))",
+                f"labels have dtype torch.{dtype} and shape {shape}",
+            )
+            for shape, dtype in (((3,), "int64"), ((4, 1), "int64"), ((4,), "int32"))
+        ],
+        ("sample_augment(AugmentConfig(), 0, 4, (8, 8))", "generator is 0, expected a NumPy generator, such as numpy."),
+        ("sample_augment(AugmentConfig(), numbers, 0, (8, 8))", "batch_size is 0, expected a whole number, at least 1"),
+        ("sample_augment(AugmentConfig(), numbers, 4, 8)", "image_size is 8, expected (height, width) in pixels"),
+        ("sample_augment(AugmentConfig(), numbers, 4, (3, 8, 8))", "image_size is (3, 8, 8), expected (height, width)"),
+    ],
+)
+def test_what_is_no_argument_is_told_in_one_line(call, words):
+    # Without the tests' run-time checker, which would speak first.
+    code = f"""
+import numpy, torch
+from smallvit.augment import AugmentConfig, apply_augment, normalise, sample_augment
+images, numbers = torch.zeros(4, 3, 8, 8, dtype=torch.uint8), numpy.random.default_rng(0)
+def augmented(labels):
+    params = sample_augment(AugmentConfig(), numbers, 4, (8, 8))
+    apply_augment(images, labels, params, mean={MEAN}, std={STD}, num_classes=10, label_smoothing=0.0)
+{call}"""
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False).stderr
+    assert f"UsageError: {words}" in told.splitlines()[-1].replace("mean is (0.5, 0.5, 0.5) and ", "")
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from PIL import Image
 from smallvit.augment.config import AugmentConfig
 from smallvit.augment.ops import OPS, SPACES, magnitudes, op_id
 from smallvit.augment.pipeline import apply_augment, sample_augment
-from smallvit.augment.policy import apply_policy, apply_policy_to_all
+from smallvit.augment.policy import apply_policy, apply_policy_to_all, encode_ops
 from smallvit.augment.sampling import sample_autoaugment, sample_policy
 from smallvit.augment.subpolicies import AUTOAUGMENT, read_policy
 from smallvit.errors import UsageError
@@ -198,11 +198,17 @@ def test_256_copies_of_one_image_part_as_far_as_the_policy_allows(cifar_images):
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("Rotate 0.5 10", "magnitude 10 is off the table, expected an index from 0 to 9"),
-        ("Rotate 1.5 1", "probability 1.5"),
+        *[
+            (
+                f"Invert 1 0\n{op}",
+                f"policy op '{op}' is wrong, expected a name, a probability from 0 to 1 and",
+            )
+            for op in ("Rotate 0.5 10", "Rotate 0.5 -3", "Rotate 1.5 1", "Rotate -0.5 1", "Rotate nan 1", "Rotate a 1")
+        ],
+        ("Rotate 0.5 1.5", "policy op 'Rotate 0.5 1.5' is wrong"),
+        ("Rotate 0.5", "policy op 'Rotate 0.5' is wrong"),
         ("Twirl 0.5 1", "op 'Twirl' is unknown, expected one of Identity, "),
-        ("Rotate 0.5", "expected lines of equal length"),
-        ("Rotate 1 1; Invert 1 0\nRotate 1 1", "expected lines of equal length"),
+        ("Rotate 1 1; Invert 1 0\nRotate 1 1", "policy has lines of 1 and 2 ops: expected as many in each"),
     ],
 )
 def test_a_wrong_policy_is_told(text, words):
@@ -239,3 +245,10 @@ def test_trivialaugment_draws_signs_and_magnitudes_apart():
 def test_three_augment_solarizes_what_is_128_or_more():
     params = draw("three-augment", 100)
     assert (params.value[params.op == op_id("Solarize")] == 128).all()
+
+
+def test_an_op_that_was_not_announced_is_told():
+    """One form of applying would run it, the other would not."""
+    op, value = np.full((4, 1), OPS.index("Invert")), np.zeros((4, 1))
+    with pytest.raises(UsageError, match="op Invert is not in used, Equalize"):
+        encode_ops(op, value, (8, 8), SPACES["tf"], used=("Equalize",))

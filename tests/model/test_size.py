@@ -9,6 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from smallvit.errors import UsageError
 from smallvit.model.config import ModelConfig
 from smallvit.model.vit import VisionTransformer, count_macs, count_parameters
 from smallvit.recipes import best
@@ -181,5 +182,5 @@ def test_counting_neither_allocates_the_model_nor_draws_from_torchs_generator() 
 
 
 def test_a_model_without_a_number_of_classes_is_refused() -> None:
-    with pytest.raises(ValueError, match="num_classes is None"):
+    with pytest.raises(UsageError, match=r"num_classes is None: set it, as in dataclasses.replace\("):
         VisionTransformer(ModelConfig())

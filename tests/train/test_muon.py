@@ -1,6 +1,7 @@
 """Muon in batches against torch's own, which goes matrix by matrix in bfloat16: there the same bits."""
 
 import copy
+import io
 
 import pytest
 import torch
@@ -96,3 +97,21 @@ def test_a_matrix_whose_gradients_were_all_zeros_stays_where_it_is() -> None:
         parameter.grad = torch.zeros_like(parameter)
     Muon(parameters, lr=0.03, weight_decay=0.0, dtype=torch.float32).step()
     assert all(torch.equal(a, b) for a, b in zip(parameters, matrices(0), strict=True))
+
+
+@pytest.mark.parametrize("how", ["deepcopy", "torch.save"])
+def test_a_copied_optimiser_goes_on_alike(how: str) -> None:
+    parameters = matrices(0)
+    optimizer = Muon(parameters, lr=0.03, weight_decay=0.1, dtype=torch.float32)
+    take_steps(optimizer, parameters, 0, 2)
+    if how == "deepcopy":
+        copied = copy.deepcopy(optimizer)
+    else:
+        file = io.BytesIO()
+        torch.save(optimizer, file)
+        file.seek(0)
+        copied = torch.load(file, weights_only=False)
+    theirs = copied.param_groups[0]["params"]
+    for each, ours in ((copied, theirs), (optimizer, parameters)):
+        take_steps(each, ours, 2, 2)
+    assert all(torch.equal(a, b) for a, b in zip(parameters, theirs, strict=True))

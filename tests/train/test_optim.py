@@ -1,14 +1,19 @@
 """Which optimiser updates what, and which parameters decay."""
 
 import copy
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Literal
 
 import lion_pytorch
 import pytest
 import torch
+from torch import nn
 
+from smallvit.errors import UsageError
 from smallvit.model.config import ModelConfig
 from smallvit.model.vit import VisionTransformer
+from smallvit.recipes import RECIPES
 from smallvit.train.config import OptimConfig
 from smallvit.train.optim import build_optimizers, set_learning_rate
 
@@ -142,3 +147,28 @@ def test_muons_own_decay_may_be_none_at_all(model: VisionTransformer) -> None:
     muon, rest = build_optimizers(model, OptimConfig(optimizer="muon", weight_decay=0.1, muon_weight_decay=0.0))
     assert {group["weight_decay"] for group in muon.param_groups} == {0.0}
     assert {group["weight_decay"] for group in rest.param_groups} == {0.1}
+
+
+def test_muon_begins_at_its_own_rate(model: VisionTransformer) -> None:
+    """For loops, and schedulers of torch's, that never call `set_learning_rate`."""
+    muon, rest = build_optimizers(model, OptimConfig(optimizer="muon", lr=2e-3, muon_lr=8e-3))
+    assert {group["lr"] for group in muon.param_groups} == {8e-3}
+    assert {group["lr"] for group in rest.param_groups} == {2e-3}
+    torch.optim.lr_scheduler.LambdaLR(muon, lambda _: 1.0)
+    assert {group["lr"] for group in muon.param_groups} == {8e-3}
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated:DeprecationWarning")
+@pytest.mark.parametrize("wrap", [torch.compile, nn.Sequential], ids=["compiled", "sequential"])
+def test_a_wrapped_model_is_divided_alike(wrap: Callable[[nn.Module], nn.Module]) -> None:
+    model = VisionTransformer(replace(RECIPES["laptop"]().model, num_classes=10))
+    config = OptimConfig(optimizer="muon")
+    plain, wrapped = ([taken(each) for each in build_optimizers(m, config)] for m in (model, wrap(model)))
+    assert [[id(p) for p in part] for part in plain] == [[id(p) for p in part] for part in wrapped]
+
+
+def test_nothing_to_train_is_told(model: VisionTransformer) -> None:
+    with pytest.raises(UsageError, match="'muon': the model has no matrix to train in its `blocks`; take another"):
+        build_optimizers(nn.Linear(3, 2), OptimConfig(optimizer="muon"))
+    with pytest.raises(UsageError, match="'adamw': the model has no parameter to train for adamw"):
+        build_optimizers(model.requires_grad_(False), OptimConfig(optimizer="adamw"))

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from smallvit.augment.config import AugmentConfig
 from smallvit.augment.erase import EraseParams, apply_erase, sample_erase
-from smallvit.augment.errors import check_images
+from smallvit.augment.errors import check_draws, check_images, check_labels
 from smallvit.augment.geometric import (
     AffineParams,
     FlipCropParams,
@@ -43,6 +43,8 @@ class AugmentParams(BatchParams):
     """
 
     rows: Int64[Tensor, " R"]
+    image_size: tuple[int, int]
+    """Height and width in pixels that they were drawn for."""
     flip_crop: FlipCropParams | None
     affine: AffineParams | None
     policy: PolicyParams | None
@@ -68,10 +70,10 @@ def sample_augment(
 ) -> AugmentParams:
     """Draw one batch's augmentation, on the CPU; image_size is (height, width) in pixels.
 
-    Each part has a generator of its own, so switching one off leaves the others' draws as they were.
+    Each part has a generator of its own, so switching one off leaves the others' draws as they were. Flips are drawn
+    whatever `config.flip` is: the alternating ones depend on how often an image was shown (`augment.alternate`).
     """
-    if batch_size < 1:
-        raise UsageError(f"batch_size is {batch_size}, expected at least 1")
+    check_draws(generator, batch_size, image_size)
     keys = generator.integers(0, 2**64, size=len(_PARTS), dtype=np.uint64)
 
     def part(name: str) -> np.random.Generator:
@@ -81,6 +83,7 @@ def sample_augment(
     erases = config.erase_probability > 0
     return AugmentParams(
         rows=torch.arange(batch_size),
+        image_size=image_size,
         flip_crop=sample_flip_crop(config, part("flip"), part("crop"), batch_size) if flips_or_crops else None,
         affine=sample_affine(config, part("affine"), batch_size, image_size) if config.has_affine else None,
         policy=None if config.policy == "none" else _sample_policy(config, part("policy"), batch_size, image_size),
@@ -116,9 +119,10 @@ def apply_augment(
     """Return normalised images and soft targets whose rows sum to 1.
 
     Images are uint8 [R, 3, H, W]; labels are class indices [R]; mean and std are per channel on the scale 0 to 1.
-    Raises UsageError where the images are not uint8 with three channels or do not match the draws.
+    Raises UsageError where the images are not uint8 with three channels, or they or the labels do not match the draws.
     """
-    check_images(images, len(params.rows))
+    check_images(images, len(params.rows), params.image_size)
+    check_labels(labels, len(params.rows))
     if params.flip_crop is not None:
         images = apply_flip_crop(images, params.flip_crop)
     if params.affine is not None:
@@ -142,8 +146,13 @@ def smooth(targets: Float32[Tensor, "B C"], label_smoothing: float) -> Float32[T
 def normalise(
     images: Num[Tensor, "B ..."], mean: tuple[float, float, float], std: tuple[float, float, float]
 ) -> Float32[Tensor, "B 3 H W"]:
-    """Scale uint8 images to 0..1 and standardise each channel, in one product and one sum."""
+    """Scale uint8 images to 0..1 and standardise each channel, in one product and one sum.
+
+    Raises UsageError where the images are not uint8, or they, `mean` or `std` have not three channels.
+    """
     check_images(images)
+    if not len(mean) == len(std) == 3 or min(std) <= 0:
+        raise UsageError(f"mean is {mean} and std {std}, expected three numbers each, and std above 0")
     factor = [1 / (255 * deviation) for deviation in std]
     shift = [-middle / deviation for middle, deviation in zip(mean, std, strict=True)]
     by, to = (constants(values, torch.float32, images.device)[:, None, None] for values in (factor, shift))

@@ -67,10 +67,13 @@ def encode_ops(
 
     Centre, 0 to 1 down and across, is where a cutout's box lies; maps are those of `resample.fixed_maps`, where they
     are known already.
-    Raises UsageError where a value is outside what its op can do.
+    Raises UsageError where an op is not in `used`, or a value is outside what its op can do.
     """
     if op.size and not 0 <= op.min() <= op.max() < len(OPS):
         raise UsageError(f"op id {op.max()} is unknown, expected 0 to {len(OPS) - 1}")
+    expected = np.isin(OPS, ("Identity", *used))[op]
+    if not expected.all():
+        raise UsageError(f"op {OPS[op[~expected][0]]} is not in used, {', '.join(used)}")
     numbers = resample.fixed_maps(op, value, image_size) if maps is None else maps
     if "Posterize" in used:
         _check_values(op, value, "Posterize", 0, 8)

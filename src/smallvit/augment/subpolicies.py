@@ -114,21 +114,29 @@ class Policy:
 
 
 def read_policy(text: str) -> Policy:
-    """Read a policy of one line a sub-policy; UsageError names a line or value that is wrong."""
-    subpolicies = [[op.split() for op in line.split(";")] for line in text.strip().splitlines()]
-    if any(len(op) != 3 for line in subpolicies for op in line) or len({len(line) for line in subpolicies}) != 1:
-        raise UsageError("policy text is wrong, expected lines of equal length such as 'Invert 0.1 0; Contrast 0.2 6'")
-    names, probabilities, indices = np.moveaxis(np.array(subpolicies), 2, 0)
-    policy = Policy(
-        op=np.vectorize(op_id, otypes=[np.int64])(names),
-        probability=probabilities.astype(np.float64),
-        magnitude=indices.astype(np.int64),
-    )
-    if ((policy.magnitude < 0) | (policy.magnitude > 9)).any():
-        raise UsageError(f"policy magnitude {policy.magnitude.max()} is off the table, expected an index from 0 to 9")
-    if ((policy.probability < 0) | (policy.probability > 1)).any():
-        raise UsageError(f"policy probability {policy.probability.max()} is wrong, expected a number from 0 to 1")
-    return policy
+    """Read a policy of one line a sub-policy; UsageError names an op that is wrong."""
+    lines = [[_read_op(op) for op in line.split(";")] for line in text.strip().splitlines()]
+    if len({len(line) for line in lines}) != 1:
+        raise UsageError(
+            f"policy has lines of {' and '.join(sorted({str(len(line)) for line in lines}))} ops: "
+            "expected as many in each"
+        )
+    op, probability, magnitude = (np.array([[each[part] for each in line] for line in lines]) for part in range(3))
+    return Policy(op=op, probability=probability, magnitude=magnitude)
+
+
+def _read_op(text: str) -> tuple[int, float, int]:
+    try:
+        name, probability, magnitude = text.split()
+        read = op_id(name), float(probability), int(magnitude)
+    except ValueError:
+        read = None
+    if read is None or not (0 <= read[1] <= 1 and 0 <= read[2] <= 9):
+        raise UsageError(
+            f"policy op {text.strip()!r} is wrong, expected a name, a probability from 0 to 1 and a magnitude index "
+            "from 0 to 9, such as 'Contrast 0.2 6'"
+        )
+    return read
 
 
 AUTOAUGMENT = {

@@ -69,8 +69,6 @@ class Predict:
 
     def __call__(self) -> None:
         """Write the lines."""
-        require(len(self.pictures) > 0, "PICTURES", "", "name at least one image file, or a folder of them")
-        require_whole("--top", self.top, 1)
         import csv
         import sys
 

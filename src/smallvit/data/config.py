@@ -32,6 +32,9 @@ class DataConfig:
     """Seed of the draws of val and test."""
 
     def __post_init__(self) -> None:
+        for name in ("root", "cache"):
+            if (path := getattr(self, name)) is not None:
+                object.__setattr__(self, name, Path(path))  # text is as good
         known = f"{did_you_mean(str(self.dataset).lower(), DATASETS)}allowed are {', '.join(DATASETS)}"
         require(self.dataset in DATASETS, "data.dataset", self.dataset, known)
         root = None if self.root is None else str(self.root)

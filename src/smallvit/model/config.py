@@ -23,7 +23,7 @@ class ModelConfig:
     """A Vision Transformer for small square RGB images; the defaults are the paper's baseline."""
 
     image_size: int = 32
-    """Height and width of an image in pixels; images of another size are resized to it."""
+    """Height and width of an image in pixels; a run resizes its images to it."""
     num_classes: int | None = field(default=None, metadata={"digest": False})
     """Number of classes; None: as many as the data set has."""
     patch_size: int = 4
@@ -55,7 +55,7 @@ class ModelConfig:
     patch_init: PatchInit = "random"
     """First weights of the patch embedding, or of the first convolution: random; whitening by what the layer sees of
     the training set; or the paper's whitening, which takes augmented patches and sets only the first 3 * patch_size^2
-    filters."""
+    filters. A run sets them; a model made without one has random weights."""
     latent_dim_q: int | None = None
     """Latent width of low-rank queries (multi-head latent attention); None: a full matrix."""
     latent_dim_k: int | None = None

@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from smallvit.errors import UsageError
 from smallvit.model.attention import Attention, AttentionImplementation
 from smallvit.model.block import LAYER_NORM_EPS, Block
 from smallvit.model.config import ModelConfig
@@ -26,7 +27,9 @@ from smallvit.model.tokenizer import ConvPoolTokenizer, ConvTokenizer, ShiftedPa
 class VisionTransformer(nn.Module):
     """Patch embedding, CLS tokens, registers and positions, blocks, norm, head; attributes are named as timm's.
 
-    `config.num_classes` must be set. Weights are drawn from `generator`, or from torch's global one.
+    `config.num_classes` must be set. Weights are drawn from `generator`, or from torch's global one; a whitening
+    `config.patch_init` is what a run does then, with the images that it trains on (`model.init.init_whitening`).
+    Raises `UsageError` for images of another size than the config's.
     """
 
     def __init__(
@@ -38,7 +41,7 @@ class VisionTransformer(nn.Module):
     ) -> None:
         super().__init__()
         if config.num_classes is None:
-            raise ValueError("config.num_classes is None: a model needs to know its number of classes")
+            raise UsageError("model.num_classes is None: set it, as in dataclasses.replace(config, num_classes=10)")
         self.config = config
         width, tokens = config.embed_dim, config.num_cls_tokens
         self.patch_embed = _tokenizer(config)
@@ -107,13 +110,16 @@ class VisionTransformer(nn.Module):
         branch_scale: Float[Tensor, "L 2 B"] | None,
         weights: list[Tensor] | None,
     ) -> Float[Tensor, "B N D"]:
+        size = self.config.image_size
+        if tuple(images.shape[1:]) != (3, size, size):
+            raise UsageError(f"images have shape {tuple(images.shape)}, expected (batch, 3, {size}, {size})")
         if branch_scale is None and self.training and self.config.drop_path_rate > 0:
             uniform = torch.rand(len(self.all_blocks), 2, len(images), device=images.device)
             branch_scale = self.drop_path_scale(uniform)
         x = self.patch_embed(images)
         prefix = [token for token in (self.cls_token, self.reg_token) if token is not None]
         if prefix:
-            x = torch.cat([*(token.expand(len(x), -1, -1).to(x.dtype) for token in prefix), x], dim=1)
+            x = torch.cat([*(token.expand(x.shape[0], -1, -1).to(x.dtype) for token in prefix), x], dim=1)
         if self.pos_embed is not None:
             x = x + self.pos_embed
         for index, block in enumerate(self.all_blocks):

@@ -28,6 +28,10 @@ class Muon(torch.optim.Muon):
         super().__init__(params, lr=cast("float", lr), weight_decay=weight_decay, adjust_lr_fn="match_rms_adamw")
         self._dtype = dtype
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what a copy needs, too."""
+        return {**super().__getstate__(), "_dtype": self._dtype}
+
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Take one step."""

@@ -7,6 +7,7 @@ import torch
 from lion_pytorch import Lion
 from torch import Tensor, nn
 
+from smallvit.errors import UsageError
 from smallvit.train.config import OptimConfig
 from smallvit.train.muon import Muon
 
@@ -25,7 +26,10 @@ def build_optimizers(
     One, but for Muon: it takes the matrices inside the blocks (Jordan et al., 2024; a fused `qkv` is one matrix) and a
     convolutional tokenizer's `MatrixConv`s, with its updates scaled to the size of AdamW's, and AdamW takes the rest.
     `dtype` is that of Muon's matrix products. With `recordable` those that can be recorded as a CUDA graph are made for
-    that, on the parameters' GPU: their rate is a tensor. LAMB and Lion cannot.
+    that, on the parameters' GPU: their rate is a tensor. LAMB and Lion cannot. Rates are `config.lr` and
+    `config.muon_lr`; `config.scaled_lr` and the schedule are for whoever sets them anew (`set_learning_rate`).
+
+    Raises `UsageError` for a model without a parameter for one of them.
     """
     named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
     if config.optimizer != "muon":
@@ -33,11 +37,14 @@ def build_optimizers(
     hidden = [p for name, p in named if _is_hidden(name, p)]
     rest = [p for name, p in named if not _is_hidden(name, p)]
     decay = config.weight_decay if config.muon_weight_decay is None else config.muon_weight_decay
+    if not hidden:
+        raise UsageError("optim.optimizer is 'muon': the model has no matrix to train in its `blocks`; take another")
     lr = _rate(config, hidden) if recordable else config.lr
     muon = Muon(hidden, lr=lr, weight_decay=decay, dtype=dtype)
     if config.muon_lr is not None:
         for group in muon.param_groups:
             group[LR_RATIO] = config.muon_lr / config.lr
+        set_learning_rate([muon], config.lr)
     return [muon, _elementwise("adamw", rest, config, recordable=recordable)]
 
 
@@ -53,7 +60,7 @@ def set_learning_rate(optimizers: Sequence[torch.optim.Optimizer], lr: float) ->
 
 
 def _is_hidden(name: str, parameter: nn.Parameter) -> bool:
-    return parameter.ndim == 2 and ("blocks." in name or name.startswith("patch_embed.layers."))
+    return parameter.ndim == 2 and ("blocks." in name or "patch_embed.layers." in name)
 
 
 def _rate(config: OptimConfig, parameters: Sequence[nn.Parameter]) -> Tensor:
@@ -64,6 +71,8 @@ def _elementwise(
     name: str, parameters: Sequence[nn.Parameter], config: OptimConfig, *, recordable: bool
 ) -> torch.optim.Optimizer:
     groups = _groups(parameters, config)
+    if not groups:
+        raise UsageError(f"optim.optimizer is {config.optimizer!r}: the model has no parameter to train for {name}")
     options: dict[str, Any] = {"lr": config.lr}
     if config.betas is not None:
         options["betas"] = config.betas
