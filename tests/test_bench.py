@@ -351,6 +351,7 @@ def test_vit_pytorch_takes_the_same_step() -> None:
         ("timm", replace(TINY, model=replace(TINY.model, head="mlp")), "model.head is 'mlp': leave out --against"),
         ("timm", replace(TINY, model=replace(TINY.model, tokenizer="conv")), "model.tokenizer is 'conv': leave out"),
         ("timm", replace(TINY, model=replace(TINY.model, position="rotary")), "model.position is 'rotary': leave out"),
+        ("timm", replace(TINY, model=replace(TINY.model, qk_norm="rms")), "model.qk_norm is 'rms': leave out"),
         ("timm", replace(TINY, train=replace(TINY.train, loss="bce")), "train.loss is 'bce': leave out --against"),
         ("timm", RECIPES["small"](), "optim.optimizer is 'muon': it goes by our modules' names"),
     ],

@@ -91,6 +91,7 @@ USAGE = [
     (["train", "small", "--model.num-heads", "5"], "model.num_heads is 5: it must divide embed_dim, 96"),
     (["train", "small", "--optim.betas", "0.9", "x"], "--optim.betas"),
     (["train", "quickstart", "--data.root", "x"], "data.root is 'x': it has no use with data.dataset 'digits'"),
+    (["train", "small", "--resume", "x"], "--resume goes on with the recipe of its run: leave out 'small'"),
     (["evaluate"], "smallvit evaluate needs RUN (Run folder); see smallvit evaluate --help"),
     (["evaluate", "x", "--split", "tets"], "--split is 'tets'; did you mean test? allowed are val, test"),
     (["evaluate", "x", "--data.rot", "y"], "unknown option --data.rot; did you mean --data.root?"),
@@ -104,7 +105,10 @@ USAGE = [
     (["study", "paper", "--scale", "2"], "--scale is 2.0: at most 1, "),
     (["study", "paper", "--budget", "soon"], "--budget is 'soon': it must be a time above 0, such as 90s, 25m or 2h"),
     (["study", "paper", "--budget", "0m"], "--budget is '0m': "),
-    (["study", "paper", "--seeds", "0"], "--seeds is '0': it must be how many, at least 1, or different ones with "),
+    (
+        ["study", "paper", "--seeds", "0"],
+        "--seeds is '0': it must be how many, at least 1, or different ones with commas: ",
+    ),
     (["study", "paper", "--seeds", "1,1"], "--seeds is '1,1': "),
     (["study", "paper", "--seeds", ""], "--seeds is '': "),
     (

@@ -410,7 +410,7 @@ def test_equal_configs_have_equal_digests_however_the_numbers_are_written() -> N
 
 def test_golden_recipes(golden: Callable[[str, Any], Any]) -> None:
     now = {name: {"digest": recipe().digest(), "config": recipe().to_json()} for name, recipe in RECIPES.items()}
-    assert golden("recipes.json", now) == now
+    assert golden("recipes.json", now) == now, "read CONTRIBUTING.md, a new field; then pytest --update-golden"
 
 
 def test_recipes_are_named_after_themselves_and_described_in_a_line() -> None:

@@ -1,5 +1,6 @@
 """Interrupted at any step and resumed, a run ends with the same bits as if nothing had happened."""
 
+import io
 import json
 import shutil
 import time
@@ -401,8 +402,17 @@ def test_a_forked_run_resumes_to_the_bit(half: Path, tmp_path: Path, monkeypatch
 
 
 def test_a_fork_of_another_model_is_one_line(half: Path, tmp_path: Path) -> None:
-    with pytest.raises(SmallvitError, match=r"fork\.safetensors does not hold this model's weights"):
+    with pytest.raises(UsageError, match=r"half: its weights are another model's: model\.embed_dim is 16, not 32$"):
         run(replace(TOY, model=replace(TOY.model, embed_dim=32)), tmp_path / "fork", fork=half)
+    run(TOY, half)
+    (tmp_path / "alone").mkdir()
+    shutil.copy(half / "model.safetensors", tmp_path / "alone")
+    with pytest.raises(UsageError, match="alone: its weights are another model's: its tensors have other names"):
+        run(replace(TOY, model=replace(TOY.model, embed_dim=32)), tmp_path / "fork", fork=tmp_path / "alone")
+    out = io.StringIO()
+    other = replace(TOY, model=replace(TOY.model, num_heads=4))
+    run(other, tmp_path / "heads", fork=half, console=Console(file=out, width=200))
+    assert "note: the weights to start from are of another model: model.num_heads is 2, not 4\n" in out.getvalue()
     with pytest.raises(UsageError, match=r"holds neither model\.safetensors nor a whole checkpoint"):
         run(TOY, tmp_path / "fork2", fork=tmp_path)
 

@@ -173,6 +173,18 @@ def test_evaluate_finds_what_the_record_says(finished: tuple[Path, RunRecord, st
         assert evaluate(folder, split) == expected
 
 
+def test_a_record_whose_config_is_another_runs_is_refused(
+    finished: tuple[Path, RunRecord, str], tmp_path: Path
+) -> None:
+    """As one is after a migration that overwrites what it finds: its weights would be run as another model."""
+    folder, record, _ = finished
+    shutil.copytree(folder, tmp_path / "run")
+    model = {**record.config["model"], "num_heads": 4}
+    replace(record, config={**record.config, "model": model}).save(tmp_path / "run" / "record.json")
+    with pytest.raises(SmallvitError, match=r"record\.json: config_digest is not that of its config"):
+        evaluate(tmp_path / "run", "test")
+
+
 def test_evaluate_rounds_as_the_run_did_whatever_auto_would_choose_now(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

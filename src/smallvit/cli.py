@@ -127,6 +127,8 @@ def _starting_config(words: list[str]) -> RunConfig:
     if not recipe or recipe.startswith("-"):
         raise UsageError(f"{command} needs a recipe first, one of {', '.join(RECIPES)}")
     require_known("recipe", recipe, RECIPES)
+    if command == "train" and any(word.split("=")[0] == "--resume" for word in words[2:]):
+        raise UsageError(f"--resume goes on with the recipe of its run: leave out {recipe!r}")
     return RECIPES[recipe]()
 
 

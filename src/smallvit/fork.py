@@ -6,7 +6,7 @@ from pathlib import Path
 
 from safetensors import SafetensorError
 from safetensors.torch import load
-from torch import Tensor
+from torch import Tensor, nn
 
 from smallvit.config import RunConfig
 from smallvit.data.split import digest
@@ -17,7 +17,7 @@ from smallvit.resume import CHECKPOINTS
 from smallvit.run_folder import RECORD
 from smallvit.train.average import AVERAGE
 from smallvit.train.checkpoint import load_newest
-from smallvit.weights import MODEL
+from smallvit.weights import MODEL, load_weights
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -73,6 +73,23 @@ def require_unseen_test(origin: Origin, config: RunConfig, dataset: Dataset) -> 
             "have been trained on some of it; put images, data.test_fraction and data.split_seed back, or keep in a "
             "test/ of your own only images that they were not trained on"
         )
+
+
+def other_model(origin: Origin, config: RunConfig) -> list[str]:
+    """Return what the model of `origin` has otherwise than the config's, as far as it is known."""
+    found = [] if origin.config is None else origin.config.differences(config)
+    return [each for each in found if each.startswith("model.")]
+
+
+def take_weights(model: nn.Module, path: Path, origin: Origin | None, config: RunConfig) -> None:
+    """Give a model the weights of a fork's file; `UsageError` says why those of `origin` do not fit."""
+    try:
+        load_weights(model, path)
+    except SmallvitError:
+        if origin is None:
+            raise
+        differing = other_model(origin, config) or ["its tensors have other names or shapes"]
+        raise UsageError(f"--fork {origin.folder}: its weights are another model's: {'; '.join(differing)}") from None
 
 
 def _root(config: RunConfig) -> Path | None:

@@ -106,8 +106,15 @@ class RunRecord:
 
     @classmethod
     def load(cls, path: Path | str) -> "RunRecord":
-        """Read a record file."""
-        return cls.from_json(read(path, "record"), str(path))
+        """Read a record file; `SmallvitError` where it was edited, or its config is another than its digest says."""
+        record = cls.from_json(read(path, "record"), str(path))
+        try:
+            config = record.run_config()
+        except SmallvitError as error:
+            raise SmallvitError(f"{path}: {error}") from None
+        if config.digest() != record.config_digest:
+            raise SmallvitError(f"{path}: config_digest is not that of its config")
+        return record
 
     def run_config(self) -> RunConfig:
         """Return the config as a value."""

@@ -27,7 +27,7 @@ from smallvit.data.store import Dataset, load_dataset
 from smallvit.device.choose import hardware
 from smallvit.errors import SmallvitError, UsageError
 from smallvit.evaluate import Metrics, confusion, measure
-from smallvit.fork import Origin, read_origin, require_unseen_test
+from smallvit.fork import Origin, other_model, read_origin, require_unseen_test, take_weights
 from smallvit.model.vit import count_macs, count_parameters
 from smallvit.record import RunRecord, versions, write_atomically
 from smallvit.resume import find_checkpoint, note_other_arithmetic, require_same_draws, share_checkpoint
@@ -96,6 +96,8 @@ def _run(
     dataset = load_dataset(config.data, image_size=config.model.image_size)
     if origin is not None:
         require_unseen_test(origin, config, dataset)
+        if differing := other_model(origin, config):
+            note(f"the weights to start from are of another model: {'; '.join(differing)}")
     world.barrier()  # patient, where one machine still downloads
     for text in _notes(config, dataset):
         note(text)
@@ -114,7 +116,7 @@ def _run(
     elif config.fork is not None and world.is_main:
         if origin is not None:
             save_tensors(origin.weights, folder / FORKED_WEIGHTS)
-        load_weights(session.model, folder / FORKED_WEIGHTS)
+        take_weights(session.model, folder / FORKED_WEIGHTS, origin, config)
     if world.is_main:
         write_atomically(folder / CONFIG, json.dumps(config.to_json(), indent=1) + "\n")
     try:

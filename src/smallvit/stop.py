@@ -1,8 +1,11 @@
 """Ends a run in time: at SIGINT or SIGTERM, or before a scheduler's limit.
 
 The first signal asks; the loop finishes its step, saves and ends. A second one ends at once, and a third is not caught.
+What follows the first within a second is a part of it: `timeout` and some schedulers send theirs to the process and
+then to its group.
 """
 
+import math
 import os
 import signal
 import threading
@@ -13,6 +16,8 @@ from typing import Any, ClassVar
 from smallvit.errors import SmallvitError
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
+ONE_SIGNAL_SECONDS = 1.0
+"""Signals that come so soon after the first are one with it."""
 OUT_OF_TIME = 75
 """Exit status of a run that `--max-seconds` ended; the customary one for "try again later"."""
 
@@ -37,6 +42,7 @@ class Stop:
         self.reason = ""
         self.exit_status = 0
         self._deadline = time.monotonic() + max_seconds if max_seconds is not None else None
+        self._asked_at = -math.inf
         self._before: dict[signal.Signals, Any] = {}
         self._outer: Stop | None = None
 
@@ -68,6 +74,10 @@ class Stop:
 
     def _asked_by_signal(self, number: int, frame: FrameType | None) -> None:
         again = self.exit_status > 128
+        if not again:
+            self._asked_at = time.monotonic()
+        elif time.monotonic() < self._asked_at + ONE_SIGNAL_SECONDS:
+            return
         self.reason, self.exit_status = signal.Signals(number).name, 128 + number
         if again:
             for each in SIGNALS:

@@ -43,7 +43,8 @@ def limit(size: int) -> None:
 
 
 def send(names: str) -> None:
-    for name in names.split():
+    for place, name in enumerate(names.split()):
+        time.sleep(1.1 if place else 0)  # sooner they are one
         os.kill(os.getpid(), signal.Signals[name])
 
 
@@ -54,6 +55,7 @@ def stop(path: str) -> None:
 
 ACTIONS: dict[str, Callable[[Any], None]] = {
     "signal": send,
+    "signal again": lambda name: (time.sleep(1.1), send(name)),
     "sleep": time.sleep,
     "limit": limit,
     "limit beyond": lambda value: limit(Path(value[0]).stat().st_size + value[1]),

@@ -85,7 +85,7 @@ def test_a_signal_ends_the_run_after_its_step_with_the_command_to_go_on(
 
 SECOND: dict[str, tuple[list[tuple[str, int, str, str]], int]] = {
     "in the step": ([("step", 14, "signal", "{0} {1}")], 14),
-    "in the save": ([("step", 14, "signal", "{0}"), ("write", 3, "signal", "{1}")], 14),
+    "in the save": ([("step", 14, "signal", "{0}"), ("write", 3, "signal again", "{1}")], 14),
     "in the evaluation": ([("step", 11, "touch", "here"), ("pass", 2, "signal", "{0} {1}")], 12),
     "after the last step": ([("finish", 1, "signal", "{0} {1}")], 17),
 }
@@ -112,6 +112,16 @@ def test_a_second_signal_ends_the_run_at_once(
     assert newest_step(tmp_path / "run") == steps
     assert not list((tmp_path / "run" / "checkpoints").glob(".*"))
     assert smallvit(words).status == 0
+    assert outcome(tmp_path / "run") == undisturbed
+
+
+def test_a_signal_that_comes_twice_at_once_is_one(
+    smallvit: Smallvit, undisturbed: dict[str, Any], tmp_path: Path
+) -> None:
+    """As `timeout` sends it, to the process and to its group."""
+    moments = [("step", 14, "signal", "SIGTERM"), ("write", 1, "signal", "SIGTERM")]
+    assert "SIGTERM: saved after step 15 of 18" in one_line(smallvit([*TOY, "--out", "run"], moments), 143)
+    assert smallvit([*TOY, "--out", "run"]).status == 0
     assert outcome(tmp_path / "run") == undisturbed
 
 

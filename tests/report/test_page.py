@@ -142,6 +142,21 @@ def test_what_was_trained_is_said(
     assert optimiser in text
 
 
+def test_what_else_was_changed_is_said(tmp_path: Path, run_folder: MakeRun) -> None:
+    """Whatever fields there are, and that the weights were another run's."""
+    config = RECIPES["small"]()
+    model = dataclasses.replace(config.model, position="rotary", drop_path_rate=0.2)
+    train = dataclasses.replace(config.train, ema_decay=0.9)
+    for fork, words in ((None, ""), ("ab" * 32, "the weights of another run, sha256 abababababababab")):
+        config = dataclasses.replace(config, model=model, train=train, fork=fork)
+        run_folder(tmp_path, config=config.resolve(10).to_json(), config_digest=config.digest())
+        text = Page(write_page(tmp_path)).text
+        changes = "--model.position rotary --model.drop-path-rate 0.2 --train.ema-decay 0.9"
+        assert f"changed in the recipe {changes} " in text
+        assert words in text
+        assert bool(words) == ("started from" in text)
+
+
 def test_whose_images_they_are_is_said(tmp_path: Path, run_folder: MakeRun) -> None:
     config = dataclasses.replace(run_folder(tmp_path).run_config(), data=DataConfig(dataset="cifar10"))
     run_folder(tmp_path, config=config.resolve(10).to_json(), config_digest=config.digest())

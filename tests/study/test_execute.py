@@ -169,6 +169,7 @@ def test_a_signal_ends_the_study_and_a_second_one_at_once(tmp_path: Path) -> Non
     def twice(order: Order) -> Outcome:
         for _ in range(2):
             os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(1.1)  # sooner they are one
         raise AssertionError("the second one was survived")
 
     with pytest.raises(InterruptedRunError, match="SIGINT again") as raised:
@@ -208,6 +209,16 @@ def test_the_command_runs_and_prints_the_table_of_records_wherever_they_lie(
         assert ("| plain row |" in shown) == markdown, "in 30 columns no table has room"
         assert markdown or max(map(len, shown.splitlines())) <= 70
         assert f"{sum(accuracies) / 2:.2f}" in shown
+
+
+def test_a_run_that_finished_before_it_was_ended_is_finished(tmp_path: Path) -> None:
+    def late(order: Order) -> Outcome:
+        assert HereEngine().start(order, tmp_path / "log").poll() == Outcome(status=0, line="finished")
+        os.kill(os.getpid(), signal.SIGTERM)
+        return Outcome(status=143, line="SIGTERM again")
+
+    ending = execute(study(), tmp_path, HereEngine(late))
+    assert (ending.finished, ending.failed, len(ending.left)) == (1, [], 3)
 
 
 def test_the_command_says_what_failed_and_what_is_left(

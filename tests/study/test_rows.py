@@ -2,12 +2,16 @@
 
 import re
 from collections import defaultdict
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from smallvit.cli import main
 from smallvit.errors import UsageError
-from smallvit.study.rows import Row
+from smallvit.recipes import RECIPES
+from smallvit.study.rows import Row, Study, changed, checked
 from smallvit.study.studies import STUDIES
 
 PAPER = Path(__file__).parents[2] / ".." / "shared" / "paper" / "README.md"
@@ -140,3 +144,62 @@ def test_a_row_of_parts_is_its_parts_changes_and_no_other(name: str) -> None:
             changes |= _different(by_label[part], reference)
         assert _different(row, reference) == changes
         assert len(changes) >= len(row.parts)
+
+
+def _digits() -> Study:
+    """Return the study that docs/study.md has as an example."""
+    page = (Path(__file__).parents[2] / "docs" / "study.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    names: dict[str, Any] = {}
+    exec(code, names)
+    return names["digits"]()
+
+
+def test_the_example_of_the_page_is_a_study() -> None:
+    study = checked(_digits())
+    assert [row.folder for row in study.rows] == ["digits-plain", "digits-8-heads", "digits-3-cls-tokens"]
+    assert study.rows[1].config.differences(study.rows[0].config)[-1] == "model.num_heads is 8, not 4"
+    passes, images = re.findall(r"[\d,]+", study.budget)
+    assert study.rows[0].config.length.epochs == int(passes)
+    assert int(images.replace(",", "")) == 1295  # digits' train
+
+
+@pytest.mark.parametrize("name", STUDIES)
+def test_every_study_is_checked(name: str) -> None:
+    assert checked(STUDIES[name]()).rows
+
+
+def _spoilt(what: str) -> Study:
+    study = _digits()
+    first, second, third = study.rows
+    return {
+        "reference": replace(study, reference="Plain"),
+        "parts": replace(study, rows=(first, second, replace(third, parts=("8 head",)))),
+        "label": replace(study, rows=(first, second, replace(third, label="8 heads"))),
+        "folder": replace(
+            study, rows=(first, second, replace(third, config=changed(first.config, {"model.depth": 1})))
+        ),
+    }[what]
+
+
+@pytest.mark.parametrize(
+    ("what", "words"),
+    [
+        ("reference", "study digits: reference is 'Plain': did you mean plain? rows are plain, 8 heads, 3 CLS tokens"),
+        ("parts", "study digits: parts of '3 CLS tokens' is '8 head': did you mean 8 heads?"),
+        ("label", "study digits: two rows have the label '8 heads': each needs its own"),
+        ("folder", "two rows have the folder, which is its config's recipe, 'digits-plain': each needs its own"),
+    ],
+)
+def test_a_study_that_would_lose_a_row_or_a_table_is_refused(
+    what: str, words: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(STUDIES, "paper", lambda: _spoilt(what))
+    assert main(["study", "paper", "--table-only"]) == 2
+    assert words in capsys.readouterr().err
+
+
+def test_a_misspelt_field_is_named() -> None:
+    for name in ("model.dept", "modle.depth", "depth"):
+        with pytest.raises(UsageError, match=rf"unknown field '{name}'; did you mean model.depth\?"):
+            changed(RECIPES["small"](), {name: 3})

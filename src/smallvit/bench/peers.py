@@ -2,7 +2,7 @@
 
 import importlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from importlib.metadata import version
 from typing import Any
 
@@ -18,22 +18,21 @@ from smallvit.train.loop import Learner
 from smallvit.train.losses import soft_cross_entropy
 from smallvit.train.optim import build_optimizers
 
-OURS_ALONE = (
-    "num_class_attention_blocks",
-    "latent_dim_q",
-    "latent_dim_k",
-    "latent_dim_v",
-    "head",
-    "num_registers",
-    "tokenizer",
-    "tokenizer_depth",
-    "qk_norm",
-    "locality",
-    "mlp_conv",
-    "layer_scale",
-    "pooling",
+PEERS_HAVE = (
+    "image_size",
+    "num_classes",
+    "patch_size",
+    "embed_dim",
+    "depth",
+    "num_heads",
+    "mlp_ratio",
+    "num_cls_tokens",
+    "position",
+    "patch_init",
+    "init",
+    "drop_path_rate",
 )
-"""Fields of a model that no peer is built with, but for their defaults."""
+"""Fields of a model that a peer is built with, or that do not change its arithmetic; of the others only the default."""
 
 _declared: list[torch.library.Library] = []  # a declaration lasts as long as its object
 
@@ -121,9 +120,9 @@ def parse_peers(names: str, config: RunConfig) -> tuple[str, ...]:
         require(name in PEERS, "--against", name, known)
     if peers:
         model, plain, why = config.model, ModelConfig(), "leave out --against: the others have no such model"
-        for field in OURS_ALONE:
-            value = getattr(model, field)
-            require(value == getattr(plain, field), f"model.{field}", value, why)
+        for name in (field.name for field in fields(model) if field.name not in PEERS_HAVE):
+            value = getattr(model, name)
+            require(value == getattr(plain, name), f"model.{name}", value, why)
         require(model.position != "rotary", "model.position", model.position, why)
         loss = config.train.loss
         require(loss == "cross-entropy", "train.loss", loss, "leave out --against: the others' loss is cross-entropy")

@@ -14,7 +14,7 @@ from smallvit.commands.options import DataPlace, SlurmUse
 from smallvit.console import plain_console
 from smallvit.device.config import DeviceUse
 from smallvit.errors import SmallvitError
-from smallvit.study.rows import Study
+from smallvit.study.rows import Study, checked
 from smallvit.study.select import choose_rows, parse_budget, parse_seeds
 from smallvit.study.studies import STUDIES
 
@@ -32,7 +32,7 @@ class StudyCommand:
     scale: float = 1.0
     """Share of its full length that each run takes; what comes of it is marked as scaled."""
     seeds: str | None = None
-    """How many seeds, or which, with commas between; by default the study's own."""
+    """How many seeds (3: 0, 1 and 2), or which, with commas (`0,2`; `3,` is seed 3 alone); by default the study's."""
     rows: str | None = None
     """Rows to run, by label or folder, with commas between; by default all."""
     budget: str | None = None
@@ -55,7 +55,7 @@ class StudyCommand:
     def __call__(self) -> None:
         """Run, print the table, and fail if a run did; else make the report."""
         require_known("study", self.study, STUDIES)
-        study = STUDIES[self.study]()
+        study = checked(STUDIES[self.study]())
         if self.seeds is not None:
             study = replace(study, seeds=parse_seeds(self.seeds))
         if self.scale != 1:

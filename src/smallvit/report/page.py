@@ -14,7 +14,7 @@ from markupsafe import Markup
 from smallvit.data.spec import SPECS
 from smallvit.errors import SmallvitError
 from smallvit.record import CurvePoint, RunRecord
-from smallvit.report.command import repeat_command
+from smallvit.report.command import changed_options, repeat_command
 from smallvit.report.figures import MOST_NUMBERED, confusion_matrix, learning_curve
 from smallvit.report.html import write_html
 from smallvit.report.predictions import read_mistakes
@@ -65,6 +65,7 @@ def write_page(folder: Path) -> Path:
         config_json=json.dumps(record.config, indent=2),
         record_digest=record.to_json()["sha256"],
         command=repeat_command(config),
+        changed=changed_options(config),
         interval=wilson_interval(record.test.correct, record.test.count),
         best_test=_best_on_test(record),
         test_points=sum(point.test is not None for point in record.curve),

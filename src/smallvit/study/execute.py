@@ -182,12 +182,13 @@ class Execution:
 
     def _after_run(self, task: Task, outcome: Outcome, stopping: bool) -> None:
         line = self.board[task]
-        if outcome.status == 0:
+        if outcome.status == 0 or (task.folder / RECORD).exists():  # it may have been ended when all was done
             try:
                 record = RunRecord.load(task.folder / RECORD)
             except SmallvitError as error:
                 outcome = Outcome(status=1, line=str(error))
             else:
+                outcome = replace(outcome, status=0)
                 line.state, line.record = "done", record
                 self.forecast.learn_from(record)
                 self.ending.finished += 1

@@ -2,9 +2,10 @@
 
 from collections import defaultdict
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Any
 
+from smallvit.checks import did_you_mean, require, require_known
 from smallvit.config import RunConfig
 from smallvit.errors import UsageError
 
@@ -72,10 +73,36 @@ class Study:
         return replace(self, rows=rows)
 
 
+def checked(study: Study) -> Study:
+    """Return the study; raise `UsageError` for what would leave runs or tables out in silence."""
+    labels, folders = [row.label for row in study.rows], [row.folder for row in study.rows]
+    for what, names in (("label", labels), ("folder, which is its config's recipe,", folders)):
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise UsageError(f"study {study.name}: two rows have the {what} {twice[0]!r}: each needs its own")
+    named = {"reference": (study.reference,), **{f"parts of {row.label!r}": row.parts for row in study.rows}}
+    for what, wanted in named.items():
+        for label in wanted:
+            known = f"{did_you_mean(label, labels)}rows are {', '.join(labels)}"
+            require(label in labels, f"study {study.name}: {what}", label, known)
+    return study
+
+
 def changed(config: RunConfig, changes: Changes) -> RunConfig:
-    """Return a config with some fields of its sections changed, all of a section's at once."""
+    """Return a config with some fields of its sections changed, all of a section's at once.
+
+    Raises `UsageError` for a field that there is not.
+    """
+    names = [
+        f"{section.name}.{name}" for section in fields(config) for name in _fields_of(getattr(config, section.name))
+    ]
     sections: defaultdict[str, dict[str, Any]] = defaultdict(dict)
     for name, value in changes.items():
+        require_known("field", name, names)
         section, field = name.split(".")
         sections[section][field] = value
-    return replace(config, **{name: replace(getattr(config, name), **fields) for name, fields in sections.items()})
+    return replace(config, **{name: replace(getattr(config, name), **values) for name, values in sections.items()})
+
+
+def _fields_of(section: Any) -> list[str]:
+    return [field.name for field in fields(section)] if is_dataclass(section) else []

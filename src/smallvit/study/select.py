@@ -29,7 +29,7 @@ def parse_seeds(text: str) -> tuple[int, ...]:
         seeds = tuple(range(seeds[0]))
     if not seeds or min(seeds) < 0 or len(set(seeds)) < len(seeds):
         raise UsageError(
-            f"--seeds is {text!r}: it must be how many, at least 1, or different ones with commas between: 0,1,2"
+            f"--seeds is {text!r}: it must be how many, at least 1, or different ones with commas: 0,1,2, or 0, for one"
         )
     return seeds
 
