@@ -83,7 +83,9 @@ def test_several_seeds_have_no_mcnemar_and_a_table_by_seed(
             epochs = dataclasses.replace(config.train, epochs=20 if name == "a" else 30)
             config = dataclasses.replace(config, train=epochs)
             run_folder(folder, config=config.to_json(), config_digest=config.digest(), draw=draw)
-    assert "paired by seed, n = 2" in _compare(tmp_path, capsys)
+    said = _compare(tmp_path, capsys)
+    assert "paired by seed, n = 2" in said
+    assert "note: 2 seeds hardly show how far seeds scatter" in said
     page = Page(tmp_path / "out" / "compare.html")
     assert_stands_alone(page)
     assert "Test accuracy by seed" in page.text

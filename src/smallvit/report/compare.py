@@ -26,6 +26,8 @@ from smallvit.report.html import write_html
 from smallvit.report.stats import LEVEL, Difference, differences
 
 PAGE = "compare.html"
+FEW_SEEDS = 4
+"""A difference over fewer is shown with a warning."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,6 +67,11 @@ class Comparison:
             if any(run.record.test_read == "along the curve" for run in side.runs):
                 found.append(f"{side.name} read test along the curve; compared is its last epoch")
             found += side.notes
+        if self.by_seed is not None and len(self.a.runs) < FEW_SEEDS:
+            found.append(
+                f"{len(self.a.runs)} seeds hardly show how far seeds scatter, by which their difference is tested "
+                "here; a study tests it by the scatter of all its rows"
+            )
         if not any(each.decides for each in self.fields):
             found.append("A and B have the same config: what differs between them is no effect of it")
         elif [each.name for each in self.fields if each.decides] == ["seed"]:
