@@ -6,12 +6,13 @@ Shapes: B batch, S image size, N tokens (CLS tokens, registers, patches), D embe
 import copy
 from dataclasses import replace
 from functools import partial
-from typing import cast
+from typing import cast, get_args
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from smallvit.checks import require_one_of
 from smallvit.errors import UsageError
 from smallvit.model.attention import Attention, AttentionImplementation
 from smallvit.model.block import LAYER_NORM_EPS, Block
@@ -42,6 +43,7 @@ class VisionTransformer(nn.Module):
         super().__init__()
         if config.num_classes is None:
             raise UsageError("model.num_classes is None: set it, as in dataclasses.replace(config, num_classes=10)")
+        require_one_of("attention", attention, get_args(AttentionImplementation))
         self.config = config
         width, tokens = config.embed_dim, config.num_cls_tokens
         self.patch_embed = _tokenizer(config)
