@@ -20,6 +20,7 @@ from smallvit.config import RunConfig
 from smallvit.data.config import DataConfig
 from smallvit.data.store import load_dataset
 from smallvit.device.config import DeviceConfig
+from smallvit.errors import SmallvitError
 from smallvit.model.config import ModelConfig
 from smallvit.record import RunRecord
 from smallvit.run import run
@@ -99,6 +100,25 @@ def test_files_that_are_no_pictures_are_named_beside_the_csv(
     assert said.err == f"note: {pictures}: passed over 1 files that are not images: notes.txt\n"
 
 
+def test_a_broken_picture_among_others_is_passed_over_and_named(
+    finished: Path, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(pictures / "0", tmp_path / "0")
+    whole = (tmp_path / "0" / "0003.png").read_bytes()
+    (cut := tmp_path / "0" / "0003.png").write_bytes(whole[: len(whole) // 2])
+    answers = classify(finished, [tmp_path, pictures / "1"])
+    assert [answer.path.stem for answer in answers] == [f"{row:04}" for row in range(20) if row != 3]
+    with_all = classify(finished, [pictures / "0", pictures / "1"])
+    assert [a.class_name for a in answers] == [a.class_name for a in with_all if a.path.stem != "0003"]
+    assert capsys.readouterr().err.startswith(f"note: passed over {cut}: is truncated or broken (")
+    alone = tmp_path / "alone"
+    alone.mkdir()
+    shutil.copy(cut, alone)
+    for given in ([tmp_path, cut], [alone]):
+        with pytest.raises(SmallvitError, match=r"0003\.png: is truncated or broken"):
+            classify(finished, given)
+
+
 def test_a_name_that_is_not_utf_8_is_written_as_its_bytes(
     finished: Path, pictures: Path, tmp_path: Path, capsysbinary: pytest.CaptureFixture[bytes]
 ) -> None:
@@ -137,8 +157,10 @@ def test_what_cannot_be_answered_is_one_line(
     old = tmp_path / "old"
     shutil.copytree(finished, old)
     record = RunRecord.load(old / "record.json")
-    folder_data = {**record.config, "data": {**record.config["data"], "dataset": "folder", "root": "/pictures"}}
-    dataclasses.replace(record, config=folder_data, channel_mean=None, channel_std=None).save(old / "record.json")
+    config = record.run_config()
+    config = dataclasses.replace(config, data=DataConfig(dataset="folder", root=Path("/pictures")))
+    record = dataclasses.replace(record, config=config.to_json(), config_digest=config.digest())
+    dataclasses.replace(record, channel_mean=None, channel_std=None).save(old / "record.json")
     for name in ("empty", "phone", "begun"):
         (tmp_path / name).mkdir()
     shutil.copy(old / "config.json", tmp_path / "begun")

@@ -66,9 +66,9 @@ class Answer:
 def classify(folder: Path | str, pictures: Sequence[Path | str], *, top: int = 1) -> list[Answer]:
     """Return the `top` likeliest classes of each picture, the likeliest first.
 
-    `pictures` are image files, and folders, of which all images at any depth are taken; other files there are named on
-    standard error. They are made as training images of a folder are: upright, RGB, the short side resized to the
-    model's image size, the middle kept. The arithmetic is float32 on the CPU.
+    `pictures` are image files, and folders, of which all images at any depth are taken; files there that are no images,
+    or broken ones, are named on standard error. They are made as training images of a folder are: upright, RGB, the
+    short side resized to the model's image size, the middle kept. The arithmetic is float32 on the CPU.
 
     Raises `SmallvitError` for a run that is not finished and for what cannot be read, `UsageError` for a path with no
     picture and for more classes than the run has.
@@ -81,9 +81,14 @@ def classify(folder: Path | str, pictures: Sequence[Path | str], *, top: int = 1
         raise UsageError(f"--top is {top}: the run has {len(names)} classes")
     paths = [path for given in pictures for path in _images(Path(given))]
     size = classifier.model.config.image_size
-    images = torch.from_numpy(read_files(paths, size, title="Decoding pictures")[0])
+    broken: dict[Path, str] = {}
+    images = torch.from_numpy(read_files(paths, size, title="Decoding pictures", broken=broken)[0])
+    for path, why in broken.items():
+        if len(broken) == len(paths) or path in map(Path, pictures):
+            raise SmallvitError(f"{path}: {why}")
+        print(f"note: passed over {path}: {why}", file=sys.stderr)
     rows = zip(paths, classifier(images), strict=True)
-    return [answer for path, logits in rows for answer in _answers(path, logits, names, top)]
+    return [answer for path, logits in rows if path not in broken for answer in _answers(path, logits, names, top)]
 
 
 def _moments(record: RunRecord, folder: Path) -> tuple[tuple[float, float, float], tuple[float, float, float]]:

@@ -110,11 +110,11 @@ def read_images(listing: Listing, size: int) -> Decoded:
 
 
 def read_files(
-    paths: Sequence[Path], size: int, *, title: str
+    paths: Sequence[Path], size: int, *, title: str, broken: dict[Path, str] | None = None
 ) -> tuple[UInt8[np.ndarray, "n 3 H W"], Shaped[np.ndarray, " n"]]:
     """Return image files as RGB, fitted to `size`, in order, and their keys, as `decode_fitted` has them.
 
-    The error of one that cannot be used names it.
+    The error of one that cannot be used names it; or it is black, and in `broken` is why.
     """
     keys: dict[Path, bytes] = {}
 
@@ -122,7 +122,10 @@ def read_files(
         try:
             image, keys[path] = decode_fitted(path, size)
         except BadImageError as error:
-            raise SmallvitError(f"{path}: {error}") from error
+            if broken is None:
+                raise SmallvitError(f"{path}: {error}") from error
+            broken[path], keys[path] = str(error), b""
+            return np.zeros((size, size, 3), dtype=np.uint8)
         return image
 
     images = decode_all(paths, decode, size=size, title=title)
