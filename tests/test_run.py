@@ -153,7 +153,7 @@ def test_what_is_said(finished: tuple[Path, RunRecord, str]) -> None:
     assert re.search(rf"cpu with 1 thread, float32 \({why}\), {record.choices.attention} attention, not compiled", said)
     assert re.search(r"about \d+ s of training at [\d,]+ images/s", said)
     assert f"epoch 3/3  loss {record.curve[-1].train_loss:.3f}  val" in said
-    assert f"({record.test.correct} of 359)" in said
+    assert f" %  test {100 * record.test.accuracy:.2f} %  " in said
 
 
 def test_predictions_are_those_that_were_counted(finished: tuple[Path, RunRecord, str]) -> None:

@@ -64,9 +64,10 @@ class RunProgress:
         self._bar.update(self._task, loss=loss, lr=lr, speed=images_per_second)
 
     def point(self, point: CurvePoint, epochs: int) -> None:
-        """Print one measurement as a line."""
+        """Print one measurement as a line, which a terminal of 80 columns has room for."""
         parts = [f"epoch {point.epoch:>{len(str(epochs))}}/{epochs}", f"loss {_loss(point)}"]
-        parts += [f"{name} {percent(m)}" for name, m in (("val", point.val), ("test", point.test)) if m is not None]
+        splits = (("val", point.val), ("test", point.test))
+        parts += [f"{name} {100 * metrics.accuracy:.2f} %" for name, metrics in splits if metrics is not None]
         self.console.print("  ".join([*parts, duration(point.seconds)]), highlight=False)
 
 
