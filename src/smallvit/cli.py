@@ -62,7 +62,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # Every process of several is asked to end, and rank 0 says it.
         return error.exit_status if _rank() != "0" else _failed(str(error), error.exit_status)
     except SmallvitError as error:
-        return _failed(str(error), error.exit_status)
+        status = _failed(str(error), error.exit_status)
+        if error.ends_at_once:
+            with contextlib.suppress(OSError):
+                sys.stdout.flush()
+            os._exit(status)
+        return status
     except BrokenPipeError:  # whoever read the output, `head` say, has enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 128 + signal.SIGPIPE

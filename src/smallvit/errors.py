@@ -5,6 +5,8 @@ class SmallvitError(Exception):
     """Something outside the program is wrong (a file, a data set, a run folder); the command line exits with 1."""
 
     exit_status = 1
+    ends_at_once = False
+    """Whether the process is to end without the interpreter's own end."""
 
 
 class UsageError(SmallvitError):

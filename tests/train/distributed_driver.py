@@ -206,7 +206,9 @@ def main() -> None:
             found["initialized"] = torch.distributed.is_initialized()
             (folder / f"rank{world.rank}.json").write_text(json.dumps(found))
     except SmallvitError as error:
-        print(error, file=sys.stderr)
+        print(error, file=sys.stderr, flush=True)
+        if error.ends_at_once:
+            os._exit(error.exit_status)
         sys.exit(error.exit_status)
 
 

@@ -27,6 +27,8 @@ from smallvit.errors import SmallvitError
 class RankLostError(SmallvitError):
     """Another rank died, or did not answer in time."""
 
+    ends_at_once = True  # gloo's threads still wait for that rank, and at the interpreter's end may abort the process
+
 
 @dataclass(frozen=True)
 class World:
