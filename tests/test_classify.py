@@ -66,7 +66,19 @@ def test_pictures_of_the_test_split_are_answered_as_in_the_run(finished: Path, p
     assert [answer.path.stem for answer in answers] == [f"{row:04}" for row in range(SHOWN)]
     assert [int(answer.class_name) for answer in answers] == logits.argmax(-1).tolist()
     found = torch.tensor([answer.probability for answer in answers], dtype=torch.float64)
-    torch.testing.assert_close(found, logits.softmax(-1).amax(-1), rtol=1e-4, atol=1e-6)
+    temperature = RunRecord.load(finished / "record.json").temperature
+    assert temperature is not None
+    assert temperature != 1
+    torch.testing.assert_close(found, (logits / temperature).softmax(-1).amax(-1), rtol=1e-4, atol=1e-6)
+
+
+def test_a_run_without_val_answers_with_its_plain_softmax(finished: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(finished, folder)
+    record = RunRecord.load(folder / "record.json")
+    dataclasses.replace(record, val=None, temperature=None, test_calibrated=None).save(folder / "record.json")
+    classifier, images = load_classifier(folder), torch.randint(0, 256, (5, 3, 32, 32), dtype=torch.uint8)
+    torch.testing.assert_close(classifier.probabilities(images), classifier(images).double().softmax(-1))
 
 
 def test_all_classes_of_a_picture_add_up_to_one_the_likeliest_first(finished: Path, pictures: Path) -> None:
@@ -138,9 +150,9 @@ def test_a_name_that_is_not_utf_8_is_written_as_its_bytes(
         (("{run}", "{tmp}/empty"), "{tmp}/empty has no images in it\n"),
         (("{run}", "{tmp}/phone"), "{tmp}/phone has no images in it (a.heic is by its name none of PNG, JPEG, "),
         (("{run}", "{tmp}/text.png"), "{tmp}/text.png: is not an image in a known format"),
-        (("{run}",), "PICTURES is '': name at least one image file, or a folder of them"),
-        (("{run}", "{good}", "--top", "11"), "--top is 11: the run has 10 classes"),
-        (("{run}", "{good}", "--top", "0"), "--top is 0: "),
+        (("{run}",), "pictures is '': name at least one image file, or a folder of them"),
+        (("{run}", "{good}", "--top", "11"), "top is 11: the run has 10 classes"),
+        (("{run}", "{good}", "--top", "0"), "top is 0: "),
         (("{tmp}", "{good}"), "{tmp} holds no run\n"),
         (("{begun}", "{good}"), "{begun} holds an unfinished run; to go on: smallvit train --resume {begun}\n"),
         (("{old}", "{good}"), "{old}/record.json is of a version that did not keep how images are normalised"),

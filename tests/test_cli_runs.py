@@ -70,6 +70,10 @@ def test_train_then_evaluate_prints_the_records_accuracy(trained: tuple[Path, st
     assert (done.returncode, done.stderr) == (0, "")
     assert f"test {accuracy}" in done.stdout
     assert f"negative log likelihood {record.test.negative_log_likelihood:.4f} nats" in done.stdout
+    assert record.test_calibrated is not None
+    calibrated = record.test_calibrated
+    error = f"{100 * calibrated.calibration_error:.2f} %"
+    assert f"as predict has it: {calibrated.negative_log_likelihood:.4f} nats, {error}\n" in done.stdout
 
 
 def test_a_finished_run_is_refused_and_untouched(trained: tuple[Path, str]) -> None:

@@ -5,9 +5,12 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sklearn.calibration import CalibratedClassifierCV
+from sklearn.frozen import FrozenEstimator
+from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import accuracy_score, confusion_matrix, log_loss
 
-from smallvit.evaluate import CALIBRATION_BINS, confusion, measure, predict
+from smallvit.evaluate import CALIBRATION_BINS, confusion, fit_temperature, measure, predict
 
 
 def drawn(seed: int, n: int, classes: int, spread: float) -> tuple[torch.Tensor, torch.Tensor]:
@@ -49,6 +52,36 @@ def test_metrics_equal_the_oracles(seed: int, n: int, classes: int, spread: floa
     if spread <= 5:  # log_loss clips at the smallest probabilities
         oracle = log_loss(labels, probabilities(logits), labels=range(classes))
         assert metrics.negative_log_likelihood == pytest.approx(oracle, rel=1e-9)
+
+
+@pytest.mark.parametrize("true", [0.3, 0.7, 1.0, 4.0])
+def test_the_temperature_of_labels_that_were_drawn_at_one_is_found(true: float) -> None:
+    logits = drawn(7, 20_000, 6, 2.0)[0]
+    labels = torch.multinomial((logits / true).softmax(-1), 1, generator=torch.Generator().manual_seed(5)).flatten()
+    found = fit_temperature(logits, labels)
+    assert found == pytest.approx(true, rel=0.05)
+    assert found == pytest.approx(scikit_temperature(logits.numpy(), labels.numpy()), rel=2e-3)
+    before, after = measure(logits, labels), measure(logits / found, labels)
+    assert after.correct == before.correct
+    assert after.negative_log_likelihood <= before.negative_log_likelihood + 1e-5
+    assert after.calibration_error < 0.02
+
+
+def scikit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
+    """What scikit-learn divides the scores of a classifier by whose scores are its inputs."""
+    classes = logits.shape[1]
+    scores = LogisticRegression().fit(logits, labels)
+    scores.coef_, scores.intercept_ = np.eye(classes), np.zeros(classes)
+    fitted = CalibratedClassifierCV(FrozenEstimator(scores), method="temperature").fit(logits, labels)
+    p = fitted.predict_proba(logits[:1])[0]
+    return float((logits[0, 0] - logits[0, 1]) / np.log(p[0] / p[1]))
+
+
+@pytest.mark.parametrize(("n", "least", "most"), [(1, 0.5, 0.8), (9, 0.85, 0.97), (99, 0.98, 0.998)])
+def test_a_few_images_without_a_mistake_do_not_ask_for_certainty(n: int, least: float, most: float) -> None:
+    logits, labels = torch.zeros(n, 10), torch.arange(n) % 10
+    logits[torch.arange(n), labels] = 3.0
+    assert least < float((logits / fit_temperature(logits, labels)).softmax(-1).amax()) < most
 
 
 @given(st.permutations(range(12)))

@@ -162,7 +162,8 @@ def test_predictions_are_those_that_were_counted(finished: tuple[Path, RunRecord
     hit = saved["logits"].argmax(-1) == saved["labels"]
     assert int(hit.sum()) == record.test.correct
     assert not hit[saved["mistakes"]].any()
-    confidence = saved["logits"].softmax(-1).amax(-1)
+    assert record.temperature is not None
+    confidence = (saved["logits"] / record.temperature).softmax(-1).amax(-1)
     assert confidence[saved["mistakes"]].tolist() == sorted(confidence[~hit].tolist(), reverse=True)[:24]
     assert saved["mistake_images"].shape == (len(saved["mistakes"]), 3, 32, 32)
 
@@ -170,7 +171,7 @@ def test_predictions_are_those_that_were_counted(finished: tuple[Path, RunRecord
 def test_evaluate_finds_what_the_record_says(finished: tuple[Path, RunRecord, str]) -> None:
     folder, record, _ = finished
     for split, expected in (("test", record.test), ("val", record.val)):
-        assert evaluate(folder, split) == expected
+        assert evaluate(folder, split)[0] == expected
 
 
 def test_a_record_whose_config_is_another_runs_is_refused(
@@ -194,7 +195,7 @@ def test_evaluate_rounds_as_the_run_did_whatever_auto_would_choose_now(
     record = run(config, tmp_path)
     assert record.choices.precision == "bfloat16"
     seconds["bfloat16"] = 2.0
-    assert evaluate(tmp_path, "test") == record.test
+    assert evaluate(tmp_path, "test") == (record.test, record.test_calibrated)
 
 
 def test_a_run_of_a_gpu_is_measured_on_a_cpu(finished: tuple[Path, RunRecord, str], tmp_path: Path) -> None:
@@ -204,7 +205,7 @@ def test_a_run_of_a_gpu_is_measured_on_a_cpu(finished: tuple[Path, RunRecord, st
     replace(record, config={**record.config, "device": device}).save(tmp_path / "record.json")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("torch.cuda.is_available", lambda: False)
-        assert evaluate(tmp_path, "test") == record.test
+        assert evaluate(tmp_path, "test") == (record.test, record.test_calibrated)
 
 
 def test_evaluate_refuses_data_that_are_not_the_runs(tmp_path: Path) -> None:
@@ -229,9 +230,9 @@ def test_evaluate_refuses_data_that_are_not_the_runs(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"run holds no run$"):
         evaluate(folder, "test")
     record = run(config, folder)
-    assert evaluate(folder, "test") == record.test
+    assert evaluate(folder, "test") == (record.test, record.test_calibrated)
     moved = images.rename(tmp_path / "moved")
-    assert evaluate(folder, "val", moved) == record.val
+    assert evaluate(folder, "val", moved)[0] == record.val
 
     def refused() -> str:
         with pytest.raises(SmallvitError, match=r"was measured on other data: other .*; put the data back") as caught:
@@ -300,7 +301,7 @@ def test_a_whitened_first_layer(fields: dict[str, Any], tmp_path: Path) -> None:
     config = short(model=ModelConfig(patch_size=16, embed_dim=16, depth=1, num_heads=2, **fields))
     record = run(config, tmp_path)
     assert record.test.count == NUM_TEST
-    assert evaluate(tmp_path, "test") == record.test
+    assert evaluate(tmp_path, "test") == (record.test, record.test_calibrated)
 
 
 def test_no_val(finished: tuple[Path, RunRecord, str], tmp_path: Path) -> None:

@@ -8,13 +8,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Float64, UInt8
 from torch import Tensor
 
 from smallvit.augment.pipeline import normalise
 from smallvit.checks import require, require_whole
-from smallvit.data.folder import find_images, passed_over, read_files, unreadable
+from smallvit.data.decode import BadImageError, decode_all, decode_upright, fit_image
+from smallvit.data.folder import find_images, passed_over, unreadable
 from smallvit.data.spec import SPECS
 from smallvit.errors import SmallvitError, UsageError
 from smallvit.evaluate import predict
@@ -29,16 +31,22 @@ class Classifier:
     """A finished run's model, in float32 on the CPU, and what its images are normalised with."""
 
     model: VisionTransformer
-    """In evaluation mode; it takes images that `smallvit.augment.normalise` made."""
+    """In evaluation mode; it takes images that `smallvit.augment.normalise` made, and returns logits."""
     class_names: tuple[str, ...]
     mean: tuple[float, float, float]
     """Of the run's training pixels, red, green and blue, in units of 0..1."""
     std: tuple[float, float, float]
     batch_size: int
+    temperature: float
+    """What logits are divided by for probabilities as sure as they are right on val; 1 where the run held out none."""
 
     def __call__(self, images: UInt8[Tensor, "n 3 S S"]) -> Float[Tensor, "n C"]:
         """Return the logits of uint8 images of the model's size; `UsageError` for any other."""
         return predict(lambda part: self.model(normalise(part, self.mean, self.std)), images, self.batch_size)
+
+    def probabilities(self, images: UInt8[Tensor, "n 3 S S"]) -> Float64[Tensor, "n C"]:
+        """Return the softmax of the logits at the temperature, in float64."""
+        return (self(images).double() / self.temperature).softmax(-1)
 
 
 def load_classifier(folder: Path | str) -> Classifier:
@@ -49,8 +57,14 @@ def load_classifier(folder: Path | str) -> Classifier:
     config = record.run_config()
     model = VisionTransformer(config.model, attention="sdpa", generator=torch.Generator().manual_seed(0))
     load_weights(model, folder / MODEL)
-    names, batch_size = tuple(record.class_names), config.evaluate.batch_size
-    return Classifier(model=model.eval(), class_names=names, mean=mean, std=std, batch_size=batch_size)
+    return Classifier(
+        model=model.eval(),
+        class_names=tuple(record.class_names),
+        mean=mean,
+        std=std,
+        batch_size=config.evaluate.batch_size,
+        temperature=1.0 if record.temperature is None else record.temperature,
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,7 +74,7 @@ class Answer:
     path: Path
     class_name: str
     probability: float
-    """The model's softmax; as sure as the run's calibration error says."""
+    """As `Classifier.probabilities` has it."""
 
 
 def classify(folder: Path | str, pictures: Sequence[Path | str], *, top: int = 1) -> list[Answer]:
@@ -73,22 +87,30 @@ def classify(folder: Path | str, pictures: Sequence[Path | str], *, top: int = 1
     Raises `SmallvitError` for a run that is not finished and for what cannot be read, `UsageError` for a path with no
     picture and for more classes than the run has.
     """
-    require(len(pictures) > 0, "PICTURES", "", "name at least one image file, or a folder of them")
-    require_whole("--top", top, 1)
+    require(len(pictures) > 0, "pictures", "", "name at least one image file, or a folder of them")
+    require_whole("top", top, 1)
     classifier = load_classifier(folder)
     names = classifier.class_names
     if top > len(names):
-        raise UsageError(f"--top is {top}: the run has {len(names)} classes")
+        raise UsageError(f"top is {top}: the run has {len(names)} classes")
     paths = [path for given in pictures for path in _images(Path(given))]
     size = classifier.model.config.image_size
-    broken: dict[Path, str] = {}
-    images = torch.from_numpy(read_files(paths, size, title="Decoding pictures", broken=broken)[0])
+    broken: dict[Path, BadImageError] = {}
+
+    def decode(path: Path) -> UInt8[np.ndarray, "S S 3"]:
+        try:
+            return fit_image(decode_upright(path), size)
+        except BadImageError as error:
+            broken[path] = error
+            return np.zeros((size, size, 3), dtype=np.uint8)
+
+    images = torch.from_numpy(decode_all(paths, decode, size=size, title="Decoding pictures"))
     for path, why in broken.items():
         if len(broken) == len(paths) or path in map(Path, pictures):
             raise SmallvitError(f"{path}: {why}")
         print(f"note: passed over {path}: {why}", file=sys.stderr)
-    rows = zip(paths, classifier(images), strict=True)
-    return [answer for path, logits in rows if path not in broken for answer in _answers(path, logits, names, top)]
+    rows = zip(paths, classifier.probabilities(images), strict=True)
+    return [answer for path, row in rows if path not in broken for answer in _answers(path, row, names, top)]
 
 
 def _moments(record: RunRecord, folder: Path) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
@@ -116,8 +138,7 @@ def _images(path: Path) -> list[Path]:
     return [path]
 
 
-def _answers(path: Path, logits: Float[Tensor, " C"], class_names: Sequence[str], top: int) -> list[Answer]:
-    probabilities = logits.double().softmax(-1)
+def _answers(path: Path, probabilities: Float64[Tensor, " C"], class_names: Sequence[str], top: int) -> list[Answer]:
     return [
         Answer(path=path, class_name=class_names[index], probability=float(probabilities[index]))
         for index in map(int, probabilities.argsort(descending=True, stable=True)[:top])

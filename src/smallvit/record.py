@@ -79,6 +79,11 @@ class RunRecord:
     """At the last epoch."""
     test: Metrics
     """At the last epoch."""
+    temperature: float | None
+    """What logits are divided by so that val's probabilities are the likeliest (`evaluate.fit_temperature`); None where
+    no val was held out, and in records from before."""
+    test_calibrated: Metrics | None
+    """`test` with its logits divided by the temperature."""
     test_read: Literal["once, at the last epoch", "along the curve"]
     test_confusion: list[list[int]]
     """Images of each class (row) taken for each class (column)."""

@@ -26,7 +26,7 @@ from smallvit.data.split import digest
 from smallvit.data.store import Dataset, load_dataset
 from smallvit.device.choose import hardware
 from smallvit.errors import SmallvitError, UsageError
-from smallvit.evaluate import Metrics, confusion, measure
+from smallvit.evaluate import Metrics, confusion, fit_temperature, measure
 from smallvit.fork import Origin, other_model, read_origin, require_unseen_test, take_weights
 from smallvit.model.vit import count_macs, count_parameters
 from smallvit.record import RunRecord, versions, write_atomically
@@ -132,8 +132,12 @@ def _run(
     return record
 
 
-def evaluate(folder: Path | str, split: Literal["val", "test"], data_root: Path | str | None = None) -> Metrics:
-    """Return the metrics of a finished run's weights; `data_root` stands in for the data folder of its config.
+def evaluate(
+    folder: Path | str, split: Literal["val", "test"], data_root: Path | str | None = None
+) -> tuple[Metrics, Metrics | None]:
+    """Return the metrics of a finished run's weights, plain and at the temperature of the run's record, if it has one.
+
+    `data_root` stands in for the data folder of its config.
 
     The arithmetic is that of the run: measured anew, `auto` might round otherwise and count otherwise. A run of a GPU
     is measured on a CPU where there is no GPU. Raises `SmallvitError` where the data are not those of the run.
@@ -151,7 +155,9 @@ def evaluate(folder: Path | str, split: Literal["val", "test"], data_root: Path 
     if split not in session.splits:
         raise UsageError(f"{folder} held out no val (data.val_fraction, or too few images): measure on test")
     load_weights(session.average.measured, folder / MODEL)
-    return measure(session.predict(split), session.splits[split].labels)
+    logits, labels = session.predict(split), session.splits[split].labels
+    calibrated = None if record.temperature is None else measure(logits / record.temperature, labels)
+    return measure(logits, labels), calibrated
 
 
 def _require_same_data(record: RunRecord, dataset: Dataset, folder: Path) -> None:
@@ -193,9 +199,10 @@ def _notes(config: RunConfig, dataset: Dataset) -> list[str]:
 
 def _record(session: Session, training: Training) -> RunRecord:
     config, spec, gathered = session.config, session.dataset.spec, training.gathered
-    last, logits = gathered.curve[-1], training.test_logits
-    assert logits is not None
+    last, logits, splits = gathered.curve[-1], training.logits, session.splits
     assert last.test is not None
+    temperature = fit_temperature(logits["val"], splits["val"].labels) if "val" in logits else None
+    calibrated = measure(logits["test"] / temperature, splits["test"].labels) if temperature is not None else None
     seconds_after_first = gathered.train_seconds - gathered.first_step_seconds
     return RunRecord(
         config=config.to_json(),
@@ -204,7 +211,7 @@ def _record(session: Session, training: Training) -> RunRecord:
         channel_mean=list(spec.mean),
         channel_std=list(spec.std),
         test_sha256=session.test_sha256,
-        num_train=len(session.splits["train"]),
+        num_train=len(splits["train"]),
         dataset_notes=list(session.dataset.notes),
         num_parameters=count_parameters(session.model),
         num_macs=count_macs(config.model),
@@ -222,28 +229,29 @@ def _record(session: Session, training: Training) -> RunRecord:
         curve=gathered.curve,
         val=last.val,
         test=last.test,
+        temperature=temperature,
+        test_calibrated=calibrated,
         test_read="along the curve" if config.evaluate.test_curve else "once, at the last epoch",
-        test_confusion=confusion(logits, session.splits["test"].labels).tolist(),
+        test_confusion=confusion(logits["test"], splits["test"].labels).tolist(),
     )
 
 
 def _finish(session: Session, training: Training, record: RunRecord, folder: Path) -> None:
     """Write weights, predictions and then the record, with which the run is finished."""
-    assert training.test_logits is not None
     save_tensors(session.average.measured.state_dict(), folder / MODEL)
-    save_tensors(_predictions(training.test_logits, session), folder / PREDICTIONS)
+    save_tensors(_predictions(training.logits["test"], session, record.temperature), folder / PREDICTIONS)
     record.save(folder / RECORD)
     delete_step_checkpoints(folder)
 
 
-def _predictions(logits: Tensor, session: Session) -> dict[str, Tensor]:
+def _predictions(logits: Tensor, session: Session, temperature: float | None) -> dict[str, Tensor]:
     """Return the test logits and labels, and as pictures the mistakes that the model was surest of.
 
     And of a folder's pictures the files, a row of UTF-8 each, filled up with zeros.
     """
     test, files = session.splits["test"], session.dataset.test.files
     labels = test.labels.cpu()
-    confidence = logits.softmax(-1).amax(-1)
+    confidence = (logits / (temperature or 1.0)).softmax(-1).amax(-1)
     wrong = (logits.argmax(-1) != labels).nonzero().flatten()
     worst = wrong[confidence[wrong].argsort(descending=True)[:MISTAKES_SHOWN]]
     pictures = test.images[worst.to(test.images.device)].cpu()

@@ -10,7 +10,7 @@ from typing import Any, cast
 from smallvit.errors import SmallvitError
 
 CONFIG_SCHEMA = 7
-RECORD_SCHEMA = 3
+RECORD_SCHEMA = 4
 
 Migration = Callable[[dict[str, Any]], None]
 
@@ -72,6 +72,11 @@ def _record_2_to_3(record: dict[str, Any]) -> None:
     record.update(channel_mean=None, channel_std=None, test_sha256=None)
 
 
+def _record_3_to_4(record: dict[str, Any]) -> None:
+    """The temperature of probabilities."""
+    record.update(temperature=None, test_calibrated=None)
+
+
 CONFIG_MIGRATIONS: dict[int, Migration] = {
     1: _config_1_to_2,
     2: _config_2_to_3,
@@ -80,7 +85,7 @@ CONFIG_MIGRATIONS: dict[int, Migration] = {
     5: _config_5_to_6,
     6: _config_6_to_7,
 }
-RECORD_MIGRATIONS: dict[int, Migration] = {1: _record_1_to_2, 2: _record_2_to_3}
+RECORD_MIGRATIONS: dict[int, Migration] = {1: _record_1_to_2, 2: _record_2_to_3, 3: _record_3_to_4}
 
 
 def upgrade(value: Any, what: str, newest: int, migrations: dict[int, Migration]) -> dict[str, Any]:

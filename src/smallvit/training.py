@@ -44,8 +44,8 @@ class Training:
         self.gathered = Gathered(started=started)
         self.steps_done = 0
         self.total_steps = session.config.length.epochs * session.order.steps_per_epoch
-        self.test_logits: Tensor | None = None
-        """Of the last point of the curve."""
+        self.logits: dict[str, Tensor] = {}
+        """Of val and test at the last point of the curve, as far as they were measured there."""
         self._losses: list[Tensor] = []
         self._lines = ""
         self._clock = self._saved_at = self._step_began = time.perf_counter()
@@ -171,9 +171,8 @@ class Training:
         if config.evaluate.test_curve or last:
             splits.append("test")
 
-        logits = {split: session.predict(split, self._check(metrics)) for split in splits}
-        self.test_logits = logits.get("test")
-        return {split: measure(logits[split], session.splits[split].labels) for split in splits}
+        self.logits = {split: session.predict(split, self._check(metrics)) for split in splits}
+        return {split: measure(logits, session.splits[split].labels) for split, logits in self.logits.items()}
 
     def _check(self, metrics: MetricsFile | None) -> Callable[[], None]:
         """Return what to call before each pass of an evaluation, so that the run ends where it is asked to."""

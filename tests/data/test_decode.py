@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from smallvit.data.decode import BadImageError, decode_all, decode_exact, decode_fitted
+from smallvit.data.decode import BadImageError, decode_all, decode_exact, decode_upright, fit_image
+from smallvit.data.folder import picture_key
 from smallvit.errors import SmallvitError
 
 RNG = np.random.Generator(np.random.PCG64(0))
@@ -27,7 +28,7 @@ def saved(folder: Path, image: Image.Image, name: str = "image.png", **options: 
 
 
 def fitted(path: Path, size: int) -> np.ndarray:
-    return decode_fitted(path, size)[0]
+    return fit_image(decode_upright(path), size)
 
 
 def bomb(width: int = 60_000, height: int = 60_000) -> bytes:
@@ -188,7 +189,7 @@ def test_an_icon_is_not_taken_for_tga(tmp_path: Path, kind: str, side: int) -> N
     assert np.array_equal(fitted(path, side), pixels[..., :3])
 
 
-def test_a_key_is_of_the_upright_pixels_and_not_of_the_file_or_the_size(tmp_path: Path) -> None:
+def test_a_key_is_of_the_upright_pixels_and_not_of_the_file(tmp_path: Path) -> None:
     image = Image.fromarray(COLOUR)
     exif = Image.Exif()
     exif[0x0112] = 3
@@ -197,9 +198,9 @@ def test_a_key_is_of_the_upright_pixels_and_not_of_the_file_or_the_size(tmp_path
         saved(tmp_path, image, "a.bmp"),
         saved(tmp_path, image.rotate(180), "turned.png", exif=exif),
     ]
-    assert len({decode_fitted(path, size)[1] for path in paths for size in (8, 16)}) == 1
+    assert len({picture_key(decode_upright(path)) for path in paths}) == 1
     shapes = [saved(tmp_path, Image.new("RGB", shape), f"{shape}.png") for shape in ((8, 8), (4, 16), (16, 4))]
-    assert len({decode_fitted(path, 8)[1] for path in shapes}) == 3
+    assert len({picture_key(decode_upright(path)) for path in shapes}) == 3
 
 
 def test_an_eps_file_is_not_handed_to_ghostscript(tmp_path: Path) -> None:

@@ -74,6 +74,8 @@ def make_run(
         curve=_curve(logits, labels, val=val, test_curve=test_curve),
         val=measure(logits[: count // 2], labels[: count // 2]) if val else None,
         test=measure(logits, labels),
+        temperature=0.5 if val else None,
+        test_calibrated=measure(logits / 0.5, labels) if val else None,
         test_read="along the curve" if test_curve else "once, at the last epoch",
         test_confusion=confusion(logits, labels).tolist(),
     )

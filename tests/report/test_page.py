@@ -40,6 +40,7 @@ def test_a_page_is_whole_and_refers_to_nothing_outside(
     assert_stands_alone(page)
     assert all(f"class {index} " in page.text for index in range(classes))
     assert ("No val split was held out." in page.text) != val
+    assert ("divided by 0.500, the temperature that is best on val" in page.text) == val
     assert f"{record.test.correct:,} of {count:,} test images right" in page.text
 
 
@@ -49,7 +50,7 @@ def test_the_numbers_are_the_records(tmp_path: Path, run_folder: MakeRun) -> Non
     exact = {json.loads(attributes["value"] or "") for attributes in page.attributes("data")}
     assert record.val is not None
     for number in (
-        *(getattr(m, f.name) for m in (record.test, record.val) for f in dataclasses.fields(m)),
+        *(getattr(m, f.name) for m in (record.test, record.test_calibrated, record.val) for f in dataclasses.fields(m)),
         *(getattr(point, name) for point in record.curve for name in ("images_seen", "train_loss")),
         *(record.train_seconds, record.first_step_seconds, record.evaluate_seconds, record.images_per_second),
         *(record.num_parameters, record.num_macs, record.num_train),

@@ -131,7 +131,7 @@ def test_the_average_is_what_a_run_measures_and_keeps(tmp_path: Path, monkeypatc
     assert (kept["head.weight"] - last["head.weight"]).abs().max() > 1e-4
     assert averaged.curve[-1].train_loss == plain.curve[-1].train_loss, "the steps are the same"
     assert averaged.test != plain.test
-    assert evaluate(tmp_path / "averaged", "test") == averaged.test
+    assert evaluate(tmp_path / "averaged", "test") == (averaged.test, averaged.test_calibrated)
     assert torch.equal(read_origin(tmp_path / "averaged").weights["head.weight"], kept["head.weight"])
 
 

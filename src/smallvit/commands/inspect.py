@@ -48,10 +48,13 @@ class Evaluate:
         from smallvit.progress import percent
         from smallvit.run import evaluate
 
-        metrics = evaluate(self.folder, self.split, self.data.root)
+        metrics, calibrated = evaluate(self.folder, self.split, self.data.root)
         print(f"{self.split} accuracy {percent(metrics)}")
         print(f"negative log likelihood {metrics.negative_log_likelihood:.4f} nats")
         print(f"expected calibration error {100 * metrics.calibration_error:.2f} %")
+        if calibrated is not None:
+            nats, error = calibrated.negative_log_likelihood, calibrated.calibration_error
+            print(f"at the temperature that val asks for, as predict has it: {nats:.4f} nats, {100 * error:.2f} %")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,7 +8,6 @@ refused. Exif orientation is applied.
 Shapes: n images, H height, W width.
 """
 
-import hashlib
 import io
 import os
 import sys
@@ -117,25 +116,23 @@ def decode_exact(data: bytes, size: int) -> UInt8[np.ndarray, "H W 3"]:
             raise BadImageError(f"has transparent pixels; {expected}")
         return image.convert("RGB")
 
-    return _opened(io.BytesIO(data), convert)
+    return np.asarray(_opened(io.BytesIO(data), convert))
 
 
-def decode_fitted(path: Path, size: int) -> tuple[UInt8[np.ndarray, "H W 3"], bytes]:
-    """Return a file's image upright, as RGB, its short side resized to `size` (bicubic) and centre-cropped; and a key.
-
-    The key is a hash of the upright image before it was resized: equal for exact copies, and the same at every size.
-    """
-    key = hashlib.blake2b(digest_size=16)
+def decode_upright(path: Path) -> Image.Image:
+    """Return a file's image at full size, upright, as RGB; BadImageError where there is none."""
 
     def convert(image: Image.Image) -> Image.Image:
         image.load()
         ImageOps.exif_transpose(image, in_place=True)
-        upright = to_rgb(image)
-        key.update(f"{upright.size}".encode())
-        key.update(upright.tobytes())
-        return ImageOps.fit(upright, (size, size), method=Image.Resampling.BICUBIC)
+        return to_rgb(image)
 
-    return _opened(path, convert), key.digest()
+    return _opened(path, convert)
+
+
+def fit_image(image: Image.Image, size: int) -> UInt8[np.ndarray, "H W 3"]:
+    """Return the middle of an RGB image, its short side resized to `size` (bicubic)."""
+    return np.asarray(ImageOps.fit(image, (size, size), method=Image.Resampling.BICUBIC))
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
@@ -153,11 +150,11 @@ def to_rgb(image: Image.Image) -> Image.Image:
     raise BadImageError(f"has mode {image.mode}; expected 8-bit or 16-bit grey, RGB, palette or CMYK")
 
 
-def _opened(source: Path | io.BytesIO, convert: Callable[[Image.Image], Image.Image]) -> UInt8[np.ndarray, "H W 3"]:
+def _opened(source: Path | io.BytesIO, convert: Callable[[Image.Image], Image.Image]) -> Image.Image:
     try:
         _not_empty(source)
         with Image.open(source, formats=formats()) as image:
-            return np.asarray(convert(image))
+            return convert(image)
     except BadImageError:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:

@@ -7,6 +7,7 @@ Thumbs.db and desktop.ini are passed over; other files that no Pillow decoder cl
 and folders beside `train/` are passed over and named in a note.
 """
 
+import hashlib
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -14,11 +15,11 @@ from functools import cache
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float64, Shaped, UInt8
+from jaxtyping import Float64, UInt8
 from PIL import Image
 
 from smallvit.console import printable
-from smallvit.data.decode import BadImageError, decode_all, decode_fitted, formats
+from smallvit.data.decode import BadImageError, decode_all, decode_upright, fit_image, formats
 from smallvit.data.split import Decoded, Split, canonical
 from smallvit.errors import SmallvitError
 
@@ -94,10 +95,21 @@ def read_images(listing: Listing, size: int) -> Decoded:
 
     def read(name: str) -> Split:
         paths = [path for path, _ in listing.splits[name]]
-        images, keys = read_files(paths, size, title=f"Decoding {listing.root.name} {name}")
+        keys: dict[Path, bytes] = {}
+
+        def decode(path: Path) -> UInt8[np.ndarray, "H W 3"]:
+            try:
+                upright = decode_upright(path)
+            except BadImageError as error:
+                raise SmallvitError(f"{path}: {error}") from error
+            keys[path] = picture_key(upright)
+            return fit_image(upright, size)
+
+        images = decode_all(paths, decode, size=size, title=f"Decoding {listing.root.name} {name}")
         labels = np.array([label for _, label in listing.splits[name]], dtype=np.int64)
         files = np.array([printable(path.relative_to(listing.root).as_posix()).encode() for path in paths])
-        return canonical(Split(images=images, labels=labels, keys=keys, files=files))
+        in_order = np.array([keys[path] for path in paths], dtype="S16")
+        return canonical(Split(images=images, labels=labels, keys=in_order, files=files))
 
     found = {name: read(name) for name in listing.splits}
     return Decoded(
@@ -109,27 +121,11 @@ def read_images(listing: Listing, size: int) -> Decoded:
     )
 
 
-def read_files(
-    paths: Sequence[Path], size: int, *, title: str, broken: dict[Path, str] | None = None
-) -> tuple[UInt8[np.ndarray, "n 3 H W"], Shaped[np.ndarray, " n"]]:
-    """Return image files as RGB, fitted to `size`, in order, and their keys, as `decode_fitted` has them.
-
-    The error of one that cannot be used names it; or it is black, and in `broken` is why.
-    """
-    keys: dict[Path, bytes] = {}
-
-    def decode(path: Path) -> np.ndarray:
-        try:
-            image, keys[path] = decode_fitted(path, size)
-        except BadImageError as error:
-            if broken is None:
-                raise SmallvitError(f"{path}: {error}") from error
-            broken[path], keys[path] = str(error), b""
-            return np.zeros((size, size, 3), dtype=np.uint8)
-        return image
-
-    images = decode_all(paths, decode, size=size, title=title)
-    return images, np.array([keys[path] for path in paths], dtype="S16")
+def picture_key(upright: Image.Image) -> bytes:
+    """Return the hash by which a picture is ordered, and which only exact copies of it share."""
+    key = hashlib.blake2b(f"{upright.size}".encode(), digest_size=16)
+    key.update(upright.tobytes())
+    return key.digest()
 
 
 def _moments(images: UInt8[np.ndarray, "n 3 H W"]) -> Float64[np.ndarray, "n 2 3"]:

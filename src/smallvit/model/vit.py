@@ -116,7 +116,7 @@ class VisionTransformer(nn.Module):
         if tuple(images.shape[1:]) != (3, size, size):
             raise UsageError(f"images have shape {tuple(images.shape)}, expected (batch, 3, {size}, {size})")
         if branch_scale is None and self.training and self.config.drop_path_rate > 0:
-            uniform = torch.rand(len(self.all_blocks), 2, len(images), device=images.device)
+            uniform = torch.rand(len(self.all_blocks), 2, images.shape[0], device=images.device)
             branch_scale = self.drop_path_scale(uniform)
         x = self.patch_embed(images)
         prefix = [token for token in (self.cls_token, self.reg_token) if token is not None]

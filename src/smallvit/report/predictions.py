@@ -47,7 +47,7 @@ class Mistake:
     true: str
     predicted: str
     confidence: float
-    """The model's probability of the predicted class, 0 to 1."""
+    """The model's probability of the predicted class, calibrated where the run has a temperature, 0 to 1."""
     picture: str
     """A PNG as a data URI."""
 
@@ -75,7 +75,7 @@ def read_predictions(path: Path, record: RunRecord) -> Predictions:
 def read_mistakes(path: Path, record: RunRecord) -> list[Mistake]:
     """Return the wrong answers that `path` keeps, the surest first; raises as `read_predictions` does."""
     kept = read_predictions(path, record)
-    probabilities = kept.logits.double().softmax(-1)
+    probabilities = (kept.logits.double() / (record.temperature or 1.0)).softmax(-1)
     classes = kept.logits.argmax(-1)
     return [
         Mistake(
