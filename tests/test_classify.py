@@ -59,7 +59,7 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_pictures_of_the_test_split_are_answered_as_in_the_run(finished: Path, pictures: Path) -> None:
     logits = load_file(finished / "test.safetensors")["logits"][:SHOWN].double()
-    answers = classify(str(finished), [str(pictures)])
+    answers = classify(str(finished), str(pictures))
     images = torch.from_numpy(load_dataset(CONFIG.data).test.images[:SHOWN].copy())
     classifier = load_classifier(str(finished))
     torch.testing.assert_close(classifier(images).double(), logits, rtol=1e-4, atol=1e-5)

@@ -9,12 +9,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from smallvit.recipes import RECIPES
 from smallvit.record import RunRecord
 from smallvit.run import run
 
@@ -199,6 +201,11 @@ def test_a_compiled_bfloat16_step_is_one_graph_and_trains_to_nearly_the_same_num
     assert compiled.first_step_seconds > plain.first_step_seconds
 
 
+def test_more_memory_than_there_is_is_one_line(tmp_path: Path) -> None:
+    done = smallvit(tmp_path, "train", "quickstart", "--model.mlp-ratio", "1e10", "--device.precision", "float32")
+    assert_failed(done, ["memory ran out (", "a smaller train.batch_size, evaluate.batch_size or model needs less"])
+
+
 def test_quickstart_replaces_an_earlier_quickstart_and_nothing_else(tmp_path: Path) -> None:
     """Interrupted before the run itself: what is at stake is what it deletes."""
     code = "import sys\nfrom smallvit import cli, run\nrun._run = lambda *_: sys.exit(0)\nsys.exit(cli.main())"
@@ -219,3 +226,10 @@ def test_quickstart_replaces_an_earlier_quickstart_and_nothing_else(tmp_path: Pa
         (folder / "record.json").write_text("{}")
         (folder / "notes.txt").write_text("mine")
         assert quickstart(folder) == left | ({"checkpoints"} if recipe == "small" else set())
+
+    earlier = replace(RECIPES["quickstart"](), seed=7).resolve(10)
+    longer = replace(earlier, train=replace(earlier.train, epochs=5000))
+    for name, config, left in (("earlier", earlier, set()), ("longer", longer, {"config.json"})):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.json").write_text(json.dumps(config.to_json()))
+        assert quickstart(tmp_path / name) == left

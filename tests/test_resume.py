@@ -360,6 +360,22 @@ def test_a_fork_whose_test_was_trained_on_is_refused(half: Path, tmp_path: Path,
     assert not (tmp_path / "fork").exists()
 
 
+def test_a_fork_whose_val_was_trained_on_says_so(half: Path, tmp_path: Path) -> None:
+    run(TOY, half)
+    run(replace(TOY, data=replace(TOY.data, val_fraction=0.0)), tmp_path / "all")
+
+    def said(config: RunConfig, origin: Path) -> str:
+        out = io.StringIO()
+        run(config, tmp_path / "fork", fork=origin, console=Console(file=out, width=400), start_over=True)
+        return out.getvalue()
+
+    words = "note: val may hold images that the weights to start from were trained on"
+    assert words in said(TOY, tmp_path / "all")
+    assert words in said(replace(TOY, data=replace(TOY.data, val_fraction=0.2)), half)
+    assert words not in said(TOY, half)
+    assert words not in said(replace(TOY, data=replace(TOY.data, val_fraction=0.0)), half)
+
+
 def test_a_fork_may_have_another_image_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The same images are test, at whatever size."""
     config = replace(TOY, model=replace(TOY.model, position="rotary"))

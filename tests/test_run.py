@@ -21,17 +21,22 @@ from safetensors.torch import load_file, save_file
 from smallvit import run as module
 from smallvit.augment.config import AugmentConfig
 from smallvit.augment.pipeline import normalise
+from smallvit.classify import load_classifier
 from smallvit.config import EvaluateConfig, RunConfig
 from smallvit.data.config import DataConfig
 from smallvit.data.store import load_dataset
 from smallvit.device.config import DeviceConfig
 from smallvit.errors import SmallvitError, UsageError
+from smallvit.evaluate import fit_temperature, measure
+from smallvit.files import write_atomically
 from smallvit.model.config import ModelConfig
 from smallvit.progress import duration
-from smallvit.record import RunRecord, write_atomically
+from smallvit.record import RunRecord
+from smallvit.report.compare import compare
 from smallvit.run import evaluate, run
 from smallvit.schema import RECORD_SCHEMA
 from smallvit.session import Session
+from smallvit.study.forecast import Forecast
 from smallvit.train.config import OptimConfig, TrainConfig
 
 TINY = RunConfig(
@@ -174,6 +179,17 @@ def test_evaluate_finds_what_the_record_says(finished: tuple[Path, RunRecord, st
         assert evaluate(folder, split)[0] == expected
 
 
+def test_the_temperature_is_fitted_on_val_alone(finished: tuple[Path, RunRecord, str]) -> None:
+    folder, record, _ = finished
+    dataset = load_dataset(TINY.data)
+    assert dataset.val is not None
+    val = load_classifier(folder)(torch.from_numpy(dataset.val.images.copy()))
+    assert record.temperature == pytest.approx(fit_temperature(val, torch.tensor(dataset.val.labels)), rel=1e-4)
+    test = load_file(folder / "test.safetensors")
+    assert record.test_calibrated == measure(test["logits"].double() / record.temperature, test["labels"])
+    assert record.test_calibrated != record.test
+
+
 def test_a_record_whose_config_is_another_runs_is_refused(
     finished: tuple[Path, RunRecord, str], tmp_path: Path
 ) -> None:
@@ -240,7 +256,7 @@ def test_evaluate_refuses_data_that_are_not_the_runs(tmp_path: Path) -> None:
         return str(caught.value)
 
     (moved / "dog").rename(moved / "bird")
-    assert "other classes, test images, train images;" in refused()
+    assert "other classes, test images, val images, train images;" in refused()
     (moved / "bird").rename(moved / "dog")
     shutil.copytree(moved / "dog", moved / "wolf")
     assert "other classes, test images, val images, train images;" in refused()
@@ -306,7 +322,7 @@ def test_a_whitened_first_layer(fields: dict[str, Any], tmp_path: Path) -> None:
 
 def test_no_val(finished: tuple[Path, RunRecord, str], tmp_path: Path) -> None:
     record = run(short(data=DataConfig(dataset="digits", val_fraction=0.0)), tmp_path)
-    assert record.val is None
+    assert (record.val, record.val_sha256, record.temperature, record.test_calibrated) == (None, None, None, None)
     assert record.num_train == NUM_TRAIN + NUM_VAL
     with pytest.raises(UsageError, match="held out no val"):
         evaluate(tmp_path, "val")
@@ -316,6 +332,32 @@ def test_a_single_step_is_a_run(tmp_path: Path) -> None:
     record = run(replace(TINY, train=TrainConfig(epochs=1, passes_per_epoch=1, batch_size=NUM_TRAIN)), tmp_path)
     assert record.curve[0].images_seen == NUM_TRAIN
     assert record.images_per_second == 0
+    run(replace(TINY, seed=1, train=TrainConfig(epochs=1, passes_per_epoch=1, batch_size=NUM_TRAIN)), tmp_path / "b")
+    found = {each.name: each.written_change for each in compare(tmp_path, tmp_path / "b").quantities}
+    assert found["training images/s"] == "\N{EN DASH}"
+    Forecast().learn_from(record)
+
+
+def test_other_val_images_of_the_same_number_are_not_the_runs(tmp_path: Path) -> None:
+    generator = np.random.default_rng(0)
+
+    def fill(part: str, count: int) -> None:
+        for i in range(count):
+            path = tmp_path / "images" / part / "ab"[i % 2] / f"{i}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(generator.integers(0, 256, (16, 16, 3), dtype=np.uint8)).save(path)
+
+    fill("train", 20)
+    fill("val", 6)
+    fill("test", 6)
+    model = ModelConfig(image_size=16, patch_size=8, embed_dim=16, depth=1, num_heads=2)
+    data = DataConfig(dataset="folder", root=tmp_path / "images", cache=tmp_path / "cache")
+    train = TrainConfig(epochs=1, passes_per_epoch=1, batch_size=8)
+    record = run(replace(TINY, data=data, model=model, train=train), tmp_path / "run")
+    assert evaluate(tmp_path / "run", "val")[0] == record.val
+    fill("val", 6)
+    with pytest.raises(SmallvitError, match="other data: other val images;"):
+        evaluate(tmp_path / "run", "val")
 
 
 def test_a_batch_larger_than_an_epoch_is_bad_usage(tmp_path: Path) -> None:

@@ -77,16 +77,18 @@ class Answer:
     """As `Classifier.probabilities` has it."""
 
 
-def classify(folder: Path | str, pictures: Sequence[Path | str], *, top: int = 1) -> list[Answer]:
+def classify(folder: Path | str, pictures: Path | str | Sequence[Path | str], *, top: int = 1) -> list[Answer]:
     """Return the `top` likeliest classes of each picture, the likeliest first.
 
-    `pictures` are image files, and folders, of which all images at any depth are taken; files there that are no images,
-    or broken ones, are named on standard error. They are made as training images of a folder are: upright, RGB, the
-    short side resized to the model's image size, the middle kept. The arithmetic is float32 on the CPU.
+    `pictures` are image files, and folders, of which all images at any depth are taken, or one of these; files there
+    that are no images, or broken ones, are named on standard error. They are made as training images of a folder are:
+    upright, RGB, the short side resized to the model's image size, the middle kept. The arithmetic is float32 on the
+    CPU.
 
     Raises `SmallvitError` for a run that is not finished and for what cannot be read, `UsageError` for a path with no
     picture and for more classes than the run has.
     """
+    pictures = [pictures] if isinstance(pictures, Path | str) else pictures
     require(len(pictures) > 0, "pictures", "", "name at least one image file, or a folder of them")
     require_whole("top", top, 1)
     classifier = load_classifier(folder)

@@ -25,7 +25,7 @@ from smallvit.commands.study import StudyCommand
 from smallvit.commands.train import Quickstart, Train
 from smallvit.config import RunConfig
 from smallvit.console import set_stdout_errors
-from smallvit.errors import SmallvitError, UsageError
+from smallvit.errors import SmallvitError, UsageError, memory_line, ran_out_of_memory
 from smallvit.recipes import RECIPES
 from smallvit.stop import InterruptedRunError
 from smallvit.usage import one_line, options_of
@@ -73,6 +73,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 128 + signal.SIGPIPE
     except OSError as error:  # a full disk, a folder that may not be written
         return _failed(f"{error.filename or 'a file'}: {error.strerror or error}", 1)
+    except (RuntimeError, MemoryError) as error:
+        if not ran_out_of_memory(error):
+            raise
+        return _failed(memory_line(error), 1)
     except KeyboardInterrupt:
         print("smallvit: interrupted", file=sys.stderr)
         return 130

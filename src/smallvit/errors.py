@@ -1,5 +1,9 @@
 """Errors that are the user's to mend: one line each, shown without a traceback."""
 
+import re
+
+_NO_MEMORY = re.compile("out of memory|allocate memory|ALLOC_FAILED")  # of a GPU, of a CPU, of cuBLAS
+
 
 class SmallvitError(Exception):
     """Something outside the program is wrong (a file, a data set, a run folder); the command line exits with 1."""
@@ -13,3 +17,15 @@ class UsageError(SmallvitError):
     """The request itself is wrong (an option, a value, a name); the command line exits with 2."""
 
     exit_status = 2
+
+
+def ran_out_of_memory(error: BaseException) -> bool:
+    """Whether an error is torch's or Python's that there is not enough memory."""
+    return isinstance(error, MemoryError) or bool(_NO_MEMORY.search(str(error)))
+
+
+def memory_line(error: BaseException) -> str:
+    """Return one line for a person who asked for more memory than there is."""
+    first = (str(error).strip() or "out of memory").splitlines()[0]
+    less = "a smaller train.batch_size, evaluate.batch_size or model needs less"
+    return f"memory ran out ({first}): {less}; what a run has saved is kept"

@@ -31,6 +31,8 @@ class Origin:
     """None where the folder holds weights alone."""
     test_sha256: str | None = None
     """Digest of the test images; None where it is not known."""
+    val_sha256: str | None = None
+    """Of those of val, likewise."""
 
 
 def read_origin(folder: Path) -> Origin:
@@ -54,16 +56,20 @@ def read_origin(folder: Path) -> Origin:
         raise SmallvitError(f"{folder / MODEL} does not hold weights: {error}") from None
     with suppress(SmallvitError):
         record = RunRecord.load(folder / RECORD)
-        return Origin(folder=folder, weights=weights, config=record.run_config(), test_sha256=record.test_sha256)
+        return Origin(
+            folder=folder,
+            weights=weights,
+            config=record.run_config(),
+            test_sha256=record.test_sha256,
+            val_sha256=record.val_sha256,
+        )
     return Origin(folder=folder, weights=weights)
 
 
 def require_unseen_test(origin: Origin, config: RunConfig, dataset: Dataset) -> None:
     """Raise `UsageError` where test is drawn otherwise than for the run, of the same data, whose weights these are."""
     theirs = origin.config
-    if dataset.spec.test_size or theirs is None or origin.test_sha256 is None:
-        return
-    if theirs.data.dataset != config.data.dataset or _root(theirs) != _root(config):
+    if dataset.spec.test_size or theirs is None or origin.test_sha256 is None or not _same_data(theirs, config):
         return
     if theirs.model.image_size != config.model.image_size:
         dataset = load_dataset(config.data, image_size=theirs.model.image_size)
@@ -73,6 +79,16 @@ def require_unseen_test(origin: Origin, config: RunConfig, dataset: Dataset) -> 
             "have been trained on some of it; put images, data.test_fraction and data.split_seed back, or keep in a "
             "test/ of your own only images that they were not trained on"
         )
+
+
+def val_may_be_seen(origin: Origin, config: RunConfig, dataset: Dataset) -> bool:
+    """Whether the run, of the same data, whose weights these are may have been trained on images of val."""
+    theirs = origin.config
+    if dataset.val is None or theirs is None or not _same_data(theirs, config):
+        return False
+    if theirs.model.image_size == config.model.image_size and origin.val_sha256 is not None:
+        return origin.val_sha256 != digest(dataset.val)
+    return (theirs.data.val_fraction, theirs.data.split_seed) != (config.data.val_fraction, config.data.split_seed)
 
 
 def other_model(origin: Origin, config: RunConfig) -> list[str]:
@@ -90,6 +106,12 @@ def take_weights(model: nn.Module, path: Path, origin: Origin | None, config: Ru
             raise
         differing = other_model(origin, config) or ["its tensors have other names or shapes"]
         raise UsageError(f"--fork {origin.folder}: its weights are another model's: {'; '.join(differing)}") from None
+
+
+def _same_data(one: RunConfig, other: RunConfig) -> bool:
+    if one.data.dataset != "folder":
+        return one.data.dataset == other.data.dataset
+    return other.data.dataset == "folder" and _root(one) == _root(other)
 
 
 def _root(config: RunConfig) -> Path | None:

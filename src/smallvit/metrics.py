@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from smallvit.record import write_atomically
+from smallvit.files import write_atomically
 
 
 class MetricsFile:

@@ -24,7 +24,7 @@ def show_augment(config: RunConfig, path: Path, *, num_images: int = 8, num_draw
     """Write the first images of a run as a PNG (or whatever matplotlib makes of the suffix): originals above, each row
     below one step's draw for the same images. Return what is to be told of the data set.
     """
-    if path.suffix not in (".png", ".svg", ".pdf"):
+    if path.suffix.lower() not in (".png", ".svg", ".pdf"):
         raise UsageError(f"out is {path}: the name must end in .png, .svg or .pdf")
     dataset = load_dataset(config.data, image_size=config.model.image_size)
     spec, train = dataset.spec, DeviceSplit.of(dataset.train, "cpu")

@@ -1,10 +1,7 @@
 """What a run leaves behind for its readers: one JSON file that holds everything a published number rests on."""
 
 import json
-import os
 import platform
-from collections.abc import Generator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -14,6 +11,7 @@ from smallvit.config import RunConfig
 from smallvit.device.choose import Choices
 from smallvit.errors import SmallvitError
 from smallvit.evaluate import Metrics
+from smallvit.files import write_atomically
 from smallvit.schema import RECORD_MIGRATIONS, RECORD_SCHEMA, upgrade
 from smallvit.strict_json import digest, from_json, read, to_json
 
@@ -50,6 +48,8 @@ class RunRecord:
     channel_std: list[float] | None
     test_sha256: str | None
     """Of the test split's pixels and labels, as `data.split.digest` has it; None in records from before."""
+    val_sha256: str | None
+    """Of val's; None, too, where none was held out."""
     num_train: int
     """Training images of one pass."""
     dataset_notes: list[str]
@@ -137,27 +137,3 @@ def _version(package: str) -> str:
         return version(package)
     except PackageNotFoundError:
         return "not installed"  # a checkout on Python's path
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Write a text file so that readers see the old one or the whole new one."""
-    with replacing(path) as temporary, temporary.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-@contextmanager
-def replacing(path: Path) -> Generator[Path]:
-    """Give a temporary path beside `path` to write to; it takes the place of `path` only if nothing was raised.
-
-    An `OSError` is made one of `path`: that of a full disk names no file.
-    """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        yield temporary
-        temporary.replace(path)
-    except OSError as error:
-        raise OSError(error.errno, error.strerror, str(path)) from None
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -27,9 +27,10 @@ from smallvit.data.store import Dataset, load_dataset
 from smallvit.device.choose import hardware
 from smallvit.errors import SmallvitError, UsageError
 from smallvit.evaluate import Metrics, confusion, fit_temperature, measure
-from smallvit.fork import Origin, other_model, read_origin, require_unseen_test, take_weights
+from smallvit.files import write_atomically
+from smallvit.fork import Origin, other_model, read_origin, require_unseen_test, take_weights, val_may_be_seen
 from smallvit.model.vit import count_macs, count_parameters
-from smallvit.record import RunRecord, versions, write_atomically
+from smallvit.record import RunRecord, versions
 from smallvit.resume import find_checkpoint, note_other_arithmetic, require_same_draws, share_checkpoint
 from smallvit.run_folder import (
     CONFIG,
@@ -96,6 +97,11 @@ def _run(
     dataset = load_dataset(config.data, image_size=config.model.image_size)
     if origin is not None:
         require_unseen_test(origin, config, dataset)
+        if val_may_be_seen(origin, config, dataset):
+            note(
+                "val may hold images that the weights to start from were trained on: its accuracy, and the temperature "
+                "that is fitted on it, are then too good; data.val_fraction or data.split_seed were others there"
+            )
         if differing := other_model(origin, config):
             note(f"the weights to start from are of another model: {'; '.join(differing)}")
     world.barrier()  # patient, where one machine still downloads
@@ -156,7 +162,7 @@ def evaluate(
         raise UsageError(f"{folder} held out no val (data.val_fraction, or too few images): measure on test")
     load_weights(session.average.measured, folder / MODEL)
     logits, labels = session.predict(split), session.splits[split].labels
-    calibrated = None if record.temperature is None else measure(logits / record.temperature, labels)
+    calibrated = None if record.temperature is None else measure(logits.double() / record.temperature, labels)
     return measure(logits, labels), calibrated
 
 
@@ -169,7 +175,8 @@ def _require_same_data(record: RunRecord, dataset: Dataset, folder: Path) -> Non
     same = {
         "classes": list(spec.class_names) == record.class_names,
         "test images": record.test_sha256 in (None, digest(dataset.test)),
-        "val images": (0 if val is None else val.count) == (0 if dataset.val is None else len(dataset.val)),
+        "val images": (0 if val is None else val.count) == (0 if dataset.val is None else len(dataset.val))
+        and (dataset.val is None or record.val_sha256 in (None, digest(dataset.val))),
         "train images": len(dataset.train) == record.num_train
         and moments in ((None, None), (list(spec.mean), list(spec.std))),
     }
@@ -202,7 +209,7 @@ def _record(session: Session, training: Training) -> RunRecord:
     last, logits, splits = gathered.curve[-1], training.logits, session.splits
     assert last.test is not None
     temperature = fit_temperature(logits["val"], splits["val"].labels) if "val" in logits else None
-    calibrated = measure(logits["test"] / temperature, splits["test"].labels) if temperature is not None else None
+    calibrated = None if temperature is None else measure(logits["test"].double() / temperature, splits["test"].labels)
     seconds_after_first = gathered.train_seconds - gathered.first_step_seconds
     return RunRecord(
         config=config.to_json(),
@@ -211,6 +218,7 @@ def _record(session: Session, training: Training) -> RunRecord:
         channel_mean=list(spec.mean),
         channel_std=list(spec.std),
         test_sha256=session.test_sha256,
+        val_sha256=None if session.dataset.val is None else digest(session.dataset.val),
         num_train=len(splits["train"]),
         dataset_notes=list(session.dataset.notes),
         num_parameters=count_parameters(session.model),
@@ -251,9 +259,9 @@ def _predictions(logits: Tensor, session: Session, temperature: float | None) ->
     """
     test, files = session.splits["test"], session.dataset.test.files
     labels = test.labels.cpu()
-    confidence = (logits / (temperature or 1.0)).softmax(-1).amax(-1)
+    confidence = (logits.double() / (temperature or 1.0)).softmax(-1).amax(-1)
     wrong = (logits.argmax(-1) != labels).nonzero().flatten()
-    worst = wrong[confidence[wrong].argsort(descending=True)[:MISTAKES_SHOWN]]
+    worst = wrong[confidence[wrong].argsort(descending=True, stable=True)[:MISTAKES_SHOWN]]
     pictures = test.images[worst.to(test.images.device)].cpu()
     kept = {"logits": logits, "labels": labels, "mistakes": worst, "mistake_images": pictures}
     if files is not None:

@@ -73,8 +73,8 @@ def _record_2_to_3(record: dict[str, Any]) -> None:
 
 
 def _record_3_to_4(record: dict[str, Any]) -> None:
-    """The temperature of probabilities."""
-    record.update(temperature=None, test_calibrated=None)
+    """The temperature of probabilities, and which were the val images."""
+    record.update(temperature=None, test_calibrated=None, val_sha256=None)
 
 
 CONFIG_MIGRATIONS: dict[int, Migration] = {

@@ -19,9 +19,10 @@ from torch import Tensor
 from smallvit.device.choose import synchronize
 from smallvit.errors import SmallvitError
 from smallvit.evaluate import Metrics, measure
+from smallvit.files import write_atomically
 from smallvit.metrics import MetricsFile
 from smallvit.progress import RunProgress
-from smallvit.record import CurvePoint, versions, write_atomically
+from smallvit.record import CurvePoint, versions
 from smallvit.resume import CHECKPOINTS, Gathered, SavedState, draws_sha256
 from smallvit.session import Session
 from smallvit.stop import InterruptedRunError, Stop

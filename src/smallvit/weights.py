@@ -9,7 +9,7 @@ from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from smallvit.errors import SmallvitError
-from smallvit.record import replacing
+from smallvit.files import replacing
 
 MODEL = "model.safetensors"
 """The weights of the last epoch, in a run folder."""

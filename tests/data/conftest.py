@@ -164,7 +164,7 @@ def counted(function):
 
 os.fsync, os.rename, os.mkdir = map(counted, (os.fsync, os.rename, os.mkdir))
 if os.environ.get("AS_NOBODY"):  # whose reach does not extend to the interpreter's folder: import first
-    import fcntl, pyarrow.parquet
+    import pyarrow.parquet, rich.progress
     from PIL import Image
     Image.init()
     os.seteuid(65534)

@@ -57,6 +57,7 @@ def make_run(
         channel_mean=[0.5, 0.5, 0.5],
         channel_std=[0.25, 0.25, 0.25],
         test_sha256=64 * "a",
+        val_sha256=64 * "b" if val else None,
         num_train=1295,
         dataset_notes=["7 images were grey: made RGB"],
         num_parameters=209738,

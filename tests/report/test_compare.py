@@ -11,7 +11,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
-from scipy.stats import binomtest, ttest_rel
+from scipy.stats import binomtest, norm, ttest_rel
 from sklearn.metrics import confusion_matrix, recall_score
 
 from smallvit.data.config import DataConfig
@@ -52,17 +52,29 @@ def test_a_published_table() -> None:
     found = mcnemar(*_answers(794, 150, 86, 570))
     assert (found.both_right, found.only_a, found.only_b, found.both_wrong) == (794, 150, 86, 570)
     # He finds z = -4.17 and the interval -0.04 +- 1.96 x 0.0095.
-    assert found.p == pytest.approx(3.7e-5, rel=0.05)
+    assert found.p == pytest.approx(2 * norm.sf(4.17), rel=0.06)
     assert (found.low, found.high) == pytest.approx((-0.0587, -0.0213), abs=3e-4)
 
 
 @given(COUNTS)
-def test_p_is_the_binomial_test_of_the_images_that_one_has_right(counts: tuple[int, int, int, int]) -> None:
+def test_p_is_half_way_between_two_binomial_tests_of_the_images_that_one_has_right(
+    counts: tuple[int, int, int, int],
+) -> None:
+    """That of a split as uneven as was found or more, and that of a more uneven one."""
     found = mcnemar(*_answers(*counts))
-    discordant = counts[1] + counts[2]
-    assert found.p == (binomtest(counts[2], discordant, 0.5).pvalue if discordant else 1.0)
+    fewer, discordant = min(counts[1:3]), sum(counts[1:3])
+    as_uneven = binomtest(fewer, discordant).pvalue if discordant else 1.0
+    more_uneven = binomtest(fewer - 1, discordant).pvalue if fewer else 0.0
+    assert found.p == (1.0 if counts[1] == counts[2] else pytest.approx((as_uneven + more_uneven) / 2))
     assert -1 <= found.low <= found.high <= 1
     assert found.low - 1e-12 <= (counts[2] - counts[1]) / (sum(counts) + 2) <= found.high + 1e-12
+
+
+def test_p_and_interval_seldom_disagree() -> None:
+    """Of all splits of up to 60 images among 10,000."""
+    found = [mcnemar(*_answers(9000, a, b, 1000 - a - b)) for a in range(31) for b in range(31)]
+    disagree = sum((each.p < 0.05) != (each.low > 0 or each.high < 0) for each in found)
+    assert disagree / len(found) < 0.01
 
 
 @given(COUNTS)
@@ -179,7 +191,8 @@ def test_what_differs_is_listed_and_what_it_makes_of_the_numbers(tmp_path: Path,
     run_folder(tmp_path / "a")
     choices = dataclasses.replace(run_folder(tmp_path / "x").choices, num_threads=1)
     sections = {"data": {"val_fraction": 0.2}, "evaluate": {"batch_size": 7}, "optim": {"betas": (0.9, 0.95)}}
-    _change(run_folder, tmp_path / "b", sections=sections, choices=choices, versions={"torch": "9"}, draw=1)
+    make = {"choices": choices, "versions": {"torch": "9"}, "val_sha256": 64 * "c", "draw": 1}
+    _change(run_folder, tmp_path / "b", sections=sections, **make)
     found = compare(tmp_path / "a", tmp_path / "b")
     fields = {each.name: each for each in found.fields}
     assert fields.keys() == {"data.val_fraction", "evaluate.batch_size", "optim.betas"}

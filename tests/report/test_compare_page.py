@@ -92,6 +92,24 @@ def test_several_seeds_have_no_mcnemar_and_a_table_by_seed(
     assert "McNemar's test is left out: with several seeds" in page.text
 
 
+def test_seeds_that_all_differ_by_the_same_are_not_tested(
+    tmp_path: Path, run_folder: MakeRun, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, draw in (("a", 0), ("b", 5)):
+        for seed in (0, 1):
+            folder = tmp_path / name / f"seed{seed}"
+            config = dataclasses.replace(run_folder(folder).run_config(), seed=seed)
+            train = dataclasses.replace(config.train, epochs=20 + draw)
+            config = dataclasses.replace(config, train=train)
+            run_folder(folder, config=config.to_json(), config_digest=config.digest(), draw=draw)
+    said = _compare(tmp_path, capsys)
+    reason = "all seeds differ by the same, which tells no scatter"
+    assert f"test accuracy: the difference is not tested: {reason}" in said
+    page = Page(tmp_path / "out" / "compare.html")
+    assert f"Not tested: {reason}." in page.text
+    assert "nan" not in page.text
+
+
 def _edit(folder: Path) -> None:
     path = folder / "record.json"
     path.write_text(path.read_text().replace('"num_train": 1295', '"num_train": 1296'))

@@ -322,7 +322,7 @@ def test_an_interrupt_in_a_save_leaves_nothing_behind(two: Path, monkeypatch: py
     def interrupted(_: Path) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(module, "_flush_folder", interrupted)
+    monkeypatch.setattr(module, "flush_folder", interrupted)
     with pytest.raises(KeyboardInterrupt):
         save_checkpoint(two, example(30))
     assert names(two) == ["step-00000010", "step-00000020"]

@@ -11,7 +11,8 @@ from typing import Any
 import smallvit
 from smallvit.bench.clock import Timing
 from smallvit.device.choose import Choices, hardware
-from smallvit.record import versions, write_atomically
+from smallvit.files import write_atomically
+from smallvit.record import versions
 from smallvit.strict_json import to_json
 
 SCHEMA = 1

@@ -73,7 +73,7 @@ def _verdict(comparison: "Comparison") -> str:
     from smallvit.report.stats import LEVEL
 
     if comparison.p is None:
-        return f"test accuracy: the difference is not tested: {comparison.unpaired}"
+        return f"test accuracy: the difference is not tested: {comparison.untested}"
     if comparison.by_seed is not None:
         low, high = comparison.by_seed.low, comparison.by_seed.high
         test = f"paired by seed, n = {len(comparison.a.runs)}, p = {comparison.p:.2g}"

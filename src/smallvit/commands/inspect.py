@@ -76,7 +76,7 @@ class Predict:
         import sys
 
         from smallvit.classify import classify
-        from smallvit.record import replacing
+        from smallvit.files import replacing
 
         rows = classify(self.folder, self.pictures, top=self.top)
         set_stdout_errors("surrogateescape")  # a file's name as its bytes are, UTF-8 or not
@@ -96,9 +96,7 @@ class Recipes:
 
     def __call__(self) -> None:
         """Print the table."""
-        from rich.console import Console
-
-        console = Console()
+        console = plain_console()
         with console.status("measuring some training steps of each recipe") as status:
             from smallvit.bench.cost import recipe_table
 

@@ -12,7 +12,7 @@ from tyro.conf import arg
 from smallvit.checks import is_number, require
 from smallvit.config import RunConfig
 from smallvit.console import plain_console
-from smallvit.errors import UsageError
+from smallvit.errors import SmallvitError, UsageError
 from smallvit.recipes import RECIPES
 
 
@@ -28,7 +28,7 @@ class Quickstart:
     def __call__(self) -> None:
         """Replace an earlier quickstart, train, write the page."""
         config = replace(RECIPES["quickstart"](), seed=self.seed)
-        train_and_report(config, self.out, start_over=_recipe_of(self.out) == "quickstart")
+        train_and_report(config, self.out, start_over=_is_quickstart(self.out))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,13 +58,21 @@ class Train:
         train_and_report(self.config, out, max_seconds=self.max_seconds, fork=self.fork)
 
 
-def _recipe_of(folder: Path) -> str | None:
-    """Return the recipe of the run in a folder, by whatever version of smallvit; None where there is none."""
+def _is_quickstart(folder: Path) -> bool:
+    """Whether a folder holds a quickstart as this command makes it, or as an unknown version of smallvit did: not a
+    run of one's own that began with its recipe.
+    """
     try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        written = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        return None
-    return config.get("recipe") if isinstance(config, dict) else None
+        return False
+    if not isinstance(written, dict) or written.get("recipe") != "quickstart":
+        return False
+    try:
+        config = RunConfig.from_json(written)
+    except SmallvitError:
+        return True
+    return config.digest() == replace(RECIPES["quickstart"](), seed=config.seed).resolve(10).digest()
 
 
 def train_and_report(

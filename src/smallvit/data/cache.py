@@ -19,8 +19,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from filelock import FileLock, Timeout
 
 from smallvit.errors import SmallvitError
+from smallvit.files import flush_folder
 
 SCHEMA = 1
 _FOLDER_SCHEMA = 3
@@ -151,7 +153,7 @@ def write_entry(cache: Path, name: str, entry: Entry) -> Entry:
             json.dump({"schema": _schema(name), "facts": dict(entry.facts), "sha256": sums}, file, indent=1)
             file.flush()
             os.fsync(file.fileno())
-        _sync_folder(draft)
+        flush_folder(draft)
         _put_in_place(draft, cache / name)
     except BaseException as error:
         shutil.rmtree(draft, ignore_errors=True)
@@ -178,7 +180,7 @@ def _put_in_place(draft: Path, final: Path) -> None:
         shutil.rmtree(broken, ignore_errors=True)
     else:
         draft.rename(final)
-    _sync_folder(final.parent)
+    flush_folder(final.parent)
 
 
 def _sha256(path: Path) -> str:
@@ -186,30 +188,19 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _sync_folder(folder: Path) -> None:
-    if sys.platform != "win32":
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
-
-
 @contextmanager
 def _lock(cache: Path, name: str, *, wait: bool) -> Generator[bool]:
-    """Yield whether the lock is ours; where the system has no file locks, writers only rely on the atomic rename."""
-    if sys.platform == "win32":
-        yield wait
-        return
-    import fcntl
-
-    with (cache / f".{name}.lock").open("wb") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if not wait:
-                yield False
-                return
-            print(f"Waiting for another process that is decoding {name} ...", file=sys.stderr)
-            fcntl.flock(file, fcntl.LOCK_EX)
+    """Yield whether the lock is ours."""
+    lock = FileLock(cache / f".{name}.lock")
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        if not wait:
+            yield False
+            return
+        print(f"Waiting for another process that is decoding {name} ...", file=sys.stderr)
+        lock.acquire()
+    try:
         yield True
+    finally:
+        lock.release()

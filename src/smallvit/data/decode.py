@@ -16,13 +16,16 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 from jaxtyping import UInt8
 from PIL import Image, ImageOps
 
 from smallvit.errors import SmallvitError
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
 
 Item = TypeVar("Item")
 
@@ -61,45 +64,22 @@ def decode_all(
         return stop - start
 
     # The filter is process-wide, so it is set here once and not in the threads.
-    with warnings.catch_warnings(), Bar(title, len(items)) as bar, ThreadPoolExecutor(os.cpu_count()) as pool:
+    with warnings.catch_warnings(), _progress() as progress, ThreadPoolExecutor(os.cpu_count()) as pool:
         warnings.filterwarnings("ignore", module=r"PIL\.")
         warnings.simplefilter("error", Image.DecompressionBombWarning)
+        task = progress.add_task(title, total=len(items))
         for count in pool.map(fill, range(0, len(items), _CHUNK)):
-            bar.advance(count)
+            progress.advance(task, count)
     return images
 
 
-class Bar:
-    """A rich progress bar on stderr; silent where stderr is no terminal."""
+def _progress() -> "Progress":
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    def __init__(self, title: str, total: int) -> None:
-        self._title = title
-        self._total = total
-        self._stop: Callable[[], None] | None = None
-        self._advance: Callable[[int], None] | None = None
-
-    def __enter__(self) -> "Bar":
-        if sys.stderr.isatty() and self._total:
-            from rich.console import Console
-            from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-            words = TextColumn("{task.description}", markup=False)
-            columns = (words, BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-            progress = Progress(*columns, console=Console(stderr=True))
-            task = progress.add_task(self._title, total=self._total)
-            progress.start()
-            self._advance = lambda count: progress.advance(task, count)
-            self._stop = progress.stop
-        return self
-
-    def advance(self, count: int) -> None:
-        """Say that `count` more items are done."""
-        if self._advance:
-            self._advance(count)
-
-    def __exit__(self, *_: object) -> None:
-        if self._stop:
-            self._stop()
+    words = TextColumn("{task.description}", markup=False)
+    columns = (words, BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    return Progress(*columns, console=Console(stderr=True), disable=not sys.stderr.isatty())
 
 
 def decode_exact(data: bytes, size: int) -> UInt8[np.ndarray, "H W 3"]:

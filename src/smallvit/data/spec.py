@@ -60,8 +60,9 @@ class DatasetSpec:
     train_size: int
     test_size: int
     """0: no test split of its own, so test is held out of train."""
-    licence: str
-    attribution: str
+    licence: str = ""
+    attribution: str = ""
+    """Who made it; of users' own folders nothing is known."""
     parquet: Parquet | None = None
     binary: BinaryBatches | None = None
     python: PythonBatches | None = None

@@ -127,7 +127,7 @@ def _opened(path: Path) -> tuple[cached.Entry | None, list[str]]:
 
 def _decoded(source: Source, size: int) -> cached.Entry:
     decoded = _resized(source.read(), size)
-    facts = {"class_names": decoded.class_names, "notes": decoded.notes, "source": printable(str(source.where))}
+    facts = {"class_names": decoded.class_names, "notes": decoded.notes}
     return cached.Entry(arrays=_pack(decoded), facts=facts)
 
 
@@ -228,6 +228,4 @@ def _folder_spec(entry: cached.Entry) -> DatasetSpec:
         native_size=None,
         train_size=len(entry.arrays["train_labels"]),
         test_size=len(entry.arrays.get("test_labels", ())),
-        licence="not known to smallvit",
-        attribution=str(entry.facts["source"]),
     )

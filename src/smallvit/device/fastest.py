@@ -4,7 +4,6 @@ The file is a convenience: one that is damaged, of another version or not to be 
 """
 
 import json
-import re
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -13,7 +12,7 @@ from tempfile import NamedTemporaryFile
 from typing import Any, cast
 
 from smallvit.device.choose import synchronize
-from smallvit.errors import SmallvitError
+from smallvit.errors import SmallvitError, ran_out_of_memory
 
 SCHEMA = 1
 TURNS = 5
@@ -21,7 +20,6 @@ TIE = 1.1
 """Up to this ratio of times the contestant that is named first wins, so that runs alike choose alike."""
 Seconds = dict[str, float | None]
 """By contestant; None for one that does not work here."""
-_NO_MEMORY = re.compile("out of memory|allocate memory|ALLOC_FAILED")  # of a GPU, of a CPU, of cuBLAS
 
 
 def fastest(contestants: Mapping[str, Callable[[], object]], device: str, memory: Path, key: str) -> tuple[str, str]:
@@ -66,7 +64,7 @@ def measured(contestants: Mapping[str, Callable[[], object]], device: str) -> Se
                 synchronize(device)
             except (RuntimeError, NotImplementedError, ValueError) as error:
                 broken.add(name)
-                if _NO_MEMORY.search(str(error)):
+                if ran_out_of_memory(error):
                     del taken[name]
             else:
                 if turn:

@@ -4,6 +4,7 @@ What is said of the difference depends on what is there: of two single runs with
 test; of several seeds, the differences seed by seed; of records alone, no more than the numbers.
 """
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -51,8 +52,13 @@ class Comparison:
     def p(self) -> float | None:
         """The p value of the difference in test accuracy, if there is a test of it."""
         if self.by_seed is not None:
-            return self.by_seed.p_holm
+            return None if math.isnan(self.by_seed.p_holm) else self.by_seed.p_holm
         return self.pairs.mcnemar.p if self.pairs else None
+
+    @property
+    def untested(self) -> str:
+        """Why there is no test of the difference in test accuracy, where there is none."""
+        return self.unpaired if self.by_seed is None else "all seeds differ by the same, which tells no scatter"
 
     @property
     def scaled(self) -> str:

@@ -22,7 +22,7 @@ def learning_curves(a: Side, b: Side) -> str:
     Images seen mean the same for both, whatever they call an epoch. Val is left out where the sides hold out different
     images.
     """
-    with_val = not val_differs(a.first.config, b.first.config)
+    with_val = not val_differs(a.first, b.first)
     return svg_of("curves", "Accuracy and train loss of A and B", lambda: _draw(a, b, with_val=with_val))
 
 

@@ -38,10 +38,13 @@ class Quantity:
 
     @property
     def change(self) -> float | None:
-        """B - A, or B / A, of the means."""
+        """B - A, or B / A, of the means; None where they cannot be compared, and for a factor of 0."""
         if not self.a or not self.b or self.note:
             return None
-        return fmean(self.b) - fmean(self.a) if self.change_as == "difference" else fmean(self.b) / fmean(self.a)
+        a, b = fmean(self.a), fmean(self.b)
+        if self.change_as == "difference":
+            return b - a
+        return b / a if a else None
 
     def written(self, values: Sequence[float]) -> str:
         """Return the values of a side as text, without the unit: the one value, or mean and deviation."""
@@ -109,7 +112,7 @@ def signed(value: float, form: str) -> str:
 
 def quantities(a: Side, b: Side) -> list[Quantity]:
     """Return what a reader wants to know first: test, val, time, size."""
-    no_val = "they held out different images" if val_differs(a.first.config, b.first.config) else ""
+    no_val = "they held out different images" if val_differs(a.first, b.first) else ""
     no_time = "" if _machine(a) == _machine(b) else "hardware, device or threads differ"
 
     def of(name: str, unit: str, form: str, get: Callable[[RunRecord], float | None], **rest: Any) -> Quantity:

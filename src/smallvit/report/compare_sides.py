@@ -9,7 +9,6 @@ from dataclasses import dataclass, replace
 from itertools import combinations
 from pathlib import Path
 
-from smallvit.config import RunConfig
 from smallvit.errors import SmallvitError, UsageError
 from smallvit.report.records import Run, other_test_set, read_run
 from smallvit.run_folder import RECORD
@@ -60,9 +59,13 @@ def read_sides(a: Path, b: Path) -> tuple[Side, Side]:
     return _paired(*sides)
 
 
-def val_differs(a: RunConfig, b: RunConfig) -> bool:
-    """Whether two runs that share their test images held out different images as val."""
-    return (a.data.val_fraction, a.data.split_seed) != (b.data.val_fraction, b.data.split_seed)
+def val_differs(a: Run, b: Run) -> bool:
+    """Whether two runs that share their test images held out different images as val, as far as records can tell."""
+    digests = {a.record.val_sha256, b.record.val_sha256}
+    if None not in digests and a.config.model.image_size == b.config.model.image_size:
+        return len(digests) > 1
+    one, other = a.config.data, b.config.data
+    return (one.val_fraction, one.split_seed) != (other.val_fraction, other.split_seed)
 
 
 def _read_side(name: str, path: Path) -> Side:

@@ -11,8 +11,8 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from smallvit.files import write_atomically
 from smallvit.progress import duration
-from smallvit.record import write_atomically
 
 
 def write_html(path: Path, template: str, **values: Any) -> None:

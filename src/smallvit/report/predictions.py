@@ -8,7 +8,7 @@ import io
 from dataclasses import dataclass
 from pathlib import Path
 
-from jaxtyping import Float, Int64, UInt8
+from jaxtyping import Float, Float64, Int64, UInt8
 from PIL import Image
 from safetensors import SafetensorError
 from safetensors.torch import load
@@ -30,6 +30,13 @@ class Predictions:
     pictures: UInt8[Tensor, "m 3 S S"]
     files: tuple[str, ...] | None
     """Of a folder's pictures: where they lie in it, n of them."""
+    temperature: float
+    """Of the run; 1 where it has none."""
+
+    @property
+    def probabilities(self) -> Float64[Tensor, "n C"]:
+        """The softmax of the logits at the temperature."""
+        return (self.logits.double() / self.temperature).softmax(-1)
 
     def place(self, row: int) -> str:
         """Return in words which test image a row is."""
@@ -47,7 +54,7 @@ class Mistake:
     true: str
     predicted: str
     confidence: float
-    """The model's probability of the predicted class, calibrated where the run has a temperature, 0 to 1."""
+    """The model's probability of the predicted class, 0 to 1."""
     picture: str
     """A PNG as a data URI."""
 
@@ -69,13 +76,20 @@ def read_predictions(path: Path, record: RunRecord) -> Predictions:
     if files is not None and len(files) != len(labels):
         raise SmallvitError(f"{path} names {len(files)} files of {len(labels)} images: make the run again")
     names = None if files is None else tuple(bytes(row).rstrip(b"\0").decode(errors="replace") for row in files.numpy())
-    return Predictions(logits=logits, labels=labels, mistakes=mistakes, pictures=pictures, files=names)
+    return Predictions(
+        logits=logits,
+        labels=labels,
+        mistakes=mistakes,
+        pictures=pictures,
+        files=names,
+        temperature=record.temperature or 1.0,
+    )
 
 
 def read_mistakes(path: Path, record: RunRecord) -> list[Mistake]:
     """Return the wrong answers that `path` keeps, the surest first; raises as `read_predictions` does."""
     kept = read_predictions(path, record)
-    probabilities = (kept.logits.double() / (record.temperature or 1.0)).softmax(-1)
+    probabilities = kept.probabilities
     classes = kept.logits.argmax(-1)
     return [
         Mistake(

@@ -13,7 +13,7 @@ from functools import cached_property
 from statistics import fmean
 
 import numpy as np
-from scipy.stats import nct, norm
+from scipy.stats import binomtest, nct, norm
 from scipy.stats import t as student_t
 
 Z_95 = 1.959963984540054
@@ -29,16 +29,13 @@ Values = Mapping[str, Mapping[int, float]]
 """A value for each row and seed that was run."""
 
 
-def wilson_interval(correct: int, count: int, z: float = Z_95) -> tuple[float, float]:
+def wilson_interval(correct: int, count: int) -> tuple[float, float]:
     """Return the Wilson score interval of a share, 0 to 1, from `correct` of `count` >= 1 (Wilson, JASA 22, 1927).
 
     It covers the draw of the test images alone: not the seed, and not a choice made on them.
     """
-    share, spread = correct / count, z * z / count
-    centre = (share + spread / 2) / (1 + spread)
-    half = math.sqrt(share * (1 - share) * spread + spread * spread / 4) / (1 + spread)
-    # At 0 and 1 the end is the share itself, which rounding may miss.
-    return max(0.0, min(centre - half, share)), min(1.0, max(centre + half, share))
+    low, high = binomtest(correct, count).proportion_ci(0.95, "wilson")
+    return float(low), float(high)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +46,8 @@ class Difference:
     mean: float
     """nan where no seeds link the two rows."""
     low: float
-    """Ends of the 95 % interval; nan, as p, where either row has one seed, or nothing is left to tell a deviation."""
+    """Ends of the 95 % interval; nan, as p, where either row has one seed, or nothing is left to tell a deviation, as
+    where all seeds differ by the same."""
     high: float
     p_holm: float
     """Two-sided p value, by Holm's correction for all the rows that are compared."""
@@ -140,7 +138,7 @@ def contrasts(fit: SeedFit, weights: Mapping[str, Mapping[str, float]]) -> dict[
     found: dict[str, tuple[float, float, float]] = {}
     for name, each in weights.items():
         mean, error = fit.contrast(each)
-        if min(len(fit.values[row]) for row in each) < 2 or math.isnan(error):
+        if min(len(fit.values[row]) for row in each) < 2 or not error > _NOTHING:
             found[name] = mean, math.nan, math.nan
         else:
             half = float(student_t.ppf(0.975, fit.freedom)) * error
@@ -182,8 +180,6 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def _two_sided(mean: float, error: float, freedom: int) -> float:
-    if error < _NOTHING:  # seeds that agree to the last digit
-        return float(abs(mean) < _NOTHING)
     return 2 * float(student_t.sf(abs(mean) / error, freedom))
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from markupsafe import Markup
 
 from smallvit.errors import SmallvitError
-from smallvit.record import write_atomically
+from smallvit.files import write_atomically
 from smallvit.report.cells import length_of, scaled_notice
 from smallvit.report.collect import Section, collect
 from smallvit.report.html import write_html

@@ -18,7 +18,7 @@ from xml.etree import ElementTree
 import matplotlib.style
 from matplotlib.figure import Figure
 
-from smallvit.record import replacing, write_atomically
+from smallvit.files import replacing, write_atomically
 
 INK, MUTED, GRID, VAL, TEST = "#1c2024", "#59616b", "#dcdfe4", "#1f62c8", "#b4500f"
 SERIES = (VAL, TEST, "#1a7f37", "#8250df", "#bf3989", "#0f7b83", "#6e5a00")

@@ -34,7 +34,8 @@ class Forecast:
         """Take over the pace of a finished run, if it is one of a process of its own on hardware like this."""
         config = record.run_config()
         config = replace(config, device=replace(config.device, num_threads=record.choices.num_threads))
-        if record.world_size == 1 and record.hardware == hardware() and record.choices.device == _device(config):
+        here = record.hardware == hardware() and record.choices.device == _device(config)
+        if here and record.world_size == 1 and record.images_per_second > 0:  # a run of one step has no speed
             self.learn(config, pace_of(record))
 
     def learn(self, config: RunConfig, pace: Pace) -> None:
@@ -83,7 +84,7 @@ def shape(config: RunConfig) -> str:
         [data.dataset, data.val_fraction, data.test_fraction],
         to_json(config.augment),
         to_json(model),
-        [config.optim.optimizer, train.batch_size, train.repeats_in_batch],
+        [config.optim.optimizer, train.batch_size, train.repeats_in_batch, train.ema_decay > 0, train.loss],
         to_json(replace(config.device, device=_device(config), num_threads=threads)),
     )
     return canonical(parts)

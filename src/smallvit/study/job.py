@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 from smallvit.config import RunConfig
 from smallvit.console import plain_console
-from smallvit.errors import SmallvitError
+from smallvit.errors import SmallvitError, memory_line, ran_out_of_memory
 from smallvit.stop import Stop
 from smallvit.strict_json import from_json, parse, to_json
 
@@ -93,6 +93,11 @@ def main() -> int:
         return error.exit_status
     except OSError as error:
         print(f"{error.filename or 'a file'}: {error.strerror or error}")
+        return 1
+    except (RuntimeError, MemoryError) as error:
+        if not ran_out_of_memory(error):
+            raise
+        print(memory_line(error))
         return 1
     return 0
 

@@ -11,11 +11,11 @@ import re
 import shutil
 from collections.abc import Mapping
 from contextlib import suppress
-from errno import EINVAL, ENOTSUP
 from pathlib import Path
 
 from smallvit.checks import require_whole
 from smallvit.errors import SmallvitError
+from smallvit.files import flush_folder
 from smallvit.train.checkpoint_format import (
     MANIFEST,
     Checkpoint,
@@ -119,7 +119,7 @@ def _listed(folder: Path, kind: str) -> list[tuple[int, Path]]:
 def _make_folder(folder: Path) -> None:
     if not folder.is_dir():
         folder.mkdir(parents=True, exist_ok=True)
-        _flush_folder(folder.parent)
+        flush_folder(folder.parent)
 
 
 def _write_whole(target: Path, step: int, files: Mapping[str, bytes]) -> None:
@@ -134,14 +134,14 @@ def _write_whole(target: Path, step: int, files: Mapping[str, bytes]) -> None:
             _write(temporary / name, data)
             written[name] = len(data), hashlib.sha256(data).hexdigest()
         _write(temporary / MANIFEST, manifest(step, written))
-        _flush_folder(temporary)
+        flush_folder(temporary)
         if os.path.lexists(target):
             target.rename(replaced)
         temporary.rename(target)
     except BaseException:  # an interrupt, too, leaves nothing behind
         _discard(temporary)
         raise
-    _flush_folder(target.parent)
+    flush_folder(target.parent)
     _discard(replaced)
 
 
@@ -154,18 +154,6 @@ def _write(path: Path, data: bytes) -> None:
         os.fsync(file)
     finally:
         os.close(file)
-
-
-def _flush_folder(folder: Path) -> None:
-    """Make the names in a folder last, where the file system knows how."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    except OSError as error:
-        if error.errno not in (EINVAL, ENOTSUP):
-            raise
-    finally:
-        os.close(handle)
 
 
 def _delete_old(folder: Path, kind: str, step: int, keep: int) -> None:
