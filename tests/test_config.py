@@ -97,6 +97,7 @@ def optim_fields(draw: st.DrawFn) -> dict[str, Any]:
         warmup_epochs=draw(UNIT),
         muon_lr=draw(st.none() | st.floats(1e-12, 1e3)) if own else None,
         muon_weight_decay=draw(st.none() | st.floats(0, 1e3)) if own else None,
+        muon_qkv=draw(st.sampled_from(["fused", "apart"])) if own else "fused",
         **{name: draw(s) for name, s in choices(OptimConfig, "decay_on").items()},
     )
 
@@ -292,6 +293,7 @@ def test_a_file_that_is_no_config_is_named(tmp_path: Path) -> None:
         (lambda: OptimConfig(muon_lr=0.1), "optim.muon_lr"),
         (lambda: OptimConfig(optimizer="muon", muon_lr=0.0), "optim.muon_lr"),
         (lambda: OptimConfig(optimizer="lion", muon_weight_decay=0.1), "optim.muon_weight_decay"),
+        (lambda: OptimConfig(optimizer="lion", muon_qkv="apart"), "optim.muon_qkv"),
         (lambda: OptimConfig(optimizer="muon", muon_weight_decay=-0.1), "optim.muon_weight_decay"),
         (lambda: AugmentConfig(flip="alternating", horizontal_flip=0.0), "augment.flip"),
         (lambda: EvaluateConfig(every_epochs=0), "evaluate.every_epochs"),
@@ -394,7 +396,8 @@ def test_every_field_that_decides_the_result_changes_the_digest(name: str, chang
         other = dataclasses.replace(base, model=dataclasses.replace(base.model, tokenizer_depth=2))
     elif name.startswith("optim.muon_"):  # only Muon has them
         base = dataclasses.replace(BASE, optim=OptimConfig(optimizer="muon"))
-        other = dataclasses.replace(base, optim=OptimConfig(optimizer="muon", **{name.removeprefix("optim."): 0.5}))
+        own = {name.removeprefix("optim."): "apart" if name == "optim.muon_qkv" else 0.5}
+        other = dataclasses.replace(base, optim=OptimConfig(optimizer="muon", **own))
     else:
         other = replaced(base, change)
     assert other != base

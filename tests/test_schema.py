@@ -36,6 +36,7 @@ def test_a_field_added_later_means_what_was_done_before(first: dict[str, Any]) -
     config, record = RunConfig.from_json(first["config"]), RunRecord.from_json(first)
     assert (config.checkpoint, config.fork, config.scale) == (CheckpointConfig(), None, 1.0)
     assert (config.train.on_nonfinite, config.train.max_skips) == ("stop", TrainConfig().max_skips)
+    assert config.optim.muon_qkv == "fused"
     assert config.optim.lr_scaling == OptimConfig().lr_scaling == "none"
     assert config.model.tokenizer == ModelConfig().tokenizer == "patch"
     assert config.model.tokenizer_depth == ModelConfig().tokenizer_depth == 1

@@ -9,7 +9,7 @@ from typing import Any, cast
 
 from smallvit.errors import SmallvitError
 
-CONFIG_SCHEMA = 7
+CONFIG_SCHEMA = 8
 RECORD_SCHEMA = 4
 
 Migration = Callable[[dict[str, Any]], None]
@@ -62,6 +62,11 @@ def _config_6_to_7(config: dict[str, Any]) -> None:
     _section(config, "device").update(cuda_graphs="off")
 
 
+def _config_7_to_8(config: dict[str, Any]) -> None:
+    """Queries, keys and values apart under Muon."""
+    _section(config, "optim").setdefault("muon_qkv", "fused")
+
+
 def _record_1_to_2(record: dict[str, Any]) -> None:
     """Interruptions, steps left out, and several devices."""
     record.update(resumed_at_steps=[], skipped_steps=[], world_size=1)
@@ -84,6 +89,7 @@ CONFIG_MIGRATIONS: dict[int, Migration] = {
     4: _config_4_to_5,
     5: _config_5_to_6,
     6: _config_6_to_7,
+    7: _config_7_to_8,
 }
 RECORD_MIGRATIONS: dict[int, Migration] = {1: _record_1_to_2, 2: _record_2_to_3, 3: _record_3_to_4}
 

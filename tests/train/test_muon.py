@@ -39,6 +39,21 @@ def test_weights_and_state_are_torchs_bit_for_bit(decay: float) -> None:
         assert batched.state[a].keys() == plain.state[b].keys()
 
 
+def test_parts_of_a_parameter_are_matrices_of_their_own() -> None:
+    whole, apart = matrices(0)[:1], [torch.nn.Parameter(part.detach().clone()) for part in matrices(0)[0].chunk(3)]
+    groups = {"whole": [{"params": whole, "parts": 3}], "apart": [{"params": apart}]}
+    for step in range(3):
+        gradient = matrices(100 + step)[0].detach()
+        whole[0].grad = gradient
+        for part, own in zip(apart, gradient.chunk(3), strict=True):
+            part.grad = own.clone()
+        if step == 0:
+            optimizers = [Muon(group, lr=0.03, weight_decay=0.1, dtype=torch.float32) for group in groups.values()]
+        for optimizer in optimizers:
+            optimizer.step()
+    torch.testing.assert_close(whole[0].detach(), torch.cat([part.detach() for part in apart]))
+
+
 def test_it_goes_on_from_torchs_state() -> None:
     ours = matrices(0)
     plain = torch.optim.Muon(ours, lr=0.03, weight_decay=0.1, adjust_lr_fn="match_rms_adamw")

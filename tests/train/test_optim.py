@@ -91,6 +91,39 @@ def test_each_name_is_the_class_it_says(model: VisionTransformer) -> None:
         assert type(optimizer) is kind
 
 
+def test_queries_keys_and_values_apart_are_three_matrices_to_muon() -> None:
+    config = ModelConfig(num_classes=3, patch_size=16, embed_dim=8, depth=2, num_heads=2)
+    model = VisionTransformer(config, generator=torch.Generator().manual_seed(0))
+    muon, _ = build_optimizers(model, OptimConfig(optimizer="muon", muon_qkv="apart"))
+    by_parts = {group.get("parts", 1): group["params"] for group in muon.param_groups}
+    names = {id(p): name for name, p in model.named_parameters()}
+    assert {names[id(p)].rsplit(".", 2)[-2] for p in by_parts[3]} == {"qkv"}
+    assert not any("qkv" in names[id(p)] for p in by_parts[1])
+    whole, _ = build_optimizers(model, OptimConfig(optimizer="muon"))
+    assert {id(p) for p in taken(muon)} == {id(p) for p in taken(whole)}
+
+
+def test_lamb_is_the_published_one() -> None:
+    """You et al., 2020, algorithm 2, as its version 3 has it: moments without a correction of their bias."""
+    generator = torch.Generator().manual_seed(0)
+    model = torch.nn.Linear(6, 5)
+    config = OptimConfig(optimizer="lamb", lr=1e-2, weight_decay=0.1)
+    (optimizer,) = build_optimizers(model, config)
+    x = {name: p.detach().double().clone() for name, p in model.named_parameters()}
+    m, v = ({name: torch.zeros_like(value) for name, value in x.items()} for _ in range(2))
+    for _ in range(4):
+        for name, p in model.named_parameters():
+            p.grad = torch.randn(p.shape, generator=generator)
+            gradient = p.grad.double()
+            m[name] = 0.9 * m[name] + 0.1 * gradient
+            v[name] = 0.999 * v[name] + 0.001 * gradient**2
+            update = m[name] / (v[name].sqrt() + 1e-6) + 0.1 * x[name]
+            x[name] = x[name] - 1e-2 * x[name].norm() / update.norm() * update
+        optimizer.step()
+    for name, p in model.named_parameters():
+        torch.testing.assert_close(p.detach().double(), x[name], rtol=1e-5, atol=1e-6)
+
+
 def test_betas_are_the_methods_own_unless_given(model: VisionTransformer) -> None:
     def betas(config: OptimConfig) -> list[tuple[float, float]]:
         return [group["betas"] for group in build_optimizers(model, config)[-1].param_groups]

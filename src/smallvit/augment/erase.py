@@ -59,9 +59,9 @@ def apply_erase(
 ) -> Float32[Tensor, "B 3 H W"]:
     """Fill the boxes of normalised images.
 
-    With `raw-mean` the channels' means on the scale 0 to 1, as the paper's code paints them (so nearly white on a dark
-    channel once normalised); with `mean` the mean itself, 0 here; with `noise` a standard normal number for each value.
-    The images' memory may be used for the result.
+    With `raw-mean` the channels' means on the scale 0 to 1, as the paper's code paints them on images that are
+    normalised already (of CIFAR-10 a light grey, 156, 153 and 144 of 255); with `mean` the mean itself, 0 here; with
+    `noise` a standard normal number for each value. The images' memory may be used for the result.
     """
     if images.device.type != "cpu" or torch.compiler.is_compiling():
         return torch.where(image_mask(params.box, images), _fill(images, params.key, params.fill, mean), images)

@@ -79,7 +79,8 @@ class ModelConfig:
     """First weights of attention: normal; or mimetic, of which each head's products of queries and keys are near a
     multiple of the identity, those of values and projection near a negative one."""
     drop_path_rate: float = 0.1
-    """Stochastic depth: the last block's probability to be skipped, for each image and branch; 0 at the first."""
+    """Stochastic depth: the last block's probability to be skipped, for each image and branch; 0 at the first, and
+    so at one that is alone."""
 
     def __post_init__(self) -> None:
         for name in ("image_size", "patch_size", "embed_dim", "depth", "num_heads", "tokenizer_depth"):

@@ -10,6 +10,7 @@ DecayOn = Literal["all", "matrices"]
 RateScaling = Literal["none", "sqrt", "linear"]
 OnNonfinite = Literal["stop", "skip"]
 LossName = Literal["cross-entropy", "bce"]
+MuonQkv = Literal["fused", "apart"]
 
 REFERENCE_BATCH_SIZE = 256
 
@@ -19,8 +20,9 @@ class OptimConfig:
     """The optimiser and its rate; the defaults are those of the paper's code."""
 
     optimizer: Optimizer = "adamw"
-    """Muon orthogonalises the updates of the blocks' matrices and leaves the rest to AdamW, both at `lr` unless
-    `muon_lr` is set; LAMB is for large batches."""
+    """Muon orthogonalises the updates of the matrices in the blocks and of a tokenizer's convolutions, but for those of
+    tokenizer conv with a stride, and leaves the rest to AdamW, both at `lr` unless `muon_lr` is set; LAMB is for large
+    batches."""
     lr: float = 1e-3
     """Highest learning rate, at the end of the warm-up."""
     weight_decay: float = 0.05
@@ -37,6 +39,9 @@ class OptimConfig:
     """Muon's own highest learning rate, beside `lr` for what AdamW takes; None: `lr`, too."""
     muon_weight_decay: float | None = field(default=None, metadata={"digest": "unless default"})
     """Muon's own decay; None: `weight_decay`, too."""
+    muon_qkv: MuonQkv = field(default="fused", metadata={"digest": "unless default"})
+    """Whether Muon orthogonalises an update of queries, keys and values as the one matrix that they are stored as, or
+    as three, as it does where they are stored apart for a low rank."""
 
     def __post_init__(self) -> None:
         require_one_of("optim.optimizer", self.optimizer, get_args(Optimizer))
@@ -53,7 +58,9 @@ class OptimConfig:
 
     def _check_muon(self) -> None:
         rate, decay = self.muon_lr, self.muon_weight_decay
-        for name, value in (("muon_lr", rate), ("muon_weight_decay", decay)):
+        require_one_of("optim.muon_qkv", self.muon_qkv, get_args(MuonQkv))
+        apart = None if self.muon_qkv == "fused" else self.muon_qkv
+        for name, value in (("muon_lr", rate), ("muon_weight_decay", decay), ("muon_qkv", apart)):
             fits = value is None or self.optimizer == "muon"
             require(fits, f"optim.{name}", value, f"it has no use with optim.optimizer {self.optimizer}")
         ok = rate is None or (is_number(rate, 0) and rate > 0)
@@ -78,13 +85,13 @@ class TrainConfig:
     batch_size: int = 256
     """Images in a step; what does not fill a last batch of an epoch is left out."""
     repeats_in_batch: int = 1
-    """Times that an image stands in its batch, each time augmented anew (Hoffer et al., 2020; the paper's distributed
-    path has 3). An epoch keeps its length, and sees as many times fewer images. Where it does not divide the batch,
-    an image at a batch's end goes on in the next."""
+    """Times that an image stands in its batch, each time augmented anew (Hoffer et al., 2020; in batches of fewer
+    images, Berman et al., 2019; the paper's distributed path has 3). An epoch keeps its length, and sees as many times
+    fewer images. Where it does not divide the batch, an image at a batch's end goes on in the next."""
     label_smoothing: float = 0.1
     """Share of each target that is spread evenly over all classes."""
     loss: LossName = field(default="cross-entropy", metadata={"digest": "unless default"})
-    """Cross entropy over the classes, or binary cross entropy for each class (bce; Touvron et al., 2022)."""
+    """Cross entropy over the classes, or binary cross entropy for each class (bce), of soft targets both."""
     ema_decay: float = field(default=0.0, metadata={"digest": "unless default"})
     """Share of the moving average of the weights that a step keeps; the average is what is measured and saved at the
     end. The share rises from 0 with the first steps; 0 switches it off."""

@@ -20,7 +20,8 @@ def soft_cross_entropy(logits: Float[Tensor, "B C"], targets: Float[Tensor, "B C
 def soft_binary_cross_entropy(logits: Float[Tensor, "B C"], targets: Float[Tensor, "B C"]) -> Float[Tensor, ""]:
     """Return the mean over images and classes of the binary cross entropy in nats, each class a yes or no of its own.
 
-    As DeiT III (Touvron et al., 2022) and "ResNet strikes back" (Wightman et al., 2021) have it; the targets stay soft.
+    The targets stay soft, where DeiT III (Touvron et al., 2022) and "ResNet strikes back" (Wightman et al., 2021) make
+    each class of a mixed image a whole yes.
     """
     return F.binary_cross_entropy_with_logits(logits.float(), targets)
 

@@ -21,7 +21,8 @@ from torch import Tensor
 class Muon(torch.optim.Muon):
     """Torch's Muon with updates scaled to the size of AdamW's; same state, and in bfloat16 on a CPU the same results.
 
-    `dtype` is that of the products that orthogonalise; `lr` may be a tensor of one value on the parameters' device.
+    `dtype` is that of the products that orthogonalise; `lr` may be a tensor of one value on the parameters' device. In
+    a group with `parts` each parameter is so many matrices, one below the other.
     """
 
     def __init__(self, params: Any, *, lr: float | Tensor, weight_decay: float, dtype: torch.dtype) -> None:
@@ -51,12 +52,15 @@ class Muon(torch.optim.Muon):
         momentum, lr = group["momentum"], group["lr"]
         torch._foreach_lerp_(buffers, gradients, 1 - momentum)
         updates = list(torch._foreach_lerp(gradients, buffers, momentum)) if group["nesterov"] else buffers
-        inputs = [update.to(self._dtype) for update in updates]
+        parts = group.get("parts", 1)
+        inputs = [part for update in updates for part in update.to(self._dtype).chunk(parts)]
         settings = group["ns_coefficients"], group["ns_steps"], group["eps"]
         found = orthogonalise_padded(inputs, *settings) if inputs[0].is_cuda else orthogonalise_alike(inputs, *settings)
+        if parts > 1:
+            found = [torch.cat(found[first : first + parts]) for first in range(0, len(found), parts)]
         # Contiguous, as parameters are: of a list that lies otherwise `_foreach_` goes one by one.
         directions = [each.to(parameters[0].dtype, memory_format=torch.contiguous_format) for each in found]
-        scales = [0.2 * max(parameter.shape) ** 0.5 for parameter in parameters]
+        scales = [0.2 * max(rows // parts, columns) ** 0.5 for rows, columns in (p.shape for p in parameters)]
         torch._foreach_mul_(parameters, 1 - lr * group["weight_decay"])
         if isinstance(lr, Tensor):  # a CUDA graph would repeat the value of a number
             torch._foreach_mul_(directions, scales)

@@ -23,8 +23,9 @@ def build_optimizers(
 ) -> list[torch.optim.Optimizer]:
     """Return the optimisers that together update every parameter of `model` once a step.
 
-    One, but for Muon: it takes the matrices inside the blocks (Jordan et al., 2024; a fused `qkv` is one matrix) and a
-    convolutional tokenizer's `MatrixConv`s, with its updates scaled to the size of AdamW's, and AdamW takes the rest.
+    One, but for Muon: it takes the matrices inside the blocks (Jordan et al., 2024; a fused `qkv` is one matrix unless
+    `config.muon_qkv` is apart) and a convolutional tokenizer's `MatrixConv`s, with its updates scaled to the size of
+    AdamW's, and AdamW takes the rest.
     `dtype` is that of Muon's matrix products. With `recordable` those that can be recorded as a CUDA graph are made for
     that, on the parameters' GPU: their rate is a tensor. LAMB and Lion cannot. Rates are `config.lr` and
     `config.muon_lr`; `config.scaled_lr` and the schedule are for whoever sets them anew (`set_learning_rate`).
@@ -34,13 +35,16 @@ def build_optimizers(
     named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
     if config.optimizer != "muon":
         return [_elementwise(config.optimizer, [p for _, p in named], config, recordable=recordable)]
-    hidden = [p for name, p in named if _is_hidden(name, p)]
+    hidden = {name: p for name, p in named if _is_hidden(name, p)}
     rest = [p for name, p in named if not _is_hidden(name, p)]
     decay = config.weight_decay if config.muon_weight_decay is None else config.muon_weight_decay
     if not hidden:
         raise UsageError("optim.optimizer is 'muon': the model has no matrix to train in its `blocks`; take another")
-    lr = _rate(config, hidden) if recordable else config.lr
-    muon = Muon(hidden, lr=lr, weight_decay=decay, dtype=dtype)
+    lr = _rate(config, list(hidden.values())) if recordable else config.lr
+    fused = [name for name in hidden if config.muon_qkv == "apart" and name.endswith("qkv.weight")]
+    whole = [p for name, p in hidden.items() if name not in fused]
+    groups = [{"params": whole}, {"params": [hidden[name] for name in fused], "parts": 3}]
+    muon = Muon([group for group in groups if group["params"]], lr=lr, weight_decay=decay, dtype=dtype)
     if config.muon_lr is not None:
         for group in muon.param_groups:
             group[LR_RATIO] = config.muon_lr / config.lr
@@ -81,7 +85,8 @@ def _elementwise(
     if name == "lamb":
         from pytorch_optimizer import Lamb  # takes seconds to import
 
-        return Lamb(groups, **options)
+        # Its own defaults decay outside of the trust ratio, and divide by the bias what that ratio has normalised.
+        return Lamb(groups, weight_decouple=False, adam_debias=True, **options)
     if recordable:
         options |= {"lr": _rate(config, parameters), "capturable": True}
     return (torch.optim.AdamW if name == "adamw" else torch.optim.Adam)(groups, fused=True, **options)
