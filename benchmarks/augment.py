@@ -33,8 +33,8 @@ from smallvit.bench.record import circumstances
 from smallvit.bench.workload import Workload
 from smallvit.device.choose import synchronize
 from smallvit.device.config import DeviceConfig
+from smallvit.files import write_atomically
 from smallvit.recipes import small
-from smallvit.record import write_atomically
 from smallvit.rng import generator
 
 BATCH, CLASSES, SMOOTHING = 256, 10, 0.1

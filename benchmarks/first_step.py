@@ -18,7 +18,7 @@ import time
 from pathlib import Path
 
 from smallvit.bench.record import circumstances
-from smallvit.record import write_atomically
+from smallvit.files import write_atomically
 
 # The command, told to say when it has taken a step.
 RUN = """

@@ -24,10 +24,10 @@ from smallvit.bench.record import Speed, circumstances
 from smallvit.bench.workload import TrainingStep, Workload
 from smallvit.config import RunConfig
 from smallvit.device.config import DeviceConfig
+from smallvit.files import write_atomically
 from smallvit.model.config import ModelConfig
 from smallvit.model.vit import count_macs
 from smallvit.recipes import baseline
-from smallvit.record import write_atomically
 from smallvit.strict_json import to_json
 from smallvit.train.average import WeightAverage
 from smallvit.train.config import OptimConfig

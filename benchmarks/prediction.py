@@ -19,8 +19,9 @@ from smallvit.bench.cost import cost
 from smallvit.bench.pace import num_steps
 from smallvit.bench.record import circumstances
 from smallvit.config import RunConfig
+from smallvit.files import write_atomically
 from smallvit.recipes import baseline, quickstart, small
-from smallvit.record import RunRecord, write_atomically
+from smallvit.record import RunRecord
 from smallvit.run_folder import RECORD
 from smallvit.study.job import Order
 from smallvit.study.process import Process

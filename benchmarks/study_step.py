@@ -14,7 +14,7 @@ from pathlib import Path
 from smallvit.bench.clock import take_turns
 from smallvit.bench.record import circumstances
 from smallvit.bench.workload import Workload
-from smallvit.record import write_atomically
+from smallvit.files import write_atomically
 from smallvit.study.studies import STUDIES
 
 

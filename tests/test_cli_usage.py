@@ -54,6 +54,31 @@ def test_output_that_nobody_reads_ends_quietly(words: list[str]) -> None:
     assert (done.returncode, done.stderr) == (141, "")
 
 
+@pytest.mark.parametrize(
+    "error", [MemoryError(), RuntimeError("std::bad_alloc"), RuntimeError("CUDA out of memory. Tried to allocate\nx")]
+)
+def test_memory_that_runs_out_is_one_line(
+    error: Exception, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr("smallvit.run.evaluate", fail)
+    assert main(["evaluate", "x"]) == 1
+    said = capsys.readouterr().err
+    assert said.startswith("smallvit: memory ran out (")
+    assert said.count("\n") == 1
+
+
+def test_another_error_of_the_program_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("shapes do not match")
+
+    monkeypatch.setattr("smallvit.run.evaluate", fail)
+    with pytest.raises(RuntimeError, match="shapes do not match"):
+        main(["evaluate", "x"])
+
+
 def test_version() -> None:
     done = smallvit("--version")
     assert (done.returncode, done.stdout.strip(), done.stderr) == (0, version("smallvit"), "")

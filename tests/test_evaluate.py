@@ -87,6 +87,13 @@ def test_a_few_images_change_little(n: int, wrong: int, least: float, most: floa
     assert least < fit_temperature(logits, labels) < most
 
 
+@pytest.mark.parametrize(("scale", "found"), [(1e-3, 0.02), (1e3, 50.0)])
+def test_a_temperature_has_its_bounds(scale: float, found: float) -> None:
+    logits, labels = drawn(7, 20_000, 6, 2.0)
+    labels[::2] = logits[::2].argmax(-1)
+    assert fit_temperature(scale * logits, labels) == pytest.approx(found, rel=0.01)
+
+
 def test_logits_that_tell_nothing_are_left_as_they_are() -> None:
     assert fit_temperature(torch.zeros(50, 3), torch.arange(50) % 3) == pytest.approx(1, abs=1e-4)
 

@@ -325,6 +325,17 @@ def test_other_data_is_refused(half: Path, monkeypatch: pytest.MonkeyPatch) -> N
     assert "was trained on other images or draws" in refused(TOY, half, SmallvitError)
 
 
+@pytest.mark.parametrize("split", ["val", "test"])
+def test_other_images_to_measure_on_are_refused(half: Path, split: str) -> None:
+    edit_state(half, lambda state: state.update({f"{split}_sha256": "0" * 64}))
+    assert "was trained on other images or draws" in refused(TOY, half, SmallvitError)
+
+
+def test_a_checkpoint_of_before_val_had_a_digest_is_gone_on_from(half: Path) -> None:
+    edit_state(half, lambda state: state.pop("val_sha256"))
+    assert run(TOY, half).val_sha256 is not None
+
+
 def test_a_checkpoint_of_another_form_is_one_line(half: Path) -> None:
     edit_state(half, lambda state: state.update(surprise=1))
     assert "checkpoints: state.surprise is not known" in refused(TOY, half, SmallvitError)
@@ -373,6 +384,13 @@ def test_a_fork_whose_val_was_trained_on_says_so(half: Path, tmp_path: Path) -> 
     assert words in said(TOY, tmp_path / "all")
     assert words in said(replace(TOY, data=replace(TOY.data, val_fraction=0.2)), half)
     assert words not in said(TOY, half)
+    larger = replace(TOY, model=replace(TOY.model, image_size=48, position="rotary"))
+    origin = tmp_path / "rotary"
+    run(replace(TOY, model=replace(TOY.model, position="rotary")), origin)
+    assert words not in said(larger, origin)
+    said(TOY, tmp_path / "all")
+    (tmp_path / "fork").rename(tmp_path / "first")
+    assert words in said(TOY, tmp_path / "first")  # what the first one's origin saw, its record does not tell
     assert words not in said(replace(TOY, data=replace(TOY.data, val_fraction=0.0)), half)
 
 

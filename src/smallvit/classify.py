@@ -38,7 +38,8 @@ class Classifier:
     std: tuple[float, float, float]
     batch_size: int
     temperature: float
-    """What logits are divided by for probabilities as sure as they are right on val; 1 where the run held out none."""
+    """What logits are divided by for probabilities as sure as they are right on val; 1 where the run held out none, or
+    is of before there were temperatures."""
 
     def __call__(self, images: UInt8[Tensor, "n 3 S S"]) -> Float[Tensor, "n C"]:
         """Return the logits of uint8 images of the model's size; `UsageError` for any other."""
@@ -89,7 +90,8 @@ def classify(folder: Path | str, pictures: Path | str | Sequence[Path | str], *,
     picture and for more classes than the run has.
     """
     pictures = [pictures] if isinstance(pictures, Path | str) else pictures
-    require(len(pictures) > 0, "pictures", "", "name at least one image file, or a folder of them")
+    named = len(pictures) > 0 and "" not in pictures
+    require(named, "pictures", "", "name at least one image file, or a folder of them")
     require_whole("top", top, 1)
     classifier = load_classifier(folder)
     names = classifier.class_names
@@ -97,13 +99,13 @@ def classify(folder: Path | str, pictures: Path | str | Sequence[Path | str], *,
         raise UsageError(f"top is {top}: the run has {len(names)} classes")
     paths = [path for given in pictures for path in _images(Path(given))]
     size = classifier.model.config.image_size
-    broken: dict[Path, BadImageError] = {}
+    broken: dict[Path, str] = {}
 
     def decode(path: Path) -> UInt8[np.ndarray, "S S 3"]:
         try:
             return fit_image(decode_upright(path), size)
         except BadImageError as error:
-            broken[path] = error
+            broken[path] = str(error)  # the error itself would keep the pixels
             return np.zeros((size, size, 3), dtype=np.uint8)
 
     images = torch.from_numpy(decode_all(paths, decode, size=size, title="Decoding pictures"))

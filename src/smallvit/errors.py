@@ -2,7 +2,8 @@
 
 import re
 
-_NO_MEMORY = re.compile("out of memory|allocate memory|ALLOC_FAILED")  # of a GPU, of a CPU, of cuBLAS
+# Of a GPU, of a CPU (three ways), of cuBLAS.
+_NO_MEMORY = re.compile("out of memory|allocate memory|enough memory|bad_alloc|ALLOC_FAILED")
 
 
 class SmallvitError(Exception):
@@ -27,5 +28,4 @@ def ran_out_of_memory(error: BaseException) -> bool:
 def memory_line(error: BaseException) -> str:
     """Return one line for a person who asked for more memory than there is."""
     first = (str(error).strip() or "out of memory").splitlines()[0]
-    less = "a smaller train.batch_size, evaluate.batch_size or model needs less"
-    return f"memory ran out ({first}): {less}; what a run has saved is kept"
+    return f"memory ran out ({first}): smaller batches, images or models need less; what a run has saved is kept"

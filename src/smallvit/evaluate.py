@@ -74,7 +74,7 @@ def confusion(logits: Float[Tensor, "n C"], labels: Int64[Tensor, " n"]) -> Int6
 
 
 def fit_temperature(logits: Float[Tensor, "n C"], labels: Int64[Tensor, " n"]) -> float:
-    """Return the T > 0 for which softmax(logits / T) is the likeliest (Guo et al., 2017), within 0.02 and 50.
+    """Return the T for which softmax(logits / T) is the likeliest (Guo et al., 2017), under a prior, from 0.02 to 50.
 
     A model that learned smoothed and mixed targets is less sure than it is right, and T is below 1. Of a few images
     little can be told, and ones without a mistake would ask for certainty: so log T has a normal prior around 0, of

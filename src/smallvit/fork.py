@@ -33,6 +33,8 @@ class Origin:
     """Digest of the test images; None where it is not known."""
     val_sha256: str | None = None
     """Of those of val, likewise."""
+    trained_on_val: bool = False
+    """Whether it held out no val."""
 
 
 def read_origin(folder: Path) -> Origin:
@@ -45,8 +47,8 @@ def read_origin(folder: Path) -> Origin:
         weights = checkpoint.tensors.get(AVERAGE) or checkpoint.tensors["model"]
         with suppress(SmallvitError):  # of a version that this one cannot read: the weights may do all the same
             config = RunConfig.from_json(checkpoint.state.get("config"))
-            test_sha256 = checkpoint.state.get("test_sha256")
-            return Origin(folder=folder, weights=weights, config=config, test_sha256=test_sha256)
+            test_sha256, val_sha256 = (checkpoint.state.get(name) for name in ("test_sha256", "val_sha256"))
+            return Origin(folder=folder, weights=weights, config=config, test_sha256=test_sha256, val_sha256=val_sha256)
         return Origin(folder=folder, weights=weights)
     if not (folder / MODEL).exists():
         raise UsageError(f"{folder} holds neither {MODEL} nor a whole checkpoint to start from")
@@ -62,6 +64,7 @@ def read_origin(folder: Path) -> Origin:
             config=record.run_config(),
             test_sha256=record.test_sha256,
             val_sha256=record.val_sha256,
+            trained_on_val=record.val is None,
         )
     return Origin(folder=folder, weights=weights)
 
@@ -82,12 +85,18 @@ def require_unseen_test(origin: Origin, config: RunConfig, dataset: Dataset) -> 
 
 
 def val_may_be_seen(origin: Origin, config: RunConfig, dataset: Dataset) -> bool:
-    """Whether the run, of the same data, whose weights these are may have been trained on images of val."""
+    """Whether the run, of the same data, whose weights these are may have been trained on images of val: itself, or one
+    that it was forked off.
+    """
     theirs = origin.config
     if dataset.val is None or theirs is None or not _same_data(theirs, config):
         return False
-    if theirs.model.image_size == config.model.image_size and origin.val_sha256 is not None:
-        return origin.val_sha256 != digest(dataset.val)
+    if theirs.fork is not None or origin.trained_on_val:
+        return True
+    if origin.val_sha256 is not None:
+        if theirs.model.image_size != config.model.image_size:
+            dataset = load_dataset(config.data, image_size=theirs.model.image_size)
+        return dataset.val is None or origin.val_sha256 != digest(dataset.val)
     return (theirs.data.val_fraction, theirs.data.split_seed) != (config.data.val_fraction, config.data.split_seed)
 
 

@@ -80,8 +80,8 @@ class RunRecord:
     test: Metrics
     """At the last epoch."""
     temperature: float | None
-    """What logits are divided by so that val's probabilities are the likeliest (`evaluate.fit_temperature`); None where
-    no val was held out, and in records from before."""
+    """What logits are divided by so that probabilities are as sure as they are right on val, by
+    `evaluate.fit_temperature`; None where no val was held out, and in records from before."""
     test_calibrated: Metrics | None
     """`test` with its logits divided by the temperature."""
     test_read: Literal["once, at the last epoch", "along the curve"]

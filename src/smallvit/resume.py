@@ -47,12 +47,14 @@ class SavedState:
     """Of the last step's images, labels and augmentation draws, before any arithmetic."""
     test_sha256: str | None
     """As a record has it; None in checkpoints from before."""
+    val_sha256: str | None
+    """Likewise."""
     gathered: Gathered
 
     @classmethod
     def of(cls, checkpoint: Checkpoint, where: str) -> "SavedState":
         """Return the state of a checkpoint, of this version or an earlier one's."""
-        return from_json(cls, {"test_sha256": None, **checkpoint.state}, where)
+        return from_json(cls, {"test_sha256": None, "val_sha256": None, **checkpoint.state}, where)
 
 
 def find_checkpoint(
@@ -123,8 +125,13 @@ def note_other_arithmetic(saved: SavedState, choices: Choices, world_size: int, 
 
 
 def require_same_draws(saved: SavedState, session: Session, steps_done: int, folder: Path) -> None:
-    """Raise `SmallvitError` unless the last step's images, labels and draws would be the same again."""
-    if steps_done and draws_sha256(session, steps_done - 1) != saved.draws_sha256:
+    """Raise `SmallvitError` unless the last step's images, labels and draws would be the same again, and val and test
+    are the same.
+    """
+    pairs = [(saved.test_sha256, session.test_sha256), (saved.val_sha256, session.val_sha256)]
+    if steps_done:
+        pairs.append((saved.draws_sha256, draws_sha256(session, steps_done - 1)))
+    if any(theirs is not None and theirs != ours for theirs, ours in pairs):
         raise SmallvitError(
             f"{folder} was trained on other images or draws than those of today: the data set has changed, or "
             "an earlier smallvit drew them otherwise; put it back, or train anew"

@@ -99,8 +99,8 @@ def _run(
         require_unseen_test(origin, config, dataset)
         if val_may_be_seen(origin, config, dataset):
             note(
-                "val may hold images that the weights to start from were trained on: its accuracy, and the temperature "
-                "that is fitted on it, are then too good; data.val_fraction or data.split_seed were others there"
+                "val may hold images that the weights to start from were trained on: it is not known to have been held "
+                "out there; its accuracy, and the temperature that is fitted on it, are then too good"
             )
         if differing := other_model(origin, config):
             note(f"the weights to start from are of another model: {'; '.join(differing)}")
@@ -218,7 +218,7 @@ def _record(session: Session, training: Training) -> RunRecord:
         channel_mean=list(spec.mean),
         channel_std=list(spec.std),
         test_sha256=session.test_sha256,
-        val_sha256=None if session.dataset.val is None else digest(session.dataset.val),
+        val_sha256=session.val_sha256,
         num_train=len(splits["train"]),
         dataset_notes=list(session.dataset.notes),
         num_parameters=count_parameters(session.model),

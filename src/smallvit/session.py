@@ -102,6 +102,11 @@ class Session:
         """Of the test split's pixels and labels."""
         return digest(self.dataset.test)
 
+    @cached_property
+    def val_sha256(self) -> str | None:
+        """Of val's, if any is held out."""
+        return None if self.dataset.val is None else digest(self.dataset.val)
+
     def optimizers(self) -> list[torch.optim.Optimizer]:
         """Return new optimisers of the model."""
         return build_optimizers(self.model, self.config.optim, self.choices.dtype, recordable=self.graphs)

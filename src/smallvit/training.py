@@ -210,6 +210,7 @@ class Training:
             world_size=self.world.size,
             draws_sha256=draws_sha256(session, self.steps_done - 1) if self.steps_done else "",
             test_sha256=session.test_sha256,
+            val_sha256=session.val_sha256,
             gathered=self.gathered,
         )
         checkpoint = Checkpoint(

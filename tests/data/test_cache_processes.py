@@ -1,12 +1,15 @@
 """Processes that are killed, run side by side, or may not write leave whole entries in the cache or none."""
 
 import contextlib
+import errno
 import os
 import pty
 import shutil
 import signal
 import tempfile
 from pathlib import Path
+
+import pytest
 
 from smallvit.data import cache as cached
 
@@ -58,6 +61,31 @@ def test_builders_side_by_side_agree_and_leave_one_entry(runner) -> None:
     (entry,) = runner.entries()
     cached.open_entry(entry)
     assert runner.leftovers() == []
+
+
+def test_a_builder_waits_for_another_of_the_same(runner) -> None:
+    runner.run()
+    (entry,) = runner.entries()
+    shutil.rmtree(entry)
+    with cached.building(runner.cache, entry.name):
+        process = runner.start()
+        assert process.stderr is not None
+        assert process.stderr.readline() == f"Waiting for another process that is decoding {entry.name} ...\n"
+        assert runner.entries() == []
+        assert process.poll() is None
+    process.communicate(timeout=60)
+    assert (process.returncode, runner.entries()) == (0, [entry])
+
+
+def test_without_locks_of_the_file_system_every_start_decodes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A lock that is a file would be left by a process that was killed, for good."""
+
+    def missing(*_: object) -> None:
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    monkeypatch.setattr("fcntl.flock", missing)
+    with pytest.raises(cached.UnwritableError, match=r"cannot be written \("), cached.building(tmp_path, "k"):
+        pass
 
 
 def test_a_read_only_cache_is_read_and_its_absence_of_an_entry_told(runner_in) -> None:

@@ -20,6 +20,7 @@ from smallvit.record import RunRecord
 from smallvit.report.compare import Comparison, compare
 from smallvit.report.compare_numbers import class_changes, confusion_changes, signed
 from smallvit.report.compare_pairs import ALTERED_TEST, mcnemar
+from smallvit.report.compare_sides import read_sides, val_differs
 
 MakeRun = Callable[..., RunRecord]
 COUNTS = st.tuples(*[st.integers(0, 30)] * 4).filter(any)
@@ -204,6 +205,32 @@ def test_what_differs_is_listed_and_what_it_makes_of_the_numbers(tmp_path: Path,
     untold = {row.name: row.note for row in found.quantities if row.change is None}
     assert untold.keys() == {"val accuracy", "training", "training images/s"}
     assert compare(tmp_path / "a", tmp_path / "b").warnings == []
+
+
+def test_val_is_told_apart_by_its_digest_at_one_size(tmp_path: Path, run_folder: MakeRun) -> None:
+    def is_told_apart(size: int | None = None, **make: Any) -> bool:
+        run_folder(tmp_path / "a")
+        sections = {} if size is None else {"model": {"image_size": size}}
+        _change(run_folder, tmp_path / "b", sections=sections, draw=1, **make)
+        return val_differs(*(side.first for side in read_sides(tmp_path / "a", tmp_path / "b")))
+
+    assert not is_told_apart()
+    assert is_told_apart(val_sha256=64 * "c")
+    assert not is_told_apart(val_sha256=64 * "c", size=64)
+    assert not is_told_apart(val_sha256=None)
+
+
+def test_confidences_are_at_the_runs_temperatures(tmp_path: Path, run_folder: MakeRun) -> None:
+    found = _two(run_folder, tmp_path).pairs
+    assert found is not None
+    for changed, wrong, right in ((found.gained, "a", "b"), (found.lost, "b", "a")):
+        of = {each: load_file(tmp_path / each / "test.safetensors")["logits"].double() for each in "ab"}
+        for each in changed:
+            sure = (of[wrong][each.index] / 0.5).softmax(-1)
+            assert each.wrong_confidence == pytest.approx(float(sure.max()))
+            other = (of[right][each.index] / 0.5).softmax(-1)
+            assert each.right_confidence == pytest.approx(float(other.max()))
+        assert changed
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,7 @@ from smallvit.errors import SmallvitError
 from smallvit.recipes import RECIPES
 from smallvit.record import RunRecord
 from smallvit.report.page import write_page
+from smallvit.report.predictions import read_mistakes
 from smallvit.run import run
 from smallvit.session import Session
 from tiny_study import BASE
@@ -40,8 +41,16 @@ def test_a_page_is_whole_and_refers_to_nothing_outside(
     assert_stands_alone(page)
     assert all(f"class {index} " in page.text for index in range(classes))
     assert ("No val split was held out." in page.text) != val
-    assert ("divided by 0.500, the temperature that is best on val" in page.text) == val
+    assert ("divided by 0.500, the temperature that fits val" in page.text) == val
     assert f"{record.test.correct:,} of {count:,} test images right" in page.text
+
+
+def test_mistakes_are_as_sure_as_the_temperature_has_them(tmp_path: Path, run_folder: MakeRun) -> None:
+    record = run_folder(tmp_path, count=1000)
+    kept = load_file(tmp_path / "test.safetensors")
+    expected = (kept["logits"][kept["mistakes"]].double() / 0.5).softmax(-1).amax(-1)
+    found = read_mistakes(tmp_path / "test.safetensors", record)
+    assert [each.confidence for each in found] == pytest.approx(expected.tolist())
 
 
 def test_the_numbers_are_the_records(tmp_path: Path, run_folder: MakeRun) -> None:

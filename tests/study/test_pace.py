@@ -11,7 +11,7 @@ from smallvit.data.store import load_dataset
 from smallvit.recipes import RECIPES
 from smallvit.record import RunRecord
 from smallvit.run import run
-from smallvit.study.forecast import Forecast
+from smallvit.study.forecast import Forecast, shape
 from smallvit.study.rows import Row
 from smallvit.study.tasks import Task
 from tiny_study import BASE
@@ -83,3 +83,10 @@ def test_a_forecast_holds_for_the_shape_and_hardware_and_an_estimate_beyond(reco
     assert estimate > known
     threads = replace(CONFIG, device=replace(CONFIG.device, num_threads=2))
     assert forecast.seconds(task(threads, tmp_path)) is None
+
+
+def test_what_costs_time_makes_another_shape() -> None:
+    plain = shape(CONFIG)
+    for changes in ({"ema_decay": 0.9}, {"loss": "bce"}, {"batch_size": 100}):
+        assert shape(replace(CONFIG, train=replace(CONFIG.train, **changes))) != plain
+    assert shape(replace(CONFIG, seed=5)) == plain

@@ -1,6 +1,5 @@
 """The commands that train a run and show it."""
 
-import json
 import os
 import time
 from dataclasses import dataclass, field, replace
@@ -59,19 +58,13 @@ class Train:
 
 
 def _is_quickstart(folder: Path) -> bool:
-    """Whether a folder holds a quickstart as this command makes it, or as an unknown version of smallvit did: not a
-    run of one's own that began with its recipe.
+    """Whether a folder holds a quickstart as this command makes it; not a run of one's own that began with its recipe,
+    nor what cannot be read.
     """
     try:
-        written = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return False
-    if not isinstance(written, dict) or written.get("recipe") != "quickstart":
-        return False
-    try:
-        config = RunConfig.from_json(written)
+        config = RunConfig.load(folder / "config.json")
     except SmallvitError:
-        return True
+        return False
     return config.digest() == replace(RECIPES["quickstart"](), seed=config.seed).resolve(10).digest()
 
 

@@ -190,8 +190,8 @@ def _sha256(path: Path) -> str:
 
 @contextmanager
 def _lock(cache: Path, name: str, *, wait: bool) -> Generator[bool]:
-    """Yield whether the lock is ours."""
-    lock = FileLock(cache / f".{name}.lock")
+    """Yield whether the lock is ours; `OSError` where the file system has none."""
+    lock = FileLock(cache / f".{name}.lock", fallback_to_soft=False)
     try:
         lock.acquire(blocking=False)
     except Timeout:

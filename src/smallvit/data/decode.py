@@ -64,7 +64,7 @@ def decode_all(
         return stop - start
 
     # The filter is process-wide, so it is set here once and not in the threads.
-    with warnings.catch_warnings(), _progress() as progress, ThreadPoolExecutor(os.cpu_count()) as pool:
+    with warnings.catch_warnings(), _progress(len(items)) as progress, ThreadPoolExecutor(os.cpu_count()) as pool:
         warnings.filterwarnings("ignore", module=r"PIL\.")
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         task = progress.add_task(title, total=len(items))
@@ -73,13 +73,13 @@ def decode_all(
     return images
 
 
-def _progress() -> "Progress":
+def _progress(count: int) -> "Progress":
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     words = TextColumn("{task.description}", markup=False)
     columns = (words, BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    return Progress(*columns, console=Console(stderr=True), disable=not sys.stderr.isatty())
+    return Progress(*columns, console=Console(stderr=True), disable=not (count and sys.stderr.isatty()))
 
 
 def decode_exact(data: bytes, size: int) -> UInt8[np.ndarray, "H W 3"]:

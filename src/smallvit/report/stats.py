@@ -156,12 +156,12 @@ def seeds_needed(difference: float, deviation: float, num_rows: int) -> int | No
 
     That is, find it with a power of 80 % at the two-sided level of Holm's first step, 5 % over the rows that are
     compared, so whatever the others show, with residuals of `deviation`. None for no difference, and for a deviation
-    that is not known.
+    that is not known or none.
     """
-    if abs(difference) < _NOTHING or math.isnan(difference) or math.isnan(deviation):
+    if abs(difference) < _NOTHING or math.isnan(difference) or not deviation > _NOTHING:
         return None
     level = LEVEL / (num_rows - 1)
-    ratio = abs(difference) / max(deviation, _NOTHING) / math.sqrt(2)
+    ratio = abs(difference) / deviation / math.sqrt(2)
     # Student's t needs a few more than the normal distribution, which is where to begin.
     seeds = max(2, math.ceil((float(norm.isf(level / 2) + norm.ppf(POWER)) / ratio) ** 2))
     while _power(ratio * math.sqrt(seeds), (num_rows - 1) * (seeds - 1), level) < POWER:
