@@ -567,7 +567,7 @@ def test_runs_took_what_was_predicted_within_a_fifth() -> None:
     page = (ROOT / "docs" / "performance.md").read_text(encoding="utf-8")
     for name, found in benchmark("prediction")["recipes"].items():
         assert found["predicted_over_taken"] == pytest.approx(1, abs=0.2), name
-        assert re.search(rf"{found['predicted_over_taken']:.2f} for `{name}`", page)
+        assert re.search(rf"{found['predicted_over_taken']:.3f} for `{name}`", page)
 
 
 def test_the_published_first_steps_are_those_of_their_record() -> None:
