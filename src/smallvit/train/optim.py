@@ -25,10 +25,10 @@ def build_optimizers(
 
     One, but for Muon: it takes the matrices inside the blocks (Jordan et al., 2024; a fused `qkv` is one matrix unless
     `config.muon_qkv` is apart) and a convolutional tokenizer's `MatrixConv`s, with its updates scaled to the size of
-    AdamW's, and AdamW takes the rest.
-    `dtype` is that of Muon's matrix products. With `recordable` those that can be recorded as a CUDA graph are made for
-    that, on the parameters' GPU: their rate is a tensor. LAMB and Lion cannot. Rates are `config.lr` and
-    `config.muon_lr`; `config.scaled_lr` and the schedule are for whoever sets them anew (`set_learning_rate`).
+    AdamW's, and AdamW takes the rest. `dtype` is that of Muon's matrix products. With `recordable` those that can be
+    recorded as a CUDA graph are made for that, on the parameters' GPU: their rate is a tensor. LAMB and Lion cannot.
+    Rates are `config.lr` and `config.muon_lr`; `config.scaled_lr` and the schedule are for whoever sets them anew
+    (`set_learning_rate`).
 
     Raises `UsageError` for a model without a parameter for one of them.
     """
