@@ -322,13 +322,13 @@ def test_another_torch_or_thread_count_is_said(half: Path, undisturbed: dict[str
 
 def test_other_data_is_refused(half: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     edit_state(half, lambda state: state.update(draws_sha256="0" * 64))
-    assert "was trained on other images or draws" in refused(TOY, half, SmallvitError)
+    assert "was begun with other train images or draws than today's" in refused(TOY, half, SmallvitError)
 
 
 @pytest.mark.parametrize("split", ["val", "test"])
 def test_other_images_to_measure_on_are_refused(half: Path, split: str) -> None:
     edit_state(half, lambda state: state.update({f"{split}_sha256": "0" * 64}))
-    assert "was trained on other images or draws" in refused(TOY, half, SmallvitError)
+    assert f"was begun with other {split} images than today's" in refused(TOY, half, SmallvitError)
 
 
 def test_a_checkpoint_of_before_val_had_a_digest_is_gone_on_from(half: Path) -> None:

@@ -25,7 +25,7 @@ from smallvit.commands.study import StudyCommand
 from smallvit.commands.train import Quickstart, Train
 from smallvit.config import RunConfig
 from smallvit.console import set_stdout_errors
-from smallvit.errors import SmallvitError, UsageError, memory_line, ran_out_of_memory
+from smallvit.errors import SmallvitError, UsageError, line_of
 from smallvit.recipes import RECIPES
 from smallvit.stop import InterruptedRunError
 from smallvit.usage import one_line, options_of
@@ -71,12 +71,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # whoever read the output, `head` say, has enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 128 + signal.SIGPIPE
-    except OSError as error:  # a full disk, a folder that may not be written
-        return _failed(f"{error.filename or 'a file'}: {error.strerror or error}", 1)
-    except (RuntimeError, MemoryError) as error:
-        if not ran_out_of_memory(error):
+    except (OSError, RuntimeError, MemoryError) as error:
+        line = line_of(error)
+        if line is None:
             raise
-        return _failed(memory_line(error), 1)
+        return _failed(line, 1)
     except KeyboardInterrupt:
         print("smallvit: interrupted", file=sys.stderr)
         return 130

@@ -25,7 +25,11 @@ def ran_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, MemoryError) or bool(_NO_MEMORY.search(str(error)))
 
 
-def memory_line(error: BaseException) -> str:
-    """Return one line for a person who asked for more memory than there is."""
+def line_of(error: Exception) -> str | None:
+    """Return one line on a disk or a memory that has had enough, and None for what is not the user's to mend."""
+    if isinstance(error, OSError):
+        return f"{error.filename or 'a file'}: {error.strerror or error}"
+    if not ran_out_of_memory(error):
+        return None
     first = (str(error).strip() or "out of memory").splitlines()[0]
     return f"memory ran out ({first}): smaller batches, images or models need less; what a run has saved is kept"

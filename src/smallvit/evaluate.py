@@ -53,10 +53,10 @@ def predict(
     return torch.cat(parts)
 
 
-def measure(logits: Float[Tensor, "n C"], labels: Int64[Tensor, " n"]) -> Metrics:
-    """Return the metrics of logits against the true classes."""
+def measure(logits: Float[Tensor, "n C"], labels: Int64[Tensor, " n"], temperature: float = 1.0) -> Metrics:
+    """Return the metrics of softmax(logits / temperature) against the true classes."""
     labels = labels.cpu()
-    log_probabilities = logits.double().log_softmax(dim=-1)
+    log_probabilities = (logits.double() / temperature).log_softmax(dim=-1)
     confidence = log_probabilities.amax(dim=-1)
     hit = logits.argmax(dim=-1) == labels
     return Metrics(

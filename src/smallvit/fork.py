@@ -13,8 +13,7 @@ from smallvit.data.split import digest
 from smallvit.data.store import Dataset, load_dataset
 from smallvit.errors import SmallvitError, UsageError
 from smallvit.record import RunRecord
-from smallvit.resume import CHECKPOINTS
-from smallvit.run_folder import RECORD
+from smallvit.run_folder import CHECKPOINTS, RECORD
 from smallvit.train.average import AVERAGE
 from smallvit.train.checkpoint import load_newest
 from smallvit.weights import MODEL, load_weights

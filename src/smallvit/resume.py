@@ -11,14 +11,12 @@ from smallvit.config import RunConfig
 from smallvit.device.choose import Choices
 from smallvit.errors import SmallvitError, UsageError
 from smallvit.record import CurvePoint, versions
+from smallvit.run_folder import CHECKPOINTS, CONFIG
 from smallvit.session import Session, step_draws
 from smallvit.strict_json import from_json
 from smallvit.train.checkpoint import load_newest
 from smallvit.train.checkpoint_format import Checkpoint, ForeignError, NewerError
 from smallvit.train.distributed import World
-
-CHECKPOINTS = "checkpoints"
-"""Folder of the checkpoints in the run folder."""
 
 
 @dataclass(kw_only=True)
@@ -64,9 +62,9 @@ def find_checkpoint(
 
     Raises `UsageError` where the folder holds another run, or one of another version of smallvit.
     """
-    if not (folder / "config.json").exists():
+    if not (folder / CONFIG).exists():
         return None
-    _require_same_run(folder, config, RunConfig.load(folder / "config.json"))
+    _require_same_run(folder, config, RunConfig.load(folder / CONFIG))
     checkpoint, damaged = load_newest(folder / CHECKPOINTS)
     for problem in damaged:
         if isinstance(problem, NewerError):
@@ -124,17 +122,20 @@ def note_other_arithmetic(saved: SavedState, choices: Choices, world_size: int, 
             note(f"{name}: {value}, was {before[name]}: the same batches, but sums round otherwise")
 
 
-def require_same_draws(saved: SavedState, session: Session, steps_done: int, folder: Path) -> None:
+def require_same_images(saved: SavedState, session: Session, steps_done: int, folder: Path) -> None:
     """Raise `SmallvitError` unless the last step's images, labels and draws would be the same again, and val and test
     are the same.
     """
-    pairs = [(saved.test_sha256, session.test_sha256), (saved.val_sha256, session.val_sha256)]
+    theirs = {"val images": saved.val_sha256, "test images": saved.test_sha256}
+    ours = {"val images": session.val_sha256, "test images": session.test_sha256}
     if steps_done:
-        pairs.append((saved.draws_sha256, draws_sha256(session, steps_done - 1)))
-    if any(theirs is not None and theirs != ours for theirs, ours in pairs):
+        theirs["train images or draws"] = saved.draws_sha256
+        ours["train images or draws"] = draws_sha256(session, steps_done - 1)
+    other = [what for what, sha256 in theirs.items() if sha256 is not None and sha256 != ours[what]]
+    if other:
         raise SmallvitError(
-            f"{folder} was trained on other images or draws than those of today: the data set has changed, or "
-            "an earlier smallvit drew them otherwise; put it back, or train anew"
+            f"{folder} was begun with other {', other '.join(other)} than today's: the data set has changed, or an "
+            "earlier smallvit drew them otherwise; put it back, or train anew"
         )
 
 

@@ -31,7 +31,7 @@ from smallvit.files import write_atomically
 from smallvit.fork import Origin, other_model, read_origin, require_unseen_test, take_weights, val_may_be_seen
 from smallvit.model.vit import count_macs, count_parameters
 from smallvit.record import RunRecord, versions
-from smallvit.resume import find_checkpoint, note_other_arithmetic, require_same_draws, share_checkpoint
+from smallvit.resume import find_checkpoint, note_other_arithmetic, require_same_images, share_checkpoint
 from smallvit.run_folder import (
     CONFIG,
     FORKED_WEIGHTS,
@@ -116,7 +116,7 @@ def _run(
     if found:
         checkpoint, saved = found
         note_other_arithmetic(saved, session.choices, world.size, note)
-        require_same_draws(saved, session, checkpoint.step, folder)
+        require_same_images(saved, session, checkpoint.step, folder)
         training.go_on_from(checkpoint, saved.gathered)
         console.print(f"going on after step {checkpoint.step:,} of {training.total_steps:,}", highlight=False)
     elif config.fork is not None and world.is_main:
@@ -162,7 +162,7 @@ def evaluate(
         raise UsageError(f"{folder} held out no val (data.val_fraction, or too few images): measure on test")
     load_weights(session.average.measured, folder / MODEL)
     logits, labels = session.predict(split), session.splits[split].labels
-    calibrated = None if record.temperature is None else measure(logits.double() / record.temperature, labels)
+    calibrated = None if record.temperature is None else measure(logits, labels, record.temperature)
     return measure(logits, labels), calibrated
 
 
@@ -206,10 +206,10 @@ def _notes(config: RunConfig, dataset: Dataset) -> list[str]:
 
 def _record(session: Session, training: Training) -> RunRecord:
     config, spec, gathered = session.config, session.dataset.spec, training.gathered
-    last, logits, splits = gathered.curve[-1], training.logits, session.splits
+    last, logits, labels = gathered.curve[-1], training.logits, {k: s.labels for k, s in session.splits.items()}
     assert last.test is not None
-    temperature = fit_temperature(logits["val"], splits["val"].labels) if "val" in logits else None
-    calibrated = None if temperature is None else measure(logits["test"].double() / temperature, splits["test"].labels)
+    temperature = fit_temperature(logits["val"], labels["val"]) if "val" in logits else None
+    calibrated = None if temperature is None else measure(logits["test"], labels["test"], temperature)
     seconds_after_first = gathered.train_seconds - gathered.first_step_seconds
     return RunRecord(
         config=config.to_json(),
@@ -219,7 +219,7 @@ def _record(session: Session, training: Training) -> RunRecord:
         channel_std=list(spec.std),
         test_sha256=session.test_sha256,
         val_sha256=session.val_sha256,
-        num_train=len(splits["train"]),
+        num_train=len(labels["train"]),
         dataset_notes=list(session.dataset.notes),
         num_parameters=count_parameters(session.model),
         num_macs=count_macs(config.model),
@@ -240,7 +240,7 @@ def _record(session: Session, training: Training) -> RunRecord:
         temperature=temperature,
         test_calibrated=calibrated,
         test_read="along the curve" if config.evaluate.test_curve else "once, at the last epoch",
-        test_confusion=confusion(logits["test"], splits["test"].labels).tolist(),
+        test_confusion=confusion(logits["test"], labels["test"]).tolist(),
     )
 
 

@@ -11,7 +11,6 @@ from smallvit.data.cache import expanded
 from smallvit.errors import SmallvitError, UsageError
 from smallvit.lock import LOCK, OWNER, run_lock
 from smallvit.record import RunRecord
-from smallvit.resume import CHECKPOINTS
 from smallvit.train.checkpoint import remove_leftovers
 from smallvit.weights import MODEL
 
@@ -19,6 +18,8 @@ CONFIG, METRICS, RECORD, PREDICTIONS = "config.json", "metrics.jsonl", "record.j
 FORKED_WEIGHTS = "fork.safetensors"
 """What a forked run started from."""
 PAGE = "index.html"
+CHECKPOINTS = "checkpoints"
+"""Folder of the checkpoints."""
 
 
 @contextmanager

@@ -23,7 +23,8 @@ from smallvit.files import write_atomically
 from smallvit.metrics import MetricsFile
 from smallvit.progress import RunProgress
 from smallvit.record import CurvePoint, versions
-from smallvit.resume import CHECKPOINTS, Gathered, SavedState, draws_sha256
+from smallvit.resume import Gathered, SavedState, draws_sha256
+from smallvit.run_folder import CHECKPOINTS, METRICS
 from smallvit.session import Session
 from smallvit.stop import InterruptedRunError, Stop
 from smallvit.strict_json import to_json
@@ -58,14 +59,14 @@ class Training:
         self.session.average.load(checkpoint.tensors)
         load_optimizer_tensors(self.optimizers, checkpoint.tensors["optimizer"])
         self._losses = list(checkpoint.tensors["progress"]["losses"].to(self.session.choices.device))
-        self._lines = checkpoint.texts["metrics.jsonl"]
+        self._lines = checkpoint.texts[METRICS]
         self.gathered, self.steps_done = gathered, checkpoint.step
         gathered.resumed_at_steps.append(checkpoint.step)
 
     def run(self, console: Console) -> Gathered:
         """Take the steps that are left, and return what was gathered on the whole way."""
         config = self.session.config
-        metrics = MetricsFile(self.folder / "metrics.jsonl", self._lines) if self.world.is_main else None
+        metrics = MetricsFile(self.folder / METRICS, self._lines) if self.world.is_main else None
         with RunProgress(console, self.total_steps, config.train.batch_size, self.steps_done) as progress:
             try:
                 self._train(progress, metrics)
@@ -221,7 +222,7 @@ class Training:
                 "progress": {"losses": torch.stack(self._losses) if self._losses else torch.empty(0)},
             },
             state=to_json(saved),
-            texts={"metrics.jsonl": metrics.lines()},
+            texts={METRICS: metrics.lines()},
         )
         save_checkpoint(self.folder / CHECKPOINTS, checkpoint, kind=kind, keep=keep)
         now = time.perf_counter()

@@ -20,6 +20,7 @@ from smallvit.report.html import write_html
 from smallvit.report.predictions import read_mistakes
 from smallvit.report.records import read_record
 from smallvit.report.stats import wilson_interval
+from smallvit.run_folder import METRICS
 
 MOST_PAIRS = 10
 """Confused pairs that are listed where the matrix is too large for numbers."""
@@ -53,7 +54,7 @@ def write_page(folder: Path) -> Path:
     """
     record = read_record(folder)
     mistakes = read_mistakes(folder / "test.safetensors", record)
-    rows = read_metrics(folder / "metrics.jsonl")
+    rows = read_metrics(folder / METRICS)
     page = folder / "index.html"
     config = record.run_config()
     write_html(

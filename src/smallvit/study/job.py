@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 from smallvit.config import RunConfig
 from smallvit.console import plain_console
-from smallvit.errors import SmallvitError, memory_line, ran_out_of_memory
+from smallvit.errors import SmallvitError, line_of
 from smallvit.stop import Stop
 from smallvit.strict_json import from_json, parse, to_json
 
@@ -55,10 +55,11 @@ def run_job(config_json: dict[str, Any], folder: Path, until: float | None = Non
     from smallvit.lock import LockedError
     from smallvit.record import RunRecord
     from smallvit.run import run
+    from smallvit.run_folder import RECORD
 
     console = plain_console(unread=True)
     while True:
-        record = folder / "record.json"
+        record = folder / RECORD
         if record.exists() and RunRecord.load(record).config_digest == config.digest():
             return
         left = None if until is None else max(0.0, until - time.time())
@@ -91,13 +92,11 @@ def main() -> int:
     except SmallvitError as error:
         print(error)
         return error.exit_status
-    except OSError as error:
-        print(f"{error.filename or 'a file'}: {error.strerror or error}")
-        return 1
-    except (RuntimeError, MemoryError) as error:
-        if not ran_out_of_memory(error):
+    except (OSError, RuntimeError, MemoryError) as error:
+        line = line_of(error)
+        if line is None:
             raise
-        print(memory_line(error))
+        print(line)
         return 1
     return 0
 

@@ -8,6 +8,7 @@ from smallvit.config import RunConfig
 from smallvit.device.config import DeviceConfig, DeviceUse
 from smallvit.errors import SmallvitError
 from smallvit.record import RunRecord
+from smallvit.run_folder import RECORD
 from smallvit.study.rows import Row, Study
 
 
@@ -35,7 +36,7 @@ def record_path(folder: Path, row: Row, seed: int) -> Path:
     """Return where a study finds the record of a row's run: as `results/runs` has it, or in a run folder."""
     place = folder / row.folder
     flat = place / f"seed{seed}.json"
-    return flat if flat.exists() else place / f"seed{seed}" / "record.json"
+    return flat if flat.exists() else place / f"seed{seed}" / RECORD
 
 
 def read_records(study: Study, folder: Path) -> dict[str, list[RunRecord]]:

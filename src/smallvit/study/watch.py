@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from smallvit.resume import CHECKPOINTS
-from smallvit.run_folder import METRICS
+from smallvit.run_folder import CHECKPOINTS, METRICS
 
 TAIL_BYTES = 65536
 _STEP = re.compile(r"step-([0-9]{8,})")
