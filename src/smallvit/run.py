@@ -38,8 +38,8 @@ from smallvit.run_folder import (
     PREDICTIONS,
     RECORD,
     claimed,
+    delete_checkpoints,
     delete_run,
-    delete_step_checkpoints,
     record_of,
     require_place_beside_data,
 )
@@ -249,7 +249,7 @@ def _finish(session: Session, training: Training, record: RunRecord, folder: Pat
     save_tensors(session.average.measured.state_dict(), folder / MODEL)
     save_tensors(_predictions(training.logits["test"], session, record.temperature), folder / PREDICTIONS)
     record.save(folder / RECORD)
-    delete_step_checkpoints(folder)
+    delete_checkpoints(folder)
 
 
 def _predictions(logits: Tensor, session: Session, temperature: float | None) -> dict[str, Tensor]:

@@ -12,7 +12,7 @@ from smallvit.errors import SmallvitError, UsageError
 from smallvit.lock import LOCK, OWNER, run_lock
 from smallvit.record import RunRecord
 from smallvit.train.checkpoint import remove_leftovers
-from smallvit.weights import MODEL
+from smallvit.weights import BEST, MODEL
 
 CONFIG, METRICS, RECORD, PREDICTIONS = "config.json", "metrics.jsonl", "record.json", "test.safetensors"
 FORKED_WEIGHTS = "fork.safetensors"
@@ -63,14 +63,14 @@ def record_of(folder: Path) -> RunRecord:
 
 def delete_run(folder: Path) -> None:
     """Delete what a run wrote, and nothing else that is in the folder."""
-    for name in (CONFIG, METRICS, RECORD, MODEL, PREDICTIONS, PAGE, FORKED_WEIGHTS):
+    for name in (CONFIG, METRICS, RECORD, MODEL, BEST, PREDICTIONS, PAGE, FORKED_WEIGHTS):
         (folder / name).unlink(missing_ok=True)
     if (folder / CHECKPOINTS).exists():
         shutil.rmtree(folder / CHECKPOINTS)
 
 
-def delete_step_checkpoints(folder: Path) -> None:
-    """Delete the checkpoints that a finished run has no more use for; the best one on val stays."""
+def delete_checkpoints(folder: Path) -> None:
+    """Delete the checkpoints, for which a finished run has no more use, and nothing else beside them."""
     for path in (folder / CHECKPOINTS).glob("step-*"):
         shutil.rmtree(path)
     if (folder / CHECKPOINTS).exists() and not any((folder / CHECKPOINTS).iterdir()):

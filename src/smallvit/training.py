@@ -33,6 +33,7 @@ from smallvit.train.checkpoint_format import Checkpoint
 from smallvit.train.distributed import World
 from smallvit.train.loop import NonFiniteError, StepState, fit
 from smallvit.train.optimizer_state import load_optimizer_tensors, optimizer_tensors
+from smallvit.weights import BEST, save_tensors
 
 LOG_EVERY_STEPS = 20
 
@@ -157,14 +158,14 @@ class Training:
             test=measured.get("test"),
         )
         self._losses.clear()
-        gathered.evaluate_seconds += self._restart_clock()
         best = max((p.val.correct for p in gathered.curve if p.val is not None), default=-1)
+        if config.checkpoint.best and point.val is not None and point.val.correct > best and metrics is not None:
+            save_tensors(self.session.average.measured.state_dict(), self.folder / BEST)
+        gathered.evaluate_seconds += self._restart_clock()
         gathered.curve.append(point)
         if metrics is not None:
             metrics.write(to_json(point))
         progress.point(point, config.length.epochs)
-        if config.checkpoint.best and point.val is not None and point.val.correct > best:
-            self._save(metrics, kind="best", keep=1)
 
     def _measured(self, epoch: int, metrics: MetricsFile | None) -> dict[str, Metrics]:
         config, session = self.session.config, self.session
@@ -199,7 +200,7 @@ class Training:
             status,
         )
 
-    def _save(self, metrics: MetricsFile | None, *, kind: str = "step", keep: int = 2) -> None:
+    def _save(self, metrics: MetricsFile | None) -> None:
         if metrics is None:
             return
         self._take_time()
@@ -224,11 +225,9 @@ class Training:
             state=to_json(saved),
             texts={METRICS: metrics.lines()},
         )
-        save_checkpoint(self.folder / CHECKPOINTS, checkpoint, kind=kind, keep=keep)
-        now = time.perf_counter()
-        self._save_seconds = now - start
-        if kind == "step":  # a run does not go on from another
-            self._saved_at = now
+        save_checkpoint(self.folder / CHECKPOINTS, checkpoint)
+        self._saved_at = time.perf_counter()
+        self._save_seconds = self._saved_at - start
         self._restart_clock()
 
     def _explained(self, error: NonFiniteError) -> SmallvitError:

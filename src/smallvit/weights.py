@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from smallvit.errors import SmallvitError
 from smallvit.files import replacing
 
-MODEL = "model.safetensors"
-"""The weights of the last epoch, in a run folder."""
+MODEL, BEST = "model.safetensors", "best.safetensors"
+"""The weights of the last epoch, in a run folder, and those that were best on val."""
 
 
 def save_tensors(tensors: dict[str, Tensor], path: Path) -> None:

@@ -98,18 +98,16 @@ def test_nothing_there_is_nothing_found(tmp_path: Path) -> None:
     assert remove_leftovers(tmp_path / "nowhere") == []
     (tmp_path / "step-7").mkdir()
     (tmp_path / "step-00000007.bak").mkdir()
-    (tmp_path / "best-00000007").mkdir()
+    (tmp_path / "notes-00000007").mkdir()
     assert load_newest(tmp_path) == (None, [])
 
 
-def test_the_newest_of_each_kind_are_kept(tmp_path: Path) -> None:
+def test_the_newest_are_kept(tmp_path: Path) -> None:
     for step in (1, 2, 3):
         assert save_checkpoint(tmp_path, example(step)) == tmp_path / f"step-{step:08d}"
-        save_checkpoint(tmp_path, example(step), kind="best", keep=1)
-    assert names(tmp_path) == ["best-00000003", "step-00000002", "step-00000003"]
-    assert_same(load_newest(tmp_path, kind="best")[0], example(3))
+    assert names(tmp_path) == ["step-00000002", "step-00000003"]
     save_checkpoint(tmp_path, example(100_000_000), keep=3)
-    assert names(tmp_path)[1:] == ["step-00000002", "step-00000003", "step-100000000"]
+    assert names(tmp_path) == ["step-00000002", "step-00000003", "step-100000000"]
     assert_same(load_newest(tmp_path)[0], example(100_000_000))
 
 
@@ -284,14 +282,14 @@ def test_all_damaged_is_none_found(two: Path) -> None:
 def test_leftovers_are_removed_and_nothing_else(two: Path) -> None:
     for name in (
         ".step-00000030.77.tmp",
-        ".best-00000001.1.old",
+        ".step-00000001.1.old",
         ".step-3.1.tmp",
         ".notes.tmp",
         "step-00000030.77.tmp",
     ):
         (two / name).mkdir()
         (two / name / "file").write_text("x")
-    assert remove_leftovers(two) == [".best-00000001.1.old", ".step-00000030.77.tmp"]
+    assert remove_leftovers(two) == [".step-00000001.1.old", ".step-00000030.77.tmp"]
     assert names(two) == [".notes.tmp", ".step-3.1.tmp", "step-00000010", "step-00000020", "step-00000030.77.tmp"]
 
 
@@ -311,8 +309,6 @@ def test_leftovers_are_removed_and_nothing_else(two: Path) -> None:
 def test_what_cannot_be_written_is_refused_before_anything_is(tmp_path: Path, change: Any, error: Any) -> None:
     with pytest.raises(error):
         save_checkpoint(tmp_path, Checkpoint(**{"step": 1, "tensors": {}, "state": {}, "texts": {}, **change}))
-    with pytest.raises(ValueError, match="kind"):
-        save_checkpoint(tmp_path, example(1), kind="../up")
     with pytest.raises(UsageError, match="keep is 0"):
         save_checkpoint(tmp_path, example(1), keep=0)
     assert names(tmp_path) == []

@@ -1,6 +1,6 @@
 """Checkpoints that a killed process, a full disk or a flipped bit cannot turn into something else.
 
-A checkpoint is a folder, `<kind>-<step>`, of the files in `checkpoint_format`. It is written under a temporary name,
+A checkpoint is a folder, `step-<step>`, of the files in `checkpoint_format`. It is written under a temporary name,
 flushed to the disk file by file, and renamed when whole; an old one is renamed away before it is deleted. So a folder
 of that name is whole, or is found out. None of this guards against two writers: see `smallvit.lock`.
 """
@@ -27,19 +27,19 @@ from smallvit.train.checkpoint_format import (
     serialise,
 )
 
-_KIND = re.compile(r"[a-z]+")
-_LEFTOVER = re.compile(r"\.[a-z]+-[0-9]{8,}\.[0-9]+\.(tmp|old)")
+_NAME = re.compile(r"step-([0-9]{8,})")
+_LEFTOVER = re.compile(r"\.step-[0-9]{8,}\.[0-9]+\.(tmp|old)")
 
 
-def save_checkpoint(folder: Path, checkpoint: Checkpoint, *, kind: str = "step", keep: int = 2) -> Path:
-    """Write a checkpoint to `folder`, delete all but the newest `keep` of its kind, and return its path.
+def save_checkpoint(folder: Path, checkpoint: Checkpoint, *, keep: int = 2) -> Path:
+    """Write a checkpoint to `folder`, delete all but the newest `keep`, and return its path.
 
     One of the same step that verifies is left as it is, one that does not is replaced; later ones that do not verify
     are deleted, since the run did not go on from them. Raises one `SmallvitError` when the disk is full, the folder
     cannot be written to or the like: nothing partial is left, and the message names the newest whole checkpoint.
     """
     require_whole("keep", keep, 1)
-    target = _path(folder, kind, checkpoint.step)
+    target = _path(folder, checkpoint.step)
     problem = _problem(target, checkpoint.step)
     if isinstance(problem, ForeignError):
         raise SmallvitError(f"{target} is in the way of a new checkpoint: {problem}")
@@ -48,22 +48,22 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint, *, kind: str = "step",
             files = serialise(checkpoint)
             _make_folder(folder)
             _write_whole(target, checkpoint.step, files)
-        _delete_old(folder, kind, checkpoint.step, keep)
+        _delete_old(folder, checkpoint.step, keep)
     except OSError as error:
         raise SmallvitError(
-            f"checkpoint {target} cannot be saved: {error.strerror or error}; {_what_remains(folder, kind)}"
+            f"checkpoint {target} cannot be saved: {error.strerror or error}; {_what_remains(folder)}"
         ) from None
     return target
 
 
-def load_newest(folder: Path, *, kind: str = "step") -> tuple[Checkpoint | None, list[DamagedError]]:
+def load_newest(folder: Path) -> tuple[Checkpoint | None, list[DamagedError]]:
     """Return the newest checkpoint that verifies, on the CPU, and what is wrong with each newer one, its name first.
 
     Raises `SmallvitError` only if the folder itself cannot be listed; one that is not there holds no checkpoint.
     """
     passed_over: list[DamagedError] = []
     try:
-        found = _listed(folder, kind)
+        found = _listed(folder)
     except OSError as error:
         raise SmallvitError(f"{folder} cannot be searched for checkpoints: {error.strerror or error}") from None
     for step, path in found:
@@ -93,26 +93,23 @@ def _problem(path: Path, step: int) -> DamagedError | None:
     return None
 
 
-def _what_remains(folder: Path, kind: str) -> str:
+def _what_remains(folder: Path) -> str:
     with suppress(OSError):
-        for step, path in _listed(folder, kind):
+        for step, path in _listed(folder):
             if _problem(path, step) is None:
                 return f"the newest whole one is {path.name}"
     return "there is no whole one"
 
 
-def _path(folder: Path, kind: str, step: int) -> Path:
+def _path(folder: Path, step: int) -> Path:
     require_whole("step", step, 0)
-    if not _KIND.fullmatch(kind):
-        raise ValueError(f"a kind of checkpoint is lower-case letters, not {kind!r}")
-    return folder / f"{kind}-{step:08d}"
+    return folder / f"step-{step:08d}"
 
 
-def _listed(folder: Path, kind: str) -> list[tuple[int, Path]]:
+def _listed(folder: Path) -> list[tuple[int, Path]]:
     """Return steps and paths of what is named as a checkpoint, newest first."""
-    name = re.compile(re.escape(kind) + r"-([0-9]{8,})")
     paths = list(folder.iterdir()) if folder.is_dir() else []
-    found = [(int(match[1]), path) for path in paths if (match := name.fullmatch(path.name))]
+    found = [(int(match[1]), path) for path in paths if (match := _NAME.fullmatch(path.name))]
     return sorted(found, reverse=True)
 
 
@@ -156,9 +153,9 @@ def _write(path: Path, data: bytes) -> None:
         os.close(file)
 
 
-def _delete_old(folder: Path, kind: str, step: int, keep: int) -> None:
+def _delete_old(folder: Path, step: int, keep: int) -> None:
     older: list[tuple[int, Path]] = []
-    for other, path in _listed(folder, kind):
+    for other, path in _listed(folder):
         if other <= step:
             older.append((other, path))
         elif type(_problem(path, other)) is DamagedError:

@@ -121,7 +121,7 @@ class CheckpointConfig:
     every_seconds: float = 60.0
     """Seconds between two checkpoints, of which the last two are kept; 0 saves after every step."""
     best: bool = False
-    """Keep a checkpoint of the best accuracy on val as well."""
+    """Keep the weights of the best accuracy on val as well, in best.safetensors."""
 
     def __post_init__(self) -> None:
         allowed = "it must be a number of seconds, at least 0"
