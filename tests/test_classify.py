@@ -5,6 +5,8 @@ import dataclasses
 import io
 import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -143,6 +145,55 @@ def test_a_name_that_is_not_utf_8_is_written_as_its_bytes(
     assert (tmp_path / "answers.csv").read_bytes() == said
 
 
+def test_the_csv_is_utf_8_whatever_the_locale(finished: Path, pictures: Path, tmp_path: Path) -> None:
+    path = tmp_path / "naïve 猫.png"
+    shutil.copy(pictures / "0" / "0003.png", path)
+    out = io.TextIOWrapper(io.BytesIO(), encoding="latin-1")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sys.stdout", out)
+        assert main(["predict", str(finished), str(path)]) == 0
+    out.seek(0)
+    assert out.buffer.read().decode().splitlines()[1].startswith(f"{path},")
+
+
+def test_what_is_no_image_and_no_path_is_one_line(finished: Path) -> None:
+    """In a process of its own: here the annotations are checked."""
+    program = """
+import sys
+import numpy as np
+import torch
+from PIL import Image
+from smallvit.classify import classify, load_classifier
+from smallvit.errors import UsageError
+
+classifier, pixels = load_classifier(sys.argv[1]), np.zeros((1, 3, 32, 32), np.uint8)
+for images in (pixels, "a.png", torch.tensor(pixels[0]), torch.tensor(pixels[:0]), torch.tensor(pixels).float()):
+    try:
+        classifier(images)
+    except UsageError as error:
+        print(error)
+for pictures in (Image.new("RGB", (9, 9)), [pixels], [], [""]):
+    try:
+        classify(sys.argv[1], pictures)
+    except UsageError as error:
+        print(error)
+"""
+    said = subprocess.run([sys.executable, "-c", program, finished], capture_output=True, text=True, check=True).stdout
+    images = "it must be a uint8 tensor of shape (images, 3, 32, 32), with at least one image"
+    pictures = "name image files, or folders of them"
+    assert said.splitlines() == [
+        f"images is 'ndarray': {images}",
+        f"images is 'str': {images}",
+        f"images is '(3, 32, 32) of torch.uint8': {images}",
+        f"images is '(0, 3, 32, 32) of torch.uint8': {images}",
+        f"images is '(1, 3, 32, 32) of torch.float32': {images}",
+        f"pictures is 'Image': {pictures}",
+        f"pictures is 'ndarray': {pictures}",
+        f"pictures is '': {pictures}",
+        f"pictures is '': {pictures}",
+    ]
+
+
 @pytest.mark.parametrize(
     ("words", "line"),
     [
@@ -150,7 +201,8 @@ def test_a_name_that_is_not_utf_8_is_written_as_its_bytes(
         (("{run}", "{tmp}/empty"), "{tmp}/empty has no images in it\n"),
         (("{run}", "{tmp}/phone"), "{tmp}/phone has no images in it (a.heic is by its name none of PNG, JPEG, "),
         (("{run}", "{tmp}/text.png"), "{tmp}/text.png: is not an image in a known format"),
-        (("{run}",), "pictures is '': name at least one image file, or a folder of them"),
+        (("{run}",), "pictures is '': name image files, or folders of them"),
+        (("{run}", "{good}", "--out", "{tmp}/none/a.csv"), "--out is '{tmp}/none/a.csv': its folder must exist\n"),
         (("{run}", "{good}", "--top", "11"), "top is 11: the run has 10 classes"),
         (("{run}", "{good}", "--top", "0"), "top is 0: "),
         (("{tmp}", "{good}"), "{tmp} holds no run\n"),

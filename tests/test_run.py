@@ -256,10 +256,11 @@ def test_evaluate_refuses_data_that_are_not_the_runs(tmp_path: Path) -> None:
         return str(caught.value)
 
     (moved / "dog").rename(moved / "bird")
-    assert "other classes, test images, val images, train images;" in refused()
+    assert "other classes, test images, val images, train images ('bird' is new, 'dog' is gone);" in refused()
     (moved / "bird").rename(moved / "dog")
     shutil.copytree(moved / "dog", moved / "wolf")
-    assert "other classes, test images, val images, train images;" in refused()
+    line = "train images ('wolf' is new, train has 42, had 28, test has 12, had 8);"
+    assert line in refused()
     shutil.rmtree(moved / "wolf")
     moved.rename(images)
     add("one more", "cat")

@@ -43,6 +43,12 @@ class Classifier:
 
     def __call__(self, images: UInt8[Tensor, "n 3 S S"]) -> Float[Tensor, "n C"]:
         """Return the logits of uint8 images of the model's size; `UsageError` for any other."""
+        size = self.model.config.image_size
+        expected = f"it must be a uint8 tensor of shape (images, 3, {size}, {size}), with at least one image"
+        is_tensor = isinstance(images, Tensor)  # pyright: ignore[reportUnnecessaryIsInstance]
+        what = f"{tuple(images.shape)} of {images.dtype}" if is_tensor else type(images).__name__
+        fits = is_tensor and images.dtype == torch.uint8 and images.shape[1:] == (3, size, size) and len(images) > 0
+        require(fits, "images", what, expected)
         return predict(lambda part: self.model(normalise(part, self.mean, self.std)), images, self.batch_size)
 
     def probabilities(self, images: UInt8[Tensor, "n 3 S S"]) -> Float64[Tensor, "n C"]:
@@ -89,15 +95,17 @@ def classify(folder: Path | str, pictures: Path | str | Sequence[Path | str], *,
     Raises `SmallvitError` for a run that is not finished and for what cannot be read, `UsageError` for a path with no
     picture and for more classes than the run has.
     """
-    pictures = [pictures] if isinstance(pictures, Path | str) else pictures
-    named = len(pictures) > 0 and "" not in pictures
-    require(named, "pictures", "", "name at least one image file, or a folder of them")
+    pictures = list(pictures) if isinstance(pictures, Sequence) and not isinstance(pictures, str) else [pictures]
+    given: list[object] = list(pictures)  # a caller may bring an image
+    shown = ", ".join(str(each) if isinstance(each, Path | str) else type(each).__name__ for each in given)
+    named = len(given) > 0 and all(isinstance(each, Path | str) and str(each) for each in given)
+    require(named, "pictures", shown, "name image files, or folders of them")
     require_whole("top", top, 1)
     classifier = load_classifier(folder)
     names = classifier.class_names
     if top > len(names):
         raise UsageError(f"top is {top}: the run has {len(names)} classes")
-    paths = [path for given in pictures for path in _images(Path(given))]
+    paths = [path for each in pictures for path in _images(Path(each))]
     size = classifier.model.config.image_size
     broken: dict[Path, str] = {}
 

@@ -28,10 +28,12 @@ def plain_console(*, unread: bool = False) -> "Console":
     return Plain(soft_wrap=True, highlight=False, markup=False, emoji=False)
 
 
-def set_stdout_errors(errors: str) -> None:
-    """Have standard output write by `errors` what it cannot encode, such as a file's name that is not UTF-8."""
+def set_stdout_errors(errors: str, *, encoding: str | None = None) -> None:
+    """Have standard output write by `errors` what it cannot encode, such as a file's name that is not UTF-8; and in an
+    encoding of its own, if one is named.
+    """
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors=errors)
+        sys.stdout.reconfigure(encoding=encoding, errors=errors)
 
 
 def printable(text: str) -> str:

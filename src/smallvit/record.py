@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from smallvit.config import RunConfig
+from smallvit.data.split import uneven
 from smallvit.device.choose import Choices
 from smallvit.errors import SmallvitError
 from smallvit.evaluate import Metrics
@@ -124,6 +125,13 @@ class RunRecord:
     def run_config(self) -> RunConfig:
         """Return the config as a value."""
         return RunConfig.from_json(self.config)
+
+    def mean_class_accuracy(self) -> float | None:
+        """Return the mean over test's classes of their accuracy, 0 to 1, where they are uneven in number; else None."""
+        if not uneven([sum(row) for row in self.test_confusion]):
+            return None
+        shares = [row[index] / sum(row) for index, row in enumerate(self.test_confusion) if any(row)]
+        return sum(shares) / len(shares)
 
 
 def versions() -> dict[str, str]:

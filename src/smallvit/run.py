@@ -172,8 +172,9 @@ def _require_same_data(record: RunRecord, dataset: Dataset, folder: Path) -> Non
     """
     spec, val = dataset.spec, record.val
     moments = record.channel_mean, record.channel_std
+    names = list(spec.class_names)
     same = {
-        "classes": list(spec.class_names) == record.class_names,
+        "classes": names == record.class_names,
         "test images": record.test_sha256 in (None, digest(dataset.test)),
         "val images": (0 if val is None else val.count) == (0 if dataset.val is None else len(dataset.val))
         and (dataset.val is None or record.val_sha256 in (None, digest(dataset.val))),
@@ -182,12 +183,14 @@ def _require_same_data(record: RunRecord, dataset: Dataset, folder: Path) -> Non
     }
     different = [what for what, is_same in same.items() if not is_same]
     if different:
-        earlier = ""
-        if record.run_config().data.dataset == "folder":
-            earlier = ", or it is of an earlier smallvit, which ordered a folder's images otherwise"
+        seen = [f"{name!r} is new" for name in names if name not in record.class_names]
+        seen += [f"{name!r} is gone" for name in record.class_names if name not in names]
+        sizes = {"train": (record.num_train, dataset.train), "test": (record.test.count, dataset.test)}
+        seen += [f"{name} has {len(now):,}, had {then:,}" for name, (then, now) in sizes.items() if len(now) != then]
+        what = f"{', '.join(different)}{' (' if seen else ''}{', '.join(seen)}{')' if seen else ''}"
         raise SmallvitError(
-            f"{folder} was measured on other data: other {', '.join(different)}; put the data back, or name where "
-            f"they are with --data.root (`smallvit predict` takes any pictures){earlier}"
+            f"{folder} was measured on other data: other {what}; put the data back, or name where they are with "
+            "--data.root (`smallvit predict` takes any pictures)"
         )
 
 

@@ -1,5 +1,6 @@
 import io
 import struct
+import time
 import warnings
 import zlib
 from pathlib import Path
@@ -208,6 +209,30 @@ def test_an_eps_file_is_not_handed_to_ghostscript(tmp_path: Path) -> None:
     Image.new("RGB", (32, 32)).save(path, "EPS")
     with pytest.raises(BadImageError, match="not an image in a known format"):
         fitted(path, 32)
+
+
+def test_an_error_ends_the_work_of_every_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.cpu_count", lambda: 2)
+    begun = 0
+
+    def decode(i: int) -> np.ndarray:
+        nonlocal begun
+        begun += 1
+        if i == 0:
+            raise KeyboardInterrupt
+        time.sleep(0.01)
+        return np.zeros((2, 2, 3), np.uint8)
+
+    with pytest.raises(KeyboardInterrupt):
+        decode_all(range(4000), decode, size=2, title="")
+    assert begun < 40
+
+
+def test_a_file_that_cannot_be_opened_is_not_called_broken(tmp_path: Path) -> None:
+    with pytest.raises(BadImageError, match=r"^cannot be read \(No such file or directory\)$"):
+        decode_upright(tmp_path / "gone.png")
+    with pytest.raises(BadImageError, match=r"^cannot be read \(Is a directory\)$"):
+        decode_upright(tmp_path)
 
 
 def test_order_is_kept_and_the_first_error_is_raised() -> None:

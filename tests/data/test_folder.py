@@ -1,5 +1,6 @@
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -140,8 +141,8 @@ def test_system_files_are_passed_over_and_others_named(tmp_path: Path, load) -> 
     for name in ("notes.txt", "labels.csv", "film.mp4", "phone.heic"):
         (root / "b" / name).write_bytes(b"x")
     (note,) = [note for note in load(root).notes if "not images" in note]
-    assert "passed over 4 files" in note
-    assert "b/film.mp4, b/labels.csv, b/notes.txt, ..." in note
+    assert "passed over 4 files that are not images of a class (1 .mp4, 1 .csv, 1 .txt): b/film.mp4, b/" in note
+    assert note.endswith("b/film.mp4, b/labels.csv, b/notes.txt, ...")
 
 
 def test_images_lie_at_any_depth_and_in_upper_case(tmp_path: Path, load) -> None:
@@ -170,9 +171,28 @@ def test_a_bad_image_is_named(tmp_path: Path, load, name: str, data: bytes | Non
     assert reason in str(caught.value)
 
 
-def test_layouts_that_cannot_be_read_are_named(tmp_path: Path, load) -> None:
-    with pytest.raises(SmallvitError, match="absent does not exist"):
+def test_all_bad_images_are_named_at_once(tmp_path: Path, load) -> None:
+    root = fill(tmp_path / "root")
+    for number in range(3):
+        (root / "b" / f"{number}.png").write_bytes(b"x" * number)
+    with pytest.raises(SmallvitError) as caught:
+        load(root)
+    line = (
+        r"3 pictures cannot be used: \S+b/0\.png: is empty .*; \S+b/1\.png: is not an image .*; \S+b/2\.png: is not .*"
+    )
+    assert re.fullmatch(line, str(caught.value))
+    for number in range(3, 25):
+        (root / "b" / f"{number}.png").write_bytes(b"")
+    with pytest.raises(SmallvitError, match=r"^25 pictures cannot be used: .*; and 5 more$"):
+        load(root)
+
+
+def test_layouts_that_cannot_be_read_are_named(tmp_path: Path, load, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(SmallvitError, match=r"absent does not exist; --data\.root says where the images are"):
         load(tmp_path / "absent")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SmallvitError, match=f"data.root: absent does not exist in {tmp_path}; --data.root says"):
+        load(Path("absent"))
     with pytest.raises(SmallvitError, match=r"data\.root: ~nosuchuser/x: no home folder ~nosuchuser is known"):
         load(Path("~nosuchuser/x"))
     (tmp_path / "file.zip").write_bytes(b"x")
@@ -189,9 +209,20 @@ def test_layouts_that_cannot_be_read_are_named(tmp_path: Path, load) -> None:
     (empty / "d").mkdir()
     with pytest.raises(SmallvitError, match="empty/d: class folder without images; add some"):
         load(empty)
+    (empty / "e").mkdir()
+    with pytest.raises(
+        SmallvitError, match=r"empty/d: class folder .*, .*empty/e: class folder .*; add .* the folders"
+    ):
+        load(empty)
+    (empty / "e").rmdir()
     (empty / "d" / "phone.heic").write_bytes(b"x")
     with pytest.raises(SmallvitError, match=r"without images \(phone.heic is by its name none of PNG, JPEG, .*\); add"):
         load(empty)
+    for name in ("bus", "car", "train"):
+        fill(tmp_path / "vehicles" / name, "a").joinpath("a", "0.png").rename(tmp_path / "vehicles" / name / "0.png")
+        shutil.rmtree(tmp_path / "vehicles" / name / "a")
+    with pytest.raises(SmallvitError, match=r"found none \(train/ is taken for a split: rename it if it is a class\)"):
+        load(tmp_path / "vehicles")
     fill(tmp_path / "no-train" / "val")
     with pytest.raises(SmallvitError, match="has val/ but no train/"):
         load(tmp_path / "no-train")
@@ -285,6 +316,26 @@ def test_copies_stay_on_one_side(tmp_path: Path, load, size: int) -> None:
     data = load(root, size, test_fraction=0.3, val_fraction=0.3)
     parts = [numbers(split) for split in (data.train, data.val, data.test)]
     assert sum(len(part) for part in parts) == len(set.union(*parts)) == 20
+
+
+def test_copies_where_they_spoil_a_measurement_are_told(tmp_path: Path, load) -> None:
+    root = tmp_path / "root"
+    fill(root / "train")
+    fill(root / "test", count=2)
+    (note,) = load(root, val_fraction=0.0).notes
+    assert note == "test: 6 pictures are in train, too: test/a/0.png, test/a/1.png, test/b/0.png, test/b/1.png, ..."
+    for number, path in enumerate((root / "test").rglob("*.png")):
+        Image.new("RGB", (20, 20), (0, number, 0)).save(path)
+    shutil.copy(root / "train" / "a" / "3.png", root / "train" / "b" / "a copy.png")
+    (note,) = load(root, val_fraction=0.0).notes
+    assert note == "train: 2 pictures are of two classes: train/a/3.png, train/b/a copy.png"
+
+
+def test_what_a_constant_answer_would_have_is_told_where_classes_are_uneven(tmp_path: Path, load) -> None:
+    root = fill(tmp_path / "root", "ab")
+    assert load(root).notes == ()
+    fill(root / "a" / "more", "a", 20)
+    assert load(root).notes == ("classes are uneven: to answer a whatever the image is right on 75.00 % of test",)
 
 
 def test_an_entry_in_the_earlier_order_is_rebuilt(tmp_path: Path, load) -> None:

@@ -24,6 +24,7 @@ class ShowAugment:
 
     def __call__(self) -> None:
         """Write the picture and say where."""
+        require(self.out.parent.is_dir(), "--out", str(self.out), "its folder must exist")
         from smallvit.preview import show_augment
 
         console = plain_console()
@@ -72,6 +73,8 @@ class Predict:
 
     def __call__(self) -> None:
         """Write the lines."""
+        if self.out is not None:
+            require(self.out.parent.is_dir(), "--out", str(self.out), "its folder must exist")
         import csv
         import sys
 
@@ -79,7 +82,7 @@ class Predict:
         from smallvit.files import replacing
 
         rows = classify(self.folder, self.pictures, top=self.top)
-        set_stdout_errors("surrogateescape")  # a file's name as its bytes are, UTF-8 or not
+        set_stdout_errors("surrogateescape", encoding="utf-8")  # a file's name as its bytes are, UTF-8 or not
         with contextlib.ExitStack() as stack:
             file = sys.stdout
             if self.out is not None:

@@ -92,4 +92,6 @@ def train_and_report(
 
     speed = f"{duration(record.train_seconds)} of training at {record.images_per_second:,.0f} images/s"
     console.print(f"test accuracy {percent(record.test)} after {speed}")
+    if (mean := record.mean_class_accuracy()) is not None:
+        console.print(f"its mean over the classes, which are uneven, is {100 * mean:.2f} %")
     console.print(f"record  {folder / 'record.json'}\npage    {write_page(folder)}")

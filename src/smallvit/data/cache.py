@@ -85,7 +85,7 @@ def open_entry(folder: Path) -> Entry:
                 raise BrokenEntryError(f"{path} is cut short or altered (its sha256 is not the manifest's)")
             arrays[name] = np.load(path, mmap_mode="r", allow_pickle=False)
         except OSError as error:
-            raise BrokenEntryError(f"{path} cannot be read ({error.strerror})") from error
+            raise BrokenEntryError(f"{path} cannot be read ({error.strerror or error})") from error
     return Entry(arrays=arrays, facts=facts)
 
 
@@ -128,7 +128,7 @@ def building(cache: Path, name: str) -> Generator[None]:
             held.enter_context(_lock(cache, name, wait=True))
             _clear_leftovers(cache, name)
         except OSError as error:
-            raise UnwritableError(f"{cache} cannot be written ({error.strerror})") from error
+            raise UnwritableError(f"{cache} cannot be written ({error.strerror or error})") from error
         yield
 
 
@@ -158,7 +158,7 @@ def write_entry(cache: Path, name: str, entry: Entry) -> Entry:
     except BaseException as error:
         shutil.rmtree(draft, ignore_errors=True)
         if isinstance(error, OSError):
-            raise UnwritableError(f"{cache} cannot be written ({error.strerror})") from error
+            raise UnwritableError(f"{cache} cannot be written ({error.strerror or error})") from error
         raise
     return open_entry(cache / name)
 

@@ -11,6 +11,7 @@ Shapes: n images, H height, W width.
 import io
 import os
 import sys
+import threading
 import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 
 Item = TypeVar("Item")
 
-_CHUNK = 64
+_CHUNK = 8
 _LOSSLESS = ("RGB", "L", "1", "P", "LA", "PA", "La", "RGBA", "RGBa")
 # Pillow goes by content, not by name, and its EPS reader starts Ghostscript: only these formats are ever tried. TGA has
 # no signature, and takes some icons for its own: it comes last.
@@ -53,13 +54,17 @@ def decode_all(
 ) -> UInt8[np.ndarray, "n 3 H W"]:
     """Return all items decoded, in order; the first failing item's error is raised.
 
-    On a terminal a progress bar runs on stderr under `title`.
+    An error or an interrupt lets each thread end the item that it is at, and no more. On a terminal a progress bar runs
+    on stderr under `title`.
     """
     images = np.empty((len(items), 3, size, size), dtype=np.uint8)
+    ended = threading.Event()
 
     def fill(start: int) -> int:
         stop = min(start + _CHUNK, len(items))
         for i in range(start, stop):
+            if ended.is_set():
+                break
             images[i] = decode(items[i]).transpose(2, 0, 1)
         return stop - start
 
@@ -68,8 +73,11 @@ def decode_all(
         warnings.filterwarnings("ignore", module=r"PIL\.")
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         task = progress.add_task(title, total=len(items))
-        for count in pool.map(fill, range(0, len(items), _CHUNK)):
-            progress.advance(task, count)
+        try:
+            for count in pool.map(fill, range(0, len(items), _CHUNK)):
+                progress.advance(task, count)
+        finally:
+            ended.set()
     return images
 
 
@@ -139,10 +147,14 @@ def _opened(source: Path | io.BytesIO, convert: Callable[[Image.Image], Image.Im
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         limit = f"{Image.MAX_IMAGE_PIXELS:,}" if Image.MAX_IMAGE_PIXELS else "any"
-        raise BadImageError(f"would unpack to more than {limit} pixels (a decompression bomb)") from error
+        raise BadImageError(
+            f"would unpack to more than {limit} pixels (a decompression bomb): make it smaller"
+        ) from error
     except Image.UnidentifiedImageError as error:
         raise BadImageError(f"is not an image in a known format ({', '.join(formats())})") from error
     except Exception as error:  # decoders of broken files raise almost anything: OSError, SyntaxError, struct.error
+        if isinstance(error, OSError) and error.errno is not None:  # the file's, not a decoder's
+            raise BadImageError(f"cannot be read ({error.strerror})") from error
         raise BadImageError(f"is truncated or broken ({' '.join(str(error).split())})") from error
 
 

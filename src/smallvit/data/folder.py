@@ -9,7 +9,8 @@ and folders beside `train/` are passed over and named in a note.
 
 import hashlib
 import os
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -27,7 +28,7 @@ _SYSTEM_FILES = ("thumbs.db", "desktop.ini")
 _ANNOTATIONS = "val_annotations.txt"
 _SPLITS = ("train", "val", "test")
 _SPLIT_LIKE = (*_SPLITS, "training", "valid", "validation", "testing")
-_NAMED = 3
+_NAMED, _NAMED_BROKEN = 3, 20
 
 
 @dataclass(kw_only=True)
@@ -56,7 +57,10 @@ def list_images(root: Path) -> Listing:
     names = tuple(_subfolders(train))
     if len(names) < 2:
         found = f"only {names[0]!r}" if names else "none"
-        raise SmallvitError(f"{train}: expected at least 2 class folders with images in them, found {found}")
+        taken = (
+            " (train/ is taken for a split: rename it if it is a class)" if split_layout and len(folders) > 1 else ""
+        )
+        raise SmallvitError(f"{train}: expected at least 2 class folders with images in them, found {found}{taken}")
     listing = Listing(root=root, class_names=names, splits={})
     listing.splits["train"] = _classes(train, listing)
     if (root / "val" / _ANNOTATIONS).is_file():
@@ -72,9 +76,13 @@ def list_images(root: Path) -> Listing:
 
 
 def passed_over(paths: Sequence[Path], what: str, root: Path) -> str:
-    """Return a note that names the first few of the paths under `root` that are left out."""
+    """Return a note that names the first few of the paths under `root` that are left out, and of many their endings."""
+    endings = Counter(path.suffix.lower() for path in paths if path.suffix)
+    kinds = ", ".join(f"{count} {ending}" for ending, count in endings.most_common(_NAMED))
     named = ", ".join(str(path.relative_to(root)) for path in sorted(paths)[:_NAMED])
-    return f"{root}: passed over {len(paths)} {what}: {named}{', ...' if len(paths) > _NAMED else ''}"
+    if len(paths) > _NAMED:
+        what, named = f"{what} ({kinds})" if kinds else what, f"{named}, ..."
+    return f"{root}: passed over {len(paths)} {what}: {named}"
 
 
 def _require_known_splits(root: Path, folders: list[str]) -> None:
@@ -96,16 +104,19 @@ def read_images(listing: Listing, size: int) -> Decoded:
     def read(name: str) -> Split:
         paths = [path for path, _ in listing.splits[name]]
         keys: dict[Path, bytes] = {}
+        broken: dict[Path, str] = {}
 
         def decode(path: Path) -> UInt8[np.ndarray, "H W 3"]:
             try:
                 upright = decode_upright(path)
             except BadImageError as error:
-                raise SmallvitError(f"{path}: {error}") from error
+                broken[path] = str(error)  # the error itself would keep the pixels
+                return np.zeros((size, size, 3), dtype=np.uint8)
             keys[path] = picture_key(upright)
             return fit_image(upright, size)
 
         images = decode_all(paths, decode, size=size, title=f"Decoding {listing.root.name} {name}")
+        _refuse_broken(broken)
         labels = np.array([label for _, label in listing.splits[name]], dtype=np.int64)
         files = np.array([printable(path.relative_to(listing.root).as_posix()).encode() for path in paths])
         in_order = np.array([keys[path] for path in paths], dtype="S16")
@@ -119,6 +130,16 @@ def read_images(listing: Listing, size: int) -> Decoded:
         train_moments=_moments(found["train"].images),
         class_names=tuple(map(printable, listing.class_names)),
     )
+
+
+def _refuse_broken(broken: Mapping[Path, str]) -> None:
+    """Raise `SmallvitError` if there are any, with all that are to be mended in one line."""
+    if not broken:
+        return
+    named = [f"{path}: {broken[path]}" for path in sorted(broken)]
+    more = f"; and {len(named) - _NAMED_BROKEN} more" if len(named) > _NAMED_BROKEN else ""
+    count = f"{len(named)} pictures cannot be used: " if len(named) > 1 else ""
+    raise SmallvitError(f"{count}{'; '.join(named[:_NAMED_BROKEN])}{more}")
 
 
 def picture_key(upright: Image.Image) -> bytes:
@@ -170,14 +191,15 @@ def _classes(folder: Path, listing: Listing) -> list[tuple[Path, int]]:
     items: list[tuple[Path, int]] = []
     beside = [path for path in folder.iterdir() if path.is_file() and not path.name.startswith(".")]
     listing.strays += [path for path in beside if _is_image(path)]
+    empty: list[str] = []
     for name in _subfolders(folder):
         images, strays = find_images(folder / name)
         listing.strays += strays
         if not images:
-            raise SmallvitError(
-                f"{folder / name}: class folder without images{unreadable(strays)}; add some or remove the folder"
-            )
+            empty.append(f"{folder / name}: class folder without images{unreadable(strays)}")
         items += [(path, listing.class_names.index(name)) for path in images]
+    if empty:
+        raise SmallvitError(f"{', '.join(empty)}; add some or remove the folder{'s' if len(empty) > 1 else ''}")
     return items
 
 

@@ -97,7 +97,8 @@ def forms(spec: DatasetSpec) -> str:
 
 def _exists(root: Path) -> None:
     if not root.exists():
-        raise SmallvitError(f"data.root: {root} does not exist")
+        where = "" if root.is_absolute() else f" in {Path.cwd()}"
+        raise SmallvitError(f"data.root: {root} does not exist{where}; --data.root says where the images are")
 
 
 def _archive(root: Path, spec: DatasetSpec) -> Source:

@@ -1,4 +1,4 @@
-"""A split's arrays, their canonical order and digest, and seeded, class-balanced slices held out of them.
+"""A split's arrays, their canonical order and digest, and seeded slices of every class held out of them.
 
 Canonical order: rows sorted by label, then by a hash of their pixels as they came, before any resizing. Index i is then
 the same image whatever file form, shard count or row order the bytes came in, and at every size, so seeded draws over
@@ -8,6 +8,7 @@ Shapes: n images, C channels (3), H height, W width.
 """
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -68,6 +69,11 @@ def digest(split: Split) -> str:
     state = hashlib.sha256(np.ascontiguousarray(split.images).data)
     state.update(split.labels.astype("<i8").data)
     return state.hexdigest()
+
+
+def uneven(counts: Sequence[int]) -> bool:
+    """Whether the largest class has at least one and a half times its even share of the images."""
+    return 2 * len(counts) * max(counts) >= 3 * sum(counts)
 
 
 def hold_out(

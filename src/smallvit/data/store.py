@@ -18,8 +18,11 @@ from smallvit.data.digits import read_digits
 from smallvit.data.hub import HubError
 from smallvit.data.source import Source, find_folder, find_hub, find_published, forms
 from smallvit.data.spec import SPECS, DatasetSpec
-from smallvit.data.split import Decoded, Split, hold_out
-from smallvit.errors import SmallvitError
+from smallvit.data.split import Decoded, Split, hold_out, uneven
+from smallvit.errors import SmallvitError, line_of
+
+_NAMED = 4
+"""Pictures that a note names."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -45,7 +48,7 @@ def load_dataset(config: DataConfig, *, image_size: int = 32) -> Dataset:
     try:
         return load_from_spec(SPECS.get(config.dataset), config, image_size=image_size)
     except OSError as error:
-        raise SmallvitError(f"{error.filename}: {error.strerror}") from error
+        raise SmallvitError(line_of(error)) from error
 
 
 def load_from_spec(spec: DatasetSpec | None, config: DataConfig, *, image_size: int) -> Dataset:
@@ -210,7 +213,39 @@ def _divided(spec: DatasetSpec, arrays: Mapping[str, np.ndarray], config: DataCo
         std = np.sqrt(np.maximum(square - mean**2, 0))
         # A channel without any variation would be divided by zero: one grey level is the least step there is.
         spec = replace(spec, mean=_channels(mean), std=_channels(np.maximum(std, 1 / 255)))
+    notes = [*notes, *_copies(train, {"val": val, "test": test}), *_imbalance(test, spec)]
     return Dataset(spec=spec, train=train, val=val, test=test, notes=tuple(map(printable, notes)))
+
+
+def _copies(train: Split, measured: Mapping[str, Split | None]) -> list[str]:
+    """Return notes on exact copies of pictures where they spoil what is measured, if there are keys to tell them by."""
+    notes: list[str] = []
+    found = {name: split for name, split in measured.items() if split is not None}
+    for name, split in found.items():
+        if train.keys is not None and split.keys is not None:
+            rows = np.flatnonzero(np.isin(split.keys, train.keys))
+            notes += [f"{name}: {len(rows)} pictures are in train, too: {_named(split, rows)}"] if len(rows) else []
+    for name, split in {"train": train, **found}.items():
+        if split.keys is not None:
+            _, copies = np.unique(split.keys, return_inverse=True)
+            different = np.unique(np.stack([copies, split.labels]), axis=1)[0]
+            rows = np.flatnonzero(np.bincount(different)[copies] > 1)
+            notes += [f"{name}: {len(rows)} pictures are of two classes: {_named(split, rows)}"] if len(rows) else []
+    return notes
+
+
+def _named(split: Split, rows: np.ndarray) -> str:
+    files = [] if split.files is None else sorted(bytes(name).decode() for name in split.files[rows])
+    return ", ".join([*files[:_NAMED], *(["..."] if len(rows) > _NAMED else [])])
+
+
+def _imbalance(test: Split, spec: DatasetSpec) -> list[str]:
+    counts = np.bincount(test.labels, minlength=spec.num_classes).tolist()
+    if not uneven(counts):
+        return []
+    most = max(counts)
+    name, share = spec.class_names[counts.index(most)], 100 * most / len(test)
+    return [f"classes are uneven: to answer {name} whatever the image is right on {share:.2f} % of test"]
 
 
 def _channels(values: np.ndarray) -> tuple[float, float, float]:
