@@ -25,7 +25,7 @@ from smallvit.data.store import load_dataset
 from smallvit.device.config import DeviceConfig
 from smallvit.errors import SmallvitError, UsageError
 from smallvit.model.config import ModelConfig
-from smallvit.record import RunRecord, versions
+from smallvit.record import SOURCE, RunRecord, versions
 from smallvit.report.page import write_page
 from smallvit.run import evaluate, run
 from smallvit.session import Session
@@ -317,6 +317,17 @@ def test_another_torch_or_thread_count_is_said(half: Path, undisturbed: dict[str
     assert "threads: 1, was 64: the same batches, but sums round otherwise" in text
     assert "devices: 1, was 4: the same batches" in text
     assert outcome(half) == undisturbed
+
+
+def test_another_source_is_said(half: Path) -> None:
+    line = "smallvit's source was changed after this run began"
+    edit_state(half, lambda state: state["versions"].update({SOURCE: "0123456789ab"}))
+    assert line in said(TOY, half)
+
+
+def test_a_checkpoint_without_a_source_is_gone_on_from_in_silence(half: Path) -> None:
+    edit_state(half, lambda state: state["versions"].pop(SOURCE))
+    assert "source" not in said(TOY, half)
 
 
 def test_other_data_is_refused(half: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,7 +13,7 @@ ESTIMATE_AFTER_STEPS = 20
 
 
 class RunProgress:
-    """Shows loss, rate, images/s and the time left; says after 20 steps how long the whole run will take."""
+    """Shows loss, images/s and the time left; says after 20 steps how long the whole run will take."""
 
     def __init__(self, console: Console, total_steps: int, batch_size: int, steps_done: int = 0) -> None:
         self.console = console
@@ -25,15 +25,13 @@ class RunProgress:
             TextColumn("{task.description}"),
             BarColumn(bar_width=None),
             MofNCompleteColumn(),
-            TextColumn("loss {task.fields[loss]:.3f}  lr {task.fields[lr]:.2e}  {task.fields[speed]:,.0f} images/s"),
+            TextColumn("{task.fields[numbers]}"),
             TimeRemainingColumn(),
             console=console,
             disable=not console.is_terminal,
             transient=True,
         )
-        self._task = self._bar.add_task(
-            "training", total=total_steps, completed=steps_done, loss=float("nan"), lr=0.0, speed=0.0
-        )
+        self._task = self._bar.add_task("training", total=total_steps, completed=steps_done, numbers="")
 
     def __enter__(self) -> "RunProgress":
         self._bar.start()
@@ -59,9 +57,10 @@ class RunProgress:
         """Print a line above the bar."""
         self.console.print(line, highlight=False)
 
-    def numbers(self, loss: float, lr: float, images_per_second: float) -> None:
-        """Show the newest loss, rate and speed."""
-        self._bar.update(self._task, loss=loss, lr=lr, speed=images_per_second)
+    def numbers(self, loss: float, images_per_second: float) -> None:
+        """Show the newest loss and speed; a terminal of 60 columns has room for them, the steps and the time left."""
+        speed = f"  {images_per_second:,.0f} images/s" if images_per_second else ""
+        self._bar.update(self._task, numbers=f"loss {loss:.3f}{speed}")
 
     def point(self, point: CurvePoint, epochs: int) -> None:
         """Print one measurement as a line, which a terminal of 80 columns has room for."""

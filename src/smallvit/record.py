@@ -1,8 +1,10 @@
 """What a run leaves behind for its readers: one JSON file that holds everything a published number rests on."""
 
+import hashlib
 import json
 import platform
 from dataclasses import dataclass
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal
@@ -134,10 +136,22 @@ class RunRecord:
         return sum(shares) / len(shares)
 
 
+SOURCE = "smallvit's source"
+
+
 def versions() -> dict[str, str]:
-    """Return the versions that a result may depend on."""
+    """Return the versions that a result may depend on, and a digest of smallvit's own source, which may be edited."""
     packages = ("smallvit", "torch", "numpy", "pillow")
-    return {"python": platform.python_version(), **{name: _version(name) for name in packages}}
+    return {"python": platform.python_version(), **{name: _version(name) for name in packages}, SOURCE: _source()}
+
+
+@cache  # of the source as it was at the start
+def _source() -> str:
+    """Return 12 hex digits of a hash of all that decides what the package computes, by name and content."""
+    found, package = hashlib.sha256(), Path(__file__).parent
+    for path in sorted(each for each in package.rglob("*") if each.suffix in (".py", ".cpp")):
+        found.update(f"{path.relative_to(package).as_posix()}\0".encode() + path.read_bytes())
+    return found.hexdigest()[:12]
 
 
 def _version(package: str) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 from smallvit.config import RunConfig
 from smallvit.device.choose import Choices
 from smallvit.errors import SmallvitError, UsageError
-from smallvit.record import CurvePoint, versions
+from smallvit.record import SOURCE, CurvePoint, versions
 from smallvit.run_folder import CHECKPOINTS, CONFIG
 from smallvit.session import Session, step_draws
 from smallvit.strict_json import from_json
@@ -85,9 +85,11 @@ def find_checkpoint(
             f"{folder} was saved by smallvit {theirs.get('smallvit')}, and this is {ours['smallvit']}: go on with that "
             f"version, or start a new run from its weights with --fork {shlex.quote(str(folder))}"
         )
-    for name, version in ours.items():
-        if theirs.get(name) != version:
-            note(f"{name} is {version}, was {theirs.get(name)}: the same batches, but numbers may round otherwise")
+    if theirs.get(SOURCE, ours[SOURCE]) != ours[SOURCE]:
+        note(f"{SOURCE} was changed after this run began: its record will name today's alone")
+    for name in (name for name in ours if name != SOURCE):
+        if theirs.get(name) != ours[name]:
+            note(f"{name} is {ours[name]}, was {theirs.get(name)}: the same batches, but numbers may round otherwise")
     return checkpoint, saved
 
 
@@ -154,6 +156,6 @@ def _require_same_run(folder: Path, config: RunConfig, theirs: RunConfig) -> Non
     different = theirs.differences(config)
     if different:
         raise UsageError(
-            f"{folder} holds another run ({'; '.join(different)}): name another folder with --out, "
-            f"or start from its weights with --fork {shlex.quote(str(folder))}"
+            f"{folder} holds another run ({'; '.join(different)}): name another folder with --out, start from its "
+            f"weights with --fork {shlex.quote(str(folder))}, or leave options out after --resume"
         )

@@ -137,7 +137,7 @@ class Training:
         if metrics is not None:
             row = {"step": state.step, "loss": loss if math.isfinite(loss) else None, "lr": state.lr}
             metrics.write({**row, "seconds": gathered.train_seconds, "images_per_second": speed})
-        progress.numbers(loss, state.lr, speed)
+        progress.numbers(loss, speed)
 
     def _measure_if_due(self, progress: RunProgress, metrics: MetricsFile | None) -> None:
         """Take the point of the curve that belongs to the steps done, if there is to be one that was not taken yet."""

@@ -11,6 +11,7 @@ import torch
 from smallvit.augment import AugmentConfig, apply_augment, normalise, sample_augment
 from smallvit.augment.erase import apply_erase
 from smallvit.augment.mix import apply_mix
+from smallvit.augment.pipeline import _PARTS
 from smallvit.errors import UsageError
 from smallvit.rng import generator
 
@@ -65,6 +66,11 @@ def test_switching_a_part_off_leaves_the_other_draws_alone():
     assert only_crop.affine is None
     assert not only_crop.flip_crop.flip.any()
     assert torch.equal(both.flip_crop.offset, only_crop.flip_crop.offset)
+
+
+def test_the_place_of_a_part_is_that_of_every_earlier_run():
+    """A new part comes last: its place is the key of its draws."""
+    assert _PARTS[:6] == ("flip", "crop", "affine", "policy", "erase", "mix")
 
 
 def test_with_everything_off_only_the_normalisation_is_left():

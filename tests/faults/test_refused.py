@@ -55,7 +55,9 @@ def test_what_does_not_fit_an_unfinished_run_is_refused_and_changes_nothing(half
         assert after == before
         return line
 
-    other = "name another folder with --out, or start from its weights with --fork half"
+    other = (
+        "name another folder with --out, start from its weights with --fork half, or leave options out after --resume"
+    )
     assert refused(*TOY, "--out", "half", "--seed", "4") == f"half holds another run (seed is 3, not 4): {other}"
     line = refused("train", "--resume", "half", "--train.epochs", "9")
     assert line == f"half holds another run (train.epochs is 3, not 9): {other}"

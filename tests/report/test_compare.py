@@ -16,7 +16,7 @@ from sklearn.metrics import confusion_matrix, recall_score
 
 from smallvit.data.config import DataConfig
 from smallvit.errors import SmallvitError
-from smallvit.record import RunRecord
+from smallvit.record import SOURCE, RunRecord
 from smallvit.report.compare import Comparison, compare
 from smallvit.report.compare_numbers import class_changes, confusion_changes, signed
 from smallvit.report.compare_pairs import ALTERED_TEST, mcnemar
@@ -249,6 +249,21 @@ def test_what_a_reader_must_know_first(
     found = compare(tmp_path / "a", tmp_path / "b")
     assert len(found.warnings) == 1
     assert words in found.warnings[0]
+
+
+def test_what_the_config_does_not_tell_of_a_run_is_told(tmp_path: Path, run_folder: MakeRun) -> None:
+    def warnings(fork: str | None, source: str | None) -> list[str]:
+        config = dataclasses.replace(run_folder(tmp_path / "a", versions={SOURCE: "0a"}).run_config(), fork=fork)
+        make = {"config": config.to_json(), "config_digest": config.digest(), "draw": 1}
+        run_folder(tmp_path / "b", versions={} if source is None else {SOURCE: source}, **make)
+        return compare(str(tmp_path / "a"), str(tmp_path / "b")).warnings
+
+    assert warnings("1" * 64, "0a") == ["B began with the weights of another run, of which nothing is counted here"]
+    assert warnings(None, "0b") == [
+        "A and B have the same config: what differs between them is that of smallvit's source, which does, or chance"
+    ]
+    for source in ("0a", None):
+        assert warnings(None, source)[0].endswith("what differs between them is no effect of it")
 
 
 def test_rows_that_need_not_be_the_same_images_are_not_paired(tmp_path: Path, run_folder: MakeRun) -> None:

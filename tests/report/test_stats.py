@@ -186,6 +186,14 @@ def test_seeds_needed_by_a_paired_test_are_cohens(effect: float, seeds: int) -> 
     assert seeds_needed(-effect, 1 / math.sqrt(2), 2) == seeds
 
 
+@pytest.mark.parametrize(("rows", "seeds"), [(2, 2), (4, 3)])
+def test_the_deviation_to_plan_by_is_seldom_too_small(rows: int, seeds: int) -> None:
+    random = np.random.default_rng(0)
+    fits = [SeedFit({str(row): dict(enumerate(random.normal(size=seeds))) for row in range(rows)}) for _ in range(2000)]
+    assert np.mean([fit.planning_deviation > 1 for fit in fits]) == pytest.approx(0.8, abs=0.03)
+    assert math.isnan(SeedFit({"a": {0: 1.0}, "b": {0: 2.0}}).planning_deviation)
+
+
 def test_seeds_needed_find_the_difference_as_often_as_they_promise() -> None:
     random, rows, deviation, wanted = np.random.default_rng(0), 4, 0.3, 0.5
     seeds = seeds_needed(wanted, deviation, rows)

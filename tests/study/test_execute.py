@@ -15,6 +15,7 @@ from rich.console import Console
 
 from smallvit import cli
 from smallvit.bench.pace import Pace
+from smallvit.data.config import DataConfig
 from smallvit.errors import SmallvitError
 from smallvit.record import RunRecord
 from smallvit.stop import InterruptedRunError
@@ -140,6 +141,15 @@ def test_a_shape_that_cannot_be_measured_fails_its_rows_alone(tmp_path: Path) ->
     ending = execute(ranked(), tmp_path, engine, budget=40.0)
     assert folders(engine) == ["plain/seed0", "plain/seed1"]
     assert sum("its pace cannot be measured: ended by SIGSEGV" in line for line in ending.failed) == 4
+
+
+def test_of_a_folder_of_images_a_run_tells_the_pace(tmp_path: Path) -> None:
+    data = DataConfig(dataset="folder", root=tmp_path)
+    engine = HereEngine(answer)
+    execute(study(plain=replace(BASE, data=data)), tmp_path, engine, budget=40.0)
+    assert folders(engine, "pace") == ["erase/seed0"]
+    assert folders(engine) == ["plain/seed0", "erase/seed0", "plain/seed1", "erase/seed1"]
+    assert all(order.until is not None for order in engine.orders if order.do == "run")
 
 
 @pytest.mark.parametrize("line", ["epoch 3 of 100: val 61.20 %", '{"step_seconds": 1.0}', "[]", ""])

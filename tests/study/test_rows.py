@@ -179,6 +179,8 @@ def _spoilt(what: str) -> Study:
         "folder": replace(
             study, rows=(first, second, replace(third, config=changed(first.config, {"model.depth": 1})))
         ),
+        "name": replace(study, rows=(first, second, replace(third, config=replace(third.config, recipe="../Oops")))),
+        "twice": replace(study, rows=(first, second, replace(third, config=replace(second.config, recipe="other")))),
     }[what]
 
 
@@ -188,6 +190,8 @@ def _spoilt(what: str) -> Study:
         ("reference", "study digits: reference is 'Plain': did you mean plain? rows are plain, 8 heads, 3 CLS tokens"),
         ("parts", "study digits: parts of '3 CLS tokens' is '8 head': did you mean 8 heads?"),
         ("label", "study digits: two rows have the label '8 heads': each needs its own"),
+        ("name", "study digits: recipe is '../Oops': it names a folder, so allowed are a-z, 0-9, . and -"),
+        ("twice", "study digits: a row is '3 CLS tokens': it is the same run as '8 heads', and would be counted twice"),
         ("folder", "two rows have the folder, which is its config's recipe, 'digits-plain': each needs its own"),
     ],
 )

@@ -31,6 +31,7 @@ from smallvit.augment.sampling import sample_policy
 from smallvit.errors import UsageError
 
 _PARTS: tuple[str, ...] = ("flip", "crop", "affine", "policy", "erase", "mix")
+"""A part's place is the key of its draws: a new one comes last, or every earlier run's draws are others."""
 
 
 @dataclass(frozen=True, kw_only=True)

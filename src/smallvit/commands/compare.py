@@ -86,6 +86,15 @@ def _verdict(comparison: "Comparison") -> str:
             f"{found.only_b:,} B's, p = {found.p:.2g}; it covers the test images, not the seed"
         )
     better = "B" if low + high > 0 else "A"
-    word = f"resolved, {better} is better" if comparison.p < LEVEL else "not resolved, neither is shown to be better"
+    if comparison.by_seed is not None:
+        word = (
+            f"resolved, {better} is better" if comparison.p < LEVEL else "not resolved, neither is shown to be better"
+        )
+    else:
+        word = (
+            f"run {better} is better, which says little of other seeds"
+            if comparison.p < LEVEL
+            else "neither run is better"
+        )
     interval = f"95 % interval {signed(low, '.2f')} to {signed(high, '.2f')} points"
     return f"test accuracy: {word}, {interval} ({test})"

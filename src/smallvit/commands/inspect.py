@@ -47,10 +47,18 @@ class Evaluate:
     def __call__(self) -> None:
         """Print the metrics."""
         from smallvit.progress import percent
+        from smallvit.record import SOURCE, versions
         from smallvit.run import evaluate
+        from smallvit.run_folder import record_of
 
+        record = record_of(self.folder)
         metrics, calibrated = evaluate(self.folder, self.split, self.data.root)
         print(f"{self.split} accuracy {percent(metrics)}")
+        kept = record.val if self.split == "val" else record.test
+        if kept is not None and kept.correct != metrics.correct:
+            same = record.versions.get(SOURCE) in (None, versions()[SOURCE])
+            why = "another machine or version rounds otherwise" if same else f"{SOURCE} has changed since"
+            print(f"note: its record has {percent(kept)}: {why}")
         print(f"negative log likelihood {metrics.negative_log_likelihood:.4f} nats")
         print(f"expected calibration error {100 * metrics.calibration_error:.2f} %")
         if calibrated is not None:

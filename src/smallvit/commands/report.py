@@ -35,5 +35,6 @@ class ReportCommand:
         place = self.folders[0] if len(self.folders) == 1 else Path("runs")
         report = write_report(self.folders, self.out or place / "report")
         for name, paths in (("tables", report.tables), ("figures", report.figures)):
-            print(*(f"{name:<8} {path}" for path in paths), sep="\n")
+            for path in paths:
+                print(f"{name:<8} {path}")
         print(f"page     {report.page}")

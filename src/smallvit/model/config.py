@@ -106,7 +106,9 @@ class ModelConfig:
 
     def _check_together(self) -> None:
         size, width = self.image_size, self.embed_dim
-        divides = f"it must divide image_size, {size}"
+        powers = self.tokenizer in ("conv", "conv-pool")
+        fitting = [str(each) for each in range(2, size) if size % each == 0 and not (powers and each & (each - 1))]
+        divides = f"it must divide image_size, {size}{', as do ' if fitting else ''}{', '.join(fitting)}"
         require(size % self.patch_size == 0, "model.patch_size", self.patch_size, divides)
         require(width % self.num_heads == 0, "model.num_heads", self.num_heads, f"it must divide embed_dim, {width}")
         fits = self.position != "sincos" or width % 4 == 0

@@ -11,6 +11,7 @@ from pathlib import Path
 from markupsafe import Markup
 
 from smallvit.errors import SmallvitError
+from smallvit.record import SOURCE
 from smallvit.report.compare_differences import Differing, config_differences, surroundings
 from smallvit.report.compare_figures import learning_curves, scaled
 from smallvit.report.compare_numbers import (
@@ -72,6 +73,8 @@ class Comparison:
         for side in (self.a, self.b):
             if any(run.record.test_read == "along the curve" for run in side.runs):
                 found.append(f"{side.name} read test along the curve; compared is its last epoch")
+            if any(run.config.fork is not None for run in side.runs):
+                found.append(f"{side.name} began with the weights of another run, of which nothing is counted here")
             found += side.notes
         if self.by_seed is not None and len(self.a.runs) < FEW_SEEDS:
             found.append(
@@ -79,18 +82,20 @@ class Comparison:
                 "here; a study tests it by the scatter of all its rows"
             )
         if not any(each.decides for each in self.fields):
-            found.append("A and B have the same config: what differs between them is no effect of it")
+            other = any(each.name == SOURCE and "none" not in (each.a, each.b) for each in self.surroundings)
+            why = f"that of {SOURCE}, which does, or chance" if other else "no effect of it"
+            found.append(f"A and B have the same config: what differs between them is {why}")
         elif [each.name for each in self.fields if each.decides] == ["seed"]:
             found.append("A and B differ in nothing but the seed: what differs between them is chance")
         return found
 
 
-def compare(a: Path, b: Path) -> Comparison:
+def compare(a: Path | str, b: Path | str) -> Comparison:
     """Return the comparison of what lies at two paths: run folders, record files, or folders of several seeds.
 
     Raises `SmallvitError` for what is no finished run, was edited, is the same run twice, or has another test set.
     """
-    one, other = read_sides(a, b)
+    one, other = read_sides(Path(a), Path(b))
     pairs = pair(one, other)
     points = {
         side.name: {run.config.seed: 100 * run.record.test.accuracy for run in side.runs} for side in (one, other)
@@ -107,8 +112,9 @@ def compare(a: Path, b: Path) -> Comparison:
     )
 
 
-def write_comparison(comparison: Comparison, folder: Path) -> Path:
+def write_comparison(comparison: Comparison, folder: Path | str) -> Path:
     """Write `folder`/compare.html, whole or not at all, and return its path."""
+    folder = Path(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

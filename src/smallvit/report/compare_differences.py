@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from smallvit.record import SOURCE
 from smallvit.report.compare_sides import Side
 from smallvit.report.records import Run
 
@@ -49,7 +50,7 @@ def _surroundings(run: Run) -> dict[str, str]:
         "threads": choices.num_threads,
         "processes": record.world_size,
         **{"memory, GiB" if name == "memory_gib" else name: value for name, value in record.hardware.items()},
-        **{f"{name}'s version": value for name, value in record.versions.items()},
+        **{name if name == SOURCE else f"{name}'s version": value for name, value in record.versions.items()},
         "training images": record.num_train,
         "notes on the data": "; ".join(record.dataset_notes) or "none",
         "test was read": record.test_read,

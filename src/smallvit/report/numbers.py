@@ -86,8 +86,10 @@ class Numbers:
     not_run: list[str]
     deviation: float
     """Of the residuals of rows and seeds, in points; nan where nothing is left to tell it."""
+    planning_deviation: float
+    """Its upper limit, which seeds are planned by."""
     freedom: int
-    """Its degrees of freedom."""
+    """Degrees of freedom of the deviation."""
     hardware: list[str]
     """Every machine, device and number of threads that ran a part of it."""
 
@@ -126,7 +128,7 @@ def numbers_of(section: Section) -> Numbers:
                 published=said,
                 difference=found.get(label),
                 published_difference=gap,
-                seeds_needed=None if gap is None else seeds_needed(gap, fit.deviation, len(done)),
+                seeds_needed=None if gap is None else seeds_needed(gap, fit.planning_deviation, len(done)),
                 seconds=Spread(values=tuple(run.record.train_seconds for run in runs)),
                 num_macs=first.num_macs,
                 num_parameters=first.num_parameters,
@@ -139,6 +141,7 @@ def numbers_of(section: Section) -> Numbers:
         together=_together(section, fit),
         not_run=[label for label, runs in section.runs.items() if not runs],
         deviation=fit.deviation,
+        planning_deviation=fit.planning_deviation,
         freedom=fit.freedom,
         hardware=hardware([run for runs in done.values() for run in runs]),
     )

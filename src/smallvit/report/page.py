@@ -47,11 +47,12 @@ class Pair:
     count: int
 
 
-def write_page(folder: Path) -> Path:
+def write_page(folder: Path | str) -> Path:
     """Write `folder`/index.html from what the run left in `folder`, whole or not at all, and return its path.
 
     Raises `SmallvitError` if the record or the predictions are absent, cut short, edited, or of different runs.
     """
+    folder = Path(folder)
     record = read_record(folder)
     mistakes = read_mistakes(folder / "test.safetensors", record)
     rows = read_metrics(folder / METRICS)

@@ -13,7 +13,7 @@ from functools import cached_property
 from statistics import fmean
 
 import numpy as np
-from scipy.stats import binomtest, nct, norm
+from scipy.stats import binomtest, chi2, nct, norm
 from scipy.stats import t as student_t
 
 Z_95 = 1.959963984540054
@@ -83,6 +83,15 @@ class SeedFit:
     def deviation(self) -> float:
         """Standard deviation of the residuals; nan where nothing is left to tell it."""
         return round(math.sqrt(self._squares / self.freedom), _DIGITS) if self.freedom else math.nan
+
+    @property
+    def planning_deviation(self) -> float:
+        """Upper limit of the deviation, one-sided at 80 %: what to plan seeds by, for of a few degrees of freedom the
+        deviation itself is often several times too small (Browne, Statistics in Medicine 14, 1995).
+        """
+        if not self.freedom:
+            return math.nan
+        return self.deviation * math.sqrt(self.freedom / float(chi2.ppf(1 - POWER, self.freedom)))
 
     def contrast(self, weights: Mapping[str, float]) -> tuple[float, float]:
         """Return the estimate of a sum of rows, with weights that add up to 0, and its standard error; nan where no

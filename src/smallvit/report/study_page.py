@@ -59,12 +59,13 @@ class Report:
     figures: list[Path]
 
 
-def write_report(folders: Sequence[Path], out: Path) -> Report:
+def write_report(folders: Sequence[Path | str], out: Path | str) -> Report:
     """Write the report of the records under `folders` to the folder `out`, made if need be.
 
     Raises the errors of `smallvit.report.collect.collect`, before anything is written.
     """
-    collection = collect(folders)
+    out = Path(out)
+    collection = collect([Path(folder) for folder in folders])
     numbers = [numbers_of(section) for section in collection.sections]
     for folder in (out / TABLES, out / FIGURES):
         try:

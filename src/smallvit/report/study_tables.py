@@ -220,9 +220,11 @@ def _differences_note(numbers: Numbers) -> str:
         )
     degrees = f"{numbers.freedom} degree{'s' if numbers.freedom > 1 else ''} of freedom"
     values = f"{numbers.deviation:.2f} points, {degrees}"
+    short = ", of runs as short as these" if numbers.section.scale < 1 else ""
     needed = (
         " Seeds to resolve the published difference: of every row, for a power of 80 % at Holm's first step, 5 % / "
-        f"{len(numbers.lines) - 1}, whatever the other rows show, with that deviation."
+        f"{len(numbers.lines) - 1}, whatever the other rows show, with the upper limit of that deviation (80 %, "
+        f"one-sided), {numbers.planning_deviation:.2f} points{short}."
         if any(line.seeds_needed for line in numbers.lines)
         else ""
     )

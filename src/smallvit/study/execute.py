@@ -14,6 +14,7 @@ from typing import Literal
 from rich.console import Console
 
 from smallvit.bench.pace import Pace
+from smallvit.data.spec import SPECS
 from smallvit.device.config import DeviceUse
 from smallvit.errors import SmallvitError
 from smallvit.record import RunRecord
@@ -149,6 +150,8 @@ class Execution:
         measuring = {shape(job.task.config) for job in self._running if job.does == "pace"}
         for task in self._waiting if left > 0 else []:
             seconds = self.forecast.seconds(task)
+            if seconds is None and task.config.data.dataset not in SPECS:
+                return task, "run"  # of a folder's images no pace is known before a run has ended or saved
             if seconds is None and shape(task.config) not in measuring:
                 return task, "pace"
             if seconds is not None and seconds <= left:

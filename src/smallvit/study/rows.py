@@ -1,5 +1,6 @@
 """What a study is: rows, each a whole config, and the row that they are compared with."""
 
+import re
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, is_dataclass, replace
@@ -8,6 +9,8 @@ from typing import Any
 from smallvit.checks import did_you_mean, require, require_known
 from smallvit.config import RunConfig
 from smallvit.errors import UsageError
+
+_NAME = re.compile(r"[a-z0-9][a-z0-9.-]*")
 
 Changes = Mapping[str, Any]
 """Values by dotted field: {"model.depth": 12}."""
@@ -80,6 +83,14 @@ def checked(study: Study) -> Study:
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
             raise UsageError(f"study {study.name}: two rows have the {what} {twice[0]!r}: each needs its own")
+    for row in study.rows:
+        allowed = "it names a folder, so allowed are a-z, 0-9, . and -"
+        require(bool(_NAME.fullmatch(row.config.recipe)), f"study {study.name}: recipe", row.config.recipe, allowed)
+    seen: dict[str, str] = {}
+    for row in study.rows:
+        other = seen.setdefault(row.at(0).digest(), row.label)
+        alike = f"it is the same run as {other!r}, and would be counted twice: leave one out"
+        require(other == row.label, f"study {study.name}: a row", row.label, alike)
     named = {"reference": (study.reference,), **{f"parts of {row.label!r}": row.parts for row in study.rows}}
     for what, wanted in named.items():
         for label in wanted:

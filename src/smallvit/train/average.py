@@ -40,7 +40,7 @@ class WeightAverage:
 
 
 def decay_at(step: int, decay: float) -> float:
-    """Return the share of the average that a step keeps: 0 at the first, then (1 + n) / (10 + n) after n more steps, up
-    to `decay`, so that a short run's average is not that of its first weights.
+    """Return the share of the average that a step, counted from 0, keeps: step / (step + 9) up to `decay`, so that a
+    short run's average is not that of its first weights.
     """
     return min(decay, step / (step + 9))

@@ -89,7 +89,7 @@ def _elementwise(
         return Lamb(groups, weight_decouple=False, adam_debias=True, **options)
     if recordable:
         options |= {"lr": _rate(config, parameters), "capturable": True}
-    return (torch.optim.AdamW if name == "adamw" else torch.optim.Adam)(groups, fused=True, **options)
+    return {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam}[name](groups, fused=True, **options)
 
 
 def _groups(parameters: Iterable[nn.Parameter], config: OptimConfig) -> list[dict[str, Any]]:
