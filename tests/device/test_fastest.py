@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from smallvit.device.fastest import fastest
+from smallvit.device.fastest import fastest, times
 from smallvit.errors import SmallvitError
 
 
@@ -41,6 +41,7 @@ def test_the_fastest_is_said_and_remembered(clock: Clock, tmp_path: Path) -> Non
     contestants = {"slow": clock.contestant(3.0), "quick": clock.contestant(1.5), "none": broken}
     found = fastest(contestants, "cpu", memory, "a machine")
     assert found == ("quick", "quick attention measured 2 times slow's speed")
+    assert [times(ratio) for ratio in (1.0, 1.44, 162.3)] == ["1 times", "1.4 times", "160 times"]
     assert clock.calls == 2 * 6  # a warm round and five that count
     assert fastest(contestants, "cpu", memory, "a machine") == found
     assert clock.calls == 12

@@ -13,6 +13,7 @@ from typing import Literal
 import torch
 
 from smallvit.device.config import DeviceConfig
+from smallvit.device.fastest import times
 from smallvit.device.memory import keep_freed_memory
 from smallvit.errors import UsageError
 
@@ -132,7 +133,7 @@ def _faster_precision(device: str, rows: int, embed_dim: int) -> tuple[Precision
     rows = min(rows, MOST_ROWS_ON_A_CPU) if device == "cpu" else rows
     with one_thread():
         full, half = _matmul_seconds(device, rows, embed_dim)
-    speed = f"bfloat16 products measured {full / half:.2g} times as fast"
+    speed = f"bfloat16 products measured {times(full / half)} as fast"
     return ("bfloat16" if half < full else "float32"), speed
 
 

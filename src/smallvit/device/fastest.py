@@ -41,8 +41,13 @@ def fastest(contestants: Mapping[str, Callable[[], object]], device: str, memory
     least = min(works.values())
     best = next(name for name, seconds in works.items() if seconds <= TIE * least)
     others = sorted(works.keys() - {best}, key=lambda name: works[name])
-    ratios = ", ".join(f"{works[other] / works[best]:.2g} times {other}'s speed" for other in others)
+    ratios = ", ".join(f"{times(works[other] / works[best])} {other}'s speed" for other in others)
     return best, f"{best} attention measured {ratios or 'alone'}"
+
+
+def times(ratio: float) -> str:
+    """Return a ratio in words, to two digits: `1.4 times`, `160 times`."""
+    return f"{float(f'{ratio:.2g}'):g} times"
 
 
 def measured(contestants: Mapping[str, Callable[[], object]], device: str) -> Seconds:
