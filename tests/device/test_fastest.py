@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 import torch
 
-from smallvit.device.fastest import fastest, times
+from smallvit.device.choose import times
+from smallvit.device.fastest import fastest
 from smallvit.errors import SmallvitError
 
 

@@ -13,7 +13,6 @@ from typing import Literal
 import torch
 
 from smallvit.device.config import DeviceConfig
-from smallvit.device.fastest import times
 from smallvit.device.memory import keep_freed_memory
 from smallvit.errors import UsageError
 
@@ -127,6 +126,11 @@ PRECISION_TURNS = 10
 CLEARLY_SLOWER = 10.0
 """Where bfloat16 takes as many times longer two turns are enough: of processors without it, at a great width, they
 would take many seconds."""
+
+
+def times(ratio: float) -> str:
+    """Return a ratio in words, to two digits: `1.4 times`, `160 times`."""
+    return f"{float(f'{ratio:.2g}'):g} times"
 
 
 def _faster_precision(device: str, rows: int, embed_dim: int) -> tuple[Precision, str]:

@@ -11,7 +11,7 @@ from pathlib import Path
 from tempfile import NamedTemporaryFile
 from typing import Any, cast
 
-from smallvit.device.choose import synchronize
+from smallvit.device.choose import synchronize, times
 from smallvit.errors import SmallvitError, ran_out_of_memory
 
 SCHEMA = 1
@@ -43,11 +43,6 @@ def fastest(contestants: Mapping[str, Callable[[], object]], device: str, memory
     others = sorted(works.keys() - {best}, key=lambda name: works[name])
     ratios = ", ".join(f"{times(works[other] / works[best])} {other}'s speed" for other in others)
     return best, f"{best} attention measured {ratios or 'alone'}"
-
-
-def times(ratio: float) -> str:
-    """Return a ratio in words, to two digits: `1.4 times`, `160 times`."""
-    return f"{float(f'{ratio:.2g}'):g} times"
 
 
 def measured(contestants: Mapping[str, Callable[[], object]], device: str) -> Seconds:
