@@ -136,11 +136,12 @@ class RunRecord:
         return sum(shares) / len(shares)
 
 
-SOURCE = "smallvit's source"
+SOURCE = "source"
+"""Among the versions, a digest of smallvit's own source, which may be edited without another version."""
 
 
 def versions() -> dict[str, str]:
-    """Return the versions that a result may depend on, and a digest of smallvit's own source, which may be edited."""
+    """Return the versions that a result may depend on."""
     packages = ("smallvit", "torch", "numpy", "pillow")
     return {"python": platform.python_version(), **{name: _version(name) for name in packages}, SOURCE: _source()}
 

@@ -86,7 +86,7 @@ def find_checkpoint(
             f"version, or start a new run from its weights with --fork {shlex.quote(str(folder))}"
         )
     if theirs.get(SOURCE, ours[SOURCE]) != ours[SOURCE]:
-        note(f"{SOURCE} was changed after this run began: its record will name today's alone")
+        note("smallvit's source was changed after this run began: its record will name today's alone")
     for name in (name for name in ours if name != SOURCE):
         if theirs.get(name) != ours[name]:
             note(f"{name} is {ours[name]}, was {theirs.get(name)}: the same batches, but numbers may round otherwise")

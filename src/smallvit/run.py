@@ -73,6 +73,7 @@ def run(
     Raises `SmallvitError` (and `UsageError`) for what the user can mend: data that is not there, a folder that already
     holds a finished or another run or lies among a folder's images, a loss that is no longer a number, a full disk.
     """
+    versions()  # of the source as it is now, which may be edited while this runs
     stop, folder = Stop(max_seconds), Path(folder)
     require_place_beside_data(config, folder)
     with join(timeout_seconds=TIMEOUT_SECONDS) as world:

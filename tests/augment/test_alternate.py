@@ -43,7 +43,8 @@ def test_each_time_an_image_is_shown_it_is_the_other_way_round(
         counts = [count for count, _ in shown]
         assert counts == sorted(set(counts)), "no showing is counted twice"
         assert len({(count + flip) % 2 for count, flip in shown}) == 1
-    if order.steps_per_epoch * order.batch_size == num_images * passes:
+    whole = order.batch_size % repeats == 0  # else a batch cuts the showings of its last image
+    if whole and order.steps_per_epoch * order.batch_size == num_images * passes:
         showings = math.ceil(passes / repeats) * repeats  # in an epoch, of the images that its last pass shows
         assert {count for shown in seen.values() for count, _ in shown} == set(range(4 * showings))
         if passes % repeats == 0:

@@ -261,7 +261,8 @@ def test_a_test_folder_without_classes_is_passed_over_where_val_has_them(tmp_pat
     shutil.copytree(tmp_path / "val" / "a", tmp_path / "test" / inner, dirs_exist_ok=True)
     data = load(tmp_path)
     assert len(data.test) == 9
-    assert data.notes == (f"{tmp_path / 'val'} serves as test (test/ has no labels); val is held out of train",)
+    assert data.notes[:-1] == (f"{tmp_path / 'val'} serves as test (test/ has no labels); val is held out of train",)
+    assert "pictures are in train, too" in data.notes[-1]
     shutil.rmtree(tmp_path / "val")
     with pytest.raises(SmallvitError, match=r"test: (no class folders|class folder 'images')"):
         load(tmp_path)

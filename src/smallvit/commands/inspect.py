@@ -51,13 +51,13 @@ class Evaluate:
         from smallvit.run import evaluate
         from smallvit.run_folder import record_of
 
-        record = record_of(self.folder)
         metrics, calibrated = evaluate(self.folder, self.split, self.data.root)
+        record = record_of(self.folder)
         print(f"{self.split} accuracy {percent(metrics)}")
         kept = record.val if self.split == "val" else record.test
         if kept is not None and kept.correct != metrics.correct:
             same = record.versions.get(SOURCE) in (None, versions()[SOURCE])
-            why = "another machine or version rounds otherwise" if same else f"{SOURCE} has changed since"
+            why = "another machine or version rounds otherwise" if same else "smallvit's source has changed since"
             print(f"note: its record has {percent(kept)}: {why}")
         print(f"negative log likelihood {metrics.negative_log_likelihood:.4f} nats")
         print(f"expected calibration error {100 * metrics.calibration_error:.2f} %")

@@ -82,9 +82,11 @@ class Comparison:
                 "here; a study tests it by the scatter of all its rows"
             )
         if not any(each.decides for each in self.fields):
-            other = any(each.name == SOURCE and "none" not in (each.a, each.b) for each in self.surroundings)
-            why = f"that of {SOURCE}, which does, or chance" if other else "no effect of it"
-            found.append(f"A and B have the same config: what differs between them is {why}")
+            sources = {run.record.versions.get(SOURCE) for side in (self.a, self.b) for run in side.runs}
+            if len(sources - {None}) > 1:
+                found.append("A and B have the same config, of other sources of smallvit: see there for what differs")
+            else:
+                found.append("A and B have the same config: what differs between them is no effect of it")
         elif [each.name for each in self.fields if each.decides] == ["seed"]:
             found.append("A and B differ in nothing but the seed: what differs between them is chance")
         return found

@@ -50,7 +50,10 @@ def _surroundings(run: Run) -> dict[str, str]:
         "threads": choices.num_threads,
         "processes": record.world_size,
         **{"memory, GiB" if name == "memory_gib" else name: value for name, value in record.hardware.items()},
-        **{name if name == SOURCE else f"{name}'s version": value for name, value in record.versions.items()},
+        **{
+            "smallvit's source" if name == SOURCE else f"{name}'s version": value
+            for name, value in record.versions.items()
+        },
         "training images": record.num_train,
         "notes on the data": "; ".join(record.dataset_notes) or "none",
         "test was read": record.test_read,
