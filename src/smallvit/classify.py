@@ -8,14 +8,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 from jaxtyping import Float, Float64, UInt8
 from torch import Tensor
 
 from smallvit.augment.pipeline import normalise
 from smallvit.checks import require, require_whole
-from smallvit.data.decode import BadImageError, decode_all, decode_upright, fit_image
+from smallvit.data.decode import decode_files
 from smallvit.data.folder import find_images, passed_over, unreadable
 from smallvit.data.spec import SPECS
 from smallvit.errors import SmallvitError, UsageError
@@ -107,21 +106,12 @@ def classify(folder: Path | str, pictures: Path | str | Sequence[Path | str], *,
         raise UsageError(f"top is {top}: the run has {len(names)} classes")
     paths = [path for each in pictures for path in _images(Path(each))]
     size = classifier.model.config.image_size
-    broken: dict[Path, str] = {}
-
-    def decode(path: Path) -> UInt8[np.ndarray, "S S 3"]:
-        try:
-            return fit_image(decode_upright(path), size)
-        except BadImageError as error:
-            broken[path] = str(error)  # the error itself would keep the pixels
-            return np.zeros((size, size, 3), dtype=np.uint8)
-
-    images = torch.from_numpy(decode_all(paths, decode, size=size, title="Decoding pictures"))
+    pixels, broken = decode_files(paths, size=size, title="Decoding pictures")
     for path, why in broken.items():
         if len(broken) == len(paths) or path in map(Path, pictures):
             raise SmallvitError(f"{path}: {why}")
         print(f"note: passed over {path}: {why}", file=sys.stderr)
-    rows = zip(paths, classifier.probabilities(images), strict=True)
+    rows = zip(paths, classifier.probabilities(torch.from_numpy(pixels)), strict=True)
     return [answer for path, row in rows if path not in broken for answer in _answers(path, row, names, top)]
 
 

@@ -87,14 +87,9 @@ def _verdict(comparison: "Comparison") -> str:
         )
     better = "B" if low + high > 0 else "A"
     if comparison.by_seed is not None:
-        word = (
-            f"resolved, {better} is better" if comparison.p < LEVEL else "not resolved, neither is shown to be better"
-        )
+        words = f"resolved, {better} is better", "not resolved, neither is shown to be better"
     else:
-        word = (
-            f"run {better} is better, which says little of other seeds"
-            if comparison.p < LEVEL
-            else "neither run is better"
-        )
+        words = f"run {better} is better, which says little of other seeds", "neither run is shown to be better"
+    word = words[0] if comparison.p < LEVEL else words[1]
     interval = f"95 % interval {signed(low, '.2f')} to {signed(high, '.2f')} points"
     return f"test accuracy: {word}, {interval} ({test})"

@@ -81,6 +81,27 @@ def decode_all(
     return images
 
 
+def decode_files(
+    paths: Sequence[Path], *, size: int, title: str, look: Callable[[Path, Image.Image], None] | None = None
+) -> tuple[UInt8[np.ndarray, "n 3 H W"], dict[Path, str]]:
+    """Return files' images, upright, as RGB and fitted to `size`, and what is wrong with those that cannot be used,
+    which are black. `look` is called with each image at its full size.
+    """
+    broken: dict[Path, str] = {}
+
+    def decode(path: Path) -> UInt8[np.ndarray, "H W 3"]:
+        try:
+            upright = decode_upright(path)
+        except BadImageError as error:
+            broken[path] = str(error)  # the error itself would keep the pixels
+            return np.zeros((size, size, 3), dtype=np.uint8)
+        if look is not None:
+            look(path, upright)
+        return fit_image(upright, size)
+
+    return decode_all(paths, decode, size=size, title=title), broken
+
+
 def _progress(count: int) -> "Progress":
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn

@@ -20,7 +20,7 @@ from jaxtyping import Float64, UInt8
 from PIL import Image
 
 from smallvit.console import printable
-from smallvit.data.decode import BadImageError, decode_all, decode_upright, fit_image, formats
+from smallvit.data.decode import decode_files, formats
 from smallvit.data.split import Decoded, Split, canonical
 from smallvit.errors import SmallvitError
 
@@ -104,18 +104,11 @@ def read_images(listing: Listing, size: int) -> Decoded:
     def read(name: str) -> Split:
         paths = [path for path, _ in listing.splits[name]]
         keys: dict[Path, bytes] = {}
-        broken: dict[Path, str] = {}
 
-        def decode(path: Path) -> UInt8[np.ndarray, "H W 3"]:
-            try:
-                upright = decode_upright(path)
-            except BadImageError as error:
-                broken[path] = str(error)  # the error itself would keep the pixels
-                return np.zeros((size, size, 3), dtype=np.uint8)
+        def look(path: Path, upright: Image.Image) -> None:
             keys[path] = picture_key(upright)
-            return fit_image(upright, size)
 
-        images = decode_all(paths, decode, size=size, title=f"Decoding {listing.root.name} {name}")
+        images, broken = decode_files(paths, size=size, title=f"Decoding {listing.root.name} {name}", look=look)
         _refuse_broken(broken)
         labels = np.array([label for _, label in listing.splits[name]], dtype=np.int64)
         files = np.array([printable(path.relative_to(listing.root).as_posix()).encode() for path in paths])
