@@ -119,8 +119,7 @@ def macs_by_formula(c: ModelConfig) -> int:
     cost = [d * d if r is None else 2 * d * r for r in c.latent_dims]
 
     def block(asking: int) -> int:
-        # One plain qkv matrix is applied to every token; a separate q to those that ask alone.
-        projections = (asking if any(c.latent_dims) else n) * cost[0] + n * (cost[1] + cost[2])
+        projections = asking * cost[0] + n * (cost[1] + cost[2])
         return projections + 2 * asking * n * d + asking * d * d + 2 * asking * d * hidden
 
     head = features * classes if c.head == "linear" else features * d + d * classes

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import ttest_rel
 
+from smallvit.record import SOURCE
 from smallvit.report.cells import NONE, large
 from smallvit.report.collect import collect
 from smallvit.report.compare_numbers import signed
@@ -21,7 +22,7 @@ from smallvit.report.study_tables import notes, others_table, study_markdown, st
 from smallvit.report.tables import Table, latex, markdown
 from smallvit.study.rows import Study
 from smallvit.study.studies import STUDIES
-from study_records import noisy, write_study
+from study_records import fake_record, noisy, write_study
 
 ACCURACIES = {"baseline": [60.0, 61.0, 62.5], "low-rank q": [59.0, 60.5, 61.0], "2 CLS tokens": [63.0]}
 
@@ -74,6 +75,24 @@ def test_the_numbers_are_those_of_the_records(numbers: Numbers) -> None:
     assert cells["training, s"] == "111"
     assert _cells(table, "2 CLS tokens")["last epoch, %"] == "63.00"
     assert _cells(table, "2 CLS tokens")["published, %"] == NONE
+
+
+def test_rows_of_another_source_are_named(tmp_path: Path) -> None:
+    study = _study()
+
+    def told(sources: dict[str, str]) -> list[str]:
+        for row in study.rows:
+            for seed in (0, 1):  # the first is of before sources were kept
+                versions = {SOURCE: sources[row.label]} if seed and row.label in sources else {}
+                path = tmp_path / row.folder / f"seed{seed}.json"
+                path.parent.mkdir(exist_ok=True)
+                fake_record(row.at(seed), 60.0, versions=versions).save(path)
+        return [note for note in notes(numbers_of(collect([tmp_path]).sections[0])) if "source" in note]
+
+    assert told({}) == told({"baseline": "0a"}) == told(dict.fromkeys(ACCURACIES, "0a")) == []
+    assert told({**dict.fromkeys(ACCURACIES, "0a"), "low-rank q": "0b"}) == [
+        "Runs of low-rank q are of another source of smallvit than the rest; that counts as well."
+    ]
 
 
 def test_differences_are_paired_and_stand_beside_the_published_ones(numbers: Numbers) -> None:

@@ -157,9 +157,13 @@ class Attention(nn.Module):
     ) -> tuple[Float[Tensor, "B H M K"], Float[Tensor, "B H N K"], Float[Tensor, "B H N K"]]:
         if self.is_low_rank:
             parts = (self.q(x[:, : self.num_queries]), self.k(x), self.v(x))
-        else:
-            q, k, v = self.qkv(x).chunk(3, dim=-1)
-            parts = (q[:, : self.num_queries], k, v)
+        elif self.num_queries is None:
+            parts = self.qkv(x).chunk(3, dim=-1)
+        else:  # of the one matrix, queries of the tokens that ask alone
+            width = self.proj.in_features
+            weights, biases = (each.split([width, 2 * width]) for each in (self.qkv.weight, self.qkv.bias))
+            keys_values = F.linear(x, weights[1], biases[1])
+            parts = (F.linear(x[:, : self.num_queries], weights[0], biases[0]), *keys_values.chunk(2, dim=-1))
         q, k, v = (part.unflatten(-1, (self.num_heads, -1)).transpose(1, 2) for part in parts)
         if self.query_key is not None:
             q, k = self.query_key(q, k)

@@ -7,6 +7,7 @@ import math
 from collections.abc import Sequence
 
 from smallvit.console import printable
+from smallvit.record import SOURCE
 from smallvit.report.cells import (
     NONE,
     PLUS_MINUS,
@@ -17,6 +18,7 @@ from smallvit.report.cells import (
     whole_seconds,
     written_spread,
 )
+from smallvit.report.collect import Section
 from smallvit.report.command import changed_options
 from smallvit.report.compare_numbers import signed
 from smallvit.report.numbers import Line, Numbers, Spread, hardware
@@ -26,7 +28,7 @@ from smallvit.report.tables import Table, markdown, markdown_note
 from smallvit.study.rows import Study
 
 MOST_NAMED = 8
-"""Rows that were not run and are named."""
+"""Rows that a note names."""
 
 
 def study_tables(numbers: Numbers) -> list[Table]:
@@ -58,11 +60,25 @@ def notes(numbers: Numbers) -> list[str]:
     if any(line.difference for line in numbers.lines):
         found.append(_differences_note(numbers))
     if numbers.not_run:
-        rows, names = len(numbers.not_run), numbers.not_run[:MOST_NAMED]
-        more = f"; and {rows - len(names)} more" if rows > len(names) else ""
-        found.append(f"Not run: {rows} of {rows + len(numbers.lines)} rows ({'; '.join(names)}{more}).")
+        rows = len(numbers.not_run)
+        found.append(f"Not run: {rows} of {rows + len(numbers.lines)} rows ({_named(numbers.not_run)}).")
     found.append(f"Run on {'; '.join(numbers.hardware)}. Other work on a machine shows in the seconds.")
+    others = _of_other_sources(numbers.section)
+    if others:
+        found.append(f"Runs of {_named(others)} are of another source of smallvit than the rest; that counts as well.")
     return found
+
+
+def _of_other_sources(section: Section) -> list[str]:
+    """Return the rows with a run of another source of smallvit than the first run that tells its own."""
+    sources = {label: [run.record.versions.get(SOURCE) for run in runs] for label, runs in section.done.items()}
+    known = [source for of_row in sources.values() for source in of_row if source is not None]
+    return [label for label, of_row in sources.items() if {*of_row} - {None, *known[:1]}]
+
+
+def _named(labels: Sequence[str]) -> str:
+    more = f"; and {len(labels) - MOST_NAMED} more" if len(labels) > MOST_NAMED else ""
+    return f"{'; '.join(labels[:MOST_NAMED])}{more}"
 
 
 def others_table(groups: Sequence[Sequence[Run]]) -> Table:
