@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -14,6 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from smallvit.evaluate import Metrics
 from smallvit.record import RunRecord
 from smallvit.report.figures import confusion_matrix, learning_curve
 
@@ -56,6 +58,34 @@ def test_the_curve_has_its_points_and_units(tmp_path: Path, run_folder: MakeRun)
     assert {"accuracy, %", "train loss, nats", "epoch"} <= set(texts)
     assert f"val, {100 * record.val.accuracy:.2f} % at epoch 20" in texts
     assert f"test, {100 * record.test.accuracy:.2f} % at epoch 20" in texts
+
+
+@pytest.mark.parametrize("correct", [100, 600, 900])
+def test_the_legend_covers_no_last_point(tmp_path: Path, run_folder: MakeRun, correct: int) -> None:
+    record = run_folder(tmp_path)
+    val, test = (
+        Metrics(correct=n, count=1000, negative_log_likelihood=1.0, calibration_error=0.1) for n in (900, correct)
+    )
+    curve = [replace(p, val=replace(val, correct=300 + 30 * p.epoch), test=None) for p in record.curve]
+    curve[-1] = replace(curve[-1], test=test)
+    root = ElementTree.fromstring(learning_curve(replace(record, curve=curve, val=val, test=test), []))
+    groups = {group.get("id", ""): group for group in root.iter(f"{SVG}g")}
+    legend = {(use.get("x"), use.get("y")) for use in groups["curve-legend_1"].iter(f"{SVG}use")}
+    drawn = {
+        (use.get("x"), use.get("y"))
+        for use in groups["curve-axes_1"].iter(f"{SVG}use")
+        if "--val" in str(use.attrib) or "--test" in str(use.attrib)
+    }
+    ends = sorted((float(x), float(y)) for x, y in drawn - legend)[-2:]
+    assert len(legend) == len(ends) == 2
+    assert all(y < float(row) - 10 or y > float(row) + 10 for _, row in legend for _, y in ends)
+
+
+def test_names_that_begin_alike_stay_apart(tmp_path: Path, run_folder: MakeRun) -> None:
+    record = run_folder(tmp_path, classes=2)
+    names = ["a very long name of one", "a very long name of two"]
+    ticks = [text for text in _texts(confusion_matrix(replace(record, class_names=names))) if "…" in text]
+    assert sorted(ticks) == ["a very …of one"] * 2 + ["a very …of two"] * 2
 
 
 def test_without_val_there_is_no_val_line(tmp_path: Path, run_folder: MakeRun) -> None:

@@ -63,7 +63,7 @@ def _draw_curve(record: RunRecord, rows: Sequence[dict[str, Any]]) -> Figure:
     _accuracy_line(top, "test", [p for p in record.curve if p.test], TEST, "D")
     top.set_ylabel("accuracy, %")
     top.set_ylim(top=min(100.0, top.get_ylim()[1]))
-    top.legend(loc="lower right")
+    _legend_beside_the_last_points(top)
     config = record.run_config()
     last = record.curve[-1]
     per_epoch = last.images_seen / last.epoch / config.train.batch_size  # steps
@@ -85,6 +85,16 @@ def _draw_curve(record: RunRecord, rows: Sequence[dict[str, Any]]) -> Figure:
         axes.grid(axis="y")
     label_scaled(figure, config.scale)
     return figure
+
+
+def _legend_beside_the_last_points(axes: Axes) -> None:
+    """Put the legend below where the lines end or, where one ends low, above the axes."""
+    low, high = axes.get_ylim()
+    ends = [line.get_xydata()[-1, 1] for line in axes.lines]
+    if min(ends) > low + (high - low) / 3:
+        axes.legend(loc="lower right")
+    else:
+        axes.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=2)
 
 
 def _accuracy_line(axes: Axes, split: str, points: list[CurvePoint], colour: str, marker: str) -> None:
@@ -158,4 +168,7 @@ def _scale(figure: Figure, axes: Axes) -> None:
 
 def _tick(name: str) -> str:
     name = printable(name)
-    return name if len(name) <= _LONGEST_TICK else name[: _LONGEST_TICK - 1] + "…"
+    if len(name) <= _LONGEST_TICK:
+        return name
+    half = _LONGEST_TICK // 2  # names that begin alike end differently
+    return f"{name[:half]}…{name[half + 1 - _LONGEST_TICK :]}"

@@ -112,7 +112,7 @@ class SeedFit:
         if count == 1:
             return math.nan
         deviation, freedom = self._within
-        return float(student_t.ppf(0.975, freedom)) * deviation / math.sqrt(count)
+        return round(float(student_t.ppf(0.975, freedom)) * deviation / math.sqrt(count), _DIGITS)
 
     @cached_property
     def _within(self) -> tuple[float, float]:
