@@ -70,15 +70,16 @@ def test_the_legend_covers_no_last_point(tmp_path: Path, run_folder: MakeRun, co
     curve[-1] = replace(curve[-1], test=test)
     root = ElementTree.fromstring(learning_curve(replace(record, curve=curve, val=val, test=test), []))
     groups = {group.get("id", ""): group for group in root.iter(f"{SVG}g")}
-    legend = {(use.get("x"), use.get("y")) for use in groups["curve-legend_1"].iter(f"{SVG}use")}
-    drawn = {
-        (use.get("x"), use.get("y"))
-        for use in groups["curve-axes_1"].iter(f"{SVG}use")
-        if "--val" in str(use.attrib) or "--test" in str(use.attrib)
-    }
-    ends = sorted((float(x), float(y)) for x, y in drawn - legend)[-2:]
+
+    def marks(group: str) -> set[tuple[float, float]]:
+        uses = [use.attrib for use in groups[group].iter(f"{SVG}use")]
+        lines = [use for use in uses if "--val" in use["style"] or "--test" in use["style"]]
+        return {(float(use["x"]), float(use["y"])) for use in lines}
+
+    legend = marks("curve-legend_1")
+    ends = sorted(marks("curve-axes_1") - legend)[-2:]
     assert len(legend) == len(ends) == 2
-    assert all(y < float(row) - 10 or y > float(row) + 10 for _, row in legend for _, y in ends)
+    assert all(abs(y - row) > 10 for _, row in legend for _, y in ends)
 
 
 def test_names_that_begin_alike_stay_apart(tmp_path: Path, run_folder: MakeRun) -> None:
