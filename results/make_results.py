@@ -17,7 +17,7 @@ from smallvit.data.spec import SPECS
 from smallvit.progress import duration
 from smallvit.recipes import RECIPES
 from smallvit.record import write_atomically
-from smallvit.report.cells import length_of, written_spread
+from smallvit.report.cells import large, written_spread
 from smallvit.report.collect import Collection, Run, collect
 from smallvit.report.compare_numbers import signed
 from smallvit.report.figures import learning_curve_file
@@ -27,8 +27,6 @@ from smallvit.report.study_figures import drawings
 from smallvit.report.study_tables import study_markdown
 from smallvit.report.svg import Drawing, svg_file
 from smallvit.report.tables import Table, markdown, markdown_note
-from smallvit.study.rows import Row
-from smallvit.study.studies import STUDIES
 
 ROOT = Path(__file__).parents[1]
 BEGIN, END = "<!-- made by make results: do not edit -->", "<!-- until here -->"
@@ -132,39 +130,18 @@ def _block(content: str) -> str:
 
 
 def _readme_table(collection: Collection, root: Path) -> str:
-    """Return the recipes that were run, on any data, then the paper's rows, each at its greatest length so far."""
-    lines = ["| what | data | ours, test | paper, test | hardware | records |", "|---|---|---|---|---|---|"]
+    """Return the recipes that were run at their full length, on any data."""
     runs = {run.record.config_digest: run for group in _groups(collection) for run in group}.values()
     by_config: dict[str, list[Run]] = defaultdict(list)
     for run in runs:
         by_config[replace(run.config, seed=0).digest()].append(run)
+    lines = ["| recipe | data | test accuracy | MACs | hardware, training | record |", "|---|---|---|---|---|---|"]
     for name, recipe in RECIPES.items():
         for dataset in SPECS:
             config = recipe()
             found = by_config.get(replace(config, data=replace(config.data, dataset=dataset)).digest())
             if found:
-                lines.append(_line(f"`{name}`", found, None, root))
-    rows, left = STUDIES["paper"]().rows, 0
-    by_whole: dict[str, list[Run]] = defaultdict(list)
-    for run in runs:
-        by_whole[replace(run.config, seed=0, scale=1.0).digest()].append(run)
-    for row in rows:
-        found = _longest(by_whole[row.at(0).digest()])
-        if found:
-            lines.append(_line(f"paper: {row.label}", found, row, root))
-        elif row.label == "baseline":
-            lines.append(
-                f"| paper: {row.label} | {_data(row)} | not run yet | {_published(row)} | RTX 3090 (the paper) | |"
-            )
-            left += 1
-        else:
-            left += 1
-    if left:
-        number = "None" if left == len(rows) else f"{len(rows) - left}"
-        lines += [
-            "",
-            f"Run so far, at some length: {number.lower()} of the {len(rows)} rows of `smallvit study paper`.",
-        ]
+                lines.append(_line(name, found, root))
     return "\n".join(lines)
 
 
@@ -174,40 +151,21 @@ def _groups(collection: Collection) -> Iterator[Sequence[Run]]:
     yield from collection.others
 
 
-def _longest(runs: Sequence[Run]) -> list[Run]:
-    """Return those of a row's runs that have the greatest scale, by seed."""
-    longest = max((run.config.scale for run in runs), default=1.0)
-    return sorted((run for run in runs if run.config.scale == longest), key=lambda run: run.config.seed)
-
-
-def _line(name: str, runs: Sequence[Run], row: Row | None, root: Path) -> str:
-    config, seeds = runs[0].config, len(runs)
+def _line(name: str, runs: Sequence[Run], root: Path) -> str:
+    config, length, seeds = runs[0].config, runs[0].config.length, len(runs)
+    title = {"cifar10": "CIFAR-10", "cifar100": "CIFAR-100"}.get(config.data.dataset, config.data.dataset)
     spread = Spread(values=tuple(100 * run.record.test.accuracy for run in runs))
-    scaled = "" if config.scale == 1 else f"**scaled, {length_of(config.scale)}:** "
-    count = "one seed" if seeds == 1 else f"{seeds} seeds"
     seconds = Spread(values=tuple(run.record.train_seconds for run in runs)).mean
     place = runs[0].path.parent.relative_to(root)
     cells = [
-        name,
-        _data(runs[0]),
-        f"{scaled}{written_spread(spread)} %, {count}",
-        _published(row),
+        f"`{name}`",
+        f"{title}, {length.epochs * length.passes_per_epoch} passes",
+        f"{written_spread(spread)} %, {'one seed' if seeds == 1 else f'{seeds} seeds'}",
+        large(runs[0].record.num_macs),
         f"{'; '.join(hardware(runs))}; {duration(seconds)}",
         f"[{place.name}]({place})",
     ]
     return f"| {' | '.join(cells)} |"
-
-
-def _data(of: Run | Row) -> str:
-    config = of.config
-    length, full = config.length, config.train.epochs * config.train.passes_per_epoch
-    passes = length.epochs * length.passes_per_epoch
-    title = {"cifar10": "CIFAR-10", "cifar100": "CIFAR-100"}.get(config.data.dataset, config.data.dataset)
-    return f"{title}, {passes} {'passes' if config.scale == 1 else f'of {full} passes'}"
-
-
-def _published(row: Row | None) -> str:
-    return f"{row.published.accuracy:.2f} %" if row and row.published else "-"
 
 
 if __name__ == "__main__":

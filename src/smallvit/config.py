@@ -51,10 +51,10 @@ class Length:
 class RunConfig:
     """Everything that decides a run's result."""
 
-    recipe: Annotated[Positional[str], arg(help_behavior_hint="(the defaults shown are its, or quickstart's)")] = field(
-        default="custom", metadata={"digest": False}
-    )
-    """Name of the recipe that the run starts from; `smallvit recipes` lists them."""
+    recipe: Annotated[
+        Positional[str], arg(metavar="RECIPE", help_behavior_hint="(the defaults below are its, or quickstart's)")
+    ] = field(default="custom", metadata={"digest": False})
+    """Recipe that the run starts from, the first word after the command; `smallvit recipes` lists them."""
     seed: int = 0
     """Seed of the weights, the order, the augmentation and stochastic depth."""
     scale: float = field(default=1.0, metadata={"digest": "unless default"})

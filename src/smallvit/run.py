@@ -204,7 +204,8 @@ def _notes(config: RunConfig, dataset: Dataset) -> list[str]:
     if config.augment.horizontal_flip > 0 and not dataset.spec.horizontal_flip:
         known = dataset.spec.horizontal_flip is False
         case = f"{dataset.spec.name} are of another class in the mirror" if known else "for text or signs"
-        notes.append(f"images are mirrored at random; {case}: set augment.horizontal_flip to 0")
+        random = "augment.flip to random and " if config.augment.flip == "alternating" else ""
+        notes.append(f"images are mirrored; {case}: set {random}augment.horizontal_flip to 0")
     return notes
 
 

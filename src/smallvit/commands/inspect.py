@@ -11,6 +11,7 @@ from smallvit.checks import is_number, require, require_whole
 from smallvit.commands.options import DataPlace
 from smallvit.config import RunConfig
 from smallvit.console import plain_console, set_stdout_errors
+from smallvit.errors import UsageError
 from smallvit.recipes import RECIPES
 
 
@@ -38,7 +39,7 @@ class Evaluate:
     """Measure a finished run's weights again."""
 
     folder: Annotated[Positional[Path], arg(metavar="RUN")]
-    """Run folder."""
+    """Folder of a finished run."""
     split: Literal["val", "test"] = "test"
     """Images to measure on."""
     data: DataPlace = field(default_factory=DataPlace)
@@ -63,7 +64,7 @@ class Evaluate:
         print(f"expected calibration error {100 * metrics.calibration_error:.2f} %")
         if calibrated is not None:
             nats, error = calibrated.negative_log_likelihood, calibrated.calibration_error
-            print(f"at the temperature that val asks for, as predict has it: {nats:.4f} nats, {100 * error:.2f} %")
+            print(f"with the temperature fitted on val, as in predict: {nats:.4f} nats, {100 * error:.2f} %")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,8 +72,8 @@ class Predict:
     """Say what is on pictures, with a finished run's weights: lines of file, class and probability, as CSV."""
 
     folder: Annotated[Positional[Path], arg(metavar="RUN")]
-    """Run folder."""
-    pictures: Positional[tuple[Path, ...]]
+    """Folder of a finished run."""
+    pictures: Annotated[Positional[tuple[Path, ...]], arg(metavar="PICTURE...", help_behavior_hint="(required)")]
     """Image files, and folders of them at any depth."""
     top: int = 1
     """Classes of each picture, the likeliest first."""
@@ -81,6 +82,8 @@ class Predict:
 
     def __call__(self) -> None:
         """Write the lines."""
+        if not self.pictures:
+            raise UsageError("predict needs pictures: image files, or folders of them")
         if self.out is not None:
             require(self.out.parent.is_dir(), "--out", str(self.out), "its folder must exist")
         import csv

@@ -13,7 +13,10 @@ from smallvit.errors import UsageError
 class ReportCommand:
     """Make tables, figures and one page from the records of finished runs; of one run folder, its page again."""
 
-    folders: Annotated[Positional[tuple[Path, ...]], arg(metavar="DIR...", help="Folders that hold runs at any depth.")]
+    folders: Annotated[
+        Positional[tuple[Path, ...]],
+        arg(metavar="DIR...", help="Folders that hold runs at any depth.", help_behavior_hint="(required)"),
+    ]
     out: Path | None = None
     """Folder of the report; by default `report` in DIR, or in runs where DIR are several. With one run folder: a report
     instead of the run's page.

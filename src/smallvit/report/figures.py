@@ -90,7 +90,7 @@ def _draw_curve(record: RunRecord, rows: Sequence[dict[str, Any]]) -> Figure:
 def _legend_beside_the_last_points(axes: Axes) -> None:
     """Put the legend below where the lines end or, where one ends low, above the axes."""
     low, high = axes.get_ylim()
-    ends = [line.get_xydata()[-1, 1] for line in axes.lines]
+    ends = [np.asarray(line.get_ydata())[-1] for line in axes.lines]
     if min(ends) > low + (high - low) / 3:
         axes.legend(loc="lower right")
     else:
