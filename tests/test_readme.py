@@ -70,9 +70,21 @@ def test_commands_exist() -> None:
     assert set(re.findall(r"^ {4}make (\w+)", README, flags=re.MULTILINE)) <= targets
 
 
-def test_linked_files_exist() -> None:
-    for target in re.findall(r"\]\((?!https?:)([^)]+)\)", README):
-        assert (ROOT / target).exists(), target
+def _anchors(page: Path) -> set[str]:
+    """Return what GitHub calls the headings of a page."""
+    headings = re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def test_links_lead_somewhere() -> None:
+    pages = [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("results/*.md")]
+    assert len(pages) > 15
+    for page in pages:
+        for target in re.findall(r"\]\((?!https?:)([^)]+)\)", page.read_text(encoding="utf-8")):
+            file, _, anchor = target.partition("#")
+            linked = page.parent / file if file else page
+            assert linked.exists(), (page, target)
+            assert not anchor or anchor in _anchors(linked), (page, target)
 
 
 def test_what_is_made_from_the_records_is_not_stale(published: Collection) -> None:

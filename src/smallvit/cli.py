@@ -24,7 +24,7 @@ from smallvit.commands.report import ReportCommand
 from smallvit.commands.study import StudyCommand
 from smallvit.commands.train import Quickstart, Train
 from smallvit.config import RunConfig
-from smallvit.console import set_stdout_errors
+from smallvit.console import set_stdout
 from smallvit.errors import SmallvitError, UsageError, line_of
 from smallvit.recipes import RECIPES
 from smallvit.stop import InterruptedRunError
@@ -49,7 +49,7 @@ STARTS_FROM_RECIPE = ("train", "show-augment", "bench")
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return the exit status."""
     words = list(sys.argv[1:] if arguments is None else arguments)
-    set_stdout_errors("backslashreplace")
+    set_stdout("backslashreplace")
     try:
         if words == ["--version"]:
             from importlib.metadata import version

@@ -23,12 +23,12 @@ def plain_console(*, unread: bool = False) -> "Console":
                 raise BrokenPipeError
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
-    set_stdout_errors("backslashreplace")
+    set_stdout("backslashreplace")
     # Names of classes and folders are not markup: "[/x]" would raise, ":x:" turn into a picture.
     return Plain(soft_wrap=True, highlight=False, markup=False, emoji=False)
 
 
-def set_stdout_errors(errors: str, *, encoding: str | None = None) -> None:
+def set_stdout(errors: str, *, encoding: str | None = None) -> None:
     """Have standard output write by `errors` what it cannot encode, such as a file's name that is not UTF-8; and in an
     encoding of its own, if one is named.
     """

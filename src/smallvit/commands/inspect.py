@@ -10,7 +10,7 @@ from tyro.conf import Positional, arg
 from smallvit.checks import is_number, require, require_whole
 from smallvit.commands.options import DataPlace
 from smallvit.config import RunConfig
-from smallvit.console import plain_console, set_stdout_errors
+from smallvit.console import plain_console, set_stdout
 from smallvit.errors import UsageError
 from smallvit.recipes import RECIPES
 
@@ -93,7 +93,7 @@ class Predict:
         from smallvit.files import replacing
 
         rows = classify(self.folder, self.pictures, top=self.top)
-        set_stdout_errors("surrogateescape", encoding="utf-8")  # a file's name as its bytes are, UTF-8 or not
+        set_stdout("surrogateescape", encoding="utf-8")  # a file's name as its bytes are, UTF-8 or not
         with contextlib.ExitStack() as stack:
             file = sys.stdout
             if self.out is not None:
