@@ -199,6 +199,14 @@ def test_what_is_timed_averages_the_weights_where_a_run_does(name: str) -> None:
     assert not torch.equal(by_hand, seen[-1])
 
 
+@pytest.mark.parametrize(("graphs", "calls"), [(False, 0), (True, 2)])
+def test_a_graph_is_recorded_before_anything_is_timed(graphs: bool, calls: int) -> None:
+    work, called = Workload(TINY), list[int]()
+    work.session.graphs = graphs
+    work.settle(lambda: called.append(1))
+    assert len(called) == calls
+
+
 @pytest.mark.parametrize("name", ["augmentation", "pipeline"])
 def test_augmentation_and_pipeline_draw_a_new_batch_each_time(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     steps: list[int] = []

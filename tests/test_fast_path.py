@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -150,6 +151,17 @@ class Casts(TorchDispatchMode):
             if place in self.counts:
                 self.counts[place] += 1
         return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize(("compiled", "resets"), [("on", 1), ("off", 0)])
+def test_a_session_leaves_the_compiler_no_function_of_another_ones(
+    monkeypatch: pytest.MonkeyPatch, compiled: Literal["on", "off"], resets: int
+) -> None:
+    """It compiles a function at most eight times."""
+    seen: list[int] = []
+    monkeypatch.setattr(torch.compiler, "reset", lambda: seen.append(1))
+    Workload(replace(TINY, device=replace(TINY.device, compile=compiled)))
+    assert len(seen) == resets
 
 
 def test_in_bfloat16_a_weight_is_cast_once_a_step() -> None:

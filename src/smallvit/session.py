@@ -62,6 +62,8 @@ class Session:
             )
         self.choices = decide(config, world, earlier)
         device = self.choices.device
+        if self.choices.compile:  # a function is compiled at most eight times, for the sessions of a process together
+            torch.compiler.reset()
         on_gpu, switches = device == "cuda", config.device
         self.prefetch = on_gpu if switches.prefetch == "auto" else switches.prefetch == "on"
         """Whether the next batch is to be made while the device works on this one."""
@@ -69,7 +71,7 @@ class Session:
         """Whether a step is to be recorded as CUDA graphs."""
         with_step = on_gpu and self.choices.compile
         compiled = with_step if switches.compile_augment == "auto" else switches.compile_augment == "on"
-        self._apply = torch.compile(apply_augment, fullgraph=True, dynamic=False) if compiled else apply_augment
+        self._apply = compiled_augment(on_gpu=on_gpu) if compiled else apply_augment
         self._apply_in_step = _RecordedApply(self._apply) if compiled and self.graphs else self._apply
         self.splits = {
             name: DeviceSplit.of(split, device)
@@ -224,6 +226,13 @@ class Session:
             batches = math.ceil(min(WHITENING_IMAGES, len(self.splits["train"])) / self.config.train.batch_size)
             images = torch.cat([self._augmented(step, ALONE, self._apply)[0] for step in range(batches)])
             init_whitening_paper(layer, image_patches(images, layer).cpu())
+
+
+def compiled_augment(*, on_gpu: bool) -> Apply:
+    """Return `apply_augment`, compiled; its pixels are those of `apply_augment`."""
+    # Triton would make a product and a sum one rounding, which gives other pixels.
+    options = {"emulate_precision_casts": True} if on_gpu else None
+    return torch.compile(apply_augment, fullgraph=True, dynamic=False, options=options)
 
 
 def step_draws(

@@ -59,7 +59,7 @@ class Training:
         """Take over what a checkpoint holds."""
         self.session.average.load(checkpoint.tensors)
         load_optimizer_tensors(self.optimizers, checkpoint.tensors["optimizer"])
-        self._losses = list(checkpoint.tensors["progress"]["losses"].to(self.session.choices.device))
+        self._losses = list(checkpoint.tensors["progress"]["losses"])
         self._lines = checkpoint.texts[METRICS]
         self.gathered, self.steps_done = gathered, checkpoint.step
         gathered.resumed_at_steps.append(checkpoint.step)
@@ -92,6 +92,7 @@ class Training:
             max_skips=config.train.max_skips if config.train.on_nonfinite == "skip" else 0,
             skipped_in_a_row=self._skipped_in_a_row(),
             mean_loss=self.world.mean,
+            wait=self.world.wait_for,
             prefetch=self.session.prefetch,
         )
         try:

@@ -79,6 +79,15 @@ def test_the_precision_is_the_faster_one(monkeypatch: pytest.MonkeyPatch, half: 
     assert choices.reason.startswith(f"bfloat16 products measured {1 / half:.2g} times as fast; sdpa quicker")
 
 
+def test_where_a_gpus_products_take_alike_the_precision_is_bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+    for half, expected in ((1.05, "bfloat16"), (1.2, "float32")):
+        monkeypatch.setattr(module, "_matmul_seconds", lambda device, rows, embed_dim, half=half: (1.0, half))
+        assert choose(DeviceConfig(), rows=64, embed_dim=16, attention=quicker).precision == expected
+    assert not torch.backends.cudnn.allow_tf32
+
+
 def clocked(monkeypatch: pytest.MonkeyPatch, turns: list[tuple[float, float]]) -> list[float]:
     """Let the products of float32 and bfloat16 take these seconds in turns, and return those not taken yet."""
     clock, left, started = [0.0], [seconds for turn in turns for seconds in turn], [False]

@@ -10,6 +10,8 @@ import sys
 import pytest
 import torch
 
+from smallvit.device.choose import Attention, choose
+from smallvit.device.config import DeviceConfig
 from smallvit.model.attention import AttentionImplementation, attend
 from smallvit.train.muon import Muon
 
@@ -57,6 +59,72 @@ def test_the_fast_path_on_cuda_follows_a_cpus_plain_losses(recipe: str, mode: st
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=dict(os.environ))
     assert done.returncode == 0, done.stderr[-3000:]
     assert done.stdout == "close\n"
+
+
+PIXELS = """
+import torch
+from smallvit import rng
+from smallvit.augment import AugmentConfig, apply_augment, sample_augment
+from smallvit.session import compiled_augment
+
+images = torch.randint(0, 256, (256, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+images[:128] = images[:128] // 2 + 40
+labels = torch.arange(256) % 10
+settings = dict(mean=(0.0,) * 3, std=(1 / 255,) * 3, num_classes=10, label_smoothing=0.0)
+on_gpu = compiled_augment(on_gpu=True)
+for policy in ("autoaugment-cifar10", "trivialaugment"):
+    torch.compiler.reset()
+    for step in range(10):
+        params = sample_augment(AugmentConfig(policy=policy), rng.generator(0, "augment", step), 256, (32, 32))
+        wanted, _ = apply_augment(images, labels, params, **settings)
+        found, _ = on_gpu(images.cuda(), labels.cuda(), params.to("cuda"), **settings)
+        assert torch.equal(found.cpu().round(), wanted.round()), policy
+print("the same")
+"""
+
+
+def test_a_compiled_augmentation_on_cuda_has_the_cpus_pixels() -> None:
+    done = subprocess.run([sys.executable, "-c", PIXELS], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stdout == "the same\n"
+
+
+FORECAST = """
+import gc
+from smallvit.bench.clock import timed
+from smallvit.bench.pace import measured_pace
+from smallvit.bench.workload import Workload
+from smallvit.recipes import RECIPES
+
+for name in ("best", "laptop", "small", "baseline"):  # each of another shape, with attention measured
+    work = Workload(RECIPES[name]())
+    told = measured_pace(work).step_seconds
+    taken = timed(work.pipeline, "cuda", 300)
+    assert work.session.choices.precision == "bfloat16", (name, str(work.session.choices))
+    assert 0.8 < told / taken < 1.25, (name, told, taken)
+    del work
+    gc.collect()
+print("foreseen")
+"""
+
+
+def test_a_few_steps_on_cuda_tell_how_long_many_take() -> None:
+    done = subprocess.run([sys.executable, "-c", FORECAST], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stdout == "foreseen\n"
+
+
+def test_float32_convolutions_on_cuda_are_float32() -> None:
+    choose(DeviceConfig(device="cuda", precision="float32", attention="sdpa"), rows=1, embed_dim=1, attention=_unasked)
+    draws = torch.Generator().manual_seed(0)
+    images, weights = (torch.randn(*size, generator=draws) for size in ((64, 192, 16, 16), (192, 192, 3, 3)))
+    exact = torch.nn.functional.conv2d(images.double(), weights.double())
+    found = torch.nn.functional.conv2d(images.cuda(), weights.cuda()).cpu()
+    assert (found - exact).norm() / exact.norm() < 1e-5  # TF32 keeps 10 bits of 23: 3e-4
+
+
+def _unasked(*_: object) -> tuple[Attention, str]:
+    raise AssertionError("attention was named")
 
 
 @pytest.mark.parametrize("name", ["sdpa", "flash", "efficient", "cudnn", "bmm"])

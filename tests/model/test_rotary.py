@@ -62,6 +62,16 @@ def test_without_positions_permuted_patches_give_the_same_logits_and_with_them_o
     torch.testing.assert_close(model(permuted), model(images), rtol=0, atol=1e-11)
 
 
+@pytest.mark.parametrize("position", ["learned", "sincos", "rotary"])
+def test_residuals_are_float32_whatever_the_products_are(rough_model: BuildModel, position: str) -> None:
+    model, seen = rough_model(replace(SMALL, position=position)).float(), list[torch.dtype]()
+    for block in model.all_blocks:
+        block.register_forward_hook(lambda _block, given, _result: seen.append(given[0].dtype))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert model(torch.rand(2, 3, 16, 16)).dtype == torch.bfloat16
+    assert seen == [torch.float32] * SMALL.depth
+
+
 def test_a_rotary_model_saves_no_tables_and_loads_into_a_fresh_one(rough_model: BuildModel, images: Tensor) -> None:
     model = rough_model(SMALL)
     fresh = VisionTransformer(SMALL).double().eval()

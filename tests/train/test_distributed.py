@@ -32,6 +32,33 @@ BUSY_SECONDS = 40.0
 WHAT = "train,variants,go_on,talk,not_finite"
 
 
+class _Event:
+    """Of a GPU that is through after so many questions."""
+
+    def __init__(self, questions: float) -> None:
+        self.left, self.waited = questions, False
+
+    def query(self) -> bool:
+        self.left -= 1
+        return self.left < 0
+
+    def synchronize(self) -> None:
+        self.waited = True
+
+
+def test_a_gpu_that_waits_for_a_lost_rank_is_not_waited_for() -> None:
+    alone, soon, never = _Event(0), _Event(5), _Event(float("inf"))
+    World().wait_for(alone)
+    assert alone.waited
+    several = World(1, 2, timeout_seconds=0.2)
+    several.wait_for(soon)
+    assert soon.left == -1
+    with pytest.raises(RankLostError, match=r"^rank 1 got no gradients from the other ranks within 0\.2 s"):
+        several.wait_for(never)
+    assert not soon.waited
+    assert not never.waited
+
+
 def start(
     launcher: tuple[str, ...], what: str, folder: Path, timeout: float, **variables: Any
 ) -> subprocess.Popen[str]:

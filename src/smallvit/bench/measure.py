@@ -55,6 +55,7 @@ def _measure_one(config: RunConfig, turns: int, against: Sequence[str], say: Say
     say(str(choices))
     first_step = timed(work.step, device)
     timed(work.pipeline, device)
+    work.settle(work.pipeline)
     peak_memory = memory.read(device)
     peers = _peers(against, work, say)
     first_of_peers = {name: timed(peer.step, device) for name, peer in peers.items()}

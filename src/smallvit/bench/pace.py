@@ -56,6 +56,7 @@ def measured_pace(work: Workload) -> Pace:
     """Return the pace of a recipe for a named data set on this machine, by a few steps on random images."""
     config = work.session.config
     first = timed(work.pipeline, work.device)
+    work.settle(work.pipeline)
     taken = take_turns({"pipeline": work.pipeline, "evaluation": work.evaluate}, work.device, TURNS)
     images = num_images(config)
     assert images is not None, "Workload takes named data sets only"

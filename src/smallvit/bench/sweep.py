@@ -96,8 +96,6 @@ def _too_much(case: Case, needed: float, left: float, choices: Choices) -> str |
 
 def _measured(case: Case, base: BenchRecord) -> SweepPoint:
     device = base.choices.device
-    if base.choices.compile:
-        torch.compiler.reset()  # else one function compiled for many models counts as one compiled too often
     memory = PeakMemory()
     # What `auto` chose for the recipe holds for every point, so that one thing changes at a time.
     choices = replace(
@@ -105,6 +103,7 @@ def _measured(case: Case, base: BenchRecord) -> SweepPoint:
     )
     work = Workload(replace(case.config, device=choices))
     first_step = timed(work.step, device)
+    work.settle(work.step)
     step = take_turns({"step": work.step}, device, SWEEP_TURNS)["step"]
     peak_memory = memory.read(device) if device == "cuda" else None
     del work

@@ -118,7 +118,7 @@ class VisionTransformer(nn.Module):
         if branch_scale is None and self.training and self.config.drop_path_rate > 0:
             uniform = torch.rand(len(self.all_blocks), 2, images.shape[0], device=images.device)
             branch_scale = self.drop_path_scale(uniform)
-        x = self.patch_embed(images)
+        x = self.patch_embed(images).to(self.norm.weight.dtype)  # under autocast, too, the residuals are exact
         prefix = [token for token in (self.cls_token, self.reg_token) if token is not None]
         if prefix:
             x = torch.cat([*(token.expand(x.shape[0], -1, -1).to(x.dtype) for token in prefix), x], dim=1)

@@ -10,11 +10,12 @@ Shapes: n rows of one rank, N rows of all, C columns.
 
 import json
 import re
+import time
 from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 import torch.distributed as dist
@@ -28,6 +29,19 @@ class RankLostError(SmallvitError):
     """Another rank died, or did not answer in time."""
 
     ends_at_once = True  # gloo's threads still wait for that rank, and at the interpreter's end may abort the process
+
+
+@runtime_checkable
+class Event(Protocol):
+    """A point in a GPU's work, as `torch.cuda.Event` is."""
+
+    def query(self) -> bool:
+        """Return whether the GPU has come so far."""
+        ...
+
+    def synchronize(self) -> None:
+        """Wait until it has."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -112,6 +126,20 @@ class World:
             dist.all_reduce(total, dist.ReduceOp.SUM, self.control)
         return (total / self.size).to(tensor.device)
 
+    def wait_for(self, event: Event) -> None:
+        """Wait until this rank's GPU has come so far, which, where another rank is gone, it never will: the sum of the
+        gradients waits for that rank, and nccl ends its own waiting by an abort.
+        """
+        if self.size == 1:
+            event.synchronize()
+            return
+        deadline = time.monotonic() + self.timeout_seconds
+        while not event.query():  # returns to Python, so that a signal is heard
+            if time.monotonic() > deadline:
+                what = f"got no gradients from the other ranks within {self.timeout_seconds:g} s"
+                raise RankLostError(f"rank {self.rank} {what} (one of them died or hangs)")
+            time.sleep(1e-4)
+
     def gather_rows(self, rows: Shaped[Tensor, "n *C"]) -> Shaped[Tensor, "N *C"]:
         """Return on every rank the rows of all, in the order of the ranks, on the CPU; n may differ, and may be 0."""
         if self.size == 1:
@@ -142,7 +170,7 @@ class World:
             if next(loss.parameters()).is_cuda:
                 # The group on the CPUs is to notice first that a rank is gone: nccl's own end of waiting is an abort.
                 group = dist.new_group(backend="nccl", timeout=timedelta(seconds=2 * self.timeout_seconds))
-            parallel = nn.parallel.DistributedDataParallel(loss, process_group=group)
+            parallel = nn.parallel.DistributedDataParallel(loss, process_group=group, broadcast_buffers=False)
             with parallel.no_sync():
                 parallel(*arguments).backward()
             self.barrier()

@@ -99,7 +99,7 @@ def _takes_tensor_rate(optimizer: torch.optim.Optimizer) -> bool:
 
 @dataclass(frozen=True)
 class StepState:
-    """What a step leaves behind; `loss` stays on the device, for whoever wants to wait for it."""
+    """What a step leaves behind; `loss` is on the CPU."""
 
     step: int
     lr: float
@@ -135,13 +135,15 @@ def fit(
     skipped_in_a_row: int = 0,
     mean_loss: Callable[[Tensor], Tensor] = lambda loss: loss,
     prefetch: bool = False,
+    wait: Callable[[torch.cuda.Event], None] = torch.cuda.Event.synchronize,
 ) -> Iterator[StepState]:
     """Take steps of `learner` on `batch(step)`, yielding after each.
 
     From `start_step` up to, not including, `total_steps`. Up to `max_skips` steps in a row may be left out for a loss
     or gradient that is no finite number (`skipped_in_a_row` were so right before the start); one more raises
     `NonFiniteError`, before it touches the weights. `mean_loss` is the mean over the processes that share a batch, so
-    that they agree on it. With `prefetch` the next batch is asked for before the device is waited for.
+    that they agree on it. With `prefetch` the next batch is asked for before the device is waited for, which `wait`
+    does.
     """
     following: Batch | None = None
     for step in range(start_step, total_steps):
@@ -149,12 +151,13 @@ def fit(
         set_learning_rate(learner.optimizers, rate)
         data = batch(step) if following is None else following
         value, norm = learner.gradients(data)
-        value = mean_loss(value)
         # One wait for the device a step: the price of never stepping on what is no number. It ends with the backward
         # pass, and while the update is made ready the device has the next batch to augment.
-        answer = _asked(torch.stack([value, norm]).isfinite().all())
+        answer = _asked(torch.stack([value, norm]), wait)
         following = batch(step + 1) if prefetch and step + 1 < total_steps else None
-        finite = answer()
+        value, norm = answer()
+        value = mean_loss(value)
+        finite = math.isfinite(value) and math.isfinite(norm)
         skipped_in_a_row = 0 if finite else skipped_in_a_row + 1
         if skipped_in_a_row > max_skips:
             raise NonFiniteError(step=step, lr=rate, loss=float(value), gradient_norm=float(norm))
@@ -162,16 +165,16 @@ def fit(
         yield StepState(step, rate, value, skipped=not finite)
 
 
-def _asked(flag: Tensor) -> Callable[[], bool]:
-    """Return what waits for a flag's value, but not for the work that the device is given after this call."""
-    if not flag.is_cuda:
-        return lambda: bool(flag)
-    answer, arrived = torch.empty_like(flag, device="cpu", pin_memory=True), torch.cuda.Event()
-    answer.copy_(flag, non_blocking=True)
+def _asked(values: Tensor, wait: Callable[[torch.cuda.Event], None]) -> Callable[[], Tensor]:
+    """Return what waits for values on the CPU, but not for the work that the device is given after this call."""
+    if not values.is_cuda:
+        return values.cpu
+    answer, arrived = torch.empty_like(values, device="cpu", pin_memory=True), torch.cuda.Event()
+    answer.copy_(values, non_blocking=True)
     arrived.record()
 
-    def wait() -> bool:
-        arrived.synchronize()
-        return bool(answer)
+    def arrive() -> Tensor:
+        wait(arrived)
+        return answer.clone()  # whoever keeps it keeps no pinned memory
 
-    return wait
+    return arrive

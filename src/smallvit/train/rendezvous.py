@@ -51,10 +51,15 @@ def join(*, timeout_seconds: float, start_seconds: float = START_SECONDS) -> Gen
         raise RankLostError(f"rank {world.rank} of {world.size} did not meet the others {where}: {reason}") from None
     assert isinstance(control, dist.ProcessGroup)
     assert isinstance(patient, dist.ProcessGroup)
+    lost = False
     try:
         yield World(world.rank, world.size, world.local_rank, timeout_seconds, control, patient)
+    except RankLostError:
+        lost = True  # the process ends at once; to take leave of that rank, nccl would wait for it
+        raise
     finally:
-        dist.destroy_process_group()
+        if not lost:
+            dist.destroy_process_group()
 
 
 def _own_part_of(store: Store, world: World, seconds: float) -> Store:
