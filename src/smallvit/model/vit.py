@@ -118,12 +118,12 @@ class VisionTransformer(nn.Module):
         if branch_scale is None and self.training and self.config.drop_path_rate > 0:
             uniform = torch.rand(len(self.all_blocks), 2, images.shape[0], device=images.device)
             branch_scale = self.drop_path_scale(uniform)
-        x = self.patch_embed(images).to(self.norm.weight.dtype)  # under autocast, too, the residuals are exact
+        x = self.patch_embed(images)
         prefix = [token for token in (self.cls_token, self.reg_token) if token is not None]
         if prefix:
             x = torch.cat([*(token.expand(x.shape[0], -1, -1).to(x.dtype) for token in prefix), x], dim=1)
-        if self.pos_embed is not None:
-            x = x + self.pos_embed
+        # Where no positions are added under autocast, as with rotary ones, the residuals are float32 all the same.
+        x = x.to(self.norm.weight.dtype) if self.pos_embed is None else x + self.pos_embed
         for index, block in enumerate(self.all_blocks):
             if weights is not None:
                 weights.append(block.attn.weights(block.norm1(x)))
