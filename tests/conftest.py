@@ -16,7 +16,11 @@ from types import ModuleType
 from typing import Any
 
 from beartype.claw import beartype_package
+from hypothesis import settings
 from jaxtyping import install_import_hook
+
+settings.register_profile("smallvit", deadline=None)  # a machine may be busy with other things
+settings.load_profile("smallvit")
 
 
 def _for_jaxtyping() -> list[str]:

@@ -161,7 +161,7 @@ def built(drawn: dict[str, Any]) -> RunConfig:
     return RunConfig(recipe=drawn["recipe"], seed=drawn["seed"], **parts)
 
 
-SLOW = settings(deadline=None, max_examples=30)
+SLOW = settings(max_examples=30)
 
 
 def refusal(value: Any) -> str:

@@ -36,7 +36,7 @@ def calibration_error(logits: torch.Tensor, labels: torch.Tensor) -> float:
     return total
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(st.integers(0, 10**6), st.integers(1, 200), st.integers(2, 12), st.sampled_from([0.01, 1.0, 5.0, 50.0]))
 def test_metrics_equal_the_oracles(seed: int, n: int, classes: int, spread: float) -> None:
     logits, labels = drawn(seed, n, classes, spread)

@@ -3,10 +3,12 @@
 from dataclasses import replace
 from pathlib import Path
 
+import torch
 from PIL import Image
 
+from smallvit.augment import normalise
 from smallvit.data.config import DataConfig
-from smallvit.preview import show_augment
+from smallvit.preview import _displayable, show_augment
 from smallvit.recipes import RECIPES
 
 
@@ -20,3 +22,9 @@ def test_a_folder_of_few_images_is_shown_whole(tmp_path: Path) -> None:
     assert note.endswith("passed over 1 files that are not images of a class: a/phone.heic")
     with Image.open(tmp_path / "out.png") as picture:
         assert picture.width < picture.height
+
+
+def test_a_preview_shows_the_pixels_that_were_normalised() -> None:
+    images = torch.randint(0, 256, (4, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    mean, std = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
+    assert torch.equal(_displayable(normalise(images, mean, std), mean, std), images)

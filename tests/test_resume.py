@@ -5,6 +5,7 @@ import json
 import shutil
 import time
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
@@ -24,6 +25,7 @@ from smallvit.data.config import DataConfig
 from smallvit.data.store import load_dataset
 from smallvit.device.config import DeviceConfig
 from smallvit.errors import SmallvitError, UsageError
+from smallvit.fork import Origin, require_unseen_test
 from smallvit.model.config import ModelConfig
 from smallvit.record import SOURCE, RunRecord, versions
 from smallvit.report.page import write_page
@@ -477,10 +479,40 @@ def test_the_best_on_val_is_kept_when_asked_for(tmp_path: Path) -> None:
     assert metrics.correct == max(correct)
 
 
-def test_saving_is_no_time_of_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("smallvit.training.save_checkpoint", lambda *_, **__: time.sleep(0.2))
+def test_measuring_and_saving_are_no_time_of_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A step takes a second here, a save 10, a split 100."""
+    seconds, predict, batch = 0.0, Session.predict, Session.batch
+
+    def slow(call: Callable[..., Any], duration: float) -> Callable[..., Any]:
+        def timed(*arguments: Any, **options: Any) -> Any:
+            nonlocal seconds
+            seconds += duration
+            return call(*arguments, **options)
+
+        return timed
+
+    monkeypatch.setattr(Session, "batch", slow(batch, 1.0))
+    monkeypatch.setattr(Session, "predict", slow(predict, 100.0))
+    monkeypatch.setattr("smallvit.training.save_checkpoint", slow(lambda *_, **__: None, 10.0))
+    monkeypatch.setattr("smallvit.training.time", SimpleNamespace(perf_counter=lambda: seconds))
     record = run(replace(TOY, checkpoint=CheckpointConfig(every_seconds=0.0)), tmp_path)
-    assert record.train_seconds < 0.2 * (STEPS - 1)
+    assert seconds > STEPS + 10 * (STEPS - 1)
+    assert (record.train_seconds, record.evaluate_seconds) == (STEPS, 300.0)  # val twice, test once
+    assert [point.seconds for point in record.curve] == [2 * STEPS_PER_EPOCH, STEPS]
+    assert (record.first_step_seconds, record.images_per_second) == (1.0, 200.0)
+
+
+@pytest.mark.parametrize(("root", "same"), [("images", True), ("elsewhere", False)])
+def test_a_fork_knows_the_folder_of_its_images_by_any_name(
+    root: str, same: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    mine = replace(TOY, data=DataConfig(dataset="folder", root=Path(root)))
+    theirs = replace(TOY, data=DataConfig(dataset="folder", root=tmp_path / "images"))
+    origin = Origin(folder=tmp_path, weights={}, config=theirs, test_sha256="0" * 64)
+    drawn = load_dataset(TOY.data)  # whose test is held out of train, as that of one folder is
+    with pytest.raises(UsageError, match="test is drawn from all images") if same else nullcontext():
+        require_unseen_test(origin, mine, drawn)
 
 
 def test_the_time_that_the_next_step_needs_is_that_of_a_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

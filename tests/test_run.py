@@ -35,7 +35,7 @@ from smallvit.record import RunRecord
 from smallvit.report.compare import compare
 from smallvit.run import evaluate, run
 from smallvit.schema import RECORD_SCHEMA
-from smallvit.session import Session
+from smallvit.session import Session, step_draws
 from smallvit.study.forecast import Forecast
 from smallvit.train.config import OptimConfig, TrainConfig
 
@@ -286,6 +286,50 @@ def test_test_is_read_once_unless_its_curve_is_asked_for(finished: tuple[Path, R
     # Measuring more often changes nothing of the training.
     assert along.test == once.test
     assert along.config_digest != once.config_digest
+
+
+def test_the_seed_decides_order_draws_flips_and_first_weights_each() -> None:
+    config = replace(TINY, augment=AugmentConfig(flip="alternating")).resolve(10)
+    data, indices = load_dataset(TINY.data), torch.arange(64)
+    one, other = (Session(replace(config, seed=seed), data) for seed in (0, 1))
+    first, second = (step_draws(each.config, 0, indices, indices * 0).flip_crop for each in (one, other))
+    assert first is not None
+    assert second is not None
+    found = {
+        "order": (one.order.batch(0), other.order.batch(0)),
+        "crops": (first.offset, second.offset),
+        "flips": (first.flip, second.flip),
+        "weights": (one.model.state_dict()["head.weight"], other.model.state_dict()["head.weight"]),
+    }
+    assert [name for name, (a, b) in found.items() if torch.equal(a, b)] == []
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_muon_multiplies_in_the_runs_precision(precision: Literal["float32", "bfloat16"]) -> None:
+    optim, device = OptimConfig(optimizer="muon", warmup_epochs=0.5), replace(TINY.device, precision=precision)
+    config = replace(TINY, optim=optim, device=device).resolve(10)
+    muon, _ = Session(config, load_dataset(TINY.data)).optimizers()
+    assert muon._dtype == getattr(torch, precision)  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def test_rates_and_lengths_are_the_scaled_ones(tmp_path: Path) -> None:
+    """Half of 4 epochs with 2 of warm-up: of 2 steps each, in batches of twice 256 images."""
+    config = replace(
+        TINY,
+        scale=0.5,
+        optim=OptimConfig(lr=1e-3, lr_scaling="linear", warmup_epochs=2.0),
+        train=TrainConfig(epochs=4, passes_per_epoch=1, batch_size=512),
+    )
+    record = run(config, tmp_path)
+    rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    rates = {row["step"]: row["lr"] for row in rows if "step" in row}
+    assert rates == pytest.approx({0: 1e-3, 1: 2e-3, 3: 5e-4})  # 1/2 and 2/2 of the rise; cos 120 degrees
+    assert [point.epoch for point in record.curve] == [1, 2]
+
+
+def test_of_less_than_an_epoch_fewer_passes_are_taken(tmp_path: Path) -> None:
+    config = replace(TINY, scale=0.25, train=TrainConfig(epochs=2, passes_per_epoch=4, batch_size=500))
+    assert [point.images_seen for point in run(config, tmp_path).curve] == [2500]  # of 2 x 1,295
 
 
 def test_another_seed_differs(finished: tuple[Path, RunRecord, str], tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ JSON = st.recursive(
     max_leaves=8,
 )
 
-FEW = settings(max_examples=50, deadline=None)
+FEW = settings(max_examples=50)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,8 +10,10 @@ import torch
 
 from smallvit.augment import AugmentConfig, apply_augment, normalise, sample_augment
 from smallvit.augment.erase import apply_erase
+from smallvit.augment.geometric import apply_affine, apply_flip_crop
 from smallvit.augment.mix import apply_mix
 from smallvit.augment.pipeline import _PARTS
+from smallvit.augment.policy import apply_policy
 from smallvit.errors import UsageError
 from smallvit.rng import generator
 
@@ -44,6 +46,52 @@ def test_a_slice_of_the_draws_is_the_draw_of_the_slice(config, size):
         got, got_targets = run(images[part.rows], labels[part.rows], part)
         assert torch.equal(got, whole[rows])
         assert torch.equal(got_targets, targets[rows])
+
+
+ERASE = replace(OFF, erase_probability=1.0)
+CUTMIX = replace(OFF, cutmix_alpha=1.0, mix_per="image")
+MIXUP = replace(OFF, mixup_alpha=1.0, mix_per="image")
+RAND = replace(OFF, policy="randaugment")
+
+
+@pytest.mark.parametrize(
+    ("base", "field", "value"),
+    [
+        (OFF, "horizontal_flip", 0.5),
+        (OFF, "crop_padding", 1),
+        (OFF, "affine_degrees", 9.0),
+        (OFF, "affine_translate", 0.2),
+        (OFF, "affine_scale", (0.8, 1.2)),
+        (OFF, "affine_shear", 9.0),
+        (OFF, "policy", "trivialaugment"),
+        (replace(OFF, policy="autoaugment-cifar10"), "policy_variant", "tf"),
+        (RAND, "randaugment_num_ops", 3),
+        (RAND, "randaugment_magnitude", 20),
+        (OFF, "erase_probability", 0.5),
+        (ERASE, "erase_area", (0.02, 0.1)),
+        (ERASE, "erase_aspect", (1.0, 1.0)),
+        (ERASE, "erase_fill", "noise"),
+        (OFF, "cutmix_alpha", 1.0),
+        (CUTMIX, "cutmix_alpha", 9.0),
+        (OFF, "mixup_alpha", 1.0),
+        (MIXUP, "mixup_alpha", 9.0),
+        (CUTMIX, "mix_probability", 1.0),
+        (CUTMIX, "mix_per", "batch"),
+    ],
+)
+def test_every_field_alone_changes_the_pictures(base, field, value):
+    images, labels = noise(32, 16, 16), torch.arange(32) % 10
+    configs = (base, replace(base, **{field: value}))
+    one, other = (run(images, labels, sample_augment(c, generator(0, "augment", 1), 32, (16, 16)))[0] for c in configs)
+    assert not torch.equal(one, other)
+
+
+def test_the_parts_come_in_the_order_that_the_config_says():
+    config = AugmentConfig(affine_degrees=30.0, policy="trivialaugment")
+    images, labels = noise(16), torch.arange(16) % 10
+    params = sample_augment(config, generator(0, "augment", 1), 16, (32, 32))
+    moved = apply_affine(apply_flip_crop(images, params.flip_crop), params.affine)
+    assert torch.equal(run(images, labels, params)[0], normalise(apply_policy(moved, params.policy), MEAN, STD))
 
 
 def test_draws_repeat_by_seed_stream_and_step_and_do_not_depend_on_the_batch_size():

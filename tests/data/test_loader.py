@@ -17,7 +17,7 @@ ORDERS = st.fixed_dictionaries(
         "seed": st.integers(0, 2**40),
     }
 )
-QUICK = settings(deadline=None, max_examples=50)
+QUICK = settings(max_examples=50)
 
 
 def order_of(given_fields: dict[str, int]) -> Order:

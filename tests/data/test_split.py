@@ -5,7 +5,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from smallvit.data.config import DataConfig
+from smallvit.data.spec import SPECS
 from smallvit.data.split import Split, canonical, digest, hold_out
+from smallvit.data.store import _divided
 
 
 def made(seed: int, n: int, classes: int, distinct: int) -> Split:
@@ -13,6 +16,15 @@ def made(seed: int, n: int, classes: int, distinct: int) -> Split:
     rng = np.random.Generator(np.random.PCG64(seed))
     pictures = rng.integers(0, 256, (distinct, 3, 2, 2), dtype=np.uint8)
     return Split(images=pictures[rng.integers(0, distinct, n)], labels=rng.integers(0, classes, n))
+
+
+def test_the_seed_says_which_images_are_val_where_test_is_given() -> None:
+    images = np.arange(80 * 12, dtype=np.uint16).view(np.uint8).reshape(80, 3, 2, 4)
+    labels = np.repeat([0, 1], 40)
+    arrays = {"train_images": images, "train_labels": labels, "test_images": images, "test_labels": labels}
+    vals = [_divided(SPECS["digits"], arrays, DataConfig(split_seed=seed), []).val for seed in (0, 0, 1)]
+    digests = [digest(val) for val in vals if val is not None]
+    assert digests[0] == digests[1] != digests[2]
 
 
 sizes = st.tuples(st.integers(0, 99), st.integers(1, 60), st.integers(1, 5), st.integers(1, 80))

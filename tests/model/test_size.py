@@ -127,7 +127,7 @@ def macs_by_formula(c: ModelConfig) -> int:
     return everywhere + c.num_class_attention_blocks * block(c.num_cls_tokens) + head
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(config_fields())
 def test_any_valid_config_builds_a_model_of_the_right_shape_and_size(fields: dict[str, Any]) -> None:
     config = ModelConfig(**fields)

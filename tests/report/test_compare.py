@@ -18,6 +18,7 @@ from smallvit.data.config import DataConfig
 from smallvit.errors import SmallvitError
 from smallvit.record import SOURCE, RunRecord
 from smallvit.report.compare import Comparison, compare
+from smallvit.report.compare_figures import COLOURS, _draw
 from smallvit.report.compare_numbers import class_changes, confusion_changes, signed
 from smallvit.report.compare_pairs import ALTERED_TEST, mcnemar
 from smallvit.report.compare_sides import read_sides, val_differs
@@ -140,6 +141,59 @@ def test_numbers_are_scikit_learns(tmp_path: Path, run_folder: MakeRun) -> None:
     for label, p in found.pairs.class_p.items():
         alone = [int((right[i] & ~right[1 - i] & (labels == label)).sum()) for i in (0, 1)]
         assert p >= (binomtest(alone[0], sum(alone)).pvalue if sum(alone) else 1.0)
+
+
+def test_every_quantity_is_the_records_in_its_unit(tmp_path: Path, run_folder: MakeRun) -> None:
+    for row in _two(run_folder, tmp_path).quantities:
+        for name in ("a", "b"):
+            record = RunRecord.load(tmp_path / name / "record.json")
+            assert record.val is not None
+            expected = {
+                "test accuracy, %": 100 * record.test.correct / 300,
+                "test NLL, nats": record.test.negative_log_likelihood,
+                "test calibration error, %": 100 * record.test.calibration_error,
+                "val accuracy, %": 100 * record.val.correct / 150,
+                "training, s": 135.79253270899972,
+                "training images/s": 188.39305200275803,
+                "images seen, thousands": 25.6,
+                "MACs of an image, millions": 16.519424,
+                "parameters": 209738,
+            }
+            assert getattr(row, name) == (pytest.approx(expected[row.title]),), row.title
+
+
+def test_the_curves_of_both_sides_are_their_records(tmp_path: Path, run_folder: MakeRun) -> None:
+    _two(run_folder, tmp_path, test_curve=True)
+    sides = read_sides(tmp_path / "a", tmp_path / "b")
+    top, _ = _draw(*sides, with_val=True).axes
+    for side in sides:
+        lines = [line for line in top.lines if line.get_color() == COLOURS[side.name]]
+        curve = side.first.record.curve
+        expected = [[100 * getattr(point, split).accuracy for point in curve] for split in ("val", "test")]
+        assert [np.asarray(line.get_ydata()).tolist() for line in lines] == expected
+        for line in lines:
+            assert np.asarray(line.get_xdata()).tolist() == [6.4, 12.8, 19.2, 25.6]  # thousands of images
+    legend = top.get_legend()
+    assert legend is not None
+    names = {
+        text.get_text(): line.get_color() for text, line in zip(legend.get_texts(), legend.get_lines(), strict=True)
+    }
+    assert names == {f"{name}, {split}": COLOURS[name] for name in "AB" for split in ("val", "test")}
+
+
+@pytest.mark.parametrize("same", [True, False])
+def test_of_runs_at_two_sizes_images_of_the_same_files_are_paired(
+    tmp_path: Path, run_folder: MakeRun, same: bool
+) -> None:
+    run_folder(tmp_path / "a")
+    _change(run_folder, tmp_path / "b", sections={"model": {"image_size": 16}}, draw=1)
+    for name, change in (("a", 0), ("b", 0 if same else 1)):
+        path = tmp_path / name / "test.safetensors"
+        files = (torch.arange(300) + change)[:, None] % 251 + 1
+        save_file({**load_file(path), "files": files.to(torch.uint8)}, path)
+    found = compare(tmp_path / "a", tmp_path / "b")
+    assert (found.pairs is not None) == same
+    assert ("32 and 16 pixels" in found.unpaired) != same
 
 
 def test_pictures_are_of_images_that_changed(tmp_path: Path, run_folder: MakeRun) -> None:

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from safetensors.torch import load_file, save_file
+from sklearn.metrics import balanced_accuracy_score
 
 from page_reader import Page, assert_stands_alone
 from smallvit.data.config import DataConfig
@@ -26,6 +27,15 @@ from smallvit.session import Session
 from tiny_study import BASE
 
 MakeRun = Callable[..., RunRecord]
+
+
+def test_the_mean_over_uneven_classes_is_scikit_learns(tmp_path: Path, run_folder: MakeRun) -> None:
+    record = run_folder(tmp_path, classes=3)
+    assert record.mean_class_accuracy() is None
+    matrix = [[90, 10, 0], [5, 5, 0], [0, 0, 0]]
+    cells = [(true, taken) for true in range(3) for taken in range(3) for _ in range(matrix[true][taken])]
+    expected = balanced_accuracy_score(*zip(*cells, strict=True))
+    assert dataclasses.replace(record, test_confusion=matrix).mean_class_accuracy() == pytest.approx(expected)
 
 
 @pytest.mark.parametrize(

@@ -358,7 +358,7 @@ VALUES = st.recursive(
 )
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(
     groups=st.dictionaries(NAMES, st.dictionaries(st.text(min_size=1), tensor(), max_size=3), max_size=2),
     state=st.dictionaries(st.text(), VALUES, max_size=3),

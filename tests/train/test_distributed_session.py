@@ -86,7 +86,7 @@ def bits(batch: Batch) -> tuple[bytes, ...]:
     return tuple(b"" if part is None else part.contiguous().numpy().tobytes() for part in parts)
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(
     size=st.sampled_from([2, 4, 8]),
     augment=augments,

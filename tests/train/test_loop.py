@@ -20,7 +20,7 @@ from smallvit.train.optim import build_optimizers
 from smallvit.train.schedule import warmup_cosine
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(st.integers(1, 20), st.integers(2, 12), st.floats(0, 0.9), st.integers(0, 1000))
 def test_soft_cross_entropy_equals_torchs(n: int, classes: int, smoothing: float, seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)
@@ -33,7 +33,7 @@ def test_soft_cross_entropy_equals_torchs(n: int, classes: int, smoothing: float
     torch.testing.assert_close(soft_cross_entropy(logits, mixed), F.cross_entropy(logits, mixed))
 
 
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 @given(st.integers(1, 20), st.integers(2, 12), st.integers(0, 1000))
 def test_soft_binary_cross_entropy_is_the_formula(n: int, classes: int, seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)
