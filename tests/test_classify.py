@@ -201,7 +201,7 @@ for pictures in (Image.new("RGB", (9, 9)), [pixels], [], [""]):
         (("{run}", "{tmp}/empty"), "{tmp}/empty has no images in it\n"),
         (("{run}", "{tmp}/phone"), "{tmp}/phone has no images in it (a.heic is by its name none of PNG, JPEG, "),
         (("{run}", "{tmp}/text.png"), "{tmp}/text.png: is not an image in a known format"),
-        (("{run}",), "pictures is '': name image files, or folders of them"),
+        (("{run}",), "predict needs pictures: image files, or folders of them"),
         (("{run}", "{good}", "--out", "{tmp}/none/a.csv"), "--out is '{tmp}/none/a.csv': its folder must exist\n"),
         (("{run}", "{good}", "--top", "11"), "top is 11: the run has 10 classes"),
         (("{run}", "{good}", "--top", "0"), "top is 0: "),

@@ -75,7 +75,7 @@ def test_train_then_evaluate_prints_the_records_accuracy(trained: tuple[Path, st
     assert record.test_calibrated is not None
     calibrated = record.test_calibrated
     error = f"{100 * calibrated.calibration_error:.2f} %"
-    assert f"as predict has it: {calibrated.negative_log_likelihood:.4f} nats, {error}\n" in done.stdout
+    assert f"fitted on val, as in predict: {calibrated.negative_log_likelihood:.4f} nats, {error}\n" in done.stdout
 
 
 def test_a_finished_run_is_refused_and_untouched(trained: tuple[Path, str]) -> None:

@@ -231,8 +231,12 @@ class Session:
 def compiled_augment(*, on_gpu: bool) -> Apply:
     """Return `apply_augment`, compiled; its pixels are those of `apply_augment`."""
     # Triton would make a product and a sum one rounding, which gives other pixels.
-    options = {"emulate_precision_casts": True} if on_gpu else None
-    return torch.compile(apply_augment, fullgraph=True, dynamic=False, options=options)
+    return torch.compile(
+        apply_augment,
+        fullgraph=True,
+        dynamic=False,
+        options={"emulate_precision_casts": True} if on_gpu else None,
+    )
 
 
 def step_draws(

@@ -170,7 +170,7 @@ class World:
             if next(loss.parameters()).is_cuda:
                 # The group on the CPUs is to notice first that a rank is gone: nccl's own end of waiting is an abort.
                 group = dist.new_group(backend="nccl", timeout=timedelta(seconds=2 * self.timeout_seconds))
-            parallel = nn.parallel.DistributedDataParallel(loss, process_group=group, broadcast_buffers=False)
+            parallel = nn.parallel.DistributedDataParallel(loss, process_group=group)
             with parallel.no_sync():
                 parallel(*arguments).backward()
             self.barrier()
