@@ -13,9 +13,8 @@ from smallvit import choices as module
 from smallvit.choices import decide
 from smallvit.config import RunConfig
 from smallvit.data.config import DataConfig
-from smallvit.device.choose import Choices
+from smallvit.device.choose import TIE, Choices
 from smallvit.device.config import DeviceConfig
-from smallvit.device.fastest import TIE
 from smallvit.errors import UsageError
 from smallvit.model.config import ModelConfig
 from smallvit.train.config import TrainConfig

@@ -92,8 +92,6 @@ def _attention(
     name = hardware()["gpu" if device == "cuda" else "processor"]
     how = f"{precision}, {'' if compiled else 'not '}compiled{', masked' if masked else ''}"
     key = f"{name}; torch {torch.__version__}; {how}; {images} x {tokens} tokens, {heads} heads of {width // heads}"
-    if compiled and device == "cuda":  # to the compiler the contestants are one function, compiled at most eight times
-        torch.compiler.reset()
     calls = attention_calls(names, qkv, heads, compiled=compiled and device == "cuda", mask=mask)
     with one_thread():
         best, reason = fastest(calls, device, cache_folder(config.data.cache) / "attention.json", key)

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from smallvit import rng
 from smallvit.augment.alternate import alternated
-from smallvit.augment.pipeline import AugmentParams, apply_augment, normalise, sample_augment
+from smallvit.augment.pipeline import AugmentParams, apply_augment, compiled_augment, normalise, sample_augment
 from smallvit.choices import decide
 from smallvit.config import RunConfig
 from smallvit.data.loader import DeviceSplit, Order
@@ -62,7 +62,7 @@ class Session:
             )
         self.choices = decide(config, world, earlier)
         device = self.choices.device
-        if self.choices.compile:  # a function is compiled at most eight times, for the sessions of a process together
+        if self.choices.compile:  # a function is compiled at most eight times in a process, those just measured as well
             torch.compiler.reset()
         on_gpu, switches = device == "cuda", config.device
         self.prefetch = on_gpu if switches.prefetch == "auto" else switches.prefetch == "on"
@@ -226,17 +226,6 @@ class Session:
             batches = math.ceil(min(WHITENING_IMAGES, len(self.splits["train"])) / self.config.train.batch_size)
             images = torch.cat([self._augmented(step, ALONE, self._apply)[0] for step in range(batches)])
             init_whitening_paper(layer, image_patches(images, layer).cpu())
-
-
-def compiled_augment(*, on_gpu: bool) -> Apply:
-    """Return `apply_augment`, compiled; its pixels are those of `apply_augment`."""
-    # Triton would make a product and a sum one rounding, which gives other pixels.
-    return torch.compile(
-        apply_augment,
-        fullgraph=True,
-        dynamic=False,
-        options={"emulate_precision_casts": True} if on_gpu else None,
-    )
 
 
 def step_draws(

@@ -91,8 +91,7 @@ class Training:
             start_step=self.steps_done,
             max_skips=config.train.max_skips if config.train.on_nonfinite == "skip" else 0,
             skipped_in_a_row=self._skipped_in_a_row(),
-            mean_loss=self.world.mean,
-            wait=self.world.wait_for,
+            world=self.world,
             prefetch=self.session.prefetch,
         )
         try:

@@ -65,7 +65,7 @@ PIXELS = """
 import torch
 from smallvit import rng
 from smallvit.augment import AugmentConfig, apply_augment, sample_augment
-from smallvit.session import compiled_augment
+from smallvit.augment.pipeline import compiled_augment
 
 images = torch.randint(0, 256, (256, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
 images[:128] = images[:128] // 2 + 40

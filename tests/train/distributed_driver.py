@@ -77,7 +77,7 @@ def train(world: World, folder: Path) -> dict[str, Any]:
         lr=session.config.optim.lr,
         warmup_steps=1.0,
         total_steps=STEPS,
-        mean_loss=world.mean,
+        world=world,
     )
     losses = [float(state.loss) for state in states]
     state = session.model.state_dict()
@@ -114,7 +114,7 @@ def variants(world: World, folder: Path) -> dict[str, Any]:
         optim=OptimConfig(optimizer="muon", lr=3e-3, muon_lr=1e-2, warmup_epochs=0.0),
         train=TrainConfig(batch_size=48, ema_decay=0.5, loss="bce"),
     )
-    states = fit(learner_of(session), session.batch, lr=3e-3, warmup_steps=1.0, total_steps=3, mean_loss=world.mean)
+    states = fit(learner_of(session), session.batch, lr=3e-3, warmup_steps=1.0, total_steps=3, world=world)
     losses = [float(state.loss) for state in states]
     groups = session.average.tensors()
     return {
@@ -186,7 +186,7 @@ def endless(world: World, folder: Path) -> dict[str, Any]:
         lr=1e-3,
         warmup_steps=1.0,
         total_steps=10**6,
-        mean_loss=world.mean,
+        world=world,
     )
     with world.guarded(lambda: f"in step {steps}"):
         for state in states:

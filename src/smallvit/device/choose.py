@@ -125,6 +125,9 @@ def synchronize(device: str) -> None:
 # On a CPU so many rows tell as much as all of a batch, in some 10 ms.
 MOST_ROWS_ON_A_CPU = 2048
 PRECISION_TURNS = 10
+TIE = 1.1
+"""Up to this ratio of times contestants are equal, and the one that is named first wins, so that runs alike choose
+alike."""
 PRODUCTS_ON_A_GPU = 50
 """One after another, so that not the launch of one is measured, nor the wait for it."""
 CLEARLY_SLOWER = 10.0
@@ -143,7 +146,7 @@ def _faster_precision(device: str, rows: int, embed_dim: int) -> tuple[Precision
         full, half = _matmul_seconds(device, rows, embed_dim)
     speed = f"bfloat16 products measured {times(full / half)} as fast"
     # Launched one by one small products take alike, whatever they cost the device.
-    tie = 1.0 if device == "cpu" else 1.1
+    tie = 1.0 if device == "cpu" else TIE
     return ("bfloat16" if half < tie * full else "float32"), speed
 
 

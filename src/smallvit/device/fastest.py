@@ -11,13 +11,11 @@ from pathlib import Path
 from tempfile import NamedTemporaryFile
 from typing import Any, cast
 
-from smallvit.device.choose import synchronize, times
+from smallvit.device.choose import TIE, synchronize, times
 from smallvit.errors import SmallvitError, ran_out_of_memory
 
 SCHEMA = 1
 TURNS = 5
-TIE = 1.1
-"""Up to this ratio of times the contestant that is named first wins, so that runs alike choose alike."""
 Seconds = dict[str, float | None]
 """By contestant; None for one that does not work here."""
 

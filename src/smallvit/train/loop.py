@@ -16,6 +16,7 @@ from torch import Tensor
 from smallvit import rng
 from smallvit.errors import SmallvitError
 from smallvit.train.average import WeightAverage
+from smallvit.train.distributed import ALONE, World
 from smallvit.train.graphs import Recorded
 from smallvit.train.optim import set_learning_rate
 from smallvit.train.schedule import warmup_cosine
@@ -57,12 +58,11 @@ class Learner:
         return self.loss(batch.images, batch.targets, batch.branch_scale)
 
     def gradients(self, batch: Batch) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
-        """Find the gradients of a batch, in place of those before, and return its loss and, until the next call, the
-        gradients' norm.
+        """Find the gradients of a batch, in place of those before, and return its loss and the gradients' norm: of a
+        CUDA graph, until the next call.
         """
         loss, norm = self._gradients(batch.images, batch.targets, batch.branch_scale)
-        # A copy: of a CUDA graph's output, the next step would make its own.
-        return loss.clone(), norm
+        return loss, norm
 
     def update(self, step: int, *, weights: bool = True) -> None:
         """End `step`: by its gradients update the weights, unless told not to, and the average."""
@@ -133,17 +133,15 @@ def fit(
     start_step: int = 0,
     max_skips: int = 0,
     skipped_in_a_row: int = 0,
-    mean_loss: Callable[[Tensor], Tensor] = lambda loss: loss,
+    world: World = ALONE,
     prefetch: bool = False,
-    wait: Callable[[torch.cuda.Event], None] = torch.cuda.Event.synchronize,
 ) -> Iterator[StepState]:
     """Take steps of `learner` on `batch(step)`, yielding after each.
 
     From `start_step` up to, not including, `total_steps`. Up to `max_skips` steps in a row may be left out for a loss
     or gradient that is no finite number (`skipped_in_a_row` were so right before the start); one more raises
-    `NonFiniteError`, before it touches the weights. `mean_loss` is the mean over the processes that share a batch, so
-    that they agree on it. With `prefetch` the next batch is asked for before the device is waited for, which `wait`
-    does.
+    `NonFiniteError`, before it touches the weights. The ranks of `world` share a batch, and agree on its loss. With
+    `prefetch` the next batch is asked for before the device is waited for.
     """
     following: Batch | None = None
     for step in range(start_step, total_steps):
@@ -153,10 +151,10 @@ def fit(
         value, norm = learner.gradients(data)
         # One wait for the device a step: the price of never stepping on what is no number. It ends with the backward
         # pass, and while the update is made ready the device has the next batch to augment.
-        answer = _asked(torch.stack([value, norm]), wait)
+        answer = _asked(torch.stack([value, norm]), world)
         following = batch(step + 1) if prefetch and step + 1 < total_steps else None
         value, norm = answer()
-        value = mean_loss(value)
+        value = world.mean(value)
         finite = math.isfinite(value) and math.isfinite(norm)
         skipped_in_a_row = 0 if finite else skipped_in_a_row + 1
         if skipped_in_a_row > max_skips:
@@ -165,7 +163,7 @@ def fit(
         yield StepState(step, rate, value, skipped=not finite)
 
 
-def _asked(values: Tensor, wait: Callable[[torch.cuda.Event], None]) -> Callable[[], Tensor]:
+def _asked(values: Tensor, world: World) -> Callable[[], Tensor]:
     """Return what waits for values on the CPU, but not for the work that the device is given after this call."""
     if not values.is_cuda:
         return values.cpu
@@ -173,8 +171,8 @@ def _asked(values: Tensor, wait: Callable[[torch.cuda.Event], None]) -> Callable
     answer.copy_(values, non_blocking=True)
     arrived.record()
 
-    def arrive() -> Tensor:
-        wait(arrived)
+    def wait() -> Tensor:
+        world.wait_for(arrived)
         return answer.clone()  # whoever keeps it keeps no pinned memory
 
-    return arrive
+    return wait
