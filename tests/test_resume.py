@@ -389,7 +389,8 @@ def test_a_fork_whose_val_was_trained_on_says_so(half: Path, tmp_path: Path) -> 
 
     def said(config: RunConfig, origin: Path) -> str:
         out = io.StringIO()
-        run(config, tmp_path / "fork", fork=origin, console=Console(file=out, width=400), start_over=True)
+        record = run(config, tmp_path / "fork", fork=origin, console=Console(file=out, width=400), start_over=True)
+        assert any(words in f"note: {note}" for note in record.dataset_notes) == (words in out.getvalue())
         return out.getvalue()
 
     words = "note: val may hold images that the weights to start from were trained on"
@@ -404,6 +405,24 @@ def test_a_fork_whose_val_was_trained_on_says_so(half: Path, tmp_path: Path) -> 
     (tmp_path / "fork").rename(tmp_path / "first")
     assert words in said(TOY, tmp_path / "first")  # what the first one's origin saw, its record does not tell
     assert words not in said(replace(TOY, data=replace(TOY.data, val_fraction=0.0)), half)
+
+
+@pytest.mark.parametrize("steps", [0, 4])
+def test_a_resumed_fork_still_says_that_its_val_was_trained_on(
+    steps: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where nothing was saved, and the run that it was forked off is gone."""
+    run(replace(TOY, data=replace(TOY.data, val_fraction=0.0)), tmp_path / "all")
+    ask_at({4}, monkeypatch)
+    with pytest.raises(InterruptedRunError):
+        run(TOY, tmp_path / "fork", fork=tmp_path / "all")
+    monkeypatch.undo()
+    shutil.rmtree(tmp_path / "all")
+    if not steps:
+        shutil.rmtree(tmp_path / "fork" / "checkpoints")
+    record = run(RunConfig.load(tmp_path / "fork" / "config.json"), tmp_path / "fork")
+    assert record.resumed_at_steps == ([steps] if steps else [])
+    assert [note for note in record.dataset_notes if note.startswith("val may hold images")]
 
 
 def test_a_fork_may_have_another_image_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

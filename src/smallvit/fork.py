@@ -18,6 +18,11 @@ from smallvit.train.average import AVERAGE
 from smallvit.train.checkpoint import load_newest
 from smallvit.weights import MODEL, load_weights
 
+VAL_MAY_BE_SEEN = (
+    "val may hold images that the weights to start from were trained on: it is not known to have been held out there; "
+    "its accuracy, and the temperature that is fitted on it, are then too good"
+)
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Origin:
@@ -83,10 +88,12 @@ def require_unseen_test(origin: Origin, config: RunConfig, dataset: Dataset) -> 
         )
 
 
-def val_may_be_seen(origin: Origin, config: RunConfig, dataset: Dataset) -> bool:
+def val_may_be_seen(origin: Origin | None, config: RunConfig, dataset: Dataset) -> bool:
     """Whether the run, of the same data, whose weights these are may have been trained on images of val: itself, or one
-    that it was forked off.
+    that it was forked off. Of a fork that is started over without its `origin` nothing is known.
     """
+    if origin is None:
+        return config.fork is not None and dataset.val is not None
     theirs = origin.config
     if dataset.val is None or theirs is None or not _same_data(theirs, config):
         return False

@@ -47,12 +47,15 @@ class SavedState:
     """As a record has it; None in checkpoints from before."""
     val_sha256: str | None
     """Likewise."""
+    val_may_be_seen: bool
+    """By the run that this one was forked off; False in checkpoints from before."""
     gathered: Gathered
 
     @classmethod
     def of(cls, checkpoint: Checkpoint, where: str) -> "SavedState":
         """Return the state of a checkpoint, of this version or an earlier one's."""
-        return from_json(cls, {"test_sha256": None, "val_sha256": None, **checkpoint.state}, where)
+        earlier = {"test_sha256": None, "val_sha256": None, "val_may_be_seen": False}
+        return from_json(cls, {**earlier, **checkpoint.state}, where)
 
 
 def find_checkpoint(

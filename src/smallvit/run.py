@@ -28,7 +28,15 @@ from smallvit.device.choose import hardware
 from smallvit.errors import SmallvitError, UsageError
 from smallvit.evaluate import Metrics, confusion, fit_temperature, measure
 from smallvit.files import write_atomically
-from smallvit.fork import Origin, other_model, read_origin, require_unseen_test, take_weights, val_may_be_seen
+from smallvit.fork import (
+    VAL_MAY_BE_SEEN,
+    Origin,
+    other_model,
+    read_origin,
+    require_unseen_test,
+    take_weights,
+    val_may_be_seen,
+)
 from smallvit.model.vit import count_macs, count_parameters
 from smallvit.record import RunRecord, versions
 from smallvit.resume import find_checkpoint, note_other_arithmetic, require_same_images, share_checkpoint
@@ -98,11 +106,6 @@ def _run(
     dataset = load_dataset(config.data, image_size=config.model.image_size)
     if origin is not None:
         require_unseen_test(origin, config, dataset)
-        if val_may_be_seen(origin, config, dataset):
-            note(
-                "val may hold images that the weights to start from were trained on: it is not known to have been held "
-                "out there; its accuracy, and the temperature that is fitted on it, are then too good"
-            )
         if differing := other_model(origin, config):
             note(f"the weights to start from are of another model: {'; '.join(differing)}")
     world.barrier()  # patient, where one machine still downloads
@@ -110,10 +113,13 @@ def _run(
         note(text)
     config = config.resolve(dataset.spec.num_classes)
     found = share_checkpoint(world, find_checkpoint(folder, config, note) if world.is_main else None)
+    seen = found[1].val_may_be_seen if found else val_may_be_seen(origin, config, dataset)
+    if seen:
+        note(VAL_MAY_BE_SEEN)
     session = Session(config, dataset, world, found[1].choices if found else None)
     console.print(f"{config.recipe} on {_sizes(dataset)}\n{session.choices}", highlight=False)
     started = found[1].gathered.started if found else datetime.now(UTC).isoformat(timespec="seconds")
-    training = Training(session, folder, world, stop, started=started)
+    training = Training(session, folder, world, stop, started=started, val_may_be_seen=seen)
     if found:
         checkpoint, saved = found
         note_other_arithmetic(saved, session.choices, world.size, note)
@@ -225,7 +231,7 @@ def _record(session: Session, training: Training) -> RunRecord:
         test_sha256=session.test_sha256,
         val_sha256=session.val_sha256,
         num_train=len(labels["train"]),
-        dataset_notes=list(session.dataset.notes),
+        dataset_notes=[*session.dataset.notes, *([VAL_MAY_BE_SEEN] if training.val_may_be_seen else [])],
         num_parameters=count_parameters(session.model),
         num_macs=count_macs(config.model),
         choices=session.choices,

@@ -41,8 +41,11 @@ LOG_EVERY_STEPS = 20
 class Training:
     """Trains a session in its run folder; all ranks take the steps, and the main one writes."""
 
-    def __init__(self, session: Session, folder: Path, world: World, stop: Stop, *, started: str) -> None:
+    def __init__(
+        self, session: Session, folder: Path, world: World, stop: Stop, *, started: str, val_may_be_seen: bool
+    ) -> None:
         self.session, self.folder, self.world, self.stop = session, folder, world, stop
+        self.val_may_be_seen = val_may_be_seen
         self.optimizers = session.optimizers()
         self.gathered = Gathered(started=started)
         self.steps_done = 0
@@ -213,6 +216,7 @@ class Training:
             draws_sha256=draws_sha256(session, self.steps_done - 1) if self.steps_done else "",
             test_sha256=session.test_sha256,
             val_sha256=session.val_sha256,
+            val_may_be_seen=self.val_may_be_seen,
             gathered=self.gathered,
         )
         checkpoint = Checkpoint(
