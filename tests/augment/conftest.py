@@ -1,15 +1,10 @@
 """Pillow itself as the oracle, and real and random images to try it on."""
 
-import io
-from pathlib import Path
-
 import numpy as np
-import pyarrow.parquet as parquet
 import pytest
 import torch
 from PIL import Image, ImageEnhance, ImageFilter, ImageOps
-
-CIFAR10 = Path(__file__).parents[3] / "shared/data/cifar10/test-00000-of-00001.parquet"
+from sklearn.datasets import load_sample_images
 
 
 def pillow_op(image, name, value, *, bicubic_shear, fill):
@@ -72,13 +67,11 @@ def noise_images():
 
 
 @pytest.fixture(scope="session")
-def cifar_images():
-    """500 real CIFAR-10 images."""
-    if not CIFAR10.exists():
-        pytest.skip(f"{CIFAR10} is not here")
-    cells = next(parquet.ParquetFile(CIFAR10).iter_batches(500, columns=["img"])).column("img")
-    pictures = [np.asarray(Image.open(io.BytesIO(cell["bytes"].as_py())).convert("RGB")) for cell in cells]
-    return torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).contiguous()
+def real_images():
+    """500 tiles of the two photographs that come with scikit-learn."""
+    photographs = torch.from_numpy(np.stack(load_sample_images().images)).permute(0, 3, 1, 2)
+    tiles = photographs.unfold(2, 32, 32).unfold(3, 32, 32).permute(0, 2, 3, 1, 4, 5)
+    return tiles.reshape(-1, 3, 32, 32)[:500].contiguous()
 
 
 @pytest.fixture(scope="session")

@@ -30,19 +30,19 @@ def assert_equal_to_pillow(pillow, images, names, values, space="deepvoltaire"):
 
 
 @pytest.mark.parametrize("name", ON_THE_TABLE)
-def test_every_magnitude_and_sign_on_all_pictures(name, cifar_images, noise_images, flat_images, pillow):
-    pictures = torch.cat([cifar_images, noise_images(100), flat_images])
+def test_every_magnitude_and_sign_on_all_pictures(name, real_images, noise_images, flat_images, pillow):
+    pictures = torch.cat([real_images, noise_images(100), flat_images])
     for value in np.unique(magnitudes("deepvoltaire", 10, (32, 32))[:, op_id(name)]):
         assert_equal_to_pillow(pillow, pictures, [name] * len(pictures), [value] * len(pictures))
 
 
 @pytest.mark.parametrize("space", list(SPACES))
-def test_every_op_magnitude_and_sign_of_every_space(space, cifar_images, noise_images, flat_images, pillow):
+def test_every_op_magnitude_and_sign_of_every_space(space, real_images, noise_images, flat_images, pillow):
     bins = 31 if space == "wide" else 10
     table = magnitudes(space, bins, (32, 32))
     draws = [(name, value) for name in ON_THE_TABLE for value in np.unique(table[:, op_id(name)])]
     names, values = zip(*draws, strict=True)
-    for pictures in (cifar_images[:500:125], noise_images(2), flat_images):
+    for pictures in (real_images[:500:125], noise_images(2), flat_images):
         for picture in pictures:
             assert_equal_to_pillow(pillow, picture.repeat(len(draws), 1, 1, 1), names, values, space)
 
@@ -60,9 +60,9 @@ def test_any_size_and_any_value(size, space, noise_images, pillow):
     assert_equal_to_pillow(pillow, noise_images(len(names), *size, seed=3), names, values, space)
 
 
-def test_the_blur_of_real_pictures_at_many_radii(cifar_images, pillow):
+def test_the_blur_of_real_pictures_at_many_radii(real_images, pillow):
     radii = np.concatenate([np.linspace(0.1, 2.0, 190), [0.0, 0.5, 1.0, 1.5]])
-    assert_equal_to_pillow(pillow, cifar_images[: len(radii)], ["GaussianBlur"] * len(radii), radii)
+    assert_equal_to_pillow(pillow, real_images[: len(radii)], ["GaussianBlur"] * len(radii), radii)
 
 
 def test_a_cutout_takes_its_box_where_it_was_drawn():

@@ -32,8 +32,8 @@ def exceeds(observed, expected):
 
 
 @pytest.mark.parametrize(("name", "variant"), POLICIES)
-def test_a_policy_equals_a_pillow_loop_with_the_same_draws(name, variant, cifar_images, noise_images, pillow):
-    images = torch.cat([cifar_images, noise_images(100)])
+def test_a_policy_equals_a_pillow_loop_with_the_same_draws(name, variant, real_images, noise_images, pillow):
+    images = torch.cat([real_images, noise_images(100)])
     params = draw(name, len(images), variant=variant)
     expected = images
     for step in range(params.op.shape[1]):
@@ -106,19 +106,19 @@ def test_policies_and_spaces_are_torchvisions(torchvision):
 
 
 @pytest.mark.parametrize(("policy", "bins"), [("randaugment", 31), ("trivialaugment", 31)])
-def test_ops_are_torchvisions_on_pillow_images(policy, bins, torchvision, cifar_images):
+def test_ops_are_torchvisions_on_pillow_images(policy, bins, torchvision, real_images):
     from torchvision.transforms import InterpolationMode, autoaugment
 
     space = "torchvision" if policy == "randaugment" else "wide"
     params = draw(policy, 200)
-    ours = apply_policy(cifar_images[:200], params)
+    ours = apply_policy(real_images[:200], params)
     table = magnitudes(space, bins, (32, 32))
     their_space = {
         "torchvision": autoaugment.RandAugment()._augmentation_space(31, (32, 32)),
         "wide": autoaugment.TrivialAugmentWide()._augmentation_space(31),
     }[space]
     for number in range(200):
-        image = Image.fromarray(cifar_images[number].permute(1, 2, 0).numpy())
+        image = Image.fromarray(real_images[number].permute(1, 2, 0).numpy())
         for op, value in zip(params.op[number], params.value[number], strict=True):
             name = OPS[op]
             sign, index = np.argwhere(table[:, op] == float(value))[0]
@@ -183,9 +183,9 @@ def test_three_augment_draws_one_of_three_and_then_jitters_in_any_order():
     assert exceeds(torch.histc(radii, 10, 0.1, 2.0).numpy(), len(radii) / 10) < 4
 
 
-def test_256_copies_of_one_image_part_as_far_as_the_policy_allows(cifar_images):
+def test_256_copies_of_one_image_part_as_far_as_the_policy_allows(real_images):
     # The published policy has 116 outcomes in all, some of them rare: a loop image by image reaches about 68 of them.
-    copies = cifar_images[300].repeat(256, 1, 1, 1)
+    copies = real_images[300].repeat(256, 1, 1, 1)
     results = apply_policy(copies, draw("autoaugment-cifar10", 256, seed=6))
     assert len(results.flatten(1).unique(dim=0)) > 55
     everything = AugmentConfig(policy="autoaugment-cifar10")
