@@ -51,6 +51,72 @@ def test_the_page_stands_alone_and_the_table_says_the_same(
     assert page.attributes("img")
 
 
+@pytest.mark.parametrize(
+    ("wrong", "verdict", "on_page"),
+    [
+        ((0.2, 0.1), "run B is better, which says little of other seeds", "resolved for these two runs"),
+        ((0.1, 0.2), "run A is better, which says little of other seeds", "resolved for these two runs"),
+        ((0.1, 0.1), "neither run is shown to be better", "not resolved for these two runs"),
+    ],
+)
+def test_the_verdict_on_two_runs(
+    tmp_path: Path,
+    run_folder: MakeRun,
+    capsys: pytest.CaptureFixture[str],
+    wrong: tuple[float, float],
+    verdict: str,
+    on_page: str,
+) -> None:
+    run_folder(tmp_path / "a", count=1000, wrong=wrong[0])
+    run_folder(tmp_path / "b", count=1000, wrong=wrong[1], draw=1)
+    assert f"test accuracy: {verdict}, 95 % interval" in _compare(tmp_path, capsys)
+    text = Page(tmp_path / "out" / "compare.html").text
+    assert on_page in text
+    assert ("not resolved" in text) == ("not resolved" in on_page)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "verdict", "on_page"),
+    [
+        ((0.2, 0.1), "resolved, B is better", "resolved"),
+        ((0.1, 0.2), "resolved, A is better", "resolved"),
+        ((0.1, 0.1), "not resolved, neither is shown to be better", "not resolved"),
+    ],
+)
+def test_the_verdict_on_several_seeds(
+    tmp_path: Path,
+    run_folder: MakeRun,
+    capsys: pytest.CaptureFixture[str],
+    wrong: tuple[float, float],
+    verdict: str,
+    on_page: str,
+) -> None:
+    for name, share in zip("ab", wrong, strict=True):
+        for seed in range(4):
+            folder = tmp_path / name / f"seed{seed}"
+            config = dataclasses.replace(run_folder(folder).run_config(), seed=seed)
+            make = {"config": config.to_json(), "config_digest": config.digest()}
+            run_folder(folder, count=1000, wrong=share, draw=2 * seed + (name == "b"), **make)
+    assert f"test accuracy: {verdict}, 95 % interval" in _compare(tmp_path, capsys)
+    text = Page(tmp_path / "out" / "compare.html").text
+    assert f": {on_page}." in text
+
+
+def test_of_many_fields_the_first_are_printed(
+    tmp_path: Path, run_folder: MakeRun, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = run_folder(tmp_path / "a").run_config()
+    model = dataclasses.replace(config.model, embed_dim=48, depth=2, num_heads=2, num_cls_tokens=1, mlp_ratio=1.0)
+    optim = dataclasses.replace(config.optim, lr=1e-4, weight_decay=0.2, warmup_epochs=1.0)
+    train = dataclasses.replace(config.train, batch_size=32, epochs=3, label_smoothing=0.2, ema_decay=0.5)
+    config = dataclasses.replace(config, model=model, optim=optim, train=train)
+    run_folder(tmp_path / "b", config=config.to_json(), config_digest=config.digest(), draw=1)
+    said = _compare(tmp_path, capsys)
+    assert "model.embed_dim: " in said
+    named = [line for line in said.splitlines() if " -> " in line]
+    assert (len(named), "and 2 fields more\n" in said) == (10, True)
+
+
 def test_scaled_runs_are_labelled_everywhere(
     tmp_path: Path, run_folder: MakeRun, capsys: pytest.CaptureFixture[str]
 ) -> None:
