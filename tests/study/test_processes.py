@@ -15,7 +15,7 @@ from smallvit.record import RunRecord
 from smallvit.study.engines.local import VISIBLE, LocalEngine, gpus, least_used
 from smallvit.study.execute import run_study
 from smallvit.study.job import Order
-from smallvit.study.process import Process
+from smallvit.study.process import Outcome, Process
 from smallvit.study.watch import checkpoint_step
 from tiny_study import AS_WORDS, ONE_THREAD, PATIENCE, HereEngine, long_study, owner_of, started, wait_for
 
@@ -83,7 +83,7 @@ def test_an_order_that_cannot_be_done_ends_with_a_line(tmp_path: Path) -> None:
     assert (found.status, found.line) == (1, "config.recipe is missing")
 
 
-def test_each_job_has_the_gpu_with_the_fewest(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_gpus_of_a_machine_and_the_one_with_the_fewest_jobs(monkeypatch: pytest.MonkeyPatch) -> None:
     assert least_used(["0", "1"], []) == "0"
     assert least_used(["0", "1"], ["0"]) == "1"
     assert least_used(["0", "1"], ["1", "1", "0"]) == "0"
@@ -95,3 +95,32 @@ def test_each_job_has_the_gpu_with_the_fewest(monkeypatch: pytest.MonkeyPatch) -
     assert LocalEngine(use_gpus=False).slots() == 1
     monkeypatch.delenv(VISIBLE)
     assert gpus() == ["0", "1"]
+
+
+def test_each_job_has_a_gpu_to_itself_where_there_are_enough(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    started: list[Any] = []
+
+    class NoProcess(Process):
+        def __init__(self, order: Order, log: Path, environment: dict[str, str]) -> None:
+            started.append(self)
+            self.environment, self.ended = environment, None
+
+        def poll(self) -> Outcome | None:
+            return self.ended
+
+    monkeypatch.setattr("smallvit.study.engines.local.Process", NoProcess)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    monkeypatch.setenv(VISIBLE, "GPU-a,GPU-b")
+    engine, order = LocalEngine(), Order(do="run", config={}, folder="there", cwd=str(tmp_path))
+    engine.start(order, tmp_path)
+    engine.start(order, tmp_path)
+    started[1].ended = Outcome(status=0, line="")
+    engine.start(order, tmp_path)
+    LocalEngine(use_gpus=False).start(order, tmp_path)
+    assert [each.environment for each in started] == [{VISIBLE: "GPU-a"}, {VISIBLE: "GPU-b"}, {VISIBLE: "GPU-b"}, {}]
+
+
+@pytest.mark.parametrize(("jobs", "threads"), [(None, None), (1, None), (2, 4), (3, 2), (16, 1)])
+def test_jobs_share_the_cores(monkeypatch: pytest.MonkeyPatch, jobs: int | None, threads: int | None) -> None:
+    monkeypatch.setattr("os.sched_getaffinity", lambda pid: set(range(8)), raising=False)
+    assert LocalEngine(jobs, use_gpus=False).threads == threads

@@ -17,6 +17,7 @@ from smallvit import cli
 from smallvit.record import RunRecord
 from smallvit.study.engines.slurm import SlurmEngine
 from smallvit.study.execute import run_study
+from smallvit.study.job import Order
 from smallvit.study.watch import checkpoint_step
 from tiny_study import ONE_THREAD, HereEngine, long_study, owner_of, parent, wait_for
 
@@ -68,6 +69,27 @@ def test_a_cancelled_study_leaves_what_the_next_one_goes_on_with(tmp_path: Path)
     step = checkpoint_step(run)
     assert run_study(study, tmp_path, HereEngine(), QUIET, use=ONE_THREAD).finished == 1
     assert RunRecord.load(run / "record.json").resumed_at_steps == [step]
+
+
+@needs_submitit
+def test_what_is_asked_of_slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the script that the cluster's sbatch is given."""
+    for name in ("srun", "sbatch"):
+        (tmp_path / name).write_text("#!/bin/sh\necho Submitted batch job 12\n")
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    order = Order(do="run", config={}, folder=str(tmp_path / "row" / "seed1"), cwd=str(tmp_path))
+    scripts: list[set[str]] = []
+    for number, options in enumerate(({"partition": "fast", "account": "us", "minutes": 30, "threads": 6}, {})):
+        folder = tmp_path / str(number)
+        SlurmEngine(folder, use_gpus=not number, **options).start(order, tmp_path / "log")
+        script = next(folder.glob("*_submission.sh"))
+        scripts.append({line.removeprefix("#SBATCH --") for line in script.read_text().splitlines()})
+    asked = {"job-name=run-row-seed1", "nodes=1", "ntasks-per-node=1", "signal=USR2@120"}
+    first = {"partition=fast", "account=us", "time=30", "cpus-per-task=6", "gpus-per-node=1"}
+    assert scripts[0] >= asked | first
+    assert scripts[1] >= asked | {"time=240", "cpus-per-task=1"}
+    assert not [line for line in scripts[1] if line.startswith(("partition", "account"))]
 
 
 def test_without_submitit_or_slurm_the_command_says_so(
