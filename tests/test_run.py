@@ -34,6 +34,7 @@ from smallvit.progress import duration
 from smallvit.record import RunRecord
 from smallvit.report.compare import compare
 from smallvit.run import evaluate, run
+from smallvit.run_folder import delete_checkpoints
 from smallvit.schema import RECORD_SCHEMA
 from smallvit.session import Session, step_draws
 from smallvit.study.forecast import Forecast
@@ -365,7 +366,7 @@ def test_a_whitened_first_layer(fields: dict[str, Any], tmp_path: Path) -> None:
     assert evaluate(tmp_path, "test") == (record.test, record.test_calibrated)
 
 
-def test_no_val(finished: tuple[Path, RunRecord, str], tmp_path: Path) -> None:
+def test_no_val(tmp_path: Path) -> None:
     record = run(short(data=DataConfig(dataset="digits", val_fraction=0.0)), tmp_path)
     assert (record.val, record.val_sha256, record.temperature, record.test_calibrated) == (None, None, None, None)
     assert record.num_train == NUM_TRAIN + NUM_VAL
@@ -539,6 +540,21 @@ def test_weights_that_are_not_this_models_are_refused(finished: tuple[Path, RunR
         evaluate(tmp_path, "test")
 
 
+def test_a_checkpoint_that_cannot_be_deleted_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A disk in a network keeps a file that somebody holds open: the run is finished all the same."""
+    (tmp_path / "checkpoints" / "step-00000001").mkdir(parents=True)
+
+    def kept(*arguments: Any, **options: Any) -> None:
+        raise OSError(39, "Directory not empty")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("os.rmdir", kept)
+        delete_checkpoints(tmp_path)
+    assert (tmp_path / "checkpoints" / "step-00000001").exists()
+    delete_checkpoints(tmp_path)
+    assert not (tmp_path / "checkpoints").exists()
+
+
 def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "record.json"
     path.write_text("old")
@@ -563,7 +579,8 @@ def test_durations_as_a_person_writes_them(seconds: float, text: str) -> None:
 def test_golden_losses(golden: Callable[[str, Any], Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A change that claims no effect leaves these alone; 2e-4 is what another processor's sums may differ by."""
     monkeypatch.setattr("smallvit.training.LOG_EVERY_STEPS", 1)
-    config = replace(TINY, train=TrainConfig(epochs=2, passes_per_epoch=2, batch_size=100))
+    train, device = TrainConfig(epochs=2, passes_per_epoch=2, batch_size=100), replace(TINY.device, attention="bmm")
+    config = replace(TINY, train=train, device=device)
     run(replace(config, evaluate=EvaluateConfig(every_epochs=2)), tmp_path)
     losses = [round(row["loss"], 6) for row in rows_of(tmp_path) if "step" in row]
     assert len(losses) == 50
@@ -587,6 +604,20 @@ def test_the_rotations_of_a_whitened_layer_are_a_function_of_the_seed() -> None:
     name = "patch_embed.proj.weight"
     assert torch.equal(first[name][12:], again[name][12:])
     assert not torch.allclose(first[name][12:], other[name][12:], rtol=0.1)
+
+
+def test_what_needs_float64_is_refused_where_there_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.backends.mps.is_available", lambda: True)
+    device = replace(TINY.device, device="mps", precision="float32", attention="sdpa", compile="off")
+    for augment in (AugmentConfig(policy="randaugment"), AugmentConfig(erase_probability=0.1, erase_fill="noise")):
+        with pytest.raises(UsageError, match=r"device\.device is mps: policies and erasing with noise need float64"):
+            Session(replace(TINY, device=device, augment=augment).resolve(10), load_dataset(TINY.data))
+
+
+def test_graphs_that_are_asked_for_where_there_are_none_are_refused() -> None:
+    device = replace(TINY.device, cuda_graphs="on")
+    with pytest.raises(UsageError, match=r"device\.cuda_graphs is on: it needs device cuda"):
+        Session(replace(TINY, device=device).resolve(10), load_dataset(TINY.data))
 
 
 def test_one_output_that_is_no_number_is_refused() -> None:

@@ -90,7 +90,7 @@ def _attention(
     if missing is not None:
         names = tuple[AttentionImplementation, ...](name for name in names if name != "native")
     name = hardware()["gpu" if device == "cuda" else "processor"]
-    how = f"{precision}, {'' if compiled else 'not '}compiled{', masked' if masked else ''}"
+    how = f"{device}, {precision}, {'' if compiled else 'not '}compiled{', masked' if masked else ''}"
     key = f"{name}; torch {torch.__version__}; {how}; {images} x {tokens} tokens, {heads} heads of {width // heads}"
     calls = attention_calls(names, qkv, heads, compiled=compiled and device == "cuda", mask=mask)
     with one_thread():

@@ -1,7 +1,7 @@
 """The command line: parse, call one function, turn errors into one line and an exit status.
 
 0 success, 1 failure, 2 bad usage, 130 and 143 ended by SIGINT and SIGTERM, 141 nobody reads the output any more, 75
-ended by --max-seconds. torch is imported by the commands, never to parse or to help.
+ended by --max-seconds or a study's --budget. torch is imported by the commands, never to parse or to help.
 """
 
 import contextlib
@@ -50,6 +50,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return the exit status."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     set_stdout("backslashreplace")
+    if sys.platform == "win32":
+        return _failed("it needs Linux or macOS: on Windows run it in WSL 2", 1)
     try:
         if words == ["--version"]:
             from importlib.metadata import version
@@ -108,7 +110,7 @@ def _parse(words: list[str]) -> Any:
                 sys.stdout.flush()
                 raise
     command = COMMANDS.get(words[0])
-    named = words[: 2 if words[0] in STARTS_FROM_RECIPE else 1] if command else []
+    named = words[: 2 if words[1:2] and words[1] in RECIPES else 1] if command else []
     options = ["--help", *(options_of(command) if command else ("--version", "--tyro-print-completion"))]
     raise UsageError(one_line(errors.getvalue(), options, " ".join(["smallvit", *named, "--help"])))
 

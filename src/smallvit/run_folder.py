@@ -3,7 +3,7 @@
 import shlex
 import shutil
 from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from smallvit.config import RunConfig
@@ -65,6 +65,8 @@ def delete_run(folder: Path) -> None:
     """Delete what a run wrote, and nothing else that is in the folder."""
     for name in (CONFIG, METRICS, RECORD, MODEL, BEST, PREDICTIONS, PAGE, FORKED_WEIGHTS):
         (folder / name).unlink(missing_ok=True)
+    for path in folder.glob("nonfinite-step-*.json"):
+        path.unlink()
     if (folder / CHECKPOINTS).exists():
         shutil.rmtree(folder / CHECKPOINTS)
 
@@ -72,6 +74,6 @@ def delete_run(folder: Path) -> None:
 def delete_checkpoints(folder: Path) -> None:
     """Delete the checkpoints, for which a finished run has no more use, and nothing else beside them."""
     for path in (folder / CHECKPOINTS).glob("step-*"):
-        shutil.rmtree(path)
-    if (folder / CHECKPOINTS).exists() and not any((folder / CHECKPOINTS).iterdir()):
+        shutil.rmtree(path, ignore_errors=True)  # somebody may hold a file of it open, which a disk in a network keeps
+    with suppress(OSError):
         (folder / CHECKPOINTS).rmdir()

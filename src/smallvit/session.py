@@ -64,6 +64,9 @@ class Session:
         device = self.choices.device
         if self.choices.compile:  # a function is compiled at most eight times in a process, those just measured as well
             torch.compiler.reset()
+        noise = config.augment.erase_probability > 0 and config.augment.erase_fill == "noise"
+        if device == "mps" and (noise or config.augment.policy != "none"):
+            raise UsageError("device.device is mps: policies and erasing with noise need float64, which only cpu has")
         on_gpu, switches = device == "cuda", config.device
         self.prefetch = on_gpu if switches.prefetch == "auto" else switches.prefetch == "on"
         """Whether the next batch is to be made while the device works on this one."""
@@ -274,8 +277,8 @@ def augment_step(
 
 
 def _sent(tensor: Tensor, device: torch.device | str) -> Tensor:
-    """Return a CPU tensor on a device, which need not have finished its earlier work."""
-    return tensor.to(device, non_blocking=True)
+    """Return a CPU tensor on a device; a GPU of CUDA need not have finished its earlier work."""
+    return tensor.to(device, non_blocking=torch.device(device).type == "cuda")
 
 
 class _RecordedApply:

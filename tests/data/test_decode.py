@@ -103,7 +103,7 @@ def test_a_decompression_bomb_is_an_error_and_never_a_warning(tmp_path: Path, si
         decode_all([path], lambda item: fitted(item, 32), size=32, title="")
 
 
-def test_no_warning_filter_is_left_behind(tmp_path: Path) -> None:
+def test_no_warning_filter_is_left_behind() -> None:
     before = list(warnings.filters)
     decode_all([COLOUR], lambda item: item, size=32, title="")
     assert list(warnings.filters) == before
@@ -212,7 +212,7 @@ def test_an_eps_file_is_not_handed_to_ghostscript(tmp_path: Path) -> None:
 
 
 def test_an_error_ends_the_work_of_every_thread(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("os.cpu_count", lambda: 2)
+    monkeypatch.setattr("smallvit.data.decode.usable_cores", lambda: 2)
     begun = 0
 
     def decode(i: int) -> np.ndarray:

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from smallvit.device import choose as module
-from smallvit.device.choose import choose, hardware, synchronize
+from smallvit.device.choose import choose, device_of, hardware, num_threads
 from smallvit.device.config import DeviceConfig
 from smallvit.errors import UsageError
 
@@ -46,7 +46,7 @@ def test_auto_on_a_cpu() -> None:
 def test_auto_prefers_a_gpu_and_compiles_there(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    choices = choose(DeviceConfig(precision="bfloat16"), rows=64, embed_dim=16, attention=quicker)
+    choices = choose(DeviceConfig(device="mps", precision="bfloat16"), rows=64, embed_dim=16, attention=quicker)
     assert (choices.device, choices.attention, choices.compile) == ("mps", "sdpa", False)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     choices = choose(DeviceConfig(precision="bfloat16"), rows=64, embed_dim=16, attention=quicker)
@@ -125,13 +125,32 @@ def test_the_measurement_runs() -> None:
     assert choose(DeviceConfig(), rows=64, embed_dim=16, attention=quicker).precision in DTYPES.values()
 
 
+def test_auto_takes_no_device_that_is_untested(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.backends.mps.is_available", lambda: True)
+    for cuda, device in ((True, "cuda"), (False, "cpu")):
+        monkeypatch.setattr("torch.cuda.is_available", lambda cuda=cuda: cuda)
+        assert device_of(DeviceConfig()) == device
+        assert device_of(DeviceConfig(device="mps")) == "mps"
+
+
+@pytest.mark.parametrize(
+    ("asked", "environment", "cores", "threads"),
+    [(5, None, 2, 5), (None, None, 2, 2), (None, None, 64, 4), (None, "4", 2, 4)],
+)
+def test_torchs_own_threads_are_no_more_than_the_cores(
+    asked: int | None, environment: str | None, cores: int, threads: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torch.get_num_threads", lambda: 4)
+    monkeypatch.setattr("smallvit.device.choose.usable_cores", lambda: cores)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    if environment is not None:
+        monkeypatch.setenv("OMP_NUM_THREADS", environment)
+    assert num_threads(DeviceConfig(num_threads=asked)) == threads
+
+
 def test_hardware_is_what_a_reader_needs() -> None:
     info = hardware()
     assert {"processor", "cores", "platform"} <= info.keys() <= {"processor", "cores", "platform", "memory_gib", "gpu"}
     assert isinstance(info["cores"], int)
     assert info["cores"] >= 1
     assert info["processor"]
-
-
-def test_a_cpu_needs_no_waiting() -> None:
-    synchronize("cpu")

@@ -3,7 +3,6 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -99,10 +98,10 @@ def test_a_failed_write_leaves_the_old_memory(clock: Clock, tmp_path: Path, monk
     fastest({"a": clock.contestant(1.0)}, "cpu", memory, "k")
     before = memory.read_text()
 
-    def full(self: Path, *arguments: Any, **options: Any) -> None:
+    def full(descriptor: int) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(Path, "write_text", full)
+    monkeypatch.setattr("os.fsync", full)
     fastest({"a": clock.contestant(1.0)}, "cpu", memory, "another")
     assert memory.read_text() == before
     assert [path.name for path in tmp_path.iterdir()] == ["x.json"]

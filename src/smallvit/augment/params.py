@@ -42,7 +42,9 @@ class BatchParams:
 
     def to(self: Params, device: torch.device | str) -> Params:
         """Return the same draws on another device."""
-        return self.map_tensors(lambda tensor: tensor.to(device, non_blocking=True))
+        # MPS may read a tensor that is freed before it has got to it.
+        non_blocking = torch.device(device).type == "cuda"
+        return self.map_tensors(lambda tensor: tensor.to(device, non_blocking=non_blocking))
 
     def __getitem__(self: Params, rows: slice | Tensor) -> Params:
         """Return the draws of some of the images."""

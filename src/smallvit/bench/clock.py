@@ -77,7 +77,8 @@ class PeakMemory:
 
 def _peak_resident_bytes() -> int:
     status = Path("/proc/self/status")
-    if status.exists():  # getrusage's peak may be that of the process that started this one
-        return int(status.read_text().split("VmHWM:")[1].split()[0]) * 1024
+    _, found, rest = status.read_text().partition("VmHWM:") if status.exists() else ("", "", "")
+    if found:  # getrusage's peak may be that of the process that started this one
+        return int(rest.split()[0]) * 1024
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024

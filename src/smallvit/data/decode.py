@@ -9,7 +9,6 @@ Shapes: n images, H height, W width.
 """
 
 import io
-import os
 import sys
 import threading
 import warnings
@@ -23,6 +22,7 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image, ImageOps
 
+from smallvit.cores import usable_cores
 from smallvit.errors import SmallvitError
 
 if TYPE_CHECKING:
@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 Item = TypeVar("Item")
 
 _CHUNK = 8
+_MOST_THREADS = 16
+"""Each holds a whole picture, of 24 megapixels say."""
 _LOSSLESS = ("RGB", "L", "1", "P", "LA", "PA", "La", "RGBA", "RGBa")
 # Pillow goes by content, not by name, and its EPS reader starts Ghostscript: only these formats are ever tried. TGA has
 # no signature, and takes some icons for its own: it comes last.
@@ -69,7 +71,11 @@ def decode_all(
         return stop - start
 
     # The filter is process-wide, so it is set here once and not in the threads.
-    with warnings.catch_warnings(), _progress(len(items)) as progress, ThreadPoolExecutor(os.cpu_count()) as pool:
+    with (
+        warnings.catch_warnings(),
+        _progress(len(items)) as progress,
+        ThreadPoolExecutor(min(usable_cores(), _MOST_THREADS)) as pool,
+    ):
         warnings.filterwarnings("ignore", module=r"PIL\.")
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         task = progress.add_task(title, total=len(items))

@@ -4,7 +4,6 @@ Order of search for the published sets: the given root, then (in `store`) the ca
 """
 
 import hashlib
-import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from smallvit.cores import usable_cores
 from smallvit.data import folder as own
 from smallvit.data import hub
 from smallvit.data.batches import read_batches
@@ -39,7 +39,7 @@ class Source:
                 content = hashlib.file_digest(file, "sha256").hexdigest()
             return f"{path.relative_to(self.where).as_posix()}\0{content}\n"
 
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
+        with ThreadPoolExecutor(usable_cores()) as pool:
             return hashlib.sha256("".join(pool.map(one, self.files)).encode(errors="surrogateescape")).hexdigest()[:16]
 
 

@@ -12,7 +12,8 @@ from typing import Literal
 
 import torch
 
-from smallvit.device.config import DeviceConfig
+from smallvit.cores import usable_cores
+from smallvit.device.config import DeviceConfig, DeviceUse
 from smallvit.device.memory import keep_freed_memory
 from smallvit.errors import UsageError
 
@@ -48,21 +49,17 @@ class Choices:
 
 
 def choose(config: DeviceConfig, *, rows: int, embed_dim: int, attention: MeasureAttention) -> Choices:
-    """Decide everything that `config` leaves to `auto`, and set torch's thread count.
+    """Decide what `config` leaves to `auto` and a record keeps, and set torch's thread count.
 
     `rows` and `embed_dim` are the shape of the matrix products to come (tokens in a batch, width); `attention` measures
     where that is left to `auto`. Raises `UsageError` for a device that torch does not see.
     """
-    available: list[Device] = ["cpu"]
-    if torch.backends.mps.is_available():
-        available.insert(0, "mps")
-    if torch.cuda.is_available():
-        available.insert(0, "cuda")
-    device = available[0] if config.device == "auto" else config.device
-    if device not in available:
-        raise UsageError(f"device.device is {device}: torch sees none here; available: {', '.join(available)}, or auto")
-    if config.num_threads is not None:
-        torch.set_num_threads(config.num_threads)
+    seen = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    device = device_of(config)
+    if not seen[device]:
+        available = ", ".join(name for name, is_seen in seen.items() if is_seen)
+        raise UsageError(f"device.device is {device}: torch sees none here; available: {available}, or auto")
+    torch.set_num_threads(num_threads(config))
     if device == "cpu":
         keep_freed_memory()
     if device == "cuda":
@@ -87,11 +84,26 @@ def choose(config: DeviceConfig, *, rows: int, embed_dim: int, attention: Measur
     )
 
 
+def device_of(config: DeviceUse) -> Device:
+    """Return the device that is asked for, seen or not; by `auto` a GPU of CUDA or else the CPU, as MPS is untested."""
+    if config.device != "auto":
+        return config.device
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def num_threads(config: DeviceUse) -> int:
+    """Return the threads of torch that are asked for, or torch's own number, in a container no more than its quota."""
+    if config.num_threads is not None:
+        return config.num_threads
+    threads = torch.get_num_threads()
+    return threads if "OMP_NUM_THREADS" in os.environ else min(threads, usable_cores())
+
+
 def hardware() -> dict[str, str | int]:
     """Return what a reader of a number needs to know of the machine: processor, cores, memory in GiB, GPU."""
     info: dict[str, str | int] = {
         "processor": _processor_name(),
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
+        "cores": usable_cores(),
         "platform": platform.platform(terse=True),
     }
     if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:

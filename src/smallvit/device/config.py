@@ -16,11 +16,12 @@ CompileMode = Literal["default", "reduce-overhead", "max-autotune"]
 class DeviceUse:
     """How to use the machine, as far as it is no part of a run's identity (its digest).
 
-    `auto` is decided at the start of a run, said aloud, and kept in the record.
+    `auto` is decided at the start of a run. Device, threads, precision, attention and whether the step is compiled are
+    said aloud and kept in the record.
     """
 
     device: DeviceName = field(default="auto", metadata={"digest": False})
-    """Where the run takes place; auto: a GPU if torch sees one."""
+    """Where the run takes place; auto: a CUDA GPU if torch sees one, else the CPU. mps is untested."""
     attention: AttentionChoice = field(default="auto", metadata={"digest": False})
     """Attention implementation: bmm (two plain matrix products), sdpa (torch's fused attention, its own choice of back
     end), on a CPU native (a C++ kernel of our own for few tokens, compiled when first needed), and on a GPU flash,
@@ -39,7 +40,7 @@ class DeviceUse:
     """Whether augmentation, forward and backward pass, and update are recorded once, as a CUDA graph each; auto: on one
     GPU, with compile_mode default."""
     num_threads: int | None = field(default=None, metadata={"digest": False})
-    """Threads of a CPU run; None: as many as torch chooses."""
+    """Threads of a CPU run; None: as many as torch chooses, and no more than a container's quota is worth."""
 
     def __post_init__(self) -> None:
         require_one_of("device.device", self.device, get_args(DeviceName))

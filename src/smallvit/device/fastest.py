@@ -8,11 +8,11 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
-from tempfile import NamedTemporaryFile
 from typing import Any, cast
 
 from smallvit.device.choose import TIE, synchronize, times
 from smallvit.errors import SmallvitError, ran_out_of_memory
+from smallvit.files import write_atomically
 
 SCHEMA = 1
 TURNS = 5
@@ -91,10 +91,4 @@ def _remember(memory: Path, key: str, found: Seconds) -> None:
     text = json.dumps({"schema": SCHEMA, "seconds": {**_remembered(memory), key: found}}, indent=1) + "\n"
     with suppress(OSError):  # a read-only home is no reason not to train
         memory.parent.mkdir(parents=True, exist_ok=True)
-        with NamedTemporaryFile("w", dir=memory.parent, prefix=f".{memory.name}.", delete=False) as file:
-            temporary = Path(file.name)
-        try:
-            temporary.write_text(text, encoding="utf-8")
-            temporary.replace(memory)
-        finally:
-            temporary.unlink(missing_ok=True)
+        write_atomically(memory, text)

@@ -17,12 +17,13 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
+
+from smallvit.files import replacing
 
 SOURCE = Path(__file__).with_name("native_attention.cpp")
 MOST_TOKENS = 300
@@ -84,10 +85,8 @@ def _compiled(shape: tuple[str, ...], folder: Path) -> Path:
     library = folder / f"attention-{hashlib.sha256(what).hexdigest()[:16]}.so"
     if not library.exists():
         folder.mkdir(parents=True, exist_ok=True)
-        with TemporaryDirectory(dir=folder) as scratch:
-            made = Path(scratch) / library.name
+        with replacing(library) as made:
             _output([compiler, *FLAGS, *LIBRARY_FLAGS, *shape, str(SOURCE), "-o", str(made)])
-            made.replace(library)
     return library
 
 

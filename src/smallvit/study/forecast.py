@@ -4,11 +4,9 @@ import math
 from dataclasses import replace
 from functools import cache
 
-import torch
-
 from smallvit.bench.pace import Pace, num_images, pace_of
 from smallvit.config import RunConfig
-from smallvit.device.choose import hardware
+from smallvit.device.choose import device_of, hardware, num_threads
 from smallvit.model.config import ModelConfig
 from smallvit.model.vit import count_macs
 from smallvit.record import RunRecord
@@ -34,7 +32,7 @@ class Forecast:
         """Take over the pace of a finished run, if it is one of a process of its own on hardware like this."""
         config = record.run_config()
         config = replace(config, device=replace(config.device, num_threads=record.choices.num_threads))
-        here = record.hardware == hardware() and record.choices.device == _device(config)
+        here = record.hardware == hardware() and record.choices.device == device_of(config.device)
         if here and record.world_size == 1 and record.images_per_second > 0:  # a run of one step has no speed
             self.learn(config, pace_of(record))
 
@@ -78,24 +76,15 @@ class Forecast:
 def shape(config: RunConfig) -> str:
     """Return what decides the time of a step, as text."""
     model = replace(config.model, num_classes=None)
-    threads = config.device.num_threads or torch.get_num_threads()
     train, data = config.train, config.data
     parts = (
         [data.dataset, data.val_fraction, data.test_fraction],
         to_json(config.augment),
         to_json(model),
         [config.optim.optimizer, train.batch_size, train.repeats_in_batch, train.ema_decay > 0, train.loss],
-        to_json(replace(config.device, device=_device(config), num_threads=threads)),
+        to_json(replace(config.device, device=device_of(config.device), num_threads=num_threads(config.device))),
     )
     return canonical(parts)
-
-
-def _device(config: RunConfig) -> str:
-    if config.device.device != "auto":
-        return config.device.device
-    if torch.cuda.is_available():
-        return "cuda"
-    return "mps" if torch.backends.mps.is_available() else "cpu"
 
 
 def _work(config: RunConfig) -> int:

@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 
 from smallvit.checks import require_whole
+from smallvit.cores import usable_cores
 from smallvit.study.job import Order
 from smallvit.study.process import Process
 
@@ -26,7 +27,7 @@ class LocalEngine:
             jobs = max(1, len(self._gpus))
         require_whole("--jobs", jobs, 1)
         self._jobs = jobs
-        self.threads = None if jobs == 1 else max(1, _cores() // jobs)
+        self.threads = None if jobs == 1 else max(1, usable_cores() // jobs)
         self._running: list[tuple[str | None, Process]] = []
 
     def slots(self) -> int:
@@ -55,7 +56,3 @@ def least_used(gpus: Sequence[str], used: Sequence[str | None]) -> str | None:
     """Return the GPU that has the fewest jobs, the first of several; None where there is none to choose."""
     counts = Counter(used)
     return min(gpus, key=lambda gpu: counts[gpu], default=None)
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
