@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -25,7 +26,7 @@ from smallvit.data.config import DataConfig
 from smallvit.data.store import load_dataset
 from smallvit.device.config import DeviceConfig
 from smallvit.errors import SmallvitError, UsageError
-from smallvit.fork import Origin, require_unseen_test
+from smallvit.fork import Origin, read_origin, require_unseen_test
 from smallvit.model.config import ModelConfig
 from smallvit.record import SOURCE, RunRecord, versions
 from smallvit.report.page import write_page
@@ -332,7 +333,7 @@ def test_a_checkpoint_without_a_source_is_gone_on_from_in_silence(half: Path) ->
     assert "source" not in said(TOY, half)
 
 
-def test_other_data_is_refused(half: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_data_is_refused(half: Path) -> None:
     edit_state(half, lambda state: state.update(draws_sha256="0" * 64))
     assert "was begun with other train images or draws than today's" in refused(TOY, half, SmallvitError)
 
@@ -522,11 +523,67 @@ def test_measuring_and_saving_are_no_time_of_training(tmp_path: Path, monkeypatc
     assert (record.first_step_seconds, record.images_per_second) == (1.0, 200.0)
 
 
-@pytest.mark.parametrize(("root", "same"), [("images", True), ("elsewhere", False)])
+def test_an_evaluation_that_is_interrupted_is_no_time_of_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A forward pass of the last evaluation takes 100 s here, after which the run is asked to end."""
+    seconds, evaluate = 0.0, Session.predict
+
+    def interrupted(self: Session, split: str, check: Callable[[], None] | None = None) -> Any:
+        nonlocal seconds
+        assert check is not None
+        if split == "test":
+            seconds += 100.0
+            stopped.append(True)
+            check()
+        return evaluate(self, split, check)
+
+    stopped: list[bool] = []
+    monkeypatch.setattr(Stop, "asked", lambda self, seconds_needed=0.0: bool(stopped))
+    monkeypatch.setattr(Session, "predict", interrupted)
+    monkeypatch.setattr("smallvit.training.time", SimpleNamespace(perf_counter=lambda: seconds))
+    with pytest.raises(InterruptedRunError):
+        run(TOY, tmp_path)
+    checkpoint, _ = load_newest(tmp_path / "checkpoints")
+    assert checkpoint is not None
+    gathered = checkpoint.state["gathered"]
+    assert (gathered["train_seconds"], gathered["evaluate_seconds"]) == (0.0, 100.0)
+
+
+def test_a_fork_says_which_newer_checkpoints_it_passes_over(half: Path, tmp_path: Path) -> None:
+    (half / "checkpoints" / "step-00000009" / "model.safetensors").write_bytes(b"cut")
+    out = io.StringIO()
+    run(TOY, tmp_path / "fork", fork=half, console=Console(file=out, width=400))
+    assert re.search(
+        rf"^note: --fork {half}: passed over .*step-00000009.* model.safetensors has 3 bytes", out.getvalue()
+    )
+
+
+def test_an_unfinished_run_that_held_out_no_val_is_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, fraction in (("all", 0.0), ("some", 0.1)):
+        ask_at({4}, monkeypatch)
+        config = replace(TOY, data=replace(TOY.data, val_fraction=fraction))
+        interrupted(config, tmp_path / name)
+    assert read_origin(tmp_path / "all").trained_on_val
+    assert not read_origin(tmp_path / "some").trained_on_val
+
+
+def test_a_fork_of_ones_own_images_that_saved_nothing_needs_its_origin_again() -> None:
+    """Images may have come or gone, and test be drawn from them anew."""
+    dataset = load_dataset(TOY.data)
+    mine = replace(TOY, data=DataConfig(dataset="folder", root=Path("images")), fork="0" * 64)
+    with pytest.raises(UsageError, match="starts over with --fork and the run that it came from"):
+        require_unseen_test(None, mine, dataset)
+    require_unseen_test(None, replace(mine, fork=None), dataset)
+    require_unseen_test(None, replace(TOY, fork="0" * 64), dataset)
+
+
+@pytest.mark.parametrize(("root", "same"), [("images", True), ("~/images", True), ("elsewhere", False)])
 def test_a_fork_knows_the_folder_of_its_images_by_any_name(
     root: str, same: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
     mine = replace(TOY, data=DataConfig(dataset="folder", root=Path(root)))
     theirs = replace(TOY, data=DataConfig(dataset="folder", root=tmp_path / "images"))
     origin = Origin(folder=tmp_path, weights={}, config=theirs, test_sha256="0" * 64)

@@ -1,7 +1,7 @@
 """What a run that is forked off another starts from, and whether it may: `smallvit train --fork FOLDER`."""
 
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from safetensors import SafetensorError
@@ -9,6 +9,7 @@ from safetensors.torch import load
 from torch import Tensor, nn
 
 from smallvit.config import RunConfig
+from smallvit.data.cache import expanded
 from smallvit.data.split import digest
 from smallvit.data.store import Dataset, load_dataset
 from smallvit.errors import SmallvitError, UsageError
@@ -39,6 +40,8 @@ class Origin:
     """Of those of val, likewise."""
     trained_on_val: bool = False
     """Whether it held out no val."""
+    passed_over: tuple[str, ...] = ()
+    """Newer checkpoints that could not be read, and why."""
 
 
 def read_origin(folder: Path) -> Origin:
@@ -46,14 +49,19 @@ def read_origin(folder: Path) -> Origin:
 
     Raises `UsageError` for a folder with neither, `SmallvitError` for weights that cannot be read.
     """
-    checkpoint = None if (folder / RECORD).exists() else load_newest(folder / CHECKPOINTS)[0]
+    checkpoint, damaged = (None, []) if (folder / RECORD).exists() else load_newest(folder / CHECKPOINTS)
     if checkpoint is not None:
-        weights = checkpoint.tensors.get(AVERAGE) or checkpoint.tensors["model"]
+        weights, state = checkpoint.tensors.get(AVERAGE) or checkpoint.tensors["model"], checkpoint.state
+        origin = Origin(folder=folder, weights=weights, passed_over=tuple(map(str, damaged)))
         with suppress(SmallvitError):  # of a version that this one cannot read: the weights may do all the same
-            config = RunConfig.from_json(checkpoint.state.get("config"))
-            test_sha256, val_sha256 = (checkpoint.state.get(name) for name in ("test_sha256", "val_sha256"))
-            return Origin(folder=folder, weights=weights, config=config, test_sha256=test_sha256, val_sha256=val_sha256)
-        return Origin(folder=folder, weights=weights)
+            return replace(
+                origin,
+                config=RunConfig.from_json(state.get("config")),
+                test_sha256=state.get("test_sha256"),
+                val_sha256=state.get("val_sha256"),
+                trained_on_val="val_sha256" in state and state["val_sha256"] is None,
+            )
+        return origin
     if not (folder / MODEL).exists():
         raise UsageError(f"{folder} holds neither {MODEL} nor a whole checkpoint to start from")
     try:
@@ -73,8 +81,15 @@ def read_origin(folder: Path) -> Origin:
     return Origin(folder=folder, weights=weights)
 
 
-def require_unseen_test(origin: Origin, config: RunConfig, dataset: Dataset) -> None:
-    """Raise `UsageError` where test is drawn otherwise than for the run, of the same data, whose weights these are."""
+def require_unseen_test(origin: Origin | None, config: RunConfig, dataset: Dataset) -> None:
+    """Raise `UsageError` where test is drawn otherwise than for the run, of the same data, whose weights these are.
+
+    Also for a fork that is started over without its `origin`, whose test may have been drawn from other images.
+    """
+    if origin is None:
+        if config.fork is not None and config.data.dataset == "folder" and not dataset.spec.test_size:
+            raise UsageError("a fork that has saved nothing yet starts over with --fork and the run that it came from")
+        return
     theirs = origin.config
     if dataset.spec.test_size or theirs is None or origin.test_sha256 is None or not _same_data(theirs, config):
         return
@@ -130,4 +145,5 @@ def _same_data(one: RunConfig, other: RunConfig) -> bool:
 
 
 def _root(config: RunConfig) -> Path | None:
-    return None if config.data.root is None else config.data.root.resolve()
+    root = config.data.root
+    return None if root is None else expanded(root, "data.root").resolve()

@@ -105,7 +105,8 @@ def _run(
         raise UsageError(f"{folder} already holds a finished run: name another folder with --out, or delete it")
     dataset = load_dataset(config.data, image_size=config.model.image_size)
     if origin is not None:
-        require_unseen_test(origin, config, dataset)
+        for problem in origin.passed_over:
+            note(f"--fork {origin.folder}: passed over {problem}")
         if differing := other_model(origin, config):
             note(f"the weights to start from are of another model: {'; '.join(differing)}")
     world.barrier()  # patient, where one machine still downloads
@@ -113,6 +114,8 @@ def _run(
         note(text)
     config = config.resolve(dataset.spec.num_classes)
     found = share_checkpoint(world, find_checkpoint(folder, config, note) if world.is_main else None)
+    if not found:
+        require_unseen_test(origin, config, dataset)
     seen = found[1].val_may_be_seen if found else val_may_be_seen(origin, config, dataset)
     if seen:
         note(VAL_MAY_BE_SEEN)
@@ -153,13 +156,14 @@ def evaluate(
     `data_root` stands in for the data folder of its config.
 
     The arithmetic is that of the run: measured anew, `auto` might round otherwise and count otherwise. A run of a GPU
-    is measured on a CPU where there is no GPU. Raises `SmallvitError` where the data are not those of the run.
+    is measured on a CPU where there is no GPU, one of a CPU always there. Raises `SmallvitError` where the data are not
+    those of the run.
     """
     folder = Path(folder)
     record = record_of(folder)
     config = record.run_config()
-    if config.device.device != "cpu":
-        config = replace(config, device=replace(config.device, device="auto", cuda_graphs="auto"))
+    device = "cpu" if record.choices.device == "cpu" else "auto"
+    config = replace(config, device=replace(config.device, device=device, cuda_graphs="auto"))
     if data_root is not None:
         config = replace(config, data=replace(config.data, root=Path(data_root)))
     dataset = load_dataset(config.data, image_size=config.model.image_size)

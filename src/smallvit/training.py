@@ -188,6 +188,7 @@ class Training:
             nonlocal began
             before, began = began, time.perf_counter()
             if self.world.any(self.stop.asked(began - before + self._save_seconds)):  # this pass takes as long
+                self.gathered.evaluate_seconds += self._restart_clock()
                 self._save_and_end(metrics)
 
         return check

@@ -89,7 +89,7 @@ def test_an_entry_of_another_version_is_rebuilt(runner, small_load, monkeypatch:
     assert "written by another version (schema 1, expected 2)" in note
 
 
-def test_a_spoilt_entry_without_any_source_is_named(runner, small_load, monkeypatch) -> None:
+def test_a_spoilt_entry_without_any_source_is_named(runner, small_load) -> None:
     small_load(runner.root)
     (entry,) = runner.entries()
     spoil(entry / "train_images.npy", "cut")
@@ -134,25 +134,27 @@ def test_unchanged_files_are_not_read_again_and_changed_ones_are(tmp_path: Path)
         hashed.append((files[0].read_bytes() + files[1].read_bytes()).decode())
         return hashed[-1]
 
-    def ask() -> str:
-        return cached.remembered(tmp_path / "cache", files, key)
+    def ask(where: Path = tmp_path) -> str:
+        return cached.remembered(tmp_path / "cache", where, files, key)
 
     assert ask() == ask()
     assert len(hashed) == 2, "files written this very moment are not trusted"
     time.sleep(1.1)
     assert [ask(), ask(), ask()] == ["1234567812345678"] * 3
     assert len(hashed) == 3
+    assert ask(tmp_path.parent) == "1234567812345678"
+    assert len(hashed) == 4, "of the same files in another root, whose names within it are others"
     times = files[0].stat()
     files[0].write_bytes(b"abcdefgh")
     os.utime(files[0], ns=(times.st_atime_ns, times.st_mtime_ns))
     assert ask() == "abcdefgh12345678", "of the same size and date, and still seen"
-    (note,) = (tmp_path / "cache" / ".seen").iterdir()
-    note.write_text("cut")
+    for note in (tmp_path / "cache" / ".seen").iterdir():
+        note.write_text("cut")
     files[0].write_bytes(b"12345678")
     assert ask() == "1234567812345678"
 
 
-def test_an_unreadable_source_is_one_line(runner, small_load, monkeypatch) -> None:
+def test_an_unreadable_source_is_one_line(runner, monkeypatch) -> None:
     def refuse(self: Path, *_: object, **__: object) -> None:
         raise PermissionError(13, "Permission denied", str(self))
 

@@ -56,7 +56,7 @@ def cache_folder(configured: Path | None) -> Path:
         return expanded(Path(own), "SMALLVIT_CACHE")
     base = Path(os.environ.get("XDG_CACHE_HOME", ""))
     # The XDG specification has relative paths ignored.
-    return (base if base.is_absolute() else expanded(Path("~/.cache"), "data.cache")) / "smallvit"
+    return (base if base.is_absolute() else expanded(Path("~/.cache"), "data.cache (or SMALLVIT_CACHE)")) / "smallvit"
 
 
 def expanded(path: Path, name: str) -> Path:
@@ -64,7 +64,7 @@ def expanded(path: Path, name: str) -> Path:
     try:
         return path.expanduser()
     except RuntimeError:
-        raise SmallvitError(f"{name}: {path}: no home folder {path.parts[0]} is known") from None
+        raise SmallvitError(f"{name}: {path}: no home folder {path.parts[0]} is known, so give another path") from None
 
 
 def open_entry(folder: Path) -> Entry:
@@ -93,13 +93,14 @@ def _schema(name: str) -> int:
     return _FOLDER_SCHEMA if name.startswith("folder-") else SCHEMA
 
 
-def remembered(cache: Path, files: Sequence[Path], key: Callable[[], str]) -> str:
-    """Return `key()`, or what it returned when the same files had the same size, times and inode.
+def remembered(cache: Path, where: Path, files: Sequence[Path], key: Callable[[], str]) -> str:
+    """Return `key()`, or what it returned when the same files, found at `where`, had the same size, times and inode.
 
     Reading gigabytes of pictures at every start only to find them unchanged would take longer than decoding a few.
     """
     states = [(path, path.stat()) for path in files]
-    told = [f"{p.absolute()}\0{s.st_size}\0{s.st_mtime_ns}\0{s.st_ctime_ns}\0{s.st_ino}" for p, s in states]
+    told = [f"{where.absolute()}"]
+    told += [f"{p.absolute()}\0{s.st_size}\0{s.st_mtime_ns}\0{s.st_ctime_ns}\0{s.st_ino}" for p, s in states]
     note = cache / ".seen" / hashlib.sha256("\n".join(told).encode(errors="surrogateescape")).hexdigest()
     with suppress(OSError, ValueError):
         if len(known := note.read_text(encoding="utf-8")) == _KEY_DIGITS:

@@ -103,7 +103,7 @@ def _without_root(folder: Path, spec: DatasetSpec, size: int) -> tuple[cached.En
 
 def _cached_or_built(folder: Path, dataset: str, source: Source, size: int) -> tuple[cached.Entry, list[str]]:
     """Return the source's cache entry, decoding it first where there is none that is whole."""
-    name = f"{dataset}-{size}-{cached.remembered(folder, source.files, source.key)}"
+    name = f"{dataset}-{size}-{cached.remembered(folder, source.where, source.files, source.key)}"
     entry, _ = _opened(folder / name)
     if entry is not None:
         return entry, []
