@@ -194,6 +194,7 @@ def training_step(threads: int, device: str) -> tuple[float, float]:
     """Return the median seconds of a width-96 training step, its augmentation included, and of augmentation alone."""
     work = Workload(replace(small(), augment=CONFIG, device=DeviceConfig(device=device, num_threads=threads)))
     timed(work.pipeline, device)  # compiles and warms up
+    work.settle(work.pipeline)
     # A call at a time, so that augmentation finds the cache as a step leaves it.
     pairs = [(timed(work.pipeline, device), timed(work.augment, device)) for _ in range(TRAINING_STEPS)]
     step, augmenting = (statistics.median(seconds) for seconds in zip(*pairs, strict=True))

@@ -49,8 +49,8 @@ def parts(device: str, out: Path, data_root: Path, cache: Path) -> list[Part]:
     # pytest-benchmark, where it is there, warns of xdist, and a warning is an error.
     pytest = [*python, "-m", "pytest", "-q", "-n", "4", "-p", "no:cacheprovider", "-p", "no:benchmark"]
     pytest += ["-k", "cuda", str(ROOT / "tests")]
-    bench = [*smallvit, "bench", "baseline", *where, "--json", str(out / "bench.json"), "--sweep"]
-    bench += ["--sweep-seconds", "60", "--against", "timm,vit-pytorch"]
+    bench = [*smallvit, "bench", "baseline", *where, "--json", str(out / "bench.json"), "--sweep", "60"]
+    bench += ["--against", "timm,vit-pytorch"]
     plain = [*smallvit, "bench", "baseline", *where, "--json", str(out / "plain.json"), "--device.cuda-graphs", "off"]
     paper = [*python, str(ROOT / "benchmarks" / "paper_step.py"), "--device", device, "--json", str(out / "paper.json")]
     train = [
@@ -164,8 +164,8 @@ def main() -> int:
         )
         return 2
     out: Path = options.out
-    if (out / SUMMARY).exists():
-        print(f"gpu-bench: {out} holds an earlier result; name another folder with OUT= (--out)", file=sys.stderr)
+    if out.exists() and any(out.iterdir()):
+        print(f"gpu-bench: {out} is not empty; name another folder with OUT= (--out)", file=sys.stderr)
         return 2
     out.mkdir(parents=True, exist_ok=True)
     ended: list[dict[str, Any]] = []

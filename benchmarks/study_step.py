@@ -29,7 +29,8 @@ def main() -> None:
     study, beginning = STUDIES[options.study](), circumstances()
     works: dict[str, Workload] = {}
     for row in study.rows:
-        works[row.label] = Workload(replace(row.config, device=replace(row.config.device, num_threads=options.threads)))
+        device = replace(row.config.device, device="cpu", num_threads=options.threads)
+        works[row.label] = Workload(replace(row.config, device=device))
     taken = take_turns({label: work.pipeline for label, work in works.items()}, "cpu", options.turns)
     seconds = {label: timing.seconds for label, timing in taken.items()}
     rows = {

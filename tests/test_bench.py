@@ -297,6 +297,28 @@ def test_memory_needed_is_about_what_autograd_keeps(model: ModelConfig, attentio
     assert 0.8 * sum(kept.values()) < needed < 2 * sum(kept.values())
 
 
+def test_a_point_that_the_others_attention_is_not_for_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(config: RunConfig) -> Workload:
+        raise UsageError("device.attention is native: heads are too wide")
+
+    base = measure_recipe(TINY, turns=1, say=lambda text: None)
+    monkeypatch.setattr(sweep, "WIDTHS", (16, 32))
+    monkeypatch.setattr(sweep, "PATCHES", ())
+    monkeypatch.setattr(sweep, "BATCHES", ())
+    monkeypatch.setattr(sweep, "Workload", refused)
+    said: list[str] = []
+    same, wide = sweep.run_sweep(base, sweep.sweep_cases(TINY), 1e6, said.append)
+    assert same.step == base.speeds["step"]
+    assert (wide.step, wide.left_out) == (None, "device.attention is native: heads are too wide")
+    assert said[-1] == "model.embed_dim 32 is left out: device.attention is native: heads are too wide"
+
+
+def test_a_sweeps_own_point_has_the_arithmetic_of_the_record() -> None:
+    config = replace(TINY, data=DataConfig(dataset="cifar100"), train=replace(TINY.train, batch_size=64))
+    (own,) = (case for case in sweep.sweep_cases(config) if case.field == "train.batch_size" and case.value == 64)
+    assert own.num_macs == count_macs(config.resolve(100).model)
+
+
 def test_a_sweep_that_is_not_possible_is_refused_before_anything_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(measure, "_measure_one", lambda *arguments: pytest.fail("measured"))
     with pytest.raises(UsageError, match=r"model\.num_heads is 5: it must divide embed_dim, 96"):
@@ -393,7 +415,6 @@ def test_the_command_reads_every_option(tmp_path: Path, monkeypatch: pytest.Monk
         "--against",
         "timm",
         "--sweep",
-        "--sweep-seconds",
         "7",
         "--turns",
         "2",
@@ -405,7 +426,7 @@ def test_the_command_reads_every_option(tmp_path: Path, monkeypatch: pytest.Monk
     assert callable(asked.pop("say"))
     assert asked == {"turns": 2, "against": ("timm",), "sweep_seconds": 7.0}
     assert json.loads(path.read_text())["kind"] == "bench"
-    assert {f.name for f in fields(cli.Bench)} == {"config", "json", "against", "sweep", "sweep_seconds", "turns"}
+    assert {f.name for f in fields(cli.Bench)} == {"config", "json", "against", "sweep", "turns"}
 
 
 def test_the_command_prints_one_table(
@@ -415,7 +436,7 @@ def test_the_command_prints_one_table(
     monkeypatch.setattr(sweep, "PATCHES", (8,))
     monkeypatch.setattr(sweep, "BATCHES", ())
     path = tmp_path / "x.json"
-    assert cli.main(["bench", *TINY_WORDS, "--sweep", "--json", str(path)]) == 0
+    assert cli.main(["bench", *TINY_WORDS, "--sweep", "120", "--json", str(path)]) == 0
     said, record = capsys.readouterr().out, json.loads(path.read_text())
     assert "baseline: 0.02 M parameters" in said
     for row in ("step, batch 20", "forward", "optimizer", "augmentation", "pipeline", "evaluation", "GEMM bfloat16"):
@@ -430,8 +451,8 @@ def test_the_command_prints_one_table(
     ("words", "message"),
     [
         (["--turns", "0"], "--turns is 0: it must be a whole number, at least 1"),
-        (["--sweep-seconds", "-1"], "--sweep-seconds is -1.0: it must be at least 0"),
-        (["--sweep-seconds", "nan"], "--sweep-seconds is nan: it must be at least 0"),
+        (["--sweep", "-1"], "--sweep is -1.0: it must be at least 0"),
+        (["--sweep", "nan"], "--sweep is nan: it must be at least 0"),
         (["--json", "no/such/folder/x.json"], "--json is 'no/such/folder/x.json': its folder must exist"),
         (["--against", "kornia"], "--against is 'kornia': allowed are timm, vit-pytorch, with commas between"),
         (["--trns", "1"], "unknown option --trns; did you mean --turns?"),

@@ -144,6 +144,13 @@ USAGE = [
     (["study", "paper", "--jobs", "0"], "--jobs is 0: it must be a whole number, at least 1"),
     (["study", "paper", "--device.num-threads", "0"], "device.num_threads is 0: "),
     (["quickstart", "--sed", "1"], "unknown option --sed; did you mean --seed?"),
+    (["bench", "--tunrs", "3"], "did you mean --turns? see smallvit bench --help"),
+    (
+        ["study", "paper", "--slurm.partition", "gpu"],
+        "--slurm options go with --engine slurm, and this is ",
+    ),
+    (["study", "paper", "--table-only", "--rows", "baseline"], "prints all rows: leave out --rows and --budget"),
+    (["study", "paper", "--table-only", "--budget", "2h"], "prints all rows: leave out --rows and --budget"),
     (["recipes", "all"], "unexpected 'all'; see smallvit recipes --help"),
 ]
 

@@ -1,5 +1,6 @@
 """What the commands make of their options, with whatever would train replaced by what notes how it was called."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -142,6 +143,26 @@ def test_the_table_of_recipes_has_a_row_for_each(
     said = capsys.readouterr().out
     first = [line.split()[0] for line in said.splitlines() if line.split()]
     assert [word for word in first if word in ("narrow", "plain")] == ["narrow", "plain"]
+
+
+def test_a_rank_says_which_it_is(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("RANK", "3")
+    assert main(["evaluate", "nowhere"]) == 2
+    assert capsys.readouterr().err.startswith("smallvit, rank 3: nowhere")
+
+
+def test_an_option_that_is_not_known_beside_resume_is_looked_up_where_help_is(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(RECIPES["quickstart"]().to_json()))
+    assert main(["train", "--resume", str(tmp_path), "--max-second", "3"]) == 2
+    assert "did you mean --max-seconds? see smallvit train --help" in capsys.readouterr().err
+
+
+def test_windows_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr("sys.platform", "win32")
+    assert main(["recipes"]) == 1
+    assert capsys.readouterr().err == "smallvit: it needs Linux or macOS: on Windows run it in WSL 2\n"
 
 
 def test_every_command_is_listed_with_what_it_does(capsys: pytest.CaptureFixture[str]) -> None:

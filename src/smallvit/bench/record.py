@@ -108,7 +108,9 @@ class BenchRecord:
     """step: on a fixed batch; augmentation: drawing and applying it; pipeline: both, as a run has them, with its look
     at the loss; evaluation."""
     step_parts: dict[str, float]
-    """Seconds of forward, backward and optimizer, each waited for: on a GPU more than the step in all."""
+    """Seconds of forward, backward and optimizer, each waited for: on a GPU more than the step in all. What is recorded
+    as one CUDA graph is one part, forward and backward.
+    """
     utilisation: dict[str, float]
     """Model-FLOP utilisation of step and pipeline: 3 x 2 x MACs x images/s over the peak of the precision in use."""
     machine: Machine

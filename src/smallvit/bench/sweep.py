@@ -10,9 +10,10 @@ import torch
 from smallvit.bench.clock import PeakMemory, take_turns, timed
 from smallvit.bench.floors import memory_available, memory_needed, utilisation
 from smallvit.bench.record import BenchRecord, Speed, SweepPoint
-from smallvit.bench.workload import Workload
+from smallvit.bench.workload import Workload, spec_of
 from smallvit.config import RunConfig
 from smallvit.device.choose import Choices
+from smallvit.errors import SmallvitError
 from smallvit.model.vit import count_macs
 from smallvit.progress import duration
 
@@ -43,9 +44,10 @@ class Case:
 def sweep_cases(config: RunConfig) -> list[Case]:
     """Return the points around `config`, its own values among them; raise `UsageError` where one is not possible."""
     cases: list[Case] = []
+    num_classes = spec_of(config).num_classes
 
     def add(field: str, value: int, changed: RunConfig) -> None:
-        model = replace(changed.model, num_classes=changed.model.num_classes or 10)
+        model = changed.resolve(num_classes).model
         same = changed == config
         cases.append(Case(field=field, value=value, config=changed, num_macs=count_macs(model), is_base=same))
 
@@ -70,10 +72,13 @@ def run_sweep(base: BenchRecord, cases: Sequence[Case], seconds: float, say: Cal
             continue
         why = _too_much(case, needed, end - time.monotonic(), base.choices)
         if why is None:
-            points.append(_measured(case, base))
-        else:
-            say(f"{case.field} {case.value} is left out: {why}")
-            points.append(_point(case, base, left_out=why))
+            try:
+                points.append(_measured(case, base))
+                continue
+            except SmallvitError as error:  # the attention of the others is not for its shape, say
+                why = str(error)
+        say(f"{case.field} {case.value} is left out: {why}")
+        points.append(_point(case, base, left_out=why))
     return points
 
 

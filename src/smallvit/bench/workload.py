@@ -12,7 +12,7 @@ import torch
 from smallvit.bench.clock import timed
 from smallvit.checks import require
 from smallvit.config import RunConfig
-from smallvit.data.spec import SPECS
+from smallvit.data.spec import SPECS, DatasetSpec
 from smallvit.data.split import Split
 from smallvit.data.store import Dataset
 from smallvit.session import Session
@@ -51,6 +51,13 @@ class TrainingStep:
         self.learner.update(next(self._steps))
 
 
+def spec_of(config: RunConfig) -> DatasetSpec:
+    """Return the data set's row; `UsageError` for one of whose images nothing is known beforehand."""
+    dataset = config.data.dataset
+    require(dataset in SPECS, "data.dataset", dataset, f"random images stand for those of {', '.join(SPECS)}")
+    return SPECS[dataset]
+
+
 class Workload:
     """What a run of `config` repeats, ready to be timed; needs no data set.
 
@@ -58,10 +65,7 @@ class Workload:
     """
 
     def __init__(self, config: RunConfig) -> None:
-        dataset = config.data.dataset
-        known = f"random images stand for those of {', '.join(SPECS)}"
-        require(dataset in SPECS, "data.dataset", dataset, known)
-        spec, size = SPECS[dataset], config.model.image_size
+        spec, size = spec_of(config), config.model.image_size
         draws = np.random.default_rng(0)
 
         def random_split(count: int) -> Split:

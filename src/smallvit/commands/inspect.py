@@ -127,17 +127,16 @@ class Bench:
     """File to write the record to."""
     against: str = ""
     """Others' models of the same shape under the same step, with commas between: timm, vit-pytorch."""
-    sweep: bool = False
-    """Measure the step at other widths, patches and batches as well."""
-    sweep_seconds: float = 120.0
-    """Seconds after which the sweep begins no further point."""
+    sweep: float | None = None
+    """Seconds for the step at other widths, patches and batches as well, after which no further one begins."""
     turns: int = 5
     """Times that everything is measured, in turns; the median counts."""
 
     def __call__(self) -> None:
         """Measure, print the table, write the record."""
         require_whole("--turns", self.turns, 1)
-        require(is_number(self.sweep_seconds, 0), "--sweep-seconds", self.sweep_seconds, "it must be at least 0")
+        if self.sweep is not None:
+            require(is_number(self.sweep, 0), "--sweep", self.sweep, "it must be at least 0")
         if self.json is not None:
             require(self.json.parent.is_dir(), "--json", str(self.json), "its folder must exist")
         from smallvit.bench.measure import measure_recipe
@@ -149,7 +148,7 @@ class Bench:
             self.config,
             turns=self.turns,
             against=parse_peers(self.against, self.config),
-            sweep_seconds=self.sweep_seconds if self.sweep else None,
+            sweep_seconds=self.sweep,
             say=console.print,
         )
         console.print(bench_table(record))

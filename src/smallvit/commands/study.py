@@ -13,7 +13,7 @@ from smallvit.checks import require, require_known
 from smallvit.commands.options import DataPlace, SlurmUse
 from smallvit.console import plain_console
 from smallvit.device.config import DeviceUse
-from smallvit.errors import SmallvitError
+from smallvit.errors import SmallvitError, UsageError
 from smallvit.study.rows import Study, checked
 from smallvit.study.select import choose_rows, parse_budget, parse_seeds
 from smallvit.study.studies import STUDIES
@@ -63,6 +63,8 @@ class StudyCommand:
         chosen = study if self.rows is None else choose_rows(study, self.rows)
         budget = None if self.budget is None else parse_budget(self.budget)
         if self.table_only:
+            if self.rows is not None or self.budget is not None:
+                raise UsageError("--table-only runs nothing and prints all rows: leave out --rows and --budget")
             _print_table(study, self.out)
         else:
             self._run(study, chosen, budget)
@@ -95,6 +97,8 @@ class StudyCommand:
     def _engine(self) -> "Engine":
         use_gpus, threads = self.device.device != "cpu", self.device.num_threads
         require(self.address is None or self.engine == "ray", "--address", self.address, "it goes with --engine ray")
+        if self.engine != "slurm" and self.slurm != SlurmUse():
+            raise UsageError(f"--slurm options go with --engine slurm, and this is --engine {self.engine}")
         if self.engine == "ray":
             from smallvit.study.engines.ray import RayEngine
 
