@@ -14,15 +14,16 @@ from pathlib import Path
 from textwrap import fill
 
 from smallvit.data.spec import SPECS
+from smallvit.files import write_atomically
 from smallvit.progress import duration
 from smallvit.recipes import RECIPES
-from smallvit.record import write_atomically
 from smallvit.report.cells import large, written_spread
-from smallvit.report.collect import Collection, Run, collect
+from smallvit.report.collect import Collection, collect
 from smallvit.report.compare_numbers import signed
 from smallvit.report.figures import learning_curve_file
 from smallvit.report.numbers import Line, Numbers, Spread, hardware, numbers_of
 from smallvit.report.page import read_metrics
+from smallvit.report.records import Run
 from smallvit.report.study_figures import drawings
 from smallvit.report.study_tables import study_markdown
 from smallvit.report.svg import Drawing, svg_file
@@ -73,7 +74,7 @@ def _costs(numbers: Numbers, root: Path) -> list[str]:
     """Return what each row gains and costs, the greatest gain first, if a step of each was measured."""
     section = numbers.section
     path = root / "results" / "benchmarks" / f"step-{section.name}.json"
-    if not section.has_reference or not path.exists():
+    if not path.exists():
         return []
     measured, reference = json.loads(path.read_text(encoding="utf-8")), numbers.line(section.study.reference)
     lines = sorted(numbers.lines, key=lambda line: -line.difference.mean if line.difference else 0.0)

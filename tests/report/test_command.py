@@ -75,6 +75,7 @@ def test_switching_off_what_a_recipe_switches_on(configs: list[RunConfig], monke
 def test_what_is_changed_is_what_makes_another_experiment() -> None:
     config = RECIPES["small"]()
     device, checkpoint = dataclasses.replace(config.device, num_threads=1), CheckpointConfig(every_seconds=5.0)
+    config = _changed(config, "evaluate", batch_size=5000)
     elsewhere = dataclasses.replace(
         config, seed=3, data=dataclasses.replace(config.data, root=Path("/here")), device=device, checkpoint=checkpoint
     )

@@ -320,6 +320,23 @@ def test_what_the_config_does_not_tell_of_a_run_is_told(tmp_path: Path, run_fold
         assert warnings(None, source)[0].endswith("what differs between them is no effect of it")
 
 
+def test_times_are_told_apart_by_the_machine_of_each_seed(tmp_path: Path, run_folder: MakeRun) -> None:
+    def noted(*processors: str) -> set[str]:
+        for name in "ab":
+            for seed in range(3):
+                hardware = {"processor": processors[seed] if name == "b" else "XXY"[seed]}
+                _change(run_folder, tmp_path / name / f"seed{seed}", seed=seed, draw=seed, hardware=hardware)
+                if name == "b":
+                    sections = {"model": {"num_cls_tokens": 1}}
+                    folder = tmp_path / name / f"seed{seed}"
+                    _change(run_folder, folder, seed=seed, draw=9 + seed, hardware=hardware, sections=sections)
+        return {row.note for row in compare(tmp_path / "a", tmp_path / "b").quantities if row.note}
+
+    words = "hardware, device or threads differ"
+    assert words not in noted("X", "X", "Y")
+    assert words in noted("X", "Y", "Y")
+
+
 def test_rows_that_need_not_be_the_same_images_are_not_paired(tmp_path: Path, run_folder: MakeRun) -> None:
     run_folder(tmp_path / "a")
     _change(run_folder, tmp_path / "b", sections={"model": {"image_size": 16}}, draw=1)

@@ -24,7 +24,7 @@ from smallvit.study.job import Order
 from smallvit.study.process import Outcome
 from smallvit.study.rows import Row, Study
 from smallvit.study.studies import STUDIES
-from smallvit.study.tasks import read_records, unfinished
+from smallvit.study.tasks import read_records
 from smallvit.train.config import OptimConfig
 from tiny_study import BASE, ONE_THREAD, HereEngine, study
 
@@ -318,8 +318,3 @@ def test_of_jobs_at_once_only_one_measures_a_shape(tmp_path: Path, monkeypatch: 
     engine = HereEngine(answer)
     execute(ranked(), tmp_path, engine, budget=40.0)
     assert folders(engine, "pace") == ["other/seed0", "plain/seed0"]
-
-
-def test_a_run_of_two_rows_is_done_once(tmp_path: Path) -> None:
-    twice = replace(study(), rows=tuple(Row(label=label, config=BASE) for label in ("plain row", "the same")))
-    assert [str(task) for task in unfinished(twice, tmp_path)] == ["plain row, seed 0", "plain row, seed 1"]

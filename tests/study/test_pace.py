@@ -45,7 +45,7 @@ def test_the_images_of_a_named_data_set_are_known_beforehand() -> None:
 
 def test_a_finished_run_tells_how_long_it_took(record: RunRecord) -> None:
     seconds = pace_of(record).seconds(CONFIG) - START_SECONDS
-    assert seconds == pytest.approx(record.train_seconds + record.evaluate_seconds, rel=0.35)
+    assert seconds == pytest.approx(record.train_seconds + record.evaluate_seconds, rel=0.05)
     tenfold = replace(CONFIG, train=replace(CONFIG.train, epochs=60))
     assert num_steps(tenfold, record.num_train) == 10 * num_steps(CONFIG, record.num_train) == 360
 
@@ -63,7 +63,7 @@ def test_seconds_are_those_of_steps_and_of_images_that_are_evaluated() -> None:
 
 def test_a_measured_pace_is_near_that_of_the_run(record: RunRecord) -> None:
     measured, ran = measured_pace(Workload(CONFIG)), pace_of(record)
-    assert measured.step_seconds == pytest.approx(ran.step_seconds, rel=3)  # on a machine that does other work
+    assert 0.2 < measured.step_seconds / ran.step_seconds < 5  # on a machine that does other work
     assert (measured.num_val, measured.num_test) == (144, 359)
 
 

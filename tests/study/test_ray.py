@@ -8,12 +8,15 @@ import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest.mock import MagicMock
 
 import pytest
 
 from outcomes import outcome
 from smallvit import cli
+from smallvit.errors import UsageError
 from smallvit.record import RunRecord
+from smallvit.study.engines.ray import RayEngine
 from smallvit.study.watch import checkpoint_step
 from tiny_study import AS_WORDS, PATIENCE, owner_of, parent, started, wait_for
 
@@ -61,6 +64,16 @@ def test_an_address_where_no_ray_is(address: str, said: str, capsys: pytest.Capt
         pytest.skip("ray is not installed: it comes with the ray extra")
     assert cli.main(["study", "paper", "--engine", "ray", "--address", address]) in (1, 2)
     assert said in capsys.readouterr().err
+
+
+def test_more_threads_than_there_are_processors_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else no worker would ever take the job."""
+    ray = MagicMock(nodes=lambda: [{"Resources": {"CPU": 4.0}}])
+    monkeypatch.setattr("smallvit.study.engines.ray.find_spec", lambda name: object())
+    monkeypatch.setattr("smallvit.study.engines.ray._join", lambda address: ray)
+    assert RayEngine(threads=4, use_gpus=False).threads == 4
+    with pytest.raises(UsageError, match=r"^--device\.num-threads is 5: ray was started with 4 processors$"):
+        RayEngine(threads=5, use_gpus=False)
 
 
 def test_without_ray_the_command_names_the_extra(

@@ -73,6 +73,27 @@ def test_the_table_fits_and_says_what_is_known(width: int, tmp_path: Path) -> No
     assert "of the budget" in lines[-1]
 
 
+def test_all_that_is_left_is_shared_by_those_at_once_and_takes_as_long_as_the_longest(tmp_path: Path) -> None:
+    first, second, *_ = tasks = unfinished(STUDIES["cls-tokens-small"](), tmp_path)[:4]
+    board = board_of(tasks)
+    for task in (first, second):
+        board[task].state = "running"
+        metrics(task.folder, STEP)
+    board.read()
+    steps = 12 * (45_000 // 256)
+    own = (steps - 200) * 256 / 500
+    assert board[first].seconds_left == pytest.approx(own)
+    waiting = [board._forecast.estimate(task) for task in tasks[2:]]
+    assert None not in waiting
+    whole = 2 * own + sum(waiting)
+    assert board.seconds_left(1) == pytest.approx(whole)
+    assert board.seconds_left(2) == pytest.approx(whole / 2)
+    assert board.seconds_left(100) == pytest.approx(own)
+    metrics(first.folder, STEP | {"step": steps - 1})  # its last evaluation goes on
+    board.read()
+    assert board.seconds_left(1) == pytest.approx(whole - own)
+
+
 def test_of_many_runs_those_are_shown_that_tell_the_most(tmp_path: Path) -> None:
     tasks = unfinished(STUDIES["latents-small"](), tmp_path)
     assert len(tasks) > 80

@@ -46,11 +46,6 @@ class Section:
         return {label: runs for label, runs in self.runs.items() if runs}
 
     @property
-    def has_reference(self) -> bool:
-        """Whether the row that the others are compared with was run."""
-        return bool(self.runs.get(self.study.reference))
-
-    @property
     def paths(self) -> frozenset[Path]:
         """Where its runs lie."""
         return frozenset(run.path for runs in self.runs.values() for run in runs)
@@ -89,7 +84,7 @@ def collect(folders: Sequence[Path]) -> Collection:
     sections: list[Section] = []
     for study in _studies_at(sorted({run.config.scale for run in runs}, reverse=True)):
         section = Section(study=study, runs={row.label: by_row.get(row.at(0).digest(), []) for row in study.rows})
-        if section.has_reference and len(section.done) > 1:
+        if study.reference in section.done and len(section.done) > 1:
             _require_one_test_set(section)
             sections.append(section)
     used = {path for section in sections for path in section.paths}

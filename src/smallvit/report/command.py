@@ -2,7 +2,6 @@
 
 import dataclasses
 import shlex
-from collections.abc import Sequence
 from typing import Any
 
 from smallvit.config import RunConfig
@@ -20,41 +19,43 @@ def repeat_command(config: RunConfig) -> str:
 
 def changed_options(config: RunConfig) -> str:
     """Return the options that make `config` another experiment than its recipe: none of the place, device and seed."""
-    plain = RunConfig()
-    device = dataclasses.replace(plain.device, precision=config.device.precision)
-    recipe, *words = _from_recipe(
-        dataclasses.replace(config, device=device, checkpoint=plain.checkpoint), ("data.root", "data.cache")
-    )
+    recipe, *words = _from_recipe(config, decisive=True)
     return shlex.join(words if recipe == config.recipe else [recipe, *words])
 
 
-def _from_recipe(config: RunConfig, left_out: Sequence[str] = ()) -> list[str]:
-    by_name = {name: _overrides(config, recipe(), left_out) for name, recipe in RECIPES.items()}
+def _from_recipe(config: RunConfig, *, decisive: bool = False) -> list[str]:
+    by_name = {name: _overrides(config, recipe(), decisive) for name, recipe in RECIPES.items()}
     nearest = min(by_name, key=lambda name: len(by_name[name]))
     name = config.recipe if config.recipe in by_name else nearest
     fork = [] if config.fork is None else ["--fork", "RUN_FOLDER"]  # only the weights' sha256 is known
     return [name, *by_name[name], *fork]
 
 
-def _overrides(config: RunConfig, recipe: RunConfig, left_out: Sequence[str]) -> list[str]:
-    """Return the words that turn `recipe` into `config`, the seed and the recipe's name left out."""
+def _overrides(config: RunConfig, recipe: RunConfig, decisive: bool) -> list[str]:
+    """Return the words that turn `recipe` into `config`, the seed and the recipe's name left out; `decisive` ones alone
+    are those that take part in the digest.
+    """
     words: list[str] = []
     for section in dataclasses.fields(config):
         if section.name == "scale" and config.scale != recipe.scale:
             words += _words("scale", config.scale)
-        elif section.name not in ("recipe", "seed", "fork", "scale"):
-            words += _section(section.name, getattr(config, section.name), getattr(recipe, section.name), left_out)
+        elif section.name not in ("recipe", "seed", "fork", "scale") and not (decisive and _is_aside(section)):
+            words += _section(section.name, getattr(config, section.name), getattr(recipe, section.name), decisive)
     return words
 
 
-def _section(section: str, wanted: Any, given: Any, left_out: Sequence[str]) -> list[str]:
+def _section(section: str, wanted: Any, given: Any, decisive: bool) -> list[str]:
     words: list[str] = []
     for field in dataclasses.fields(wanted):
         name, value = f"{section}.{field.name}", getattr(wanted, field.name)
         filled_in = name == "model.num_classes"  # by the data set, at the start of the run
-        if value != getattr(given, field.name) and not filled_in and name not in left_out:
+        if value != getattr(given, field.name) and not filled_in and not (decisive and _is_aside(field)):
             words += _words(name, value)
     return words
+
+
+def _is_aside(field: dataclasses.Field[Any]) -> bool:
+    return field.metadata.get("digest") is False
 
 
 def _words(name: str, value: Any) -> list[str]:

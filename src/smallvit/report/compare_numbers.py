@@ -168,9 +168,9 @@ def _mean_confusion(side: Side) -> np.ndarray:
 
 
 def _machine(side: Side) -> list[Any]:
-    """Return what the seconds of a side depend on beside its config."""
+    """Return what the seconds of each run of a side depend on beside its config."""
     found: list[Any] = []
     for run in side.runs:
         record, choices = run.record, run.record.choices
         found.append((record.hardware, choices.device, choices.num_threads, record.world_size))
-    return [each for i, each in enumerate(found) if each not in found[:i]]
+    return found

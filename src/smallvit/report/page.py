@@ -20,7 +20,7 @@ from smallvit.report.html import write_html
 from smallvit.report.predictions import read_mistakes
 from smallvit.report.records import read_record
 from smallvit.report.stats import wilson_interval
-from smallvit.run_folder import METRICS
+from smallvit.run_folder import METRICS, PAGE, PREDICTIONS
 
 MOST_PAIRS = 10
 """Confused pairs that are listed where the matrix is too large for numbers."""
@@ -54,9 +54,9 @@ def write_page(folder: Path | str) -> Path:
     """
     folder = Path(folder)
     record = read_record(folder)
-    mistakes = read_mistakes(folder / "test.safetensors", record)
+    mistakes = read_mistakes(folder / PREDICTIONS, record)
     rows = read_metrics(folder / METRICS)
-    page = folder / "index.html"
+    page = folder / PAGE
     config = record.run_config()
     write_html(
         page,

@@ -28,12 +28,8 @@ _THINNED = "; of many rows the reference, the best and the worst are named, the 
 _STYLES = ("-", "--", "-.", ":")
 
 
-def drawings(numbers: Numbers) -> list[Drawing]:
-    """Return the figures that a section's records have something to show in."""
-    return list(_drawings(numbers))
-
-
-def _drawings(numbers: Numbers) -> Iterator[Drawing]:
+def drawings(numbers: Numbers) -> Iterator[Drawing]:
+    """Yield the figures that the records of a section, its reference's among them, have something to show in."""
     reference = numbers.section.study.reference
     yield Drawing(
         name="accuracy",
@@ -70,15 +66,14 @@ def _drawings(numbers: Numbers) -> Iterator[Drawing]:
             draw=lambda: _draw_curves(numbers, split),
         )
     runs = numbers.section.runs[reference]
-    if runs:
-        seeds = f"seed {runs[0].config.seed}" if len(runs) == 1 else f"the sum over {len(runs)} seeds"
-        yield Drawing(
-            name="confusion",
-            title=f"Confusion matrix of {reference}",
-            caption=f"Confusion matrix of {reference}, {seeds}: test images of each true class (row) by predicted "
-            "class (column); blue is right, orange is wrong. The shade is the square root of the share of the row.",
-            draw=lambda: _draw_confusion(numbers.section, runs),
-        )
+    seeds = f"seed {runs[0].config.seed}" if len(runs) == 1 else f"the sum over {len(runs)} seeds"
+    yield Drawing(
+        name="confusion",
+        title=f"Confusion matrix of {reference}",
+        caption=f"Confusion matrix of {reference}, {seeds}: test images of each true class (row) by predicted class "
+        "(column); blue is right, orange is wrong. The shade is the square root of the share of the row.",
+        draw=lambda: _draw_confusion(numbers.section, runs),
+    )
 
 
 def _marks(numbers: Numbers) -> str:
@@ -198,7 +193,7 @@ def _draw_curves(numbers: Numbers, split: str) -> Figure:
     others = [line.label for line in numbers.lines if line.label != reference]
     by_accuracy = sorted(others, key=lambda label: numbers.line(label).last.mean)
     named = others if len(others) <= MOST_COLOURED else [by_accuracy[-1], by_accuracy[0]]
-    for label in [*others, *([reference] if numbers.section.has_reference else [])]:
+    for label in [*others, reference]:
         seen, means = _mean_curve(numbers.section.runs[label], split)
         x = [images / unit for images in seen]
         if label == reference:

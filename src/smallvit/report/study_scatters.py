@@ -46,11 +46,11 @@ def _latents(numbers: Numbers) -> Iterator[Drawing]:
     points: list[_Point] = []
     for label, config in _configs(numbers):
         latents = {part: dim for part, dim in zip("qkv", config.model.latent_dims, strict=True) if dim is not None}
-        if base is None or not latents or len(set(latents.values())) > 1 or not _same_but(base, config, LATENT_DIMS):
+        if not latents or len(set(latents.values())) > 1 or not _same_but(base, config, LATENT_DIMS):
             continue
         share = 100 * next(iter(latents.values())) / config.model.embed_dim
         points.append(_Point(series="".join(latents), x=share, line=numbers.line(label)))
-    if base is None or not points:
+    if not points:
         return
     width = base.model.embed_dim
     yield Drawing(
@@ -69,7 +69,7 @@ def _tokens(numbers: Numbers) -> Iterator[Drawing]:
     points = [
         _Point(series=f"width {config.model.embed_dim}", x=float(config.model.num_cls_tokens), line=numbers.line(label))
         for label, config in _configs(numbers)
-        if base is not None and _same_but(base, config, ("num_cls_tokens", "embed_dim", "num_heads"))
+        if _same_but(base, config, ("num_cls_tokens", "embed_dim", "num_heads"))
     ]
     if len({point.x for point in points}) < 2:
         return
@@ -109,9 +109,8 @@ def _costs(numbers: Numbers) -> Iterator[Drawing]:
         )
 
 
-def _reference_config(numbers: Numbers) -> RunConfig | None:
-    runs = numbers.section.runs[numbers.section.study.reference]
-    return runs[0].config if runs else None
+def _reference_config(numbers: Numbers) -> RunConfig:
+    return numbers.section.runs[numbers.section.study.reference][0].config
 
 
 def _configs(numbers: Numbers) -> Iterator[tuple[str, RunConfig]]:

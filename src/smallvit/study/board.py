@@ -80,13 +80,16 @@ class Board:
 
     def seconds_left(self, slots: int) -> float | None:
         """Return how long all that is left will take with `slots` runs at once; None while that cannot be told."""
-        going = [(line, line.seconds_left or self._forecast.estimate(line.task)) for line in self.of("running")]
-        ahead = [self._forecast.estimate(line.task) for line in self.of("waiting", "measuring")]
-        known = [seconds for _, seconds in going] + ahead
-        if any(seconds is None for seconds in known):
-            return None
+        going = [self._left_of(line) for line in self.of("running")]
+        known = [*going, *(self._forecast.estimate(line.task) for line in self.of("waiting", "measuring"))]
         seconds = [each for each in known if each is not None]
-        return max([sum(seconds) / max(1, slots), *(each or 0.0 for _, each in going)], default=0.0)
+        if len(seconds) < len(known):
+            return None
+        return max(sum(seconds) / max(1, slots), *seconds[: len(going)], 0.0)
+
+    def _left_of(self, line: Line) -> float | None:
+        own = line.seconds_left
+        return self._forecast.estimate(line.task) if own is None else own
 
     def of(self, *states: State) -> list[Line]:
         """Return the runs in some states."""

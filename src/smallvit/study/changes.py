@@ -6,7 +6,7 @@ from dataclasses import replace
 from smallvit.config import RunConfig
 from smallvit.device.config import DeviceConfig
 from smallvit.recipes import small
-from smallvit.study.rows import Changes, Row, Study, changed
+from smallvit.study.rows import Changes, Row, Study, changed, slug
 
 BUDGET = (
     "CIFAR-10, 6 passes over 45,000 images (270,000 images seen), width 64, depth 4, 2 heads of 32, 2 CLS tokens, "
@@ -94,7 +94,7 @@ def changes() -> Study:
     tokens = {label: {**whole, **change} for label, change in TOKENS.items()}
     rows = [Row(label=PLAIN, config=base, rank=0)]
     for label, change in {**ALONE, **OPTIMIZERS, **merged, **tokens}.items():
-        config = changed(replace(base, recipe=f"changes-{_folder(label)}"), change)
+        config = changed(replace(base, recipe=f"changes-{slug(label)}"), change)
         parts, rank = TOGETHER.get(label, ()), 0 if label in _FIRST else 1
         rows.append(Row(label=label, config=config, parts=parts, rank=rank))
     return Study(
@@ -122,7 +122,3 @@ def _base() -> RunConfig:
 
 def _merged(labels: tuple[str, ...]) -> Changes:
     return {field: value for label in labels for field, value in {**ALONE, **OPTIMIZERS}[label].items()}
-
-
-def _folder(label: str) -> str:
-    return "-".join("".join(letter if letter.isalnum() else " " for letter in label.lower()).split())

@@ -6,7 +6,7 @@ from dataclasses import replace
 from smallvit.config import RunConfig
 from smallvit.recipes import baseline
 from smallvit.study.paper import FULL_LENGTH, LATENT, in_study, latent_dims
-from smallvit.study.rows import Changes, Row, Study, changed
+from smallvit.study.rows import Changes, Row, Study, changed, slug
 
 SEEDS = (0, 1, 2)
 
@@ -142,7 +142,7 @@ def cifar100() -> Study:
         budget="CIFAR-100, 300 passes over 50,000 images, batch 256, AdamW at 1e-3, every augmentation",
         reference="baseline",
         rows=tuple(
-            Row(label=label, config=in_study(baseline(), f"cifar100-{_slug(label)}", change, "cifar100"))
+            Row(label=label, config=in_study(baseline(), f"cifar100-{slug(label)}", change, "cifar100"))
             for label, change in changes.items()
         ),
         seeds=SEEDS,
@@ -172,7 +172,3 @@ def patches() -> Study:
         ),
         seeds=SEEDS,
     )
-
-
-def _slug(label: str) -> str:
-    return label.lower().replace(",", "").replace(" ", "-")

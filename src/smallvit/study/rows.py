@@ -115,5 +115,10 @@ def changed(config: RunConfig, changes: Changes) -> RunConfig:
     return replace(config, **{name: replace(getattr(config, name), **values) for name, values in sections.items()})
 
 
+def slug(label: str) -> str:
+    """Return a label as a part of a folder's name."""
+    return "-".join("".join(letter if letter.isalnum() else " " for letter in label.lower()).split())
+
+
 def _fields_of(section: Any) -> list[str]:
     return [field.name for field in fields(section)] if is_dataclass(section) else []

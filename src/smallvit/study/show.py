@@ -39,7 +39,7 @@ class View:
         """Say what there is to do, and in what way it is less than the whole."""
         scale = study.rows[0].config.scale
         runs = len(study.rows) * len(study.seeds)
-        self.say(f"{study.name}: {num_tasks} of {runs} runs to do, {self._slots} at a time")
+        self.say(f"{study.name}: {num_tasks} of {runs} runs to do, {min(self._slots, max(1, num_tasks))} at a time")
         if scale != 1:
             self.say(f"note: every run takes {scale:g} of its full length, and its numbers are those of a scaled run")
 
@@ -61,7 +61,8 @@ class View:
 
     def ended(self, line: Line, outcome: Outcome) -> None:
         """Say how a run ended, in a line; of the live table's own lines, why one failed."""
-        if self._board is None or (self._live is not None and line.state != "failed"):
+        assert self._board is not None
+        if self._live is not None and line.state != "failed":
             return
         over = self._board.count("done") + self._board.count("failed") + self._board.count("saved")
         start = f"{over}/{len(self._board)} {line.task}: "

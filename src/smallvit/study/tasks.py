@@ -1,6 +1,6 @@
 """The runs of a study: which there are, where each lies, and the records of those that are finished."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -56,29 +56,21 @@ def unfinished(study: Study, folder: Path, *, root: Path | None = None, use: Dev
 
     `root` is where their data set lies; `use` says how they use the machine.
     """
-    return list(_unfinished(study, folder, root, use or DeviceUse()))
+    tasks: list[Task] = []
+    for seed in study.seeds:
+        for row in study.rows:
+            if record_path(folder, row, seed).exists():
+                continue
+            config = row.at(seed)
+            device = DeviceConfig(**vars(use or DeviceUse()), precision=config.device.precision)
+            config = replace(config, data=replace(config.data, root=root or config.data.root), device=device)
+            tasks.append(Task(row=row, seed=seed, folder=folder / row.folder / f"seed{seed}", config=config))
+    return tasks
 
 
 def by_rank(tasks: Sequence[Task]) -> list[Task]:
     """Return the runs by what they tell: by their row's rank, then by seed."""
     return sorted(tasks, key=lambda task: (task.row.rank, task.seed))
-
-
-def _unfinished(study: Study, folder: Path, root: Path | None, use: DeviceUse) -> Iterator[Task]:
-    seen: set[Path] = set()
-    for seed in study.seeds:
-        for row in study.rows:
-            place = folder / row.folder / f"seed{seed}"
-            if place in seen or record_path(folder, row, seed).exists():
-                continue
-            seen.add(place)
-            config = row.at(seed)
-            config = replace(
-                config,
-                data=replace(config.data, root=root or config.data.root),
-                device=DeviceConfig(**vars(use), precision=config.device.precision),
-            )
-            yield Task(row=row, seed=seed, folder=place, config=config)
 
 
 def _read(study: Study, row: Row, seed: int, path: Path) -> RunRecord:
