@@ -2,6 +2,9 @@
 
 import dataclasses
 import json
+import re
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
@@ -27,6 +30,55 @@ RANGE = st.tuples(st.floats(1e-3, 0.5), st.floats(0.5, 1))
 def choices(kind: type, *names: str) -> dict[str, st.SearchStrategy[Any]]:
     hints = get_type_hints(kind)
     return {name: st.sampled_from(get_args(hints[name])) for name in names}
+
+
+@pytest.mark.parametrize(
+    ("section", "field", "value", "words"),
+    [
+        ("train", "batch_size", 0, "it must be a whole number, at least 1"),
+        ("train", "passes_per_epoch", 0, "it must be a whole number, at least 1"),
+        ("train", "repeats_in_batch", 257, "it must be at most batch_size, 256"),
+        ("train", "max_skips", 0, "it must be a whole number, at least 1"),
+        ("train", "ema_decay", 1.0, "allowed is 0 up to, not including, 1"),
+        ("checkpoint", "every_seconds", -1.0, "it must be a number of seconds, at least 0"),
+        ("evaluate", "batch_size", 0, "it must be a whole number, at least 1"),
+        ("evaluate", "every_epochs", 0, "it must be a whole number, at least 1"),
+        ("device", "num_threads", 0, "it must be a whole number, at least 1"),
+        ("optim", "betas", (0.9, 1.0), "two numbers, each at least 0 and below 1, or None"),
+    ],
+)
+def test_numbers_beyond_their_bounds_are_refused(section: str, field: str, value: Any, words: str) -> None:
+    kind = type(getattr(RunConfig(), section))
+    with pytest.raises(UsageError) as refused:
+        kind(**{field: value})
+    assert str(refused.value).startswith(f"{section}.{field} is ")
+    assert words in str(refused.value)
+
+
+def test_words_and_kinds_that_are_not_allowed_are_refused_in_python_too() -> None:
+    """Without the tests' run-time checker, which would speak first."""
+    wrong = [
+        *(f"train.config import OptimConfig as C; C({name}='x')" for name in ("optimizer", "decay_on", "lr_scaling")),
+        *(f"train.config import TrainConfig as C; C({name}='x')" for name in ("on_nonfinite", "loss")),
+        "train.config import OptimConfig as C; C(optimizer='muon', muon_qkv='x')",
+        "augment.config import AugmentConfig as C; C(flip='x')",
+        *(
+            f"device.config import DeviceConfig as C; C({name}='x')"
+            for name in ("device", "attention", "compile", "compile_mode", "prefetch", "cuda_graphs", "precision")
+        ),
+        "train.config import OptimConfig as C; C(betas=0.9)",
+        "augment.config import AugmentConfig as C; C(affine_scale=1.1)",
+    ]
+    code = "from smallvit.errors import UsageError\n" + "\n".join(
+        f"try:\n from smallvit.{each}\nexcept UsageError as error:\n print(error)\nelse:\n print('taken')"
+        for each in wrong
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    told = done.stdout.splitlines()
+    for each, line in zip(wrong, told, strict=True):
+        field = re.findall(r"(\w+)=", each)[-1]
+        assert re.match(rf"\w+\.{field} is ", line), line
 
 
 @st.composite

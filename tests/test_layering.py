@@ -9,7 +9,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "src" / "smallvit"
-HEAVY = ("torch", "pyarrow", "matplotlib", "PIL", "huggingface_hub", "safetensors", "jinja2")
+HEAVY = ("torch", "numpy", "rich", "pyarrow", "matplotlib", "PIL", "huggingface_hub", "safetensors", "jinja2")
 QUICK = ["smallvit", "smallvit.cli", "smallvit.config", "smallvit.recipes"]
 QUICK += sorted(f"smallvit.{path.parent.name}.config" for path in PACKAGE.glob("*/config.py"))
 

@@ -155,7 +155,9 @@ def test_a_forked_child_that_leaves_the_with_statement_takes_nothing_away(tmp_pa
         pytest.skip("the child is found in /proc, which is not here")
     child = int(children.read_text())
     os.kill(child, signal.SIGINT)  # KeyboardInterrupt out of its sleep, and out of the with
+    deadline = time.monotonic() + 60
     while "(zombie)" not in Path(f"/proc/{child}/status").read_text():
+        assert time.monotonic() < deadline, "the child did not end"
         time.sleep(0.02)
     assert (tmp_path / OWNER).exists()
     with pytest.raises(SmallvitError, match=f"process {first.pid} on"), run_lock(tmp_path):

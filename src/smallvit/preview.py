@@ -21,7 +21,7 @@ SHOWN_SHARE = 0.1
 
 
 def show_augment(config: RunConfig, path: Path, *, num_images: int = 8, num_draws: int = 5) -> tuple[str, ...]:
-    """Write the first images of a run as a PNG (or whatever matplotlib makes of the suffix): originals above, each row
+    """Write the first images of a run as a PNG, SVG or PDF, by the suffix: originals above, each row
     below one step's draw for the same images. Return what is to be told of the data set.
     """
     if path.suffix.lower() not in (".png", ".svg", ".pdf"):

@@ -1,6 +1,4 @@
 import dataclasses
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -52,9 +50,3 @@ def test_root_is_needed_by_a_folder_and_refused_by_digits() -> None:
 def test_where_bytes_lie_is_left_out_of_digests() -> None:
     marked = {f.name for f in dataclasses.fields(DataConfig) if f.metadata.get("digest") is False}
     assert marked == {"root", "cache"}
-
-
-def test_importing_the_config_imports_nothing_heavy() -> None:
-    code = "import sys, smallvit.data.config; print({'torch', 'numpy', 'pyarrow', 'PIL', 'rich'} & set(sys.modules))"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "set()"

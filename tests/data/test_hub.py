@@ -124,7 +124,7 @@ def one_line(error: str) -> str:
     return line
 
 
-def test_files_come_from_the_pinned_revision_once_and_then_from_the_cache(small, hub: Hub, child, small_load) -> None:
+def test_files_come_from_the_pinned_revision_once_and_then_from_the_cache(small, hub: Hub, child) -> None:
     status, out, error, _ = child(endpoint(hub))
     assert (status, error) == (0, "")
     assert sorted(hub.got) == sorted([*small.spec.parquet.train, *small.spec.parquet.test])

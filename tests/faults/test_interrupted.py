@@ -29,10 +29,11 @@ from smallvit.record import RunRecord
 def test_killed_at_six_random_moments_and_started_again_with_the_same_command(
     start: Start, smallvit: Smallvit, undisturbed: dict[str, Any], tmp_path: Path
 ) -> None:
-    draw, run, words = random.Random(), tmp_path / "run", [*TOY, "--out", "run"]
+    print(f"seed {(seed := random.randrange(2**32))}")
+    draw, run, words = random.Random(seed), tmp_path / "run", [*TOY, "--out", "run"]
     resumed: list[int] = []
     for number in range(6):
-        job = start(words)
+        job = start(words, [("step", "*", "sleep", 0.1)])  # so that six lives do not come to the last step
         found = newest_step(run)
         if number in (2, 4):  # anywhere, so perhaps before its first step
             time.sleep(draw.uniform(0.0, 0.3))

@@ -247,7 +247,7 @@ def test_normed_queries_and_keys_do_not_feel_the_scale_of_their_projections(
 
 
 @pytest.mark.parametrize("queries", [None, 2])
-def test_a_layer_scale_of_nothing_makes_a_block_the_identity(rough_model: BuildModel, queries: int | None) -> None:
+def test_a_layer_scale_of_nothing_makes_a_block_the_identity(queries: int | None) -> None:
     config = replace(SMALL, num_cls_tokens=2, num_class_attention_blocks=1, layer_scale=0.0)
     model = VisionTransformer(config)
     block: Block = model.blocks[0] if queries is None else model.cls_blocks[0]

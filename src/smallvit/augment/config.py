@@ -1,7 +1,7 @@
 """The augmentation's settings, free of torch so that a command line can show them at once."""
 
 from dataclasses import dataclass, field
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from smallvit.checks import is_number, require, require_one_of, require_whole
 
@@ -24,8 +24,9 @@ def _require_number(name: str, value: object, least: int, most: int) -> None:
     require(is_number(value, least, most), f"augment.{name}", value, f"it must be a number, from {least} to {most}")
 
 
-def _require_pair(name: str, pair: tuple[float, float], most: int) -> None:
-    ordered = len(pair) == 2 and all(is_number(end, 0, most) for end in pair) and 0 < pair[0] <= pair[1]
+def _require_pair(name: str, pair: Any, most: int) -> None:
+    whole = isinstance(pair, tuple) and len(pair) == 2 and all(is_number(end, 0, most) for end in pair)
+    ordered = whole and 0 < pair[0] <= pair[1]
     allowed = f"it must be two numbers, 0 < smallest <= largest <= {most}"
     require(ordered, f"augment.{name}", pair, allowed)
 

@@ -1,7 +1,8 @@
 """The operations' names, and what each implementation means by a magnitude index.
 
-Four public implementations of AutoAugment share their policies and differ here (`../shared/reference/autoaugment.md`
-when this was written): in scale, signs, fill and interpolation. Legend: S signs (plus, minus), O ops, M magnitudes.
+Four public implementations of AutoAugment share their policies and differ here, in scale, signs, fill and
+interpolation: DeepVoltaire's port, the paper's code, torchvision's, and the authors' own (TensorFlow).
+Legend: S signs (plus, minus), O ops, M magnitudes.
 """
 
 from dataclasses import dataclass
@@ -89,24 +90,22 @@ def _published(num_bins: int, height: int, width: int) -> dict[str, ndarray]:
     }
 
 
-def _authors(num_bins: int, height: int, width: int) -> dict[str, ndarray]:
-    """Return the values of the AutoAugment authors' own code for CIFAR, where the last index is 9 tenths of the way."""
+def _authors(num_bins: int) -> dict[str, ndarray]:
+    """Return the values of the AutoAugment authors' own code for CIFAR, where the last index is 9 tenths of the way.
+
+    They are for images of 32 x 32, and do not depend on the size.
+    """
     level = np.arange(num_bins) * 10 / num_bins
-    values = dict.fromkeys(ENHANCERS, level * 1.8 / 10 + 0.1)
-    return (
-        _published(num_bins, height, width)
-        | values
-        | {
-            "ShearX": _signed(level * 0.3 / 10),
-            "ShearY": _signed(level * 0.3 / 10),
-            "TranslateX": _signed(np.trunc(level)),
-            "TranslateY": _signed(np.trunc(level)),
-            "Rotate": _signed(np.trunc(level * 30 / 10)),
-            "Posterize": 4 - np.trunc(level * 4 / 10),
-            "Solarize": 256 - np.trunc(level * 256 / 10),
-            "Cutout": np.trunc(level * 20 / 10),
-        }
-    )
+    return dict.fromkeys(ENHANCERS, level * 1.8 / 10 + 0.1) | {
+        "ShearX": _signed(level * 0.3 / 10),
+        "ShearY": _signed(level * 0.3 / 10),
+        "TranslateX": _signed(np.trunc(level)),
+        "TranslateY": _signed(np.trunc(level)),
+        "Rotate": _signed(np.trunc(level * 30 / 10)),
+        "Posterize": 4 - np.trunc(level * 4 / 10),
+        "Solarize": 256 - np.trunc(level * 256 / 10),
+        "Cutout": np.trunc(level * 20 / 10),
+    }
 
 
 def _torchvision(num_bins: int, height: int, width: int, *, wide: bool) -> dict[str, ndarray]:
@@ -143,7 +142,7 @@ def magnitudes(space: str, num_bins: int, image_size: tuple[int, int]) -> Float6
     if space not in SPACES:
         raise UsageError(f"space {space!r} is unknown, expected one of {', '.join(SPACES)}")
     if space == "tf":
-        values = _authors(num_bins, *image_size)
+        values = _authors(num_bins)
     elif space in ("torchvision", "wide"):
         values = _torchvision(num_bins, *image_size, wide=space == "wide")
     else:

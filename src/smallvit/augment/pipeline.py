@@ -1,6 +1,7 @@
 """The whole augmentation of a batch, sampling apart from applying.
 
-The order is the paper's (arXiv 2501.06220): flip, crop, policy, normalise, erase, mix.
+The order is the paper's (arXiv 2501.06220): flip, crop, policy, normalise, erase, mix; the small affine map, which
+it does not have, comes after the crop.
 `sample_augment` draws on the CPU with NumPy; `apply_augment` is pure, runs where its images are, and compiles in one
 graph.
 Legend: B batch, R rows drawn for, H height, W width, C classes.

@@ -1,7 +1,7 @@
 """How a model is trained; free of torch, so that the command line can show it at once."""
 
 from dataclasses import dataclass, field
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from smallvit.checks import is_number, require, require_flag, require_one_of, require_whole
 
@@ -51,9 +51,10 @@ class OptimConfig:
             require(is_number(value, 0), f"optim.{name}", value, "it must be a number, at least 0")
         require_one_of("optim.decay_on", self.decay_on, get_args(DecayOn))
         require_one_of("optim.lr_scaling", self.lr_scaling, get_args(RateScaling))
-        if self.betas is not None:
-            ok = len(self.betas) == 2 and all(is_number(beta, 0) and beta < 1 for beta in self.betas)
-            require(ok, "optim.betas", self.betas, "two numbers, each at least 0 and below 1, or None")
+        betas: Any = self.betas
+        if betas is not None:
+            ok = isinstance(betas, tuple) and len(betas) == 2 and all(is_number(b, 0) and b < 1 for b in betas)
+            require(ok, "optim.betas", betas, "two numbers, each at least 0 and below 1, or None")
         self._check_muon()
 
     def _check_muon(self) -> None:
@@ -86,8 +87,9 @@ class TrainConfig:
     """Images in a step; what does not fill a last batch of an epoch is left out."""
     repeats_in_batch: int = 1
     """Times that an image stands in its batch, each time augmented anew (Hoffer et al., 2020; in batches of fewer
-    images, Berman et al., 2019; the paper's distributed path has 3). An epoch keeps its length, and sees as many times
-    fewer images. Where it does not divide the batch, an image at a batch's end goes on in the next."""
+    images, Berman et al., 2019; the paper's distributed path has 3). An epoch keeps its number of steps, and
+    so shows that many times fewer images. Where it does not divide the batch, an image at a batch's end goes on in the
+    next."""
     label_smoothing: float = 0.1
     """Share of each target that is spread evenly over all classes."""
     loss: LossName = field(default="cross-entropy", metadata={"digest": "unless default"})

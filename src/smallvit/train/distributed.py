@@ -48,8 +48,8 @@ class Event(Protocol):
 class World:
     """All ranks of a run as one of them sees them; `ALONE` is the world of one.
 
-    Every method but `share` and `most` must be called by all ranks, in the same order, and raises `RankLostError` where
-    one of them is gone.
+    Every method but `share` and `most`, which only compute, and `wait_for` and `guarded`, which watch, must be called
+    by all ranks, in the same order, and raises `RankLostError` where one of them is gone.
     """
 
     rank: int = 0

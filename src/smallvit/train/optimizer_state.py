@@ -77,7 +77,9 @@ def _states(optimizer: torch.optim.Optimizer) -> dict[str, State]:
 
 
 def _added(optimizer: torch.optim.Optimizer, group: State) -> list[str]:
-    """Return what steps have added to a group: neither a setting that it was made with, nor its parameters."""
+    """Return what a group has beside its parameters and the settings with defaults: what steps have added, and Muon's
+    `parts`.
+    """
     options = {"params", "param_names", "initial_lr", LR_RATIO, *optimizer.defaults}
     return [entry for entry in group if entry not in options]
 
