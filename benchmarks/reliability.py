@@ -78,6 +78,7 @@ def measured(session: Session, folder: Path) -> dict[str, object]:
         start = time.perf_counter()
         training._save(metrics)
         saves.append(time.perf_counter() - start)
+    metrics.close()
     newest = max((folder / "checkpoints").iterdir())
     checks: list[float] = []
     gradients = [torch.randn_like(p) for p in session.model.parameters()]

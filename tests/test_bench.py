@@ -1,6 +1,5 @@
 """The measuring: on a model so small that a turn takes milliseconds."""
 
-import importlib.util
 import json
 import math
 import os
@@ -508,56 +507,6 @@ def test_available_memory_is_what_the_kernel_says() -> None:
         assert math.isinf(found)
         return
     assert 0 < found < os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-
-
-@pytest.fixture(scope="module")
-def paper() -> ModuleType:
-    """benchmarks/paper_step.py, which is no part of the package."""
-    spec = importlib.util.spec_from_file_location("paper_step", ROOT / "benchmarks" / "paper_step.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-@pytest.mark.parametrize("tokens", [1, 2])
-@pytest.mark.parametrize("attention", ["bmm", "sdpa"])
-def test_the_papers_step_restated_is_the_same_arithmetic(paper: ModuleType, tokens: int, attention: Any) -> None:
-    """Five steps from the same weights on the same batch: float32 sums in another order, and nothing else, differ."""
-    model = ModelConfig(patch_size=8, embed_dim=48, depth=3, num_heads=4, num_cls_tokens=tokens, drop_path_rate=0.3)
-    device = replace(TINY.device, attention=attention)
-    augment = RECIPES["baseline"]().augment
-    work = Workload(replace(TINY, model=model, device=device, augment=augment))
-    restated, step = paper.paper_step(work)
-    assert (work.step.batch.branch_scale == 0).any()  # stochastic depth is at work
-    for _ in range(5):
-        found, wanted = (loss_of(each) for each in (step, work.step))
-        assert found == pytest.approx(wanted, rel=1e-5)
-        step()
-        work.step()
-    weights = paper.paper_weights(work.session.model.state_dict())
-    # Adam divides by the gradient's size, so where that is all rounding (the keys' biases) a step may be any of +-lr.
-    for name, tensor in restated.state_dict().items():
-        if not name.endswith("k.bias"):
-            torch.testing.assert_close(tensor, weights[name], rtol=0, atol=2e-4, msg=name)
-            assert (tensor - weights[name]).abs().mean() < 2e-6, name
-
-
-def test_the_comparison_with_the_paper_prints_what_it_records(
-    paper: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    words = ["--device", "cpu", "--turns", "1", "--threads", "1", "--batch-size", "2", "--precision", "float32"]
-    monkeypatch.setattr(sys, "argv", ["paper_step.py", *words, "--json", str(tmp_path / "x.json")])
-    paper.main()
-    lines = capsys.readouterr().out.splitlines()
-    assert [line.split(":")[0] for line in lines] == list(paper.SHAPES)
-    record = json.loads((tmp_path / "x.json").read_text())
-    for shape, line in zip(record["shapes"].values(), lines, strict=True):
-        ratio = shape["speeds"]["paper"]["seconds"] / shape["speeds"]["ours"]["seconds"]
-        assert shape["ours_over_paper"] == pytest.approx(ratio)
-        assert f"{ratio:.2f} times" in line
-        assert shape["first_losses"]["paper"] == pytest.approx(shape["first_losses"]["ours"], rel=1e-5)
 
 
 def test_the_published_figures_are_those_of_their_records() -> None:

@@ -49,6 +49,16 @@ def test_without_a_gpu_it_refuses_in_one_line(
     assert not (tmp_path / "out").exists()
 
 
+def test_a_folder_that_holds_something_is_refused(
+    gpu_bench: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """What an earlier sitting left there would be taken for this one's."""
+    (tmp_path / "bench.json").write_text("{}")
+    monkeypatch.setattr(sys, "argv", ["gpu_bench.py", "--device", "cpu", "--out", str(tmp_path)])
+    assert gpu_bench.main() == 2
+    assert capsys.readouterr().err == f"gpu-bench: {tmp_path} is not empty; name another folder with OUT= (--out)\n"
+
+
 @pytest.mark.parametrize("device", ["cuda", "cpu"])
 def test_its_commands_are_understood_and_end_within_nine_minutes(
     gpu_bench: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, device: str

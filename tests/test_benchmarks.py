@@ -1,0 +1,111 @@
+"""The scripts of benchmarks/, which are no part of the package: that they run, and measure what they say."""
+
+import importlib.util
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import torch
+
+from smallvit.bench.workload import TrainingStep, Workload
+from smallvit.config import EvaluateConfig, RunConfig
+from smallvit.data.config import DataConfig
+from smallvit.device.config import DeviceConfig
+from smallvit.model.config import ModelConfig
+from smallvit.recipes import RECIPES
+from smallvit.train.config import TrainConfig
+from tiny_study import study as tiny_study
+
+ROOT = Path(__file__).parents[1]
+TINY = RunConfig(
+    recipe="tiny",
+    data=DataConfig(dataset="cifar10"),
+    model=ModelConfig(patch_size=16, embed_dim=16, depth=2, num_heads=2),
+    train=TrainConfig(batch_size=20),
+    evaluate=EvaluateConfig(batch_size=30),
+    device=DeviceConfig(device="cpu", precision="float32", num_threads=1),
+)
+
+
+def loss_of(step: TrainingStep) -> float:
+    with torch.no_grad():
+        return float(step.learner.loss_of(step.batch))
+
+
+def benchmark_named(name: str) -> ModuleType:
+    """Return a script of benchmarks/, which are no part of the package."""
+    spec = importlib.util.spec_from_file_location(name, ROOT / "benchmarks" / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def paper() -> ModuleType:
+    return benchmark_named("paper_step")
+
+
+def test_the_cost_of_a_save_is_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    script = benchmark_named("reliability")
+    monkeypatch.setattr(script, "SAVES", 2)
+    found = script.measured(Workload(TINY).session, tmp_path)
+    assert len(list((tmp_path / "checkpoints").glob("step-*"))) == 2
+    assert found["save_seconds"]["of"] == 2
+    assert 0 < found["save_seconds"]["median"] <= found["save_seconds"]["slowest"]
+    assert found["checkpoint_bytes"] > 3 * 4 * 17_050  # weights, and the two averages of Adam
+
+
+def test_the_steps_of_a_studys_rows_are_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    script = benchmark_named("study_step")
+    monkeypatch.setitem(script.STUDIES, "tiny", tiny_study)
+    monkeypatch.setattr("sys.argv", ["study_step", "tiny", "--turns", "1", "--json", str(tmp_path / "found.json")])
+    script.main()
+    found = json.loads((tmp_path / "found.json").read_text())
+    assert found["choices"].startswith("cpu with 1 thread, float32")
+    assert {label: row["over_reference"] for label, row in found["rows"].items()}["plain row"] == 1
+    assert all(row["seconds"] > 0 for row in found["rows"].values())
+
+
+@pytest.mark.parametrize("tokens", [1, 2])
+@pytest.mark.parametrize("attention", ["bmm", "sdpa"])
+def test_the_papers_step_restated_is_the_same_arithmetic(paper: ModuleType, tokens: int, attention: Any) -> None:
+    """Five steps from the same weights on the same batch: float32 sums in another order, and nothing else, differ."""
+    model = ModelConfig(patch_size=8, embed_dim=48, depth=3, num_heads=4, num_cls_tokens=tokens, drop_path_rate=0.3)
+    device = replace(TINY.device, attention=attention)
+    augment = RECIPES["baseline"]().augment
+    work = Workload(replace(TINY, model=model, device=device, augment=augment))
+    restated, step = paper.paper_step(work)
+    assert (work.step.batch.branch_scale == 0).any()  # stochastic depth is at work
+    for _ in range(5):
+        found, wanted = (loss_of(each) for each in (step, work.step))
+        assert found == pytest.approx(wanted, rel=1e-5)
+        step()
+        work.step()
+    weights = paper.paper_weights(work.session.model.state_dict())
+    # Adam divides by the gradient's size, so where that is all rounding (the keys' biases) a step may be any of +-lr.
+    for name, tensor in restated.state_dict().items():
+        if not name.endswith("k.bias"):
+            torch.testing.assert_close(tensor, weights[name], rtol=0, atol=2e-4, msg=name)
+            assert (tensor - weights[name]).abs().mean() < 2e-6, name
+
+
+def test_the_comparison_with_the_paper_prints_what_it_records(
+    paper: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["--device", "cpu", "--turns", "1", "--threads", "1", "--batch-size", "2", "--precision", "float32"]
+    monkeypatch.setattr(sys, "argv", ["paper_step.py", *words, "--json", str(tmp_path / "x.json")])
+    paper.main()
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split(":")[0] for line in lines] == list(paper.SHAPES)
+    record = json.loads((tmp_path / "x.json").read_text())
+    for shape, line in zip(record["shapes"].values(), lines, strict=True):
+        ratio = shape["speeds"]["paper"]["seconds"] / shape["speeds"]["ours"]["seconds"]
+        assert shape["ours_over_paper"] == pytest.approx(ratio)
+        assert f"{ratio:.2f} times" in line
+        assert shape["first_losses"]["paper"] == pytest.approx(shape["first_losses"]["ours"], rel=1e-5)
