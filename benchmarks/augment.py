@@ -14,9 +14,9 @@ import argparse
 import json
 import random
 import statistics
-import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -27,18 +27,17 @@ from PIL import Image, ImageEnhance, ImageOps
 from smallvit.augment import AugmentConfig, apply_augment, sample_augment
 from smallvit.augment.ops import OPS
 from smallvit.augment.subpolicies import AUTOAUGMENT
-from smallvit.bench.clock import timed
+from smallvit.bench.clock import Timing, take_turns, timed
 from smallvit.bench.peers import import_beside_torch
 from smallvit.bench.record import circumstances
 from smallvit.bench.workload import Workload
-from smallvit.device.choose import synchronize
 from smallvit.device.config import DeviceConfig
 from smallvit.files import write_atomically
 from smallvit.recipes import small
 from smallvit.rng import generator
 
 BATCH, CLASSES, SMOOTHING = 256, 10, 0.1
-WARM_ROUNDS, TURN, TRAINING_STEPS = 2, 4, 4
+TRAINING_STEPS = 4
 MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
 CONFIG = AugmentConfig(
     policy="autoaugment-cifar10", policy_variant="paper", erase_probability=0.25, cutmix_alpha=1.0, mixup_alpha=1.0
@@ -172,22 +171,16 @@ def kornia_batch() -> Contestant | None:
     return lambda images, labels: soft_mix(stack(images.float() / 255), labels)
 
 
-def take_turns(contestants: dict[str, tuple[Contestant, torch.device]], rounds: int) -> dict[str, list[float]]:
-    """Return each contestant's seconds a batch, turn by turn."""
+def times_of(contestants: dict[str, tuple[Contestant, torch.device]], rounds: int, device: str) -> dict[str, Timing]:
+    """Return how long a batch takes each contestant, turn by turn."""
     small_images = torch.randint(0, 256, (BATCH, 3, 8, 8), dtype=torch.uint8).float()
     images = torch.nn.functional.interpolate(small_images, size=32, mode="bilinear").to(torch.uint8)
     labels = torch.randint(0, CLASSES, (BATCH,))
-    seconds: dict[str, list[float]] = {name: [] for name in contestants}
-    for number in range(rounds + WARM_ROUNDS):
-        for name, (run, place) in contestants.items():
-            batch = images.to(place), labels.to(place)
-            start = time.perf_counter()
-            for _ in range(TURN):
-                run(*batch)
-            synchronize(place.type)
-            if number >= WARM_ROUNDS:
-                seconds[name].append((time.perf_counter() - start) / TURN)
-    return seconds
+    calls: dict[str, Callable[[], Batch]] = {}
+    for name, (run, place) in contestants.items():
+        calls[name] = partial(run, images.to(place), labels.to(place))
+        calls[name]()  # compiles
+    return take_turns(calls, device, rounds)
 
 
 def training_step(threads: int, device: str) -> tuple[float, float]:
@@ -216,7 +209,7 @@ def main() -> None:
     """Print one line a contestant, then the share of a training step; write the record where asked."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--threads", type=int, default=1, help="CPU threads of torch; the Pillow loop has one core")
-    parser.add_argument("--rounds", type=int, default=10, help=f"timed turns of {TURN} batches of each contestant")
+    parser.add_argument("--rounds", type=int, default=10, help="timed turns of each contestant")
     parser.add_argument("--compiled", action="store_true", help="also time ours under torch.compile")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="where ours runs")
     parser.add_argument("--json", type=Path, help="where to write the record")
@@ -229,12 +222,12 @@ def main() -> None:
         contestants["ours, compiled"] = (ours(torch.compile(apply_augment, fullgraph=True), device), device)
     others = {"Pillow loop": pillow_loop, "torchvision": torchvision_loop(), "Kornia": kornia_batch()}
     contestants |= {name: (run, cpu) for name, run in others.items() if run is not None}
-    seconds = take_turns(contestants, options.rounds)
+    taken = times_of(contestants, options.rounds, device.type)
     speeds = {
-        name: {"median": round(BATCH / statistics.median(times)), "best": round(BATCH / min(times))}
-        for name, times in seconds.items()
+        name: {"median": round(BATCH / timing.seconds), "best": round(BATCH / min(timing.turns))}
+        for name, timing in taken.items()
     }
-    print(f"torch {torch.__version__}, {options.threads} thread(s), ours on {device}, {options.rounds} turns of {TURN}")
+    print(f"torch {torch.__version__}, {options.threads} thread(s), ours on {device}, {options.rounds} turns")
     for name, speed in speeds.items():
         print(f"{name:15s} {speed['median']:12,} images/s median {speed['best']:12,} best")
     # Pillow is given as many cores as we have threads, and a perfect share of work among them.
@@ -253,7 +246,7 @@ def main() -> None:
             "threads": options.threads,
             "device": device.type,
             "turns": options.rounds,
-            "batches_in_turn": TURN,
+            "batches_in_turn": {name: timing.calls_in_turn for name, timing in taken.items()},
             "batch_size": BATCH,
             "images_per_second": speeds,
             "ours_over_pillow_on_as_many_cores": ratio,
