@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
@@ -29,6 +30,16 @@ TINY = RunConfig(
     evaluate=EvaluateConfig(batch_size=30),
     device=DeviceConfig(device="cpu", precision="float32", num_threads=1),
 )
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Short turns, one thread."""
+    monkeypatch.setattr("smallvit.bench.clock.TURN_SECONDS", 0.002)
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 def loss_of(step: TrainingStep) -> float:

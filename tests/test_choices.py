@@ -32,7 +32,7 @@ def test_it_is_measured_once_in_the_data_sets_cache(tmp_path: Path, monkeypatch:
     first = decide(config, ALONE, None)
     (key, seconds), *rest = json.loads((tmp_path / "attention.json").read_text())["seconds"].items()
     assert not rest
-    assert re.search(r"; torch .*; float32, not compiled; 20 x 7 tokens, 2 heads of 8$", key)
+    assert re.search(r"; torch .*; cpu, float32, not compiled; 20 x 7 tokens, 2 heads of 8$", key)
     assert seconds.keys() == {"sdpa", "native", "bmm"}
     assert seconds[first.attention] <= TIE * min(seconds.values())
     assert f"; {first.attention} attention measured" in first.reason

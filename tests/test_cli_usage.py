@@ -35,9 +35,10 @@ def test_to_parse_and_to_help_little_is_imported(words: list[str]) -> None:
 
 
 def test_help_names_the_commands_and_their_fields() -> None:
-    assert smallvit().stdout == smallvit("--help").stdout
+    listed = smallvit("--help").stdout
+    assert smallvit().stdout == listed
     for command in COMMANDS:
-        assert f" {command} " in smallvit("--help").stdout
+        assert f" {command} " in listed
     helped = smallvit("train", "small", "--help", columns=120).stdout
     assert "--optim.lr FLOAT" in helped
     assert "Highest learning rate" in helped

@@ -44,7 +44,7 @@ def choices(kind: type, *names: str) -> dict[str, st.SearchStrategy[Any]]:
         ("evaluate", "batch_size", 0, "it must be a whole number, at least 1"),
         ("evaluate", "every_epochs", 0, "it must be a whole number, at least 1"),
         ("device", "num_threads", 0, "it must be a whole number, at least 1"),
-        ("optim", "betas", (0.9, 1.0), "two numbers, each at least 0 and below 1, or None"),
+        ("optim", "betas", (0.9, 1.0), "a tuple of two numbers, each at least 0 and below 1, or None"),
     ],
 )
 def test_numbers_beyond_their_bounds_are_refused(section: str, field: str, value: Any, words: str) -> None:

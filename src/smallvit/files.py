@@ -1,6 +1,7 @@
 """Files that are written whole or not at all, and folders whose names last."""
 
 import os
+import secrets
 from collections.abc import Generator
 from contextlib import contextmanager
 from errno import EINVAL, ENOTSUP
@@ -21,7 +22,8 @@ def replacing(path: Path) -> Generator[Path]:
 
     An `OSError` is made one of `path`: that of a full disk names no file.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    # Of containers that share a disk, each has the same numbers for its processes.
+    temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}")
     try:
         yield temporary
         temporary.replace(path)

@@ -88,7 +88,10 @@ def require_unseen_test(origin: Origin | None, config: RunConfig, dataset: Datas
     """
     if origin is None:
         if config.fork is not None and config.data.dataset == "folder" and not dataset.spec.test_size:
-            raise UsageError("a fork that has saved nothing yet starts over with --fork and the run that it came from")
+            raise UsageError(
+                "this fork has saved nothing yet, and its test is drawn from images that may be others by now: give its "
+                "own command again, with --fork and --out"
+            )
         return
     theirs = origin.config
     if dataset.spec.test_size or theirs is None or origin.test_sha256 is None or not _same_data(theirs, config):

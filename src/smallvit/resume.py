@@ -5,7 +5,7 @@ import shlex
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from smallvit.config import RunConfig
 from smallvit.device.choose import Choices
@@ -48,14 +48,18 @@ class SavedState:
     val_sha256: str | None
     """Likewise."""
     val_may_be_seen: bool
-    """By the run that this one was forked off; False in checkpoints from before."""
+    """By the run that this one was forked off."""
     gathered: Gathered
 
     @classmethod
     def of(cls, checkpoint: Checkpoint, where: str) -> "SavedState":
         """Return the state of a checkpoint, of this version or an earlier one's."""
-        earlier = {"test_sha256": None, "val_sha256": None, "val_may_be_seen": False}
-        return from_json(cls, {**earlier, **checkpoint.state}, where)
+        state = {"test_sha256": None, "val_sha256": None, **checkpoint.state}
+        if "val_may_be_seen" not in state:  # in a checkpoint from before, nothing is known of it
+            config = state.get("config")
+            forked = isinstance(config, dict) and cast("dict[str, Any]", config).get("fork") is not None
+            state["val_may_be_seen"] = forked and state["val_sha256"] is not None
+        return from_json(cls, state, where)
 
 
 def find_checkpoint(

@@ -156,8 +156,8 @@ def evaluate(
     `data_root` stands in for the data folder of its config.
 
     The arithmetic is that of the run: measured anew, `auto` might round otherwise and count otherwise. A run of a GPU
-    is measured on a CPU where there is no GPU, one of a CPU always there. Raises `SmallvitError` where the data are not
-    those of the run.
+    is measured on a CPU where there is no CUDA, one of a CPU always there. Raises `SmallvitError` where the data are
+    not those of the run.
     """
     folder = Path(folder)
     record = record_of(folder)

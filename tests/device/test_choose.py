@@ -43,7 +43,7 @@ def test_auto_on_a_cpu() -> None:
     assert str(choices) == f"cpu with 1 thread, float32 ({reason}), sdpa attention, not compiled"
 
 
-def test_auto_prefers_a_gpu_and_compiles_there(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_gpu_of_cuda_is_compiled_for_and_mps_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     choices = choose(DeviceConfig(device="mps", precision="bfloat16"), rows=64, embed_dim=16, attention=quicker)

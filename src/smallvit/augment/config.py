@@ -27,7 +27,7 @@ def _require_number(name: str, value: object, least: int, most: int) -> None:
 def _require_pair(name: str, pair: Any, most: int) -> None:
     whole = isinstance(pair, tuple) and len(pair) == 2 and all(is_number(end, 0, most) for end in pair)
     ordered = whole and 0 < pair[0] <= pair[1]
-    allowed = f"it must be two numbers, 0 < smallest <= largest <= {most}"
+    allowed = f"it must be a tuple of two numbers, 0 < smallest <= largest <= {most}"
     require(ordered, f"augment.{name}", pair, allowed)
 
 

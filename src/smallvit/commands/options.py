@@ -9,8 +9,8 @@ class DataPlace:
     """Where the data set lies."""
 
     root: Path | None = None
-    """Folder or .tar.gz that holds the data set; without it a finished run's own, or the cache, then the Hugging Face
-    hub."""
+    """Folder or .tar.gz that holds the data set; without it the one that the run's config names, else the cache, then
+    the Hugging Face hub."""
 
 
 @dataclass(frozen=True, kw_only=True)

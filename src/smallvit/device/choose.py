@@ -92,11 +92,13 @@ def device_of(config: DeviceUse) -> Device:
 
 
 def num_threads(config: DeviceUse) -> int:
-    """Return the threads of torch that are asked for, or torch's own number, in a container no more than its quota."""
+    """Return the threads of torch that are asked for, or torch's own number, without OMP_NUM_THREADS no more than a
+    container's quota is worth.
+    """
     if config.num_threads is not None:
         return config.num_threads
     threads = torch.get_num_threads()
-    return threads if "OMP_NUM_THREADS" in os.environ else min(threads, usable_cores())
+    return threads if os.environ.get("OMP_NUM_THREADS") else min(threads, usable_cores())
 
 
 def hardware() -> dict[str, str | int]:

@@ -40,7 +40,8 @@ class DeviceUse:
     """Whether augmentation, forward and backward pass, and update are recorded once, as a CUDA graph each; auto: on one
     GPU, with compile_mode default."""
     num_threads: int | None = field(default=None, metadata={"digest": False})
-    """Threads of a CPU run; None: as many as torch chooses, and no more than a container's quota is worth."""
+    """Threads of a CPU run; None: as many as torch chooses, and without OMP_NUM_THREADS no more than a
+    container's quota is worth."""
 
     def __post_init__(self) -> None:
         require_one_of("device.device", self.device, get_args(DeviceName))

@@ -54,7 +54,7 @@ class OptimConfig:
         betas: Any = self.betas
         if betas is not None:
             ok = isinstance(betas, tuple) and len(betas) == 2 and all(is_number(b, 0) and b < 1 for b in betas)
-            require(ok, "optim.betas", betas, "two numbers, each at least 0 and below 1, or None")
+            require(ok, "optim.betas", betas, "a tuple of two numbers, each at least 0 and below 1, or None")
         self._check_muon()
 
     def _check_muon(self) -> None:

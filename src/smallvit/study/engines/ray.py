@@ -48,8 +48,9 @@ class RayEngine:
         if threads is None:
             share = jobs or (self._count("GPU") if use_gpus else 0) or self._count("CPU")
             threads = max(1, min(largest, self._count("CPU") // max(1, share)))
-        elif address is None:
-            require(threads <= largest, "--device.num-threads", threads, f"ray was started with {largest} processors")
+        elif address is None and threads > largest:  # a cluster that is joined may grow
+            self.close()
+            raise UsageError(f"--device.num-threads is {threads}: ray was started with {largest} processors")
         self.threads = threads
         self._task = self._ray.remote(max_retries=RETRIES)(run_process)
 
