@@ -89,8 +89,8 @@ def require_unseen_test(origin: Origin | None, config: RunConfig, dataset: Datas
     if origin is None:
         if config.fork is not None and config.data.dataset == "folder" and not dataset.spec.test_size:
             raise UsageError(
-                "this fork has saved nothing yet, and its test is drawn from images that may be others by now: give its "
-                "own command again, with --fork and --out"
+                "this fork has saved nothing yet, and its test is drawn from images that may be others by now: give "
+                "its own command again, with --fork and --out"
             )
         return
     theirs = origin.config
