@@ -20,6 +20,7 @@ from smallvit.data.config import DataConfig
 from smallvit.errors import SmallvitError
 from smallvit.recipes import RECIPES
 from smallvit.record import RunRecord
+from smallvit.report.html import printable
 from smallvit.report.page import write_page
 from smallvit.report.predictions import read_mistakes
 from smallvit.run import run
@@ -383,3 +384,16 @@ def _ratio(one: np.ndarray, other: np.ndarray) -> float:
         np.where(c <= 0.04045, c / 12.92, ((c + 0.055) / 1.055) ** 2.4) @ (0.2126, 0.7152, 0.0722) for c in (one, other)
     ]
     return (max(light) + 0.05) / (min(light) + 0.05)
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        ("ke\N{ZERO WIDTH NON-JOINER}ha", "ke\N{ZERO WIDTH NON-JOINER}ha"),
+        ("\N{WOMAN}\N{ZERO WIDTH JOINER}\N{ROCKET}", "\N{WOMAN}\N{ZERO WIDTH JOINER}\N{ROCKET}"),
+        ("a\N{NO-BREAK SPACE}b\N{IDEOGRAPHIC SPACE}c\n", "a b c "),
+        ("\N{RIGHT-TO-LEFT OVERRIDE}\x1b", 2 * "\N{REPLACEMENT CHARACTER}"),
+    ],
+)
+def test_names_keep_their_letters_and_lose_what_moves_others(name: str, shown: str) -> None:
+    assert printable(name) == shown

@@ -14,6 +14,8 @@ from markupsafe import Markup
 from smallvit.files import write_atomically
 from smallvit.progress import duration
 
+_JOINERS = "\N{ZERO WIDTH NON-JOINER}\N{ZERO WIDTH JOINER}"
+
 
 def write_html(path: Path, template: str, **values: Any) -> None:
     """Fill a template of this package, one that extends page.html.j2, and write it to `path`, whole or not at all."""
@@ -23,8 +25,13 @@ def write_html(path: Path, template: str, **values: Any) -> None:
 
 
 def printable(name: str) -> str:
-    """Return `name` with every character that would not show, or would move others, replaced."""
-    return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in name)
+    """Return `name` with every character that would not show, or would move others, replaced; any space is a plain one.
+
+    The joiners stay: Persian and Indic scripts are written with them.
+    """
+    return "".join(
+        c if c.isprintable() or c in _JOINERS else " " if c.isspace() else "\N{REPLACEMENT CHARACTER}" for c in name
+    )
 
 
 def _environment() -> Environment:
