@@ -23,10 +23,9 @@ from smallvit.bench.cost import cost, recipe_table
 from smallvit.bench.measure import measure_recipe
 from smallvit.bench.pace import START_SECONDS, num_images, num_steps
 from smallvit.bench.record import BenchRecord, commit
-from smallvit.bench.workload import TrainingStep, Workload
-from smallvit.config import EvaluateConfig, RunConfig
+from smallvit.bench.workload import Workload
+from smallvit.config import RunConfig
 from smallvit.data.config import DataConfig
-from smallvit.device.config import DeviceConfig
 from smallvit.errors import UsageError
 from smallvit.model.config import ModelConfig
 from smallvit.model.vit import count_macs
@@ -34,16 +33,9 @@ from smallvit.recipes import RECIPES
 from smallvit.session import Session
 from smallvit.strict_json import from_json
 from smallvit.train.config import TrainConfig
+from tiny_bench import TINY, loss_of
 
 ROOT = Path(__file__).parents[1]
-TINY = RunConfig(
-    recipe="tiny",
-    data=DataConfig(dataset="cifar10"),
-    model=ModelConfig(patch_size=16, embed_dim=16, depth=2, num_heads=2),
-    train=TrainConfig(batch_size=20),
-    evaluate=EvaluateConfig(batch_size=30),
-    device=DeviceConfig(device="cpu", precision="float32", num_threads=1),
-)
 TINY_WORDS = [
     "--model.patch-size",
     "16",
@@ -165,11 +157,6 @@ def test_a_short_call_is_repeated_within_its_turn(monkeypatch: pytest.MonkeyPatc
     found = take_turns({"a": call}, "cpu", 2)["a"]
     assert (found.calls_in_turn, len(calls)) == (5, 1 + 2 * 5)
     assert found.seconds == pytest.approx(0.04)
-
-
-def loss_of(step: TrainingStep) -> float:
-    with torch.no_grad():
-        return float(step.learner.loss_of(step.batch))
 
 
 def test_the_bare_step_trains_on_one_batch() -> None:

@@ -1,6 +1,5 @@
 """The scripts of benchmarks/, which are no part of the package: that they run, and measure what they say."""
 
-import importlib.util
 import json
 import sys
 from collections.abc import Iterator
@@ -12,24 +11,11 @@ from typing import Any
 import pytest
 import torch
 
-from smallvit.bench.workload import TrainingStep, Workload
-from smallvit.config import EvaluateConfig, RunConfig
-from smallvit.data.config import DataConfig
-from smallvit.device.config import DeviceConfig
+from smallvit.bench.workload import Workload
 from smallvit.model.config import ModelConfig
 from smallvit.recipes import RECIPES
-from smallvit.train.config import TrainConfig
+from tiny_bench import TINY, benchmark_named, loss_of
 from tiny_study import study as tiny_study
-
-ROOT = Path(__file__).parents[1]
-TINY = RunConfig(
-    recipe="tiny",
-    data=DataConfig(dataset="cifar10"),
-    model=ModelConfig(patch_size=16, embed_dim=16, depth=2, num_heads=2),
-    train=TrainConfig(batch_size=20),
-    evaluate=EvaluateConfig(batch_size=30),
-    device=DeviceConfig(device="cpu", precision="float32", num_threads=1),
-)
 
 
 @pytest.fixture(autouse=True)
@@ -40,21 +26,6 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
-
-
-def loss_of(step: TrainingStep) -> float:
-    with torch.no_grad():
-        return float(step.learner.loss_of(step.batch))
-
-
-def benchmark_named(name: str) -> ModuleType:
-    """Return a script of benchmarks/, which are no part of the package."""
-    spec = importlib.util.spec_from_file_location(name, ROOT / "benchmarks" / f"{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture(scope="module")

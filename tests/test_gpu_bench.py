@@ -1,6 +1,5 @@
 """The sitting on a GPU machine, as far as a machine without one can tell."""
 
-import importlib.util
 import json
 import os
 import shlex
@@ -17,6 +16,7 @@ import torch
 from smallvit import cli
 from smallvit.data.batches import read_batches
 from smallvit.data.spec import SPECS
+from tiny_bench import benchmark_named
 
 ROOT = Path(__file__).parents[1]
 
@@ -24,17 +24,7 @@ ROOT = Path(__file__).parents[1]
 @pytest.fixture(scope="module")
 def gpu_bench() -> ModuleType:
     """benchmarks/gpu_bench.py, which is no part of the package."""
-    return load_benchmark("gpu_bench")
-
-
-def load_benchmark(name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(name, ROOT / "benchmarks" / f"{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module  # where dataclasses look for their module
-    spec.loader.exec_module(module)
-    return module
+    return benchmark_named("gpu_bench")
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device here")

@@ -66,7 +66,7 @@ class Session:
             torch.compiler.reset()
         noise = config.augment.erase_probability > 0 and config.augment.erase_fill == "noise"
         if device == "mps" and (noise or config.augment.policy != "none"):
-            raise UsageError("device.device is mps: policies and erasing with noise need float64, which only cpu has")
+            raise UsageError("device.device is mps: policies and erasing with noise need float64, which MPS has not")
         on_gpu, switches = device == "cuda", config.device
         self.prefetch = on_gpu if switches.prefetch == "auto" else switches.prefetch == "on"
         """Whether the next batch is to be made while the device works on this one."""
