@@ -124,6 +124,7 @@ def note_other_arithmetic(saved: SavedState, choices: Choices, world_size: int, 
     """Say where a resumed run computes otherwise than the part before it."""
     before = {"devices": saved.world_size, "threads": saved.choices.num_threads, "device": saved.choices.device}
     now = {"devices": world_size, "threads": choices.num_threads, "device": choices.device}
+    before["attention"], now["attention"] = saved.choices.attention, choices.attention
     compiled = {True: "compiled", False: "not compiled"}
     before["step"], now["step"] = compiled[saved.choices.compile], compiled[choices.compile]
     for name, value in now.items():

@@ -2,6 +2,7 @@
 
 import re
 import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -105,6 +106,51 @@ def test_weights_that_one_key_has_all_of_stay_finite(folder: Path) -> None:
 
 
 @needs_compiler
+@pytest.mark.parametrize("part", ["queries", "keys", "values"])
+@pytest.mark.parametrize("value", [torch.nan, -torch.nan, torch.inf, -torch.inf, 1e30])
+@pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
+def test_what_is_no_number_or_too_large_is_not_hidden(
+    folder: Path, dtype: torch.dtype, value: float, part: str
+) -> None:
+    """Where plain products of these have no number the kernel has none either, and the same numbers elsewhere."""
+    prepare(9, 8, dtype, folder)
+    (qkv, gradient), at = draws((9, 2, 8), dtype), 16 * ["queries", "keys", "values"].index(part)
+    qkv[0, 4, at + 3] = value  # of the first of three images, the first of two heads
+    if value == 1e30:
+        qkv[0, :, :32] = qkv[0, :, :32] * 1e20  # so that scores overflow
+    results: list[list[Tensor]] = []
+    for attention in (native_attention, plain):
+        tokens = qkv.clone().requires_grad_()
+        out = attention(tokens, 2)
+        results.append([out.detach(), *torch.autograd.grad(out, tokens, gradient)])
+    for found, wanted in zip(*results, strict=True):
+        assert torch.equal(found[0].isfinite().all(), wanted[0].isfinite().all())
+        torch.testing.assert_close(found[1:], wanted[1:], rtol=5e-2, atol=2e-2)
+    assert not results[0][0].isfinite().all()
+
+
+@needs_compiler
+@pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
+def test_sharp_attention_is_as_fast_as_any(folder: Path, dtype: torch.dtype) -> None:
+    """The smallest weights, times what they are multiplied with, are not among the numbers that processors are slow
+    with.
+    """
+    prepare(65, 16, dtype, folder)
+    qkv, gradient = draws((65, 12, 16), dtype, images=8)
+
+    def seconds(factor: float) -> float:
+        tokens = torch.cat([factor * qkv[..., :384], qkv[..., 384:]], dim=-1).requires_grad_()
+        least = float("inf")
+        for _ in range(5):
+            start = time.perf_counter()
+            torch.autograd.grad(native_attention(tokens, 12), tokens, gradient)
+            least = min(least, time.perf_counter() - start)
+        return least
+
+    assert seconds(10.0) < 3 * seconds(1.0)
+
+
+@needs_compiler
 def test_bits_are_the_same_on_any_number_of_threads_and_in_any_batch(folder: Path) -> None:
     prepare(9, 8, torch.bfloat16, folder)
     qkv, gradient = draws((9, 3, 8), torch.bfloat16, images=5)
@@ -170,6 +216,8 @@ def test_it_is_compiled_once_for_a_shape_and_again_for_another_source(
 
     first = files()
     assert len(first) == 1
+    monkeypatch.setenv("CXX", "env c++")  # as people name a cache of compilations
+    assert files() == first
     monkeypatch.setattr(native, "LIBRARY_FLAGS", (*native.LIBRARY_FLAGS, "-g"))
     assert len(files() - first) == 1
 
@@ -194,9 +242,10 @@ def test_why_it_is_not_there_is_one_line(tmp_path: Path, monkeypatch: pytest.Mon
     for shape in refused:
         with pytest.raises(UnavailableError, match=r"up to 300 tokens and heads of 4 to 128, a multiple of 4$"):
             prepare(*shape, tmp_path)
-    monkeypatch.setenv("CXX", "no-such-compiler")
-    with pytest.raises(UnavailableError, match=re.escape("no C++ compiler was found (c++, or what $CXX names)")):
-        prepare(65, 8, torch.float32, tmp_path)
+    for name in ("no-such-compiler", "no-such-cache c++", "'", " "):
+        monkeypatch.setenv("CXX", name)
+        with pytest.raises(UnavailableError, match=re.escape("no C++ compiler was found (c++, or what $CXX names)")):
+            prepare(65, 8, torch.float32, tmp_path)
     monkeypatch.setenv("CXX", "false")
     with pytest.raises(UnavailableError, match="false cannot compile it: it says nothing"):
         prepare(65, 8, torch.float32, tmp_path)

@@ -67,6 +67,7 @@ static inline void store(Number* place, Vector x) {
 
 static inline uint32_t group_at(const Value* place) { return load<uint32_t>(place); }
 
+// b where one of them is no number.
 static inline Floats larger(Floats a, Floats b) { return a > b ? a : b; }
 
 // sum + a * b, group by group.
@@ -109,10 +110,12 @@ static inline void store_values(Value* place, Floats x) {
 #endif
 }
 
-// 2^x to a relative 2e-7; 2^-126 for anything smaller. The polynomial is the Taylor series' fit on [-0.5, 0.5].
+// 2^x to a relative 2e-7, 2^-60 for anything smaller, and no number of none. Beside the largest weight 2^-60 is nothing,
+// and what is multiplied with it does not get so small that processors are slow. The polynomial is the Taylor series'
+// fit on [-0.5, 0.5].
 static inline Floats exp2_of(Floats x) {
     const float ones_are_last_bits = 12582912.0f;  // 1.5 * 2^23
-    x = larger(x, splat(-126.0f));
+    x = larger(splat(-60.0f), x);
     Floats shifted = x + ones_are_last_bits;
     Floats rest = x - (shifted - ones_are_last_bits);
     Floats y = splat(1.535336188319500e-4f);
@@ -319,9 +322,10 @@ static void backward_head(const Value* q, const Value* k, const Value* v, int64_
 }
 
 // qkv [images, TOKENS, 3, heads, HEAD_WIDTH], out [images, TOKENS, heads, HEAD_WIDTH], softmax [images, heads].
-extern "C" void forward(const Value* qkv, Value* out, Softmax* softmax, int64_t images, int64_t heads, float scale) {
+extern "C" void forward(const Value* qkv, Value* out, Softmax* softmax, int64_t images, int64_t heads, float scale,
+                        int32_t threads) {
     const int64_t width = heads * HEAD_WIDTH;
-#pragma omp parallel for collapse(2) schedule(static)
+#pragma omp parallel for collapse(2) schedule(static) num_threads(threads)
     for (int64_t b = 0; b < images; b++)
         for (int64_t h = 0; h < heads; h++) {
             const Value* q = qkv + b * TOKENS * 3 * width + h * HEAD_WIDTH;
@@ -332,9 +336,9 @@ extern "C" void forward(const Value* qkv, Value* out, Softmax* softmax, int64_t 
 
 // The gradients lie as qkv does.
 extern "C" void backward(const Value* qkv, const Value* out, const Value* out_gradient, const Softmax* softmax,
-                         Value* gradients, int64_t images, int64_t heads, float scale) {
+                         Value* gradients, int64_t images, int64_t heads, float scale, int32_t threads) {
     const int64_t width = heads * HEAD_WIDTH;
-#pragma omp parallel for collapse(2) schedule(static)
+#pragma omp parallel for collapse(2) schedule(static) num_threads(threads)
     for (int64_t b = 0; b < images; b++)
         for (int64_t h = 0; h < heads; h++) {
             const int64_t head = b * TOKENS * 3 * width + h * HEAD_WIDTH, place = b * TOKENS * width + h * HEAD_WIDTH;
