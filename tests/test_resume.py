@@ -311,7 +311,7 @@ def test_another_version_of_the_package_is_refused(half: Path) -> None:
 def test_another_torch_or_thread_count_is_said(half: Path, undisturbed: dict[str, Any]) -> None:
     def edit(state: dict[str, Any]) -> None:
         state["versions"]["torch"] = "2.0"
-        state["choices"]["num_threads"] = 64
+        state["choices"].update(num_threads=64, attention="flash")
         state["world_size"] = 4
 
     edit_state(half, edit)
@@ -319,6 +319,7 @@ def test_another_torch_or_thread_count_is_said(half: Path, undisturbed: dict[str
     assert "was 2.0: the same batches, but numbers may round otherwise" in text
     assert "threads: 1, was 64: the same batches, but sums round otherwise" in text
     assert "devices: 1, was 4: the same batches" in text
+    assert "attention: sdpa, was flash: the same batches" in text
     assert outcome(half) == undisturbed
 
 

@@ -634,6 +634,18 @@ def test_graphs_that_are_asked_for_where_there_are_none_are_refused() -> None:
         Session(replace(TINY, device=device).resolve(10), load_dataset(TINY.data))
 
 
+def test_logits_of_bfloat16_runs_are_not_rounded_to_bfloat16() -> None:
+    session = Session(
+        replace(TINY, device=replace(TINY.device, precision="bfloat16")).resolve(10), load_dataset(TINY.data)
+    )
+    tokens: list[torch.Tensor] = []
+    session.model.norm.register_forward_hook(lambda *given: tokens.append(given[-1]))
+    logits = session.predict("val")
+    assert logits.dtype == torch.float32
+    assert not torch.equal(logits, logits.bfloat16().float())
+    torch.testing.assert_close(logits, session.model.forward_head(torch.cat(tokens).float()), rtol=1e-5, atol=1e-6)
+
+
 def test_one_output_that_is_no_number_is_refused() -> None:
     session = Session(TINY.resolve(10), load_dataset(TINY.data))
     with torch.no_grad():

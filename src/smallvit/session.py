@@ -8,7 +8,7 @@ import contextlib
 import math
 from collections.abc import Callable, Sequence
 from functools import cached_property
-from typing import Any
+from typing import Any, cast
 
 import torch
 from jaxtyping import Float, Int64
@@ -153,19 +153,21 @@ class Session:
     def predict(self, split: str, check: Callable[[], None] | None = None) -> Float[Tensor, "n C"]:
         """Return the float32 logits of a split's images, on the CPU, all of them on every rank.
 
-        They are those of the averaged weights, where the config averages them. The forward passes are those of a single
-        rank, shared out, so that the logits are, too. `check` is called before each, as often on every rank, and may
-        raise. Raises `SmallvitError` if a logit is not a finite number: a step can ruin the weights and leave its own
-        loss whole.
+        They are those of the averaged weights, where the config averages them. The head is in float32 in any precision:
+        of logits of bfloat16's 8 bits, two may well be the largest. The forward passes are those of a single rank,
+        shared out, so that the logits are, too. `check` is called before each, as often on every rank, and may raise.
+        Raises `SmallvitError` if a logit is not a finite number: a step can ruin the weights and leave its own loss
+        whole.
         """
         images, size = self.splits[split].images, self.config.evaluate.batch_size
-        model = self.average.measured
+        model = cast("VisionTransformer", self.average.measured)
         passes = math.ceil(len(images) / size)
         share = self.world.share(passes)
 
         def forward(images: Tensor) -> Tensor:
             with self._precision(), self._not_compiled():
-                return model(normalise(images, self.dataset.spec.mean, self.dataset.spec.std))
+                tokens = model.forward_features(normalise(images, self.dataset.spec.mean, self.dataset.spec.std))
+            return model.forward_head(tokens.float())
 
         model.eval()
         try:

@@ -153,7 +153,7 @@ def test_a_batch_that_cannot_be_shared_is_one_line(size: int) -> None:
 def test_every_forward_pass_is_preceded_by_a_check(batch_size: int, passes: int) -> None:
     session = Session(replace(CONFIG, evaluate=EvaluateConfig(batch_size=batch_size)), dataset())
     events: list[str] = []
-    session.model.register_forward_pre_hook(lambda *_: events.append("forward"))
+    session.model.head.register_forward_pre_hook(lambda *_: events.append("forward"))
     session.predict("test", lambda: events.append("check"))
     assert events == ["check", "forward"] * passes
 
