@@ -14,6 +14,7 @@ from pathlib import Path
 from textwrap import fill
 
 from smallvit.data.spec import SPECS
+from smallvit.evaluate import Metrics
 from smallvit.files import write_atomically
 from smallvit.progress import duration
 from smallvit.recipes import RECIPES
@@ -24,6 +25,7 @@ from smallvit.report.figures import learning_curve_file
 from smallvit.report.numbers import Line, Numbers, Spread, hardware, numbers_of
 from smallvit.report.page import read_metrics
 from smallvit.report.records import Run
+from smallvit.report.stats import wilson_interval
 from smallvit.report.study_figures import drawings
 from smallvit.report.study_tables import study_markdown
 from smallvit.report.svg import Drawing, svg_file
@@ -161,12 +163,17 @@ def _line(name: str, runs: Sequence[Run], root: Path) -> str:
     cells = [
         f"`{name}`",
         f"{title}, {length.epochs * length.passes_per_epoch} passes",
-        f"{written_spread(spread)} %, {'one seed' if seeds == 1 else f'{seeds} seeds'}",
+        f"{written_spread(spread)} %, {seeds} seeds" if seeds > 1 else _of_one_seed(runs[0].record.test),
         large(runs[0].record.num_macs),
-        f"{'; '.join(hardware(runs))}; {duration(seconds)}",
+        f"{'; '.join(hardware([run.record for run in runs]))}; {duration(seconds)}",
         f"[{place.name}]({place})",
     ]
     return f"| {' | '.join(cells)} |"
+
+
+def _of_one_seed(test: Metrics) -> str:
+    low, high = wilson_interval(test.correct, test.count)
+    return f"{100 * test.accuracy:.2f} % ({100 * low:.2f} to {100 * high:.2f}), one seed"
 
 
 if __name__ == "__main__":

@@ -46,7 +46,11 @@ class Page(HTMLParser):
 
 
 def assert_stands_alone(page: Page) -> None:
-    """Check that a page is one file: no references but to itself, no scripts, every target there once."""
+    """Check that a page is one file: no references but to itself, no scripts, every target there once; and that what a
+    keyboard scrolls has a name to be announced by.
+    """
+    for _, attributes in page.elements:
+        assert "tabindex" not in attributes or (attributes["role"] == "region" and attributes["aria-label"])
     references = [
         v for name in ("src", "href", "xlink:href", "srcset", "data", "action", "poster") for v in page.values(name)
     ]

@@ -151,7 +151,7 @@ def test_every_quantity_is_the_records_in_its_unit(tmp_path: Path, run_folder: M
             expected = {
                 "test accuracy, %": 100 * record.test.correct / 300,
                 "test NLL, nats": record.test.negative_log_likelihood,
-                "test calibration error, %": 100 * record.test.calibration_error,
+                "test ECE, %": 100 * record.test.calibration_error,
                 "val accuracy, %": 100 * record.val.correct / 150,
                 "training, s": 135.79253270899972,
                 "training images/s": 188.39305200275803,

@@ -13,11 +13,12 @@ from xml.etree import ElementTree
 import matplotlib as mpl
 import numpy as np
 import pytest
+from matplotlib.text import Text
 from PIL import Image
 
 from smallvit.evaluate import Metrics
 from smallvit.record import RunRecord
-from smallvit.report.figures import confusion_matrix, learning_curve
+from smallvit.report.figures import confusion_matrix, draw_confusion, learning_curve
 
 MakeRun = Callable[..., RunRecord]
 SVG = "{http://www.w3.org/2000/svg}"
@@ -49,6 +50,22 @@ def test_cells_are_the_shares(tmp_path: Path, run_folder: MakeRun, classes: int)
     numbers = sorted(int(text) for text in _texts(svg) if text.isdecimal())
     assert numbers == (sorted(counts[counts > 0].tolist()) if classes <= 15 else [])
     assert sum(text.startswith("class ") for text in _texts(svg)) <= 2 * 20
+
+
+@pytest.mark.parametrize("classes", [2, 15, 16, 100, 200])
+@pytest.mark.parametrize("scale", [1.0, 0.5])
+def test_no_word_of_a_matrix_is_cut(classes: int, scale: float) -> None:
+    names = [f"a class named {number}" for number in range(classes)]
+    figure = draw_confusion(np.eye(classes, dtype=int), names, scale)
+    figure.draw_without_rendering()
+    words = [text for text in figure.findobj(Text) if text.get_visible() and text.get_text()]
+    assert {"true class", "predicted class"} <= {text.get_text() for text in words}
+    for text in words:
+        box = text.get_window_extent()
+        assert box.x0 >= 0
+        assert box.y0 >= 0
+        assert box.x1 <= figure.bbox.x1
+        assert box.y1 <= figure.bbox.y1
 
 
 def test_the_curve_has_its_points_and_units(tmp_path: Path, run_folder: MakeRun) -> None:

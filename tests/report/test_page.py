@@ -89,6 +89,7 @@ def test_the_numbers_are_the_records(tmp_path: Path, run_folder: MakeRun) -> Non
         record.config_digest,
         json.loads((tmp_path / "record.json").read_text())["sha256"],
         "Test was read once, at the last epoch.",
+        ": 210 k parameters, 16.5 M MACs an image, ",
     ):
         assert text in page.text
     for index, row in enumerate(record.test_confusion):

@@ -145,6 +145,56 @@ def test_each_row_has_its_mean_and_seeds_and_the_published_number() -> None:
     gaps = _points(_figure(full, "differences"))
     assert gaps >= {(-0.33, 0.0)}
     assert any(x == pytest.approx(-1.0) for x, y in gaps if y == 0)
+    assert (-0.33, 0.0) not in _points(_figure(scaled, "differences"))
+    assert "diamonds" in _drawing(full, "differences").caption
+    assert "diamonds" not in _drawing(scaled, "differences").caption
+
+
+def _keys(figure: Figure) -> list[str]:
+    return [text.get_text() for legend in figure.legends for text in legend.get_texts()]
+
+
+def test_a_legend_promises_no_interval_that_is_not_there() -> None:
+    single = _numbers(STUDIES["paper"](), {"baseline": (93.0,), "low-rank q": (92.0,)})
+    assert _keys(_figure(single, "accuracy"))[0] == "last epoch, one seed"
+    assert _keys(_figure(single, "differences")) == ["ours, not tested", "published"]
+    several = _numbers(STUDIES["latents-small"](), LATENTS)
+    assert _keys(_figure(several, "accuracy"))[:2] == ["last epoch, mean and 95 % interval", "single seeds"]
+    assert _keys(_figure(several, "differences")) == ["resolved, with 95 % interval", "not resolved"]
+
+
+def test_a_difference_is_filled_where_it_is_resolved() -> None:
+    rows: dict[str, Sequence[float]] = {
+        "q at 24 of 96": (60.1, 61.0),
+        "k at 24 of 96": (70.2, 71.0),
+        "v at 24 of 96": (5,),
+    }
+    found = _numbers(STUDIES["latents-small"](), {"full q, k and v": (70.0, 71.0), **rows})
+    (axes,) = _figure(found, "differences").axes
+    filled = {
+        label.get_text(): {line.get_markerfacecolor() for line in axes.lines if line.get_ydata()[0] == y}
+        for y, label in enumerate(axes.texts)
+    }
+    resolved = {label for label in rows if (found.line(label).difference or pytest.fail(label)).resolved}
+    assert resolved == {"q at 24 of 96"}
+    assert {label for label, faces in filled.items() if "none" in faces} == rows.keys() - resolved
+    assert "not resolved, or not tested" in _drawing(found, "differences").caption
+
+
+@pytest.mark.parametrize("name", ["flops", "seconds"])
+def test_points_of_a_cost_have_the_intervals_of_their_rows(latents: Numbers, name: str) -> None:
+    axes = _figure(latents, name).axes[0]
+    (bars,) = [bars for container in axes.containers for bars in container.lines[2]]
+    halves = [(segment[1][1] - segment[0][1]) / 2 for segment in bars.get_segments()]
+    np.testing.assert_allclose(halves, [line.last.half for line in latents.lines])
+
+
+@pytest.mark.parametrize("name", ["cls-tokens", "seconds"])
+def test_noise_does_not_fill_the_axis(name: str) -> None:
+    rows: dict[str, Sequence[float]] = {"width 96, 1 CLS token": (70.0,), "width 96, 2 CLS tokens": (70.1,)}
+    low, high = _figure(_numbers(STUDIES["cls-tokens-small"](), rows), name).axes[0].get_ylim()
+    assert high - low == pytest.approx(2)
+    assert (high + low) / 2 == pytest.approx(70.05)
 
 
 def test_latents_have_a_line_for_each_set_of_them(latents: Numbers) -> None:

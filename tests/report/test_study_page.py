@@ -1,5 +1,6 @@
 """The report as the command writes it: a page that stands alone, tables and figures beside it, one line for errors."""
 
+import re
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -43,12 +44,13 @@ def test_every_table_figure_and_section_of_scaled_runs_says_so(scaled: Path) -> 
     section = text[
         text.index('<section aria-labelledby="paper-scale-0.02"') : text.index('aria-labelledby="other-runs"')
     ]
-    assert section.count("<table aria-label") == 2
+    assert section.count('role="region" aria-label="The paper') == 2
     assert section.count("Scaled: every run took 2 % of the full length") == 2 * 2 + 1  # seen and spoken; and a notice
     assert section.count("<svg") == section.count("<strong>Scaled: 2 % of the full length.</strong>") == 5
     assert section.count("Scaled: 2 % of the full length</text>") == 5
     assert "<strong>Not all runs here have the full length:</strong> some took 2 % of the full length." in text
     assert "one seed in common" in section
+    assert re.search("<strong>Against baseline, 2 rows: .*1 not tested, of one seed[.]", section)
     for path in (scaled / "tables").glob("paper*"):
         assert "of the full length" in path.read_text()
 

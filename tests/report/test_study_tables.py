@@ -18,7 +18,7 @@ from smallvit.report.collect import collect
 from smallvit.report.compare_numbers import signed
 from smallvit.report.numbers import Numbers, numbers_of
 from smallvit.report.stats import SeedFit
-from smallvit.report.study_tables import notes, others_table, study_markdown, study_tables
+from smallvit.report.study_tables import answer, notes, others_table, study_markdown, study_tables
 from smallvit.report.tables import Table, latex, markdown
 from smallvit.study.rows import Study
 from smallvit.study.studies import STUDIES
@@ -132,6 +132,32 @@ def test_changes_together_stand_beside_the_sum_of_their_gains(tmp_path: Path) ->
     assert cells["verdict"] == "resolved"
 
 
+def test_the_answer_counts_the_verdicts_of_the_table(tmp_path: Path) -> None:
+    means = {"baseline": 60.0, "low-rank q": 57.0, "low-rank k": 60.0, "2 CLS tokens": 64.0, "whitening": 62.0}
+
+    def accuracy(label: str, seed: int) -> float:
+        return means[label] + 0.5 * seed + (0.1 if label == "baseline" and seed == 1 else 0.0)
+
+    found = _numbers(tmp_path, _study(1.0, *means), accuracy, {"whitening": 1})
+    verdicts = [row[-4] for row in study_tables(found)[1].rows]
+    assert sorted(verdicts) == ["not resolved", "not tested", "resolved", "resolved"]
+    gain = found.line("2 CLS tokens").difference
+    assert gain is not None
+    assert answer(found) == (
+        "Against baseline, 4 rows: 1 better, 1 worse, 1 not resolved, 1 not tested, of one seed. "
+        f"The greatest gain: 2 CLS tokens, {signed(gain.mean, '.2f')} points."
+    )
+    assert study_markdown(found).startswith("Against baseline, 4 rows")
+    worse = _numbers(tmp_path / "worse", _study(1.0, "baseline", "low-rank q"), accuracy, {})
+    assert answer(worse) == "Against baseline, 1 row: 1 worse."
+
+
+def test_without_a_difference_there_is_no_answer(tmp_path: Path) -> None:
+    found = _numbers(tmp_path, _study(), _accuracy, dict.fromkeys(ACCURACIES, 1))
+    assert answer(found) == "No difference from baseline is tested: that takes several seeds in common."
+    assert answer(replace(found, lines=found.lines[:1])) == ""
+
+
 def test_one_seed_says_so(numbers: Numbers) -> None:
     cells = _cells(study_tables(numbers)[1], "2 CLS tokens")
     assert (cells["95 % interval"], cells["p (Holm)"], cells["verdict"]) == (
@@ -160,6 +186,9 @@ def test_scaled_numbers_say_so_everywhere(tmp_path: Path) -> None:
         assert r"2 \% of the full length" in latex(table)
         assert "2 % of the full length" in markdown(table)
     assert notes(found)[0].startswith("Scaled")
+    headings = {heading for table in study_tables(found) for heading in table.heading}
+    assert "published difference" in headings
+    assert "ours less published" not in headings, "of another length"
     group = [list(runs) for runs in found.section.done.values()]
     others = others_table(group)
     assert "some are scaled" in others.caption
@@ -218,8 +247,8 @@ def test_signs_that_are_others_in_latexs_text_are_set_as_mathematics() -> None:
 @pytest.mark.parametrize(
     ("value", "written"),
     [
-        *((0, "0"), (999, "999"), (1000, "1 k"), (999_499, "999 k"), (999_500, "1 M"), (999_700, "1 M")),
-        *((188_000_000, "188 M"), (999_600_000, "1 G"), (1_234_000_000, "1.23 G")),
+        *((0, "0"), (999, "999"), (1000, "1.00 k"), (999_499, "999 k"), (999_500, "1.00 M"), (2_697_610, "2.70 M")),
+        *((18_000_000, "18.0 M"), (188_000_000, "188 M"), (999_600_000, "1.00 G"), (1_234_000_000, "1.23 G")),
     ],
 )
 def test_large_counts_have_three_digits(value: int, written: str) -> None:

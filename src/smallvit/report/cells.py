@@ -42,7 +42,7 @@ def whole_seconds(spread: Spread) -> str:
 def large(value: int) -> str:
     """Return a count as a person reads it: 188 M."""
     for unit, size in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
-        rounded = f"{value / size:.3g}"
+        rounded = f"{value / size:#.3g}"
         if float(rounded) >= 1:
-            return f"{rounded} {unit}"
+            return f"{rounded.removesuffix('.')} {unit}"
     return str(value)

@@ -1,6 +1,7 @@
 """The learning curves of two sides in one figure, against the training images seen."""
 
 from collections.abc import Iterator
+from typing import Literal
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -64,7 +65,7 @@ def _accuracies(axes: Axes, name: str, record: RunRecord, unit: float, *, with_v
             _mark(each, name, fill)
 
     if with_val:
-        line("val", [point for point in record.curve if point.val], COLOURS[name], "-")
+        line("val", [point for point in record.curve if point.val], COLOURS[name], _dashes(name))
     line("test", [point for point in record.curve if point.test], "none", ":")
 
 
@@ -74,7 +75,7 @@ def _losses(axes: Axes, name: str, record: RunRecord, unit: float) -> None:
     axes.stairs(means, ends, baseline=None, color=COLOURS[name], linewidth=1.3, linestyle=_dashes(name))
 
 
-def _dashes(name: str) -> str:
+def _dashes(name: str) -> Literal["-", "--"]:
     return "-" if name == "A" else "--"
 
 
@@ -86,7 +87,7 @@ def _mark(line: Line2D, name: str, fill: str) -> Line2D:
 def _legend(*, with_val: bool) -> Iterator[Line2D]:
     for name, colour in COLOURS.items():
         if with_val:
-            yield _mark(Line2D([], [], color=colour, label=f"{name}, val"), name, colour)
+            yield _mark(Line2D([], [], color=colour, linestyle=_dashes(name), label=f"{name}, val"), name, colour)
         yield _mark(Line2D([], [], color=colour, linestyle=":", label=f"{name}, test"), name, "none")
 
 

@@ -65,7 +65,7 @@ class Quantity:
         if self.change is None:
             return "\N{EN DASH}"
         if self.change_as == "ratio":
-            return f"\N{MULTIPLICATION SIGN} {self.change:.3g}"
+            return f"\N{MULTIPLICATION SIGN} {format(self.change, '#.3g').removesuffix('.')}"
         return signed(self.change, self.form)
 
 
@@ -126,7 +126,7 @@ def quantities(a: Side, b: Side) -> list[Quantity]:
     return [
         of("test accuracy", "%", ".2f", lambda r: 100 * r.test.accuracy, **difference, **intervals),
         of("test NLL", "nats", ".4f", lambda r: r.test.negative_log_likelihood, **difference),
-        of("test calibration error", "%", ".2f", lambda r: 100 * r.test.calibration_error, **difference),
+        of("test ECE", "%", ".2f", lambda r: 100 * r.test.calibration_error, **difference),
         of("val accuracy", "%", ".2f", lambda r: 100 * r.val.accuracy if r.val else None, **difference, note=no_val),
         of("training", "s", ",.1f", lambda r: r.train_seconds, **ratio, note=no_time),
         of("training images/s", "", ",.0f", lambda r: r.images_per_second, **ratio, note=no_time),

@@ -112,8 +112,13 @@ def draw_confusion(counts: np.ndarray, class_names: Sequence[str], scale: float)
     share = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     numbered = classes <= MOST_NUMBERED
     right = np.eye(classes, dtype=bool)
-    figure = Figure(figsize=(5.4, 5.4 if numbered else 6.0), layout="constrained")
-    axes = figure.subplots()
+    figure = Figure(figsize=(5.4, 5.4 if numbered else 6.2), layout="constrained")
+    if numbered:
+        axes = figure.subplots()
+    else:
+        above, axes = figure.subplots(2, 1, height_ratios=[1, 14])
+        _scale(above)
+        axes.spines[:].set_visible(True)
     # Opacity stops where the ink of the numbers still reads on white and on black.
     axes.imshow(_shades(share, right, 0.6 if numbered else 1.0), interpolation="none")
     stride = -(-classes // MOST_TICKS)
@@ -126,8 +131,6 @@ def draw_confusion(counts: np.ndarray, class_names: Sequence[str], scale: float)
     axes.set_ylabel("true class")
     if numbered:
         _number_cells(axes, counts)
-    else:
-        _scale(figure, axes)
     label_scaled(figure, scale)
     return figure
 
@@ -152,18 +155,17 @@ def _number_cells(axes: Axes, counts: np.ndarray) -> None:
     axes.spines[:].set_visible(False)
 
 
-def _scale(figure: Figure, axes: Axes) -> None:
-    """Draw under the matrix what the shades mean."""
+def _scale(axes: Axes) -> None:
+    """Draw what the shades of a matrix mean."""
     axes.spines[:].set_visible(True)
-    scale = axes.inset_axes((0.0, 1.03, 1.0, 0.075))
     share = np.linspace(0, 1, 200)[None].repeat(2, axis=0) ** 2
     right = np.array([[True], [False]]).repeat(200, axis=1)
-    scale.imshow(_shades(share, right, 1.0), interpolation="none", aspect="auto", extent=(0, 1, 1, -1))
+    axes.imshow(_shades(share, right, 1.0), interpolation="none", aspect="auto", extent=(0, 1, 1, -1))
     marks = [0, 1, 5, 20, 50, 100]
-    scale.set_xticks([(mark / 100) ** 0.5 for mark in marks], [f"{mark} %" for mark in marks], fontsize=8)
-    scale.set_yticks([-0.5, 0.5], ["right", "wrong"], fontsize=8)
-    scale.tick_params(length=2, labeltop=True, top=True, labelbottom=False, bottom=False)
-    scale.set_title("share of the true class's images", fontsize=9)
+    axes.set_xticks([(mark / 100) ** 0.5 for mark in marks], [f"{mark} %" for mark in marks], fontsize=8)
+    axes.set_yticks([-0.5, 0.5], ["right", "wrong"], fontsize=8)
+    axes.tick_params(length=2, labeltop=True, top=True, labelbottom=False, bottom=False)
+    axes.set_title("share of the true class's images", fontsize=9)
 
 
 def _tick(name: str) -> str:

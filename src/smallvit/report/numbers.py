@@ -8,6 +8,7 @@ from statistics import fmean, stdev
 from typing import Literal
 
 from smallvit.evaluate import Metrics
+from smallvit.record import RunRecord
 from smallvit.report.collect import Section
 from smallvit.report.records import Run
 from smallvit.report.stats import Difference, SeedFit, contrasts, differences, seeds_needed
@@ -59,6 +60,11 @@ class Line:
     num_macs: int
     num_parameters: int
     images_seen: int
+
+    @property
+    def tested(self) -> bool:
+        """Whether the seeds tell how sure the difference is."""
+        return self.difference is not None and not math.isnan(self.difference.p_holm)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,7 +149,7 @@ def numbers_of(section: Section) -> Numbers:
         deviation=fit.deviation,
         planning_deviation=fit.planning_deviation,
         freedom=fit.freedom,
-        hardware=hardware([run for runs in done.values() for run in runs]),
+        hardware=hardware([run.record for runs in done.values() for run in runs]),
     )
 
 
@@ -171,11 +177,11 @@ def _together(section: Section, fit: SeedFit) -> list[Together]:
     ]
 
 
-def hardware(runs: Sequence[Run]) -> list[str]:
-    """Return every machine that made one of the runs, in words: `An Example CPU, 1 of 2 cores`."""
+def hardware(records: Sequence[RunRecord]) -> list[str]:
+    """Return every machine that made one of the records, in words: `An Example CPU, 1 of 2 cores`."""
     found: dict[str, None] = {}
-    for run in runs:
-        facts, choices, processes = run.record.hardware, run.record.choices, run.record.world_size
+    for record in records:
+        facts, choices, processes = record.hardware, record.choices, record.world_size
         gpu = facts.get("gpu") if choices.device != "cpu" else None
         cores = f"{min(choices.num_threads, int(facts.get('cores', choices.num_threads)))} of {facts.get('cores', '?')}"
         where = str(gpu) if gpu else f"{_MARKS.sub('', str(facts.get('processor', 'a CPU')))}, {cores} cores"

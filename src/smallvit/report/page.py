@@ -14,9 +14,11 @@ from markupsafe import Markup
 from smallvit.data.spec import SPECS
 from smallvit.errors import SmallvitError
 from smallvit.record import CurvePoint, RunRecord
+from smallvit.report.cells import large
 from smallvit.report.command import changed_options, repeat_command
 from smallvit.report.figures import MOST_NUMBERED, confusion_matrix, learning_curve
 from smallvit.report.html import write_html
+from smallvit.report.numbers import hardware
 from smallvit.report.predictions import read_mistakes
 from smallvit.report.records import read_record
 from smallvit.report.stats import wilson_interval
@@ -69,6 +71,8 @@ def write_page(folder: Path | str) -> Path:
         command=repeat_command(config),
         changed=changed_options(config),
         interval=wilson_interval(record.test.correct, record.test.count),
+        hardware="; ".join(hardware([record])),
+        large=large,
         best_test=_best_on_test(record),
         test_points=sum(point.test is not None for point in record.curve),
         curve_svg=Markup(learning_curve(record, rows)),

@@ -38,14 +38,15 @@ def drawings(numbers: Numbers) -> Iterator[Drawing]:
         f"dots: single seeds{_marks(numbers)}.",
         draw=lambda: _draw_accuracy(numbers),
     )
-    if any(line.difference and not math.isnan(line.difference.mean) for line in numbers.lines):
-        beside = any(line.published_difference is not None for line in numbers.lines)
+    differing = [line for line in numbers.lines if line.difference and not math.isnan(line.difference.mean)]
+    if differing:
+        hollow = f", each row's own; hollow: {_unresolved(differing)}" if any(line.tested for line in differing) else ""
         yield Drawing(
             name="differences",
             title=f"Differences from {reference}",
             caption=f"Differences from {reference} at the last epoch, paired by seed, with 95 % intervals where there "
-            "are several seeds" + ("; diamonds: the same of the published numbers." if beside else "."),
-            draw=lambda: _draw_differences(numbers),
+            f"are several seeds{hollow}{_published_marks(numbers, 'diamonds: the same of the published numbers')}.",
+            draw=lambda: _draw_differences(numbers, differing),
         )
     if numbers.together:
         yield Drawing(
@@ -78,10 +79,13 @@ def drawings(numbers: Numbers) -> Iterator[Drawing]:
 
 def _marks(numbers: Numbers) -> str:
     best = "; ring: the best of the curve on test" if any(_best_on_test(line) for line in numbers.lines) else ""
+    return best + _published_marks(numbers, "diamond: the published number")
+
+
+def _published_marks(numbers: Numbers, marks: str) -> str:
     if _shows_published(numbers):
-        return f"{best}; diamond: the published number"
-    away = ". The published numbers are of the full length: they stand in the table" if numbers.any_published else ""
-    return best + away
+        return f"; {marks}"
+    return ". The published numbers are of the full length: they stand in the table" if numbers.any_published else ""
 
 
 def _best_on_test(line: Line) -> float | None:
@@ -103,7 +107,10 @@ def _draw_accuracy(numbers: Numbers) -> Figure:
         if line.published and _shows_published(numbers):
             axes.plot(line.published.accuracy, y, "D", color=TEST, markersize=5.5)
     axes.set_xlabel("test accuracy, %")
-    keys = [_key("last epoch, mean and 95 % interval", "o", VAL), _key("single seeds", "o", MUTED, markersize=2.5)]
+    if any(len(line.seeds) > 1 for line in numbers.lines):
+        keys = [_key("last epoch, mean and 95 % interval", "o", VAL), _key("single seeds", "o", MUTED, markersize=2.5)]
+    else:
+        keys = [_key("last epoch, one seed", "o", VAL)]
     if any(_best_on_test(line) is not None for line in numbers.lines):
         keys.append(_key("best of curve on test", "o", VAL, markersize=9, markerfacecolor="none"))
     if _shows_published(numbers):
@@ -111,20 +118,28 @@ def _draw_accuracy(numbers: Numbers) -> Figure:
     return _finish(figure, numbers, keys)
 
 
-def _draw_differences(numbers: Numbers) -> Figure:
-    lines = [line for line in numbers.lines if line.difference and not math.isnan(line.difference.mean)]
+def _draw_differences(numbers: Numbers, lines: Sequence[Line]) -> Figure:
     figure, axes = _rows_figure([line.label for line in lines])
     _mark_nothing(axes, len(lines))
+    tested, published = any(line.tested for line in lines), False
     for y, line in enumerate(lines):
         if line.difference:
-            _interval(axes, y, line.difference.mean, line.difference.high - line.difference.mean)
-        if line.published_difference is not None:
+            half = line.difference.high - line.difference.mean
+            _interval(axes, y, line.difference.mean, half, filled=line.difference.resolved or not tested)
+        if line.published_difference is not None and _shows_published(numbers):
             axes.plot(line.published_difference, y, "D", color=TEST, markersize=5.5)
+            published = True
     axes.set_xlabel(f"difference from {_short(numbers.section.study.reference, 34)}, points")
-    keys = [_key("ours, with 95 % interval", "o", VAL)]
-    if any(line.published_difference is not None for line in lines):
+    keys = [_key("resolved, with 95 % interval" if tested else "ours, not tested", "o", VAL)]
+    if tested:
+        keys.append(_key(_unresolved(lines), "o", VAL, markerfacecolor="none"))
+    if published:
         keys.append(_key("published", "D", TEST))
     return _finish(figure, numbers, keys)
+
+
+def _unresolved(lines: Sequence[Line]) -> str:
+    return "not resolved" if all(line.tested for line in lines) else "not resolved, or not tested"
 
 
 def _draw_together(numbers: Numbers) -> Figure:
@@ -158,10 +173,10 @@ def _mark_nothing(axes: Axes, count: int) -> None:
     axes.vlines([0.0] * count, [y - 0.14 for y in range(count)], [y + 0.4 for y in range(count)], INK, linewidth=0.9)
 
 
-def _interval(axes: Axes, y: int, mean: float, half: float) -> None:
+def _interval(axes: Axes, y: int, mean: float, half: float, *, filled: bool = True) -> None:
     if not math.isnan(half):
         axes.errorbar(mean, y, xerr=half, color=VAL, linewidth=1.6, capsize=3)
-    axes.plot(mean, y, "o", color=VAL, markersize=5.5)
+    axes.plot(mean, y, "o", color=VAL, markersize=5.5, markerfacecolor=VAL if filled else "none")
 
 
 def _finish(figure: Figure, numbers: Numbers, keys: list[Line2D]) -> Figure:

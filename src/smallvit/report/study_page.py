@@ -16,7 +16,7 @@ from smallvit.report.collect import Section, collect
 from smallvit.report.html import write_html
 from smallvit.report.numbers import Numbers, numbers_of
 from smallvit.report.study_figures import drawings
-from smallvit.report.study_tables import notes, others_table, study_tables
+from smallvit.report.study_tables import answer, notes, others_table, study_tables
 from smallvit.report.svg import save_figure
 from smallvit.report.tables import Table, latex, markdown
 
@@ -40,6 +40,8 @@ class Part:
     badge: str
     """How it is scaled; empty for the full length."""
     notice: str
+    answer: str
+    """What its seeds tell, in a sentence; empty where nothing differs."""
     tables: list[Table]
     notes: list[str]
     plots: list[Plot]
@@ -113,6 +115,7 @@ def _part(numbers: Numbers, out: Path, figures: list[Path]) -> Part:
         section=section,
         badge=length_of(section.scale) if scaled else "",
         notice=scaled_notice(section.scale) if scaled else "",
+        answer=answer(numbers),
         tables=study_tables(numbers),
         notes=[note for note in notes(numbers) if not (scaled and note.startswith("Scaled:"))],
         plots=plots,

@@ -23,7 +23,10 @@ MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 MOST_NUMBERED = 20
 """Points of accuracy against cost whose numbers a reader can tell apart."""
 _THINNED = " Of so many rows only the reference and those that no other beats at the same cost or less are named."
+LEAST_SPAN = 2.0
+"""Points of accuracy that an axis covers at least: closer, the scatter of seeds would look like a finding."""
 _ERROR_BARS = {"linewidth": 1.3, "capsize": 2.5, "markersize": 5}
+_INTERVALS = ", with 95 % intervals over seeds where there are several"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,8 +60,8 @@ def _latents(numbers: Numbers) -> Iterator[Drawing]:
         name="latent-width",
         title="Test accuracy by latent width",
         caption="Test accuracy at the last epoch by the width of low-rank queries (q), keys (k) and values (v), a line "
-        "for each set of them, with 95 % intervals over seeds where there are several. Dashed: none is low-rank. Lines "
-        "are moved sideways a little, to be told apart.",
+        f"for each set of them{_INTERVALS}. Dashed: none is low-rank. Lines are moved sideways a little, to be told "
+        "apart.",
         draw=lambda: _draw_latents(numbers, points, width),
     )
 
@@ -76,8 +79,8 @@ def _tokens(numbers: Numbers) -> Iterator[Drawing]:
     yield Drawing(
         name="cls-tokens",
         title="Test accuracy by CLS tokens",
-        caption="Test accuracy at the last epoch by the number of CLS tokens, a line for each width, with 95 % "
-        "intervals over seeds where there are several. Small dots: single seeds.",
+        caption="Test accuracy at the last epoch by the number of CLS tokens, a line for each width"
+        f"{_INTERVALS}. Small dots: single seeds.",
         draw=lambda: _draw_tokens(numbers, points),
     )
 
@@ -89,8 +92,9 @@ def _costs(numbers: Numbers) -> Iterator[Drawing]:
         yield Drawing(
             name="flops",
             title="Test accuracy by arithmetic",
-            caption="Test accuracy at the last epoch by the floating-point operations of an image's forward pass: two "
-            f"for each multiply-accumulate. Training takes about three times that an image.{thinned}",
+            caption=f"Test accuracy at the last epoch{_INTERVALS}, by the floating-point operations of an image's "
+            "forward pass: two for each multiply-accumulate. Training takes about three times that an image."
+            f"{thinned}",
             draw=lambda: _draw_cost(
                 numbers,
                 [2e-6 * line.num_macs for line in numbers.lines],
@@ -103,8 +107,8 @@ def _costs(numbers: Numbers) -> Iterator[Drawing]:
         yield Drawing(
             name="seconds",
             title="Test accuracy by training time",
-            caption="Test accuracy at the last epoch by the training time of a run, the mean of its seeds, on "
-            f"{'; '.join(numbers.hardware)}. Other work on the machine counts as well.{thinned}",
+            caption=f"Test accuracy at the last epoch{_INTERVALS}, by the training time of a run, the mean of its "
+            f"seeds, on {'; '.join(numbers.hardware)}. Other work on the machine counts as well.{thinned}",
             draw=lambda: _draw_cost(numbers, [each / size for each in seconds], f"training time of a run, {unit}"),
         )
 
@@ -175,7 +179,15 @@ def _figure() -> tuple[Figure, Axes]:
     return figure, axes
 
 
+def _span(axes: Axes) -> None:
+    """Let the axis of accuracies cover `LEAST_SPAN`."""
+    low, high = axes.get_ylim()
+    missing = max(0.0, LEAST_SPAN - (high - low)) / 2
+    axes.set_ylim(low - missing, high + missing)
+
+
 def _named(figure: Figure, numbers: Numbers, columns: int) -> Figure:
+    _span(figure.axes[0])
     figure.legend(loc="outside lower center", ncols=columns, fontsize=10)
     label_scaled(figure, numbers.section.scale)
     return figure
@@ -191,12 +203,14 @@ def _draw_cost(numbers: Numbers, x: Sequence[float], axis: str) -> Figure:
     figure = Figure(figsize=(5.4, 4.0 + 0.21 * depth), layout="constrained")
     axes, names = figure.subplots(2, 1, height_ratios=[3.8, 0.21 * depth])
     others = [i for i in range(len(x)) if i not in named]
-    if others:
-        axes.plot([x[i] for i in others], [y[i] for i in others], "o", color=MUTED, markersize=4, alpha=0.6)
-    axes.plot([x[i] for i in named], [y[i] for i in named], "o", color=VAL, markersize=5)
+    halves = [line.last.half for line in numbers.lines]  # nan, of one seed, draws no bar
+    for places, colour, size in ((others, MUTED, 4), (named, VAL, 5)) if others else ((named, VAL, 5),):
+        along, means, bars = ([values[i] for i in places] for values in (x, y, halves))
+        axes.errorbar(along, means, yerr=bars, fmt="o", color=colour, markersize=size, elinewidth=0.9, alpha=0.8)
     axes.set_xlabel(axis)
     axes.set_ylabel("test accuracy, %")
     axes.margins(0.08)
+    _span(axes)
     axes.grid()
     names.set_axis_off()
     for index, label in enumerate(labels):

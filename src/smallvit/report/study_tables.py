@@ -5,6 +5,7 @@ Where runs are scaled, every table says so in its caption and in a column.
 
 import math
 from collections.abc import Sequence
+from textwrap import fill
 
 from smallvit.console import printable
 from smallvit.record import SOURCE
@@ -39,6 +40,33 @@ def study_tables(numbers: Numbers) -> list[Table]:
     if numbers.together:
         tables.append(_together_table(numbers))
     return tables
+
+
+def answer(numbers: Numbers) -> str:
+    """Return in a sentence or two what the seeds tell of the rows' differences from the reference."""
+    reference = numbers.section.study.reference
+    differing = [line for line in numbers.lines if line.difference and not math.isnan(line.difference.mean)]
+    tested = [line for line in differing if line.tested]
+    if not tested:
+        return f"No difference from {reference} is tested: that takes several seeds in common." if differing else ""
+    resolved = sorted(_mean_difference(line) for line in tested if line.difference and line.difference.resolved)
+    better = sum(mean > 0 for mean in resolved)
+    counts = {
+        "better": better,
+        "worse": len(resolved) - better,
+        "not resolved": len(tested) - len(resolved),
+        "not tested, of one seed": len(differing) - len(tested),
+    }
+    rows = f"{len(differing)} row{'s' if len(differing) > 1 else ''}"
+    said = f"Against {reference}, {rows}: {', '.join(f'{count} {what}' for what, count in counts.items() if count)}."
+    if not better:
+        return said
+    best = max(tested, key=_mean_difference)
+    return f"{said} The greatest gain: {best.label}, {signed(_mean_difference(best), '.2f')} points."
+
+
+def _mean_difference(line: Line) -> float:
+    return line.difference.mean if line.difference else 0.0
 
 
 def notes(numbers: Numbers) -> list[str]:
@@ -99,7 +127,7 @@ def others_table(groups: Sequence[Sequence[Run]]) -> Table:
                 whole_seconds(Spread(values=tuple(run.record.train_seconds for run in runs))),
                 large(first.num_macs),
                 large(first.num_parameters),
-                "; ".join(hardware(runs)),
+                "; ".join(hardware([run.record for run in runs])),
                 ", ".join(printable(str(run.path)) for run in runs),
             )
         )
@@ -118,8 +146,9 @@ def others_table(groups: Sequence[Sequence[Run]]) -> Table:
 
 def study_markdown(numbers: Numbers) -> str:
     """Return the tables of a section and what there is to know of them, as markdown."""
-    tables = "\n".join(markdown(table) for table in study_tables(numbers))
-    return tables + "\n" + "\n".join(map(markdown_note, notes(numbers))) + "\n"
+    said = f"{fill(answer(numbers), 120, break_on_hyphens=False)}\n\n"
+    tables = said + "\n".join(markdown(table) for table in study_tables(numbers))
+    return tables.lstrip() + "\n" + "\n".join(map(markdown_note, notes(numbers))) + "\n"
 
 
 def _caption(study: Study, scale: float, what: str) -> str:
@@ -165,13 +194,13 @@ def _differences_table(numbers: Numbers) -> Table:
         if line.difference is None:
             continue
         length = [] if scale == 1 else [length_cell(scale)]
-        beside = _beside_published(line, line.difference) if published else ()
+        beside = _beside_published(line, line.difference, scale) if published else ()
         rows.append((line.label, *length, *_difference_cells((line.label,), numbers, line.difference), *beside))
     heading = (
         "row",
         *([] if scale == 1 else ["length"]),
         *("difference, points", "95 % interval", "p (Holm)", "verdict"),
-        *(("published difference", "ours less published", "seeds to resolve the published") if published else ()),
+        *(("published difference", *_less_published(scale), "seeds to resolve the published") if published else ()),
     )
     caption = _caption(numbers.section.study, scale, f"differences from {reference}, at the last epoch")
     return Table(name="differences", caption=caption, heading=heading, rows=rows)
@@ -210,12 +239,17 @@ def _difference_cells(labels: Sequence[str], numbers: Numbers, difference: Diffe
     return mean, interval, p_value(difference.p_holm), "resolved" if difference.resolved else "not resolved"
 
 
-def _beside_published(line: Line, difference: Difference) -> tuple[str, ...]:
-    gap = line.published_difference
+def _less_published(scale: float) -> tuple[str, ...]:
+    """Return the heading of a column that only runs of the published length have."""
+    return ("ours less published",) if scale == 1 else ()
+
+
+def _beside_published(line: Line, difference: Difference, scale: float) -> tuple[str, ...]:
+    gap, less = line.published_difference, _less_published(scale)
     if gap is None:
-        return NONE, NONE, NONE
+        return NONE, *(NONE for _ in less), NONE
     ours_less = NONE if math.isnan(difference.mean) else signed(difference.mean - gap, ".2f")
-    return signed(gap, ".2f"), ours_less, f"{line.seeds_needed:,}" if line.seeds_needed else NONE
+    return signed(gap, ".2f"), *(ours_less for _ in less), f"{line.seeds_needed:,}" if line.seeds_needed else NONE
 
 
 def _best_note(lines: Sequence[Line]) -> str:
@@ -246,8 +280,9 @@ def _differences_note(numbers: Numbers) -> str:
     )
     return (
         "Differences are paired by seed; intervals and p values are Student's t with one deviation of the residuals of "
-        f"rows and seeds ({values}), which takes it to be alike in all rows. p values are corrected by Holm for the "
-        f"rows of the table; not resolved is a result, too.{needed}"
+        f"rows and seeds ({values}), which takes it to be alike in all rows. An interval is that of its row alone; p "
+        "values are corrected by Holm for the rows of the table. Resolved: p below 5 %, so that an interval may leave "
+        f"out 0 where its row is not resolved. Not resolved is a result, too.{needed}"
     )
 
 
