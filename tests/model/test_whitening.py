@@ -128,7 +128,7 @@ def test_a_convolutional_tokenizers_first_layer_whitens_what_it_sees(
     assert np.abs(found.mean(0)).max() < 1e-4
     for start in range(0, found.shape[1], 27):
         group = found[:, start : start + 27]
-        # Black borders are a part of what it sees, and vary less.
+        # Borders of 0 are a part of what it sees, and vary less.
         np.testing.assert_allclose(np.cov(group.T), np.eye(group.shape[1]), atol=0.013)
 
 

@@ -1,7 +1,8 @@
 """What may happen to queries and keys between their projections and their product.
 
 In this order: a norm of each head's vectors (Dehghani et al., 2023), the turn of rotary positions (Su et al., 2021, on
-two axes as in Heo et al., 2024), and locality self-attention (Lee et al., 2021).
+two axes as in Heo et al., 2024), and locality self-attention (Lee et al., 2021). The latter's temperature is a learned
+factor of 1 / sqrt(K), first 1; the authors learn the product, of which a step of AdamW is a part sqrt(K) times larger.
 
 Shapes: B batch, H heads, N tokens, M tokens that ask, K head width, G patches a side.
 """

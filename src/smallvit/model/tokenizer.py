@@ -45,7 +45,7 @@ class ConvTokenizer(nn.Module):
 
 
 class _ChannelNorm(nn.LayerNorm):
-    """A layer norm of each pixel's channels."""
+    """A layer norm of each pixel's channels, with torch's epsilon of 1e-5 (the blocks' norms have 1e-6)."""
 
     def forward(self, input: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:  # noqa: A002  # torch's name
         """Return the normed image."""
@@ -116,8 +116,8 @@ class ConvPoolTokenizer(nn.Module):
 class ShiftedPatchEmbed(nn.Module):
     """Shifted patch tokenization (Lee et al., 2021): each patch sees half a patch further, to all sides.
 
-    The image and its four shifts by P // 2 pixels along the diagonals, black where nothing is, are cut into patches; a
-    norm and a linear map turn the five patches of each place into a token.
+    The image and its four shifts by P // 2 pixels along the diagonals, 0 where nothing is (of normalised images that is
+    the mean colour), are cut into patches; a norm and a linear map turn the five patches of each place into a token.
     """
 
     first_convolution = None  # its linear map sees normed values
