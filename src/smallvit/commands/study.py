@@ -116,7 +116,7 @@ class StudyCommand:
 def _print_table(study: Study, folder: Path) -> None:
     from smallvit.report.collect import section_in
     from smallvit.report.numbers import numbers_of
-    from smallvit.report.study_tables import notes, study_markdown, study_tables
+    from smallvit.report.study_tables import answer, notes, study_markdown, study_tables
     from smallvit.report.tables import terminal
 
     numbers, console = numbers_of(section_in(study, folder)), plain_console()
@@ -126,4 +126,5 @@ def _print_table(study: Study, folder: Path) -> None:
     if not console.is_terminal or needed > console.width:
         console.print(head, study_markdown(numbers), sep="\n")
         return
-    console.print(head, *tables, *(f"- {note}" for note in notes(numbers)), sep="\n", soft_wrap=False)
+    said = [f"{line}\n" for line in [answer(numbers)] if line]
+    console.print(head, *said, *tables, *(f"- {note}" for note in notes(numbers)), sep="\n", soft_wrap=False)
