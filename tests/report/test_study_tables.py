@@ -156,6 +156,10 @@ def test_without_a_difference_there_is_no_answer(tmp_path: Path) -> None:
     found = _numbers(tmp_path, _study(), _accuracy, dict.fromkeys(ACCURACIES, 1))
     assert answer(found) == "No difference from baseline is tested: that takes several seeds in common."
     assert answer(replace(found, lines=found.lines[:1])) == ""
+    even = _numbers(tmp_path / "even", _study(), lambda label, seed: ACCURACIES[label][0] + seed, {})
+    assert (
+        answer(even) == "No difference from baseline is tested: all seeds differ by the same, which tells no scatter."
+    )
 
 
 def test_one_seed_says_so(numbers: Numbers) -> None:

@@ -47,8 +47,13 @@ def answer(numbers: Numbers) -> str:
     reference = numbers.section.study.reference
     differing = [line for line in numbers.lines if line.difference and not math.isnan(line.difference.mean)]
     tested = [line for line in differing if line.tested]
+    if not differing:
+        return ""
     if not tested:
-        return f"No difference from {reference} is tested: that takes several seeds in common." if differing else ""
+        base = set(numbers.line(reference).seeds)
+        alone = all(len(base.intersection(line.seeds)) < 2 for line in differing)
+        why = "that takes several seeds in common" if alone else "all seeds differ by the same, which tells no scatter"
+        return f"No difference from {reference} is tested: {why}."
     resolved = sorted(_mean_difference(line) for line in tested if line.difference and line.difference.resolved)
     better = sum(mean > 0 for mean in resolved)
     counts = {
