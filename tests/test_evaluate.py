@@ -11,6 +11,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import accuracy_score, confusion_matrix, log_loss
 
 from smallvit.evaluate import CALIBRATION_BINS, confusion, fit_temperature, measure, predict
+from smallvit.report.html import ECE_NOTE
 
 
 def drawn(seed: int, n: int, classes: int, spread: float) -> tuple[torch.Tensor, torch.Tensor]:
@@ -34,6 +35,19 @@ def calibration_error(logits: torch.Tensor, labels: torch.Tensor) -> float:
         if inside.any():
             total += inside.sum() / len(labels) * abs(right[inside].mean() - confidence[inside].mean())
     return total
+
+
+@pytest.mark.parametrize(("n", "percent"), [(10_000, 1), (400, 5)])
+def test_true_probabilities_have_the_calibration_error_that_pages_tell(n: int, percent: int) -> None:
+    """Of models of 50 to 85 %, whose classes are drawn by their own probabilities."""
+    generator = torch.Generator().manual_seed(0)
+    errors: list[float] = []
+    for sharpness in (2.0, 3.0, 4.0, 6.0) * 5:
+        logits = sharpness * torch.randn(n, 10, generator=generator)
+        labels = torch.multinomial(logits.softmax(-1), 1, generator=generator)[:, 0]
+        errors.append(100 * measure(logits, labels).calibration_error)
+    assert float(np.mean(errors)) == pytest.approx(percent, rel=0.2)
+    assert f"some {percent} % o" in ECE_NOTE
 
 
 @settings(max_examples=60)

@@ -241,6 +241,24 @@ def test_seeds_needed_are_the_fewest_with_the_power(num_rows: int) -> None:
         assert seeds_needed(1.23, 0.15, num_rows) == 3
 
 
+def test_a_seed_that_no_other_row_has_buys_no_interval() -> None:
+    """The fit meets it exactly, so the row still has a single seed to be told by."""
+    others = {"plain": {0: 70.0, 1: 70.4, 2: 69.8}, "a": {0: 70.05, 1: 70.5, 2: 69.9}}
+    one = differences({**others, "b": {0: 72.0}}, "plain")
+    more = differences({**others, "b": {0: 72.0, 9: 70.0}}, "plain")
+    assert more["b"].mean == pytest.approx(one["b"].mean)
+    assert math.isnan(more["b"].low)
+    assert not more["b"].resolved
+    assert more["a"] == one["a"]
+    shared = differences({**others, "b": {0: 72.0, 1: 72.5}}, "plain")
+    assert shared["b"].resolved
+
+
+def test_rows_that_do_not_scatter_have_means_without_width() -> None:
+    fit = SeedFit({"a": {0: 70.0, 1: 70.0}, "b": {0: 71.0, 1: 71.0}})
+    assert (fit.half_width("a"), fit.half_width("b")) == (0.0, 0.0)
+
+
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=8))
 def test_holms_correction_rejects_what_his_procedure_rejects(p_values: list[float]) -> None:
     corrected = holm(p_values)

@@ -87,6 +87,17 @@ def test_changes_together_stand_beside_the_sum_of_what_they_do_alone() -> None:
     assert [text.get_text() for text in axes.texts] == ["qk at 24 of 96"]
 
 
+def test_the_interval_of_changes_together_is_that_of_gain_less_sum() -> None:
+    means = {"full q, k and v": 70.0, "q at 24 of 96": 69.0, "k at 24 of 96": 68.5, "qk at 24 of 96": 66.0}
+    values = {label: (mean, mean + 0.5 + len(label) % 2 / 10) for label, mean in means.items()}
+    found = _numbers(STUDIES["latents-small"](), values)
+    (axes,) = _figure(found, "together").axes
+    ((start, end),) = [bar for box in axes.containers for bars in box.lines[2] for bar in bars.get_segments()]
+    (each,) = found.together
+    half = each.excess.high - each.excess.mean
+    assert (start[0], end[0]) == pytest.approx((each.expected - half, each.expected + half))
+
+
 @pytest.mark.parametrize("name", STUDIES)
 def test_every_row_of_every_study_can_be_drawn(name: str) -> None:
     study = STUDIES[name]()

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from statistics import fmean, stdev
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -13,12 +14,13 @@ from hypothesis import strategies as st
 from scipy.stats import ttest_rel
 
 from smallvit.record import SOURCE
-from smallvit.report.cells import NONE, large
+from smallvit.report.cells import NONE, large, p_value
 from smallvit.report.collect import collect
 from smallvit.report.compare_numbers import signed
 from smallvit.report.numbers import Numbers, numbers_of
 from smallvit.report.stats import SeedFit
-from smallvit.report.study_tables import answer, notes, others_table, study_markdown, study_tables
+from smallvit.report.study_notes import answer, notes
+from smallvit.report.study_tables import others_table, study_markdown, study_tables
 from smallvit.report.tables import Table, latex, markdown
 from smallvit.study.rows import Study
 from smallvit.study.studies import STUDIES
@@ -89,9 +91,52 @@ def test_rows_of_another_source_are_named(tmp_path: Path) -> None:
                 fake_record(row.at(seed), 60.0, versions=versions).save(path)
         return [note for note in notes(numbers_of(collect([tmp_path]).sections[0])) if "source" in note]
 
-    assert told({}) == told({"baseline": "0a"}) == told(dict.fromkeys(ACCURACIES, "0a")) == []
-    assert told({**dict.fromkeys(ACCURACIES, "0a"), "low-rank q": "0b"}) == [
-        "Runs of low-rank q are of another source of smallvit than the rest; that counts as well."
+    assert told({}) == told(dict.fromkeys(ACCURACIES, "0a")) == []
+    unlike = "Unlike baseline's run of the same seed, which counts as the row's own doing: another source of smallvit, "
+    assert told({**dict.fromkeys(ACCURACIES, "0a"), "low-rank q": "0b"}) == [f"{unlike}1 row (low-rank q)."]
+    assert told({"baseline": "0a"}) == [f"{unlike}2 rows (low-rank q; 2 CLS tokens)."], "not known is not the same"
+
+
+def test_rows_of_other_conditions_are_named(tmp_path: Path) -> None:
+    study = _study()
+
+    def told(label: str, seed: int, **changes: Any) -> list[str]:
+        for row in study.rows:
+            for each in (0, 1):
+                path = tmp_path / row.folder / f"seed{each}.json"
+                path.parent.mkdir(exist_ok=True)
+                fake_record(row.at(each), 60.0, **(changes if (row.label, each) == (label, seed) else {})).save(path)
+        return [
+            note.partition(": ")[2] for note in notes(numbers_of(collect([tmp_path]).sections[0])) if "Unlike" in note
+        ]
+
+    plain = fake_record(study.rows[0].at(0), 60.0)
+    assert told("low-rank q", 1) == []
+    assert told("low-rank q", 1, num_train=plain.num_train - 1) == [
+        "another number of training images, 1 row (low-rank q)."
+    ]
+    assert told("low-rank q", 0, skipped_steps=[3]) == ["other steps left out, 1 row (low-rank q)."]
+    other = {"hardware": {**plain.hardware, "processor": "Another"}, "versions": {**plain.versions, "torch": "2.0"}}
+    assert told("baseline", 1, **other) == [
+        "another machine, 2 rows (low-rank q; 2 CLS tokens); another torch, 2 rows (low-rank q; 2 CLS tokens)."
+    ]
+    assert told("2 CLS tokens", 1, choices=replace(plain.choices, precision="bfloat16")) == [
+        "another precision, 1 row (2 CLS tokens)."
+    ]
+
+
+def test_rows_of_other_seeds_are_explained(tmp_path: Path) -> None:
+    even = _numbers(tmp_path / "even", _study(1.0, "baseline", "low-rank q"), _accuracy, {})
+    assert not any("other seeds" in note for note in notes(even))
+    assert any(
+        "Rows have other seeds than others" in note
+        for note in notes(_numbers(tmp_path, _study(), _accuracy, {"2 CLS tokens": 1}))
+    )
+
+
+def test_a_p_value_is_on_the_side_of_the_verdict() -> None:
+    assert [p_value(p) for p in (0.0, 9e-5, 1.0, 0.0312, 0.0499, 0.04996, 0.0501, 0.05)] == [
+        *("< 0.0001", "< 0.0001", "1", "0.031", "0.0499", "0.04996", "0.05", "0.05")
     ]
 
 
@@ -141,15 +186,31 @@ def test_the_answer_counts_the_verdicts_of_the_table(tmp_path: Path) -> None:
     found = _numbers(tmp_path, _study(1.0, *means), accuracy, {"whitening": 1})
     verdicts = [row[-4] for row in study_tables(found)[1].rows]
     assert sorted(verdicts) == ["not resolved", "not tested", "resolved", "resolved"]
-    gain = found.line("2 CLS tokens").difference
-    assert gain is not None
-    assert answer(found) == (
-        "Against baseline, 4 rows: 1 better, 1 worse, 1 not resolved, 1 not tested, of one seed. "
-        f"The greatest gain: 2 CLS tokens, {signed(gain.mean, '.2f')} points."
+    cells = {row[0]: row[1:3] for row in study_tables(found)[1].rows}
+    gain, interval = cells["2 CLS tokens"]
+    low, _, high = cells["low-rank k"][1].split(" ")
+    half = (float(high.replace("\N{MINUS SIGN}", "-")) - float(low.replace("\N{MINUS SIGN}", "-"))) / 2
+    assert re.sub(" What is not resolved.*?points[.]", "", answer(found)) == (
+        "Against baseline, 4 rows: 1 better, 1 worse, 1 not resolved, 1 not tested. "
+        f"The greatest gain: 2 CLS tokens, {gain} points ({interval}; the greatest of 3, so rather too great)."
     )
+    widest = re.search("intervals of up to \N{PLUS-MINUS SIGN}(.*?) points", answer(found))
+    assert widest is not None
+    assert float(widest[1]) == pytest.approx(half, abs=0.011)
     assert study_markdown(found).startswith("Against baseline, 4 rows")
     worse = _numbers(tmp_path / "worse", _study(1.0, "baseline", "low-rank q"), accuracy, {})
     assert answer(worse) == "Against baseline, 1 row: 1 worse."
+
+
+def test_the_greatest_gain_is_one_that_is_resolved(tmp_path: Path) -> None:
+    def accuracy(label: str, seed: int) -> float:
+        means = {"baseline": 60.0, "low-rank q": 61.2, "2 CLS tokens": 61.15}
+        return means[label] + 0.4 * ((2 * seed + len(label)) % 3)
+
+    found = _numbers(tmp_path, replace(_study(), seeds=(0, 1, 2, 3, 4)), accuracy, {"2 CLS tokens": 2})
+    verdicts = {row[0]: row[-4] for row in study_tables(found)[1].rows}
+    assert verdicts == {"low-rank q": "resolved", "2 CLS tokens": "not resolved"}
+    assert "The greatest gain: low-rank q, " in answer(found)
 
 
 def test_without_a_difference_there_is_no_answer(tmp_path: Path) -> None:
@@ -177,7 +238,7 @@ def test_one_seed_of_every_row_has_no_interval_at_all(tmp_path: Path) -> None:
     table = study_tables(found := _numbers(tmp_path, _study(), _accuracy, seeds))[1]
     assert {row[2] for row in table.rows} == {"one seed in common"}
     assert math.isnan(found.deviation)
-    assert any("With one seed in common nothing tells how far seeds scatter" in note for note in notes(found))
+    assert any("Without several seeds in common nothing tells how far seeds scatter" in note for note in notes(found))
     assert _cells(table, "low-rank q")["seeds to resolve the published"] == NONE
 
 

@@ -69,21 +69,23 @@ def _table(comparison: "Comparison") -> "Table":
 
 
 def _verdict(comparison: "Comparison") -> str:
+    from smallvit.report.cells import p_value
     from smallvit.report.compare_numbers import signed
     from smallvit.report.stats import LEVEL
 
     if comparison.p is None:
         return f"test accuracy: the difference is not tested: {comparison.untested}"
+    p = f"p {'' if comparison.p < 0.0001 else '= '}{p_value(comparison.p)}"
     if comparison.by_seed is not None:
         low, high = comparison.by_seed.low, comparison.by_seed.high
-        test = f"paired by seed, n = {len(comparison.a.runs)}, p = {comparison.p:.2g}"
+        test = f"paired by seed, n = {len(comparison.a.runs)}, {p}; it covers the seeds, not the test images"
     else:
         assert comparison.pairs is not None
         found = comparison.pairs.mcnemar
         low, high = 100 * found.low, 100 * found.high
         test = (
             f"McNemar: of {found.only_a + found.only_b:,} images that one has right {found.only_a:,} are A's and "
-            f"{found.only_b:,} B's, p = {found.p:.2g}; it covers the test images, not the seed"
+            f"{found.only_b:,} B's, {p}; it covers the test images, not the seed"
         )
     better = "B" if low + high > 0 else "A"
     if comparison.by_seed is not None:

@@ -116,7 +116,8 @@ class StudyCommand:
 def _print_table(study: Study, folder: Path) -> None:
     from smallvit.report.collect import section_in
     from smallvit.report.numbers import numbers_of
-    from smallvit.report.study_tables import answer, notes, study_markdown, study_tables
+    from smallvit.report.study_notes import answer, notes
+    from smallvit.report.study_tables import study_markdown, study_tables
     from smallvit.report.tables import terminal
 
     numbers, console = numbers_of(section_in(study, folder)), plain_console()

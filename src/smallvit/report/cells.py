@@ -3,6 +3,7 @@
 import math
 
 from smallvit.report.numbers import Spread
+from smallvit.report.stats import LEVEL
 
 NONE = "\N{EN DASH}"
 PLUS_MINUS = " \N{PLUS-MINUS SIGN} "
@@ -24,8 +25,11 @@ def length_cell(scale: float) -> str:
 
 
 def p_value(p: float) -> str:
-    """Return a p value as it is written."""
-    return "< 0.0001" if p < 0.0001 else f"{p:.2g}"
+    """Return a p value as it is written, to two digits or as many as tell on which side of `LEVEL` it is."""
+    if p < 0.0001:
+        return "< 0.0001"
+    written = (f"{p:.{digits}g}" for digits in range(2, 18))
+    return next(text for text in written if (float(text) < LEVEL) == (p < LEVEL))
 
 
 def written_spread(spread: Spread) -> str:

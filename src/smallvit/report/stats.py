@@ -46,8 +46,8 @@ class Difference:
     mean: float
     """nan where no seeds link the two rows."""
     low: float
-    """Ends of the 95 % interval; nan, as p, where either row has one seed, or nothing is left to tell a deviation, as
-    where all seeds differ by the same."""
+    """Ends of the 95 % interval; nan, as p, where either row has no two seeds that others have, or nothing is left to
+    tell a deviation, as where all seeds differ by the same."""
     high: float
     p_holm: float
     """Two-sided p value, by Holm's correction for all the rows that are compared."""
@@ -76,6 +76,8 @@ class SeedFit:
         rank = round(float(np.trace(self._determined)))
         self.freedom = len(cells) - rank
         """Degrees of freedom of the deviation."""
+        leverages = np.einsum("ij,ji->i", design, self._inverse)
+        self._scattering = {row for (row, _), each in zip(cells, leverages, strict=True) if each < 1 - _NOTHING}
         residuals = self._y - design @ (self._inverse @ self._y)
         self._squares = float(residuals @ residuals) if self.freedom else 0.0
 
@@ -92,6 +94,12 @@ class SeedFit:
         if not self.freedom:
             return math.nan
         return self.deviation * math.sqrt(self.freedom / float(chi2.ppf(1 - POWER, self.freedom)))
+
+    def scatters(self, row: str) -> bool:
+        """Return whether a row has residuals: of one seed, or of one that others have and some that they have not, it
+        has none, since the fit meets it exactly.
+        """
+        return row in self._scattering
 
     def contrast(self, weights: Mapping[str, float]) -> tuple[float, float]:
         """Return the estimate of a sum of rows, with weights that add up to 0, and its standard error; nan where no
@@ -112,6 +120,8 @@ class SeedFit:
         if count == 1:
             return math.nan
         deviation, freedom = self._within
+        if not deviation > _NOTHING:
+            return 0.0
         return round(float(student_t.ppf(0.975, freedom)) * deviation / math.sqrt(count), _DIGITS)
 
     @cached_property
@@ -131,7 +141,8 @@ class SeedFit:
 def differences(values: Values, reference: str) -> dict[str, Difference]:
     """Compare every row with the row `reference`, paired by seed; rows of no values are left out.
 
-    A row of one seed has a difference but no interval: the others' deviation would have to be taken for its own.
+    A row without two seeds that others have, too, has a difference but no interval: the others' deviation would have to
+    be taken for its own.
     """
     fit = SeedFit(values)
     if reference not in fit.values:
@@ -140,14 +151,14 @@ def differences(values: Values, reference: str) -> dict[str, Difference]:
 
 
 def contrasts(fit: SeedFit, weights: Mapping[str, Mapping[str, float]]) -> dict[str, Difference]:
-    """Return the sum of rows that each of `weights` names, tested against none; of a row of one seed without interval.
+    """Return the sum of rows that each of `weights` names, tested against none; of a row without residuals no interval.
 
     Holm's correction is for all of them.
     """
     found: dict[str, tuple[float, float, float]] = {}
     for name, each in weights.items():
         mean, error = fit.contrast(each)
-        if min(len(fit.values[row]) for row in each) < 2 or not error > _NOTHING:
+        if not all(fit.scatters(row) for row in each) or not error > _NOTHING:
             found[name] = mean, math.nan, math.nan
         else:
             half = float(student_t.ppf(0.975, fit.freedom)) * error

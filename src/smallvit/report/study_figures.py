@@ -34,8 +34,9 @@ def drawings(numbers: Numbers) -> Iterator[Drawing]:
     yield Drawing(
         name="accuracy",
         title="Test accuracy of each row",
-        caption="Filled: mean of the last epoch, with its 95 % interval over seeds where there are several; small "
-        f"dots: single seeds{_marks(numbers)}.",
+        caption="Filled: mean of the last epoch, with its 95 % interval over seeds where there are several, by the "
+        "scatter of all rows; compare rows by their differences, since a seed shifts all alike. Small dots: single "
+        f"seeds{_marks(numbers)}.",
         draw=lambda: _draw_accuracy(numbers),
     )
     differing = [line for line in numbers.lines if line.difference and not math.isnan(line.difference.mean)]
@@ -52,8 +53,9 @@ def drawings(numbers: Numbers) -> Iterator[Drawing]:
         yield Drawing(
             name="together",
             title="Changes together, and the sum of what they do alone",
-            caption=f"Differences from {reference} of rows that unite the changes of others, with 95 % intervals where "
-            "there are several seeds; rings: the sum of the others' differences.",
+            caption=f"Differences from {reference} of rows that unite the changes of others; rings: the sum of the "
+            "others' differences, with the 95 % interval of how far the two are apart where there are several seeds. A "
+            "row outside of it does not add up, before a correction for the number of rows.",
             draw=lambda: _draw_together(numbers),
         )
     yield from scatters(numbers)
@@ -146,11 +148,13 @@ def _draw_together(numbers: Numbers) -> Figure:
     figure, axes = _rows_figure([each.label for each in numbers.together])
     _mark_nothing(axes, len(numbers.together))
     for y, each in enumerate(numbers.together):
+        half = each.excess.high - each.excess.mean  # of how far the two are apart, so it stands around one of them
+        if not math.isnan(half):
+            axes.errorbar(each.expected, y, xerr=half, color=TEST, linewidth=1.4, capsize=3)
         axes.plot(each.expected, y, "o", color=TEST, markerfacecolor="none", markersize=9, markeredgewidth=1.4)
-        difference = numbers.line(each.label).difference
-        _interval(axes, y, each.gain, math.nan if difference is None else difference.high - difference.mean)
+        axes.plot(each.gain, y, "o", color=VAL, markersize=5.5)
     axes.set_xlabel(f"difference from {_short(numbers.section.study.reference, 34)}, points")
-    ring = _key("sum of its parts alone", "o", TEST, markersize=9, markerfacecolor="none")
+    ring = _key("sum of its parts alone, 95 % interval", "o", TEST, markersize=9, markerfacecolor="none")
     return _finish(figure, numbers, [_key("together", "o", VAL), ring])
 
 

@@ -16,7 +16,8 @@ from smallvit.report.collect import Section, collect
 from smallvit.report.html import write_html
 from smallvit.report.numbers import Numbers, numbers_of
 from smallvit.report.study_figures import drawings
-from smallvit.report.study_tables import answer, notes, others_table, study_tables
+from smallvit.report.study_notes import answer, notes
+from smallvit.report.study_tables import others_table, study_tables
 from smallvit.report.svg import save_figure
 from smallvit.report.tables import Table, latex, markdown
 

@@ -1,0 +1,153 @@
+"""What there is to know of a study's numbers, in sentences, from its records alone."""
+
+import math
+from collections.abc import Callable, Sequence
+
+from smallvit.record import SOURCE, RunRecord
+from smallvit.report.cells import PLUS_MINUS, scaled_notice
+from smallvit.report.compare_numbers import signed
+from smallvit.report.numbers import Line, Numbers, hardware
+from smallvit.report.stats import Z_95
+
+MOST_NAMED = 8
+"""Rows that a note names."""
+_CONDITIONS: dict[str, Callable[[RunRecord], object]] = {
+    "another machine": lambda record: hardware([record]),
+    "another precision": lambda record: record.choices.precision,
+    "another torch": lambda record: record.versions.get("torch"),
+    "another source of smallvit": lambda record: record.versions.get(SOURCE),
+    "another number of training images": lambda record: record.num_train,
+    "other steps left out": lambda record: len(record.skipped_steps),
+}
+"""What makes a run another than its config says."""
+
+
+def answer(numbers: Numbers) -> str:
+    """Return in a sentence or two what the seeds tell of the rows' differences from the reference."""
+    reference = numbers.section.study.reference
+    differing = [line for line in numbers.lines if line.difference and not math.isnan(line.difference.mean)]
+    tested = [line for line in differing if line.tested]
+    if not differing:
+        return ""
+    if not tested:
+        base = set(numbers.line(reference).seeds)
+        alone = all(len(base.intersection(line.seeds)) < 2 for line in differing)
+        why = "that takes several seeds in common" if alone else "all seeds differ by the same, which tells no scatter"
+        return f"No difference from {reference} is tested: {why}."
+    resolved = {line.label: line.difference for line in tested if line.difference and line.difference.resolved}
+    open_ = [line.difference for line in tested if line.difference and not line.difference.resolved]
+    better = sum(each.mean > 0 for each in resolved.values())
+    counts = {
+        "better": better,
+        "worse": len(resolved) - better,
+        "not resolved": len(open_),
+        "not tested": len(differing) - len(tested),
+    }
+    rows = f"{len(differing)} row{'s' if len(differing) > 1 else ''}"
+    said = f"Against {reference}, {rows}: {', '.join(f'{count} {what}' for what, count in counts.items() if count)}."
+    if open_:
+        widest = max(each.high - each.mean for each in open_)
+        said += f" What is not resolved has intervals of up to ±{widest:.2f} points."
+    if better:
+        best = max(resolved, key=lambda label: resolved[label].mean)
+        low, high = (signed(end, ".2f") for end in (resolved[best].low, resolved[best].high))
+        chosen = f"; the greatest of {len(tested)}, so rather too great" if len(tested) > 1 else ""
+        said += f" The greatest gain: {best}, {signed(resolved[best].mean, '.2f')} points ({low} to {high}{chosen})."
+    return said
+
+
+def notes(numbers: Numbers) -> list[str]:
+    """Return, in sentences, how the numbers of a section's tables came about and what they leave out."""
+    found: list[str] = []
+    if not numbers.lines:
+        return ["No run is finished."]
+    if numbers.section.scale != 1:
+        found.append(f"{scaled_notice(numbers.section.scale)}.")
+    found.append(
+        f"Last epoch: test accuracy, mean{PLUS_MINUS}standard deviation over the seeds. It is the number that counts."
+    )
+    found.append(_best_note(numbers.lines))
+    if numbers.any_published:
+        found.append(
+            "Published: the best point of one run's curve on test; seconds are those of an RTX 3090, for the "
+            "full length. Of our numbers the best of the curve is the nearest to it, and as much too good."
+        )
+    if any(line.difference for line in numbers.lines):
+        found += _differences_notes(numbers)
+    if numbers.not_run:
+        rows = len(numbers.not_run)
+        found.append(f"Not run: {rows} of {rows + len(numbers.lines)} rows ({_named(numbers.not_run)}).")
+    found.append(f"Run on {'; '.join(numbers.hardware)}. Other work on a machine shows in the seconds.")
+    if any(line.difference for line in numbers.lines):
+        found += [*_other_seeds_note(numbers), *_conditions_note(numbers)]
+    return found
+
+
+def _other_seeds_note(numbers: Numbers) -> list[str]:
+    """Return what to know where rows have other seeds than others."""
+    if len({frozenset(line.seeds) for line in numbers.lines}) == 1:
+        return []
+    return [
+        "Rows have other seeds than others: a difference is then not that of the two means, but of least squares with "
+        "an effect of each seed. A seed that only one row has tells nothing of it."
+    ]
+
+
+def _conditions_note(numbers: Numbers) -> list[str]:
+    """Return which rows were made under other conditions than the reference at the same seed."""
+    reference, of_rows = numbers.section.study.reference, numbers.section.done
+    base = {run.config.seed: run.record for run in of_rows[reference]}
+    found: list[str] = []
+    for name, condition in _CONDITIONS.items():
+        labels = [
+            label
+            for label, runs in of_rows.items()
+            if any(condition(run.record) != condition(base[run.config.seed]) for run in runs if run.config.seed in base)
+        ]
+        if labels:
+            found.append(f"{name}, {len(labels)} row{'s' if len(labels) > 1 else ''} ({_named(labels)})")
+    if not found:
+        return []
+    return [f"Unlike {reference}'s run of the same seed, which counts as the row's own doing: {'; '.join(found)}."]
+
+
+def _named(labels: Sequence[str]) -> str:
+    more = f"; and {len(labels) - MOST_NAMED} more" if len(labels) > MOST_NAMED else ""
+    return f"{'; '.join(labels[:MOST_NAMED])}{more}"
+
+
+def _best_note(lines: Sequence[Line]) -> str:
+    chosen = {line.best_of for line in lines if line.best}
+    val = "best of val: the best measurement on val, which chose it; test was not looked at, so it is no test accuracy"
+    test = "the best of the points at which test was looked at, picked by test itself: too good, as the paper's are"
+    if chosen == {"val"}:
+        return f"Best of curve is {val}."
+    if chosen == {"test"}:
+        return f"Best of curve: {test}."
+    return f"Best of curve: {test}; where marked val, {val}." if chosen else "No curve was measured."
+
+
+def _differences_notes(numbers: Numbers) -> list[str]:
+    if not numbers.freedom:
+        return ["Differences are paired by seed. Without several seeds in common nothing tells how far seeds scatter."]
+    degrees = f"{numbers.freedom} degree{'s' if numbers.freedom > 1 else ''} of freedom"
+    reference = numbers.section.study.reference
+    error = numbers.deviation / math.sqrt(len(numbers.line(reference).seeds))
+    found = [
+        "Differences are paired by seed; intervals and p values are Student's t with one deviation of the residuals of "
+        f"rows and seeds ({numbers.deviation:.2f} points, {degrees}), which takes it to be alike in all rows. They "
+        "cover the seeds; the test images are taken as they are. All differences share the mean of "
+        f"{reference}, whose standard error is {error:.2f} points: if it is off, all are.",
+        "An interval is that of its row alone; p values are corrected by Holm for the rows of the table. Resolved: p "
+        "below 5 %, so that an interval may leave out 0 where its row is not resolved.",
+    ]
+    if any(line.seeds_needed for line in numbers.lines):
+        short = ", of runs as short as these" if numbers.section.scale < 1 else ""
+        found.append(
+            "Seeds to resolve the published difference: of every row, for a power of 80 % at Holm's first step, 5 % / "
+            f"{len(numbers.lines) - 1}, whatever the other rows show, with the upper limit of that deviation (80 %, "
+            f"one-sided), {numbers.planning_deviation:.2f} points{short}. A published difference is one of single "
+            "runs, which scatter, too: by our deviation, 95 % of such differences lie within "
+            f"{Z_95 * math.sqrt(2) * numbers.deviation:.1f} points of the truth."
+        )
+    return found
