@@ -109,7 +109,7 @@ def _gain(line: Line) -> str:
     if found is None:
         return "0"
     mean = signed(found.mean, ".2f")
-    one = f"{mean}, one seed"
+    one = f"{mean}, no interval"
     return one if math.isnan(found.low) else f"{mean} ({signed(found.low, '.2f')} to {signed(found.high, '.2f')})"
 
 

@@ -39,15 +39,21 @@ def calibration_error(logits: torch.Tensor, labels: torch.Tensor) -> float:
 
 @pytest.mark.parametrize(("n", "percent"), [(10_000, 1), (400, 5)])
 def test_true_probabilities_have_the_calibration_error_that_pages_tell(n: int, percent: int) -> None:
-    """Of models of 50 to 85 %, whose classes are drawn by their own probabilities."""
+    """Of models whose images have classes that are drawn by the models' own probabilities."""
     generator = torch.Generator().manual_seed(0)
-    errors: list[float] = []
-    for sharpness in (2.0, 3.0, 4.0, 6.0) * 5:
+
+    def error(sharpness: float, least: float, most: float) -> float:
         logits = sharpness * torch.randn(n, 10, generator=generator)
         labels = torch.multinomial(logits.softmax(-1), 1, generator=generator)[:, 0]
-        errors.append(100 * measure(logits, labels).calibration_error)
+        found = measure(logits, labels)
+        assert least < found.accuracy < most
+        return 100 * found.calibration_error
+
+    errors = [error(sharpness, 0.45, 0.87) for sharpness in (2.0, 3.0, 4.0, 6.0) * 5]
     assert float(np.mean(errors)) == pytest.approx(percent, rel=0.2)
-    assert f"some {percent} % o" in ECE_NOTE
+    assert f"some {percent} % o" in " ".join(ECE_NOTE.split())
+    sure = [error(60.0, 0.94, 1.0) for _ in range(20)]
+    assert float(np.mean(sure)) == pytest.approx(percent / 4, rel=0.5)
 
 
 @settings(max_examples=60)

@@ -122,11 +122,13 @@ def share_checkpoint(world: World, found: tuple[Checkpoint, SavedState] | None) 
 
 def note_other_arithmetic(saved: SavedState, choices: Choices, world_size: int, note: Callable[[str], None]) -> None:
     """Say where a resumed run computes otherwise than the part before it."""
-    before = {"devices": saved.world_size, "threads": saved.choices.num_threads, "device": saved.choices.device}
-    now = {"devices": world_size, "threads": choices.num_threads, "device": choices.device}
-    before["attention"], now["attention"] = saved.choices.attention, choices.attention
     compiled = {True: "compiled", False: "not compiled"}
-    before["step"], now["step"] = compiled[saved.choices.compile], compiled[choices.compile]
+
+    def facts(devices: int, of: Choices) -> dict[str, object]:
+        found = {"devices": devices, "threads": of.num_threads, "device": of.device, "attention": of.attention}
+        return {**found, "step": compiled[of.compile]}
+
+    before, now = facts(saved.world_size, saved.choices), facts(world_size, choices)
     for name, value in now.items():
         if before[name] != value:
             note(f"{name}: {value}, was {before[name]}: the same batches, but sums round otherwise")

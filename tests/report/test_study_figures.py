@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
 from xml.etree import ElementTree
@@ -172,6 +173,43 @@ def test_a_legend_promises_no_interval_that_is_not_there() -> None:
     several = _numbers(STUDIES["latents-small"](), LATENTS)
     assert _keys(_figure(several, "accuracy"))[:2] == ["last epoch, mean and 95 % interval", "single seeds"]
     assert _keys(_figure(several, "differences")) == ["resolved, with 95 % interval", "not resolved"]
+    means = {"full q, k and v": 70.0, "q at 24 of 96": 69.0, "k at 24 of 96": 68.5, "qk at 24 of 96": 66.0}
+    for seeds, more in ((1, ""), (2, "; 95 % interval of gain less sum")):
+        values = {label: [mean, mean + 0.5 + len(label) % 2 / 10][:seeds] for label, mean in means.items()}
+        keys = _keys(_figure(_numbers(STUDIES["latents-small"](), values), "together"))
+        assert keys == ["together", f"sum of its parts alone{more}"]
+
+
+def test_a_caption_names_no_mark_that_is_not_there() -> None:
+    """Of a row that the paper has not."""
+    for scale in (1.0, 0.02):
+        found = _numbers(STUDIES["paper"]().scaled(scale), {"baseline": (93.0,), "2 CLS tokens": (93.2,)})
+        assert "ublished" not in _drawing(found, "differences").caption
+        assert "published" not in _keys(_figure(found, "differences"))
+
+
+def test_what_is_not_tested_is_hollow() -> None:
+    single = _numbers(STUDIES["latents-small"](), {"full q, k and v": (70.0,), "q at 24 of 96": (69.0,)})
+    figure = _figure(single, "differences")
+    faces = {line.get_markerfacecolor() for line in figure.axes[0].lines if line.get_marker() == "o"}
+    assert faces == {"none"} == {handle.get_markerfacecolor() for handle in figure.legends[0].get_lines()}
+
+
+def test_any_label_has_room_in_a_figure_of_costs() -> None:
+    study = STUDIES["augmentation"]()
+    names = {"none": "a\x1b name of a row that goes on " * 5, "crop and flip": "crop and flip"}
+    rows = tuple(replace(row, label=names[row.label]) for row in study.rows if row.label in names)
+    figure = _figure(_numbers(replace(study, rows=rows), dict.fromkeys(names.values(), (60.0,))), "seconds")
+    figure.draw_without_rendering()
+    assert all(text.get_text().isprintable() for text in figure.axes[1].texts)
+    assert max(text.get_window_extent().x1 for text in figure.axes[1].texts) <= figure.bbox.x1
+
+
+def test_no_axis_of_accuracies_goes_beyond_100() -> None:
+    rows: dict[str, Sequence[float]] = {"width 96, 1 CLS token": (99.9,), "width 96, 2 CLS tokens": (99.95,)}
+    low, high = _figure(_numbers(STUDIES["cls-tokens-small"](), rows), "cls-tokens").axes[0].get_ylim()
+    assert low < 99.5
+    assert high == 100
 
 
 def test_a_difference_is_filled_where_it_is_resolved() -> None:

@@ -1,5 +1,6 @@
 """The numbers of a study by hand, and its tables as a reader finds them."""
 
+import io
 import math
 import re
 from collections.abc import Callable
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from rich.console import Console
 from scipy.stats import ttest_rel
 
 from smallvit.record import SOURCE
@@ -21,7 +23,7 @@ from smallvit.report.numbers import Numbers, numbers_of
 from smallvit.report.stats import SeedFit
 from smallvit.report.study_notes import answer, notes
 from smallvit.report.study_tables import others_table, study_markdown, study_tables
-from smallvit.report.tables import Table, latex, markdown
+from smallvit.report.tables import Table, latex, markdown, terminal
 from smallvit.study.rows import Study
 from smallvit.study.studies import STUDIES
 from study_records import fake_record, noisy, write_study
@@ -116,9 +118,13 @@ def test_rows_of_other_conditions_are_named(tmp_path: Path) -> None:
         "another number of training images, 1 row (low-rank q)."
     ]
     assert told("low-rank q", 0, skipped_steps=[3]) == ["other steps left out, 1 row (low-rank q)."]
+    assert told("low-rank q", 0, choices=replace(plain.choices, attention="native")) == [
+        "another attention, 1 row (low-rank q)."
+    ]
     other = {"hardware": {**plain.hardware, "processor": "Another"}, "versions": {**plain.versions, "torch": "2.0"}}
     assert told("baseline", 1, **other) == [
-        "another machine, 2 rows (low-rank q; 2 CLS tokens); another torch, 2 rows (low-rank q; 2 CLS tokens)."
+        "another machine, or number of threads or processes, 2 rows (low-rank q; 2 CLS tokens); "
+        "another torch, 2 rows (low-rank q; 2 CLS tokens)."
     ]
     assert told("2 CLS tokens", 1, choices=replace(plain.choices, precision="bfloat16")) == [
         "another precision, 1 row (2 CLS tokens)."
@@ -129,7 +135,7 @@ def test_rows_of_other_seeds_are_explained(tmp_path: Path) -> None:
     even = _numbers(tmp_path / "even", _study(1.0, "baseline", "low-rank q"), _accuracy, {})
     assert not any("other seeds" in note for note in notes(even))
     assert any(
-        "Rows have other seeds than others" in note
+        "Rows with other seeds than baseline: their difference" in note
         for note in notes(_numbers(tmp_path, _study(), _accuracy, {"2 CLS tokens": 1}))
     )
 
@@ -178,28 +184,29 @@ def test_changes_together_stand_beside_the_sum_of_their_gains(tmp_path: Path) ->
 
 
 def test_the_answer_counts_the_verdicts_of_the_table(tmp_path: Path) -> None:
-    means = {"baseline": 60.0, "low-rank q": 57.0, "low-rank k": 60.0, "2 CLS tokens": 64.0, "whitening": 62.0}
+    means = {"baseline": 60.0, "low-rank q": 57.0, "low-rank k": 60.0, "low-rank v": 60.0}
+    means |= {"2 CLS tokens": 64.0, "whitening": 62.0}
 
     def accuracy(label: str, seed: int) -> float:
         return means[label] + 0.5 * seed + (0.1 if label == "baseline" and seed == 1 else 0.0)
 
-    found = _numbers(tmp_path, _study(1.0, *means), accuracy, {"whitening": 1})
+    found = _numbers(tmp_path, _study(1.0, *means), accuracy, {"whitening": 1, "low-rank v": 2})
     verdicts = [row[-4] for row in study_tables(found)[1].rows]
-    assert sorted(verdicts) == ["not resolved", "not tested", "resolved", "resolved"]
+    assert sorted(verdicts) == ["not resolved", "not resolved", "not tested", "resolved", "resolved"]
     cells = {row[0]: row[1:3] for row in study_tables(found)[1].rows}
     gain, interval = cells["2 CLS tokens"]
-    low, _, high = cells["low-rank k"][1].split(" ")
+    low, _, high = cells["low-rank v"][1].split(" ")  # of two seeds, so the wider of two
     half = (float(high.replace("\N{MINUS SIGN}", "-")) - float(low.replace("\N{MINUS SIGN}", "-"))) / 2
     assert re.sub(" What is not resolved.*?points[.]", "", answer(found)) == (
-        "Against baseline, 4 rows: 1 better, 1 worse, 1 not resolved, 1 not tested. "
-        f"The greatest gain: 2 CLS tokens, {gain} points ({interval}; the greatest of 3, so rather too great)."
+        "5 rows against baseline: 1 better, 1 worse, 2 not resolved, 1 not tested. "
+        f"The greatest gain: 2 CLS tokens, {gain} points ({interval}; the greatest of 4, so rather too great)."
     )
     widest = re.search("intervals of up to \N{PLUS-MINUS SIGN}(.*?) points", answer(found))
     assert widest is not None
     assert float(widest[1]) == pytest.approx(half, abs=0.011)
-    assert study_markdown(found).startswith("Against baseline, 4 rows")
+    assert study_markdown(found).startswith("5 rows against baseline: ")
     worse = _numbers(tmp_path / "worse", _study(1.0, "baseline", "low-rank q"), accuracy, {})
-    assert answer(worse) == "Against baseline, 1 row: 1 worse."
+    assert answer(worse) == "1 row against baseline: 1 worse."
 
 
 def test_the_greatest_gain_is_one_that_is_resolved(tmp_path: Path) -> None:
@@ -211,6 +218,28 @@ def test_the_greatest_gain_is_one_that_is_resolved(tmp_path: Path) -> None:
     verdicts = {row[0]: row[-4] for row in study_tables(found)[1].rows}
     assert verdicts == {"low-rank q": "resolved", "2 CLS tokens": "not resolved"}
     assert "The greatest gain: low-rank q, " in answer(found)
+
+
+def test_a_row_that_shares_no_seed_is_counted(tmp_path: Path) -> None:
+    study = replace(_study(1.0, "baseline", "low-rank q", "whitening"), seeds=(0, 1, 2, 7))
+    for row in study.rows:
+        for seed in {"low-rank q": (7,)}.get(row.label, (0, 1, 2)):
+            value = 60.0 + len(row.label) / 5 + (0.1 if (row.label, seed) == ("baseline", 1) else 0.0)
+            path = tmp_path / row.folder / f"seed{seed}.json"
+            path.parent.mkdir(exist_ok=True)
+            fake_record(row.at(seed), value).save(path)
+    found = numbers_of(next(each for each in collect([tmp_path]).sections if each.study.name == "paper"))
+    assert re.match("2 rows against baseline: 1 .*?, 1 not tested[.]", answer(found))
+    shown = {row[0]: row[2:5] for row in study_tables(found)[1].rows}
+    assert shown["low-rank q"] == ("no seed in common", NONE, "not tested")
+
+
+def test_without_a_test_no_note_explains_one(tmp_path: Path) -> None:
+    found = _numbers(tmp_path, _study(), _accuracy, {"low-rank q": 1, "2 CLS tokens": 1, "baseline": 1})
+    assert not any("p values" in note for note in notes(found))
+    odd = _numbers(tmp_path / "odd", _study(), lambda label, seed: ACCURACIES[label][0] + seed, {})
+    assert not any("p values" in note for note in notes(odd))
+    assert any("none is tested. Rows and seeds leave a deviation of 0.00 points" in note for note in notes(odd))
 
 
 def test_without_a_difference_there_is_no_answer(tmp_path: Path) -> None:
@@ -250,7 +279,7 @@ def test_scaled_numbers_say_so_everywhere(tmp_path: Path) -> None:
         assert table.heading[1] == "length"
         assert r"2 \% of the full length" in latex(table)
         assert "2 % of the full length" in markdown(table)
-    assert notes(found)[0].startswith("Scaled")
+    assert "Scaled: every run took 2 % of the full length" in study_markdown(found)
     headings = {heading for table in study_tables(found) for heading in table.heading}
     assert "published difference" in headings
     assert "ours less published" not in headings, "of another length"
@@ -301,6 +330,21 @@ def test_any_cell_stays_in_its_column(rows: list[tuple[str, str]], caption: str)
         assert not re.search(r"(?<!\$)[<>|]|[<>|](?!\$)", line)
     lines = markdown(table).rpartition(".**\n\n")[2].splitlines()
     assert all(len(re.findall(r"(?<!\\)\|", line)) == 3 for line in lines)
+
+
+def test_a_table_is_whole_in_a_terminal_of_any_width_or_not_there(numbers: Numbers) -> None:
+    for table in study_tables(numbers):
+        words = {word for line in (table.heading, *table.rows) for cell in line for word in cell.split()}
+        drawn = {width: terminal(table, width) for width in range(30, 160)}
+        assert drawn[30] is None
+        assert drawn[159] is not None
+        for width, shown in drawn.items():
+            if shown is not None:
+                console = Console(file=io.StringIO(), width=width)
+                console.print(shown)
+                text = console.file.getvalue()  # pyright: ignore[reportAttributeAccessIssue]  # of a StringIO
+                assert max(map(len, text.splitlines())) <= width
+                assert words <= set(text.split())
 
 
 def test_signs_that_are_others_in_latexs_text_are_set_as_mathematics() -> None:

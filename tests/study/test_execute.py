@@ -219,7 +219,8 @@ def test_the_command_runs_and_prints_the_table_of_records_wherever_they_lie(
         assert ("| plain row |" in shown) == markdown, "in 30 columns no table has room"
         assert markdown or max(map(len, shown.splitlines())) <= 70
         assert f"{sum(accuracies) / 2:.2f}" in shown
-        assert re.search("Against plain row, 1 row: 1 |No difference from plain row is tested: all seeds differ", shown)
+        assert all(heading in shown for heading in ("parameters", "verdict")), "whole"
+        assert re.search("1 row against plain row: 1 |No difference from plain row is tested: all seeds differ", shown)
 
 
 def test_a_run_that_finished_before_it_was_ended_is_finished(tmp_path: Path) -> None:

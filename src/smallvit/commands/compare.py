@@ -69,13 +69,13 @@ def _table(comparison: "Comparison") -> "Table":
 
 
 def _verdict(comparison: "Comparison") -> str:
-    from smallvit.report.cells import p_value
+    from smallvit.report.cells import p_is
     from smallvit.report.compare_numbers import signed
     from smallvit.report.stats import LEVEL
 
     if comparison.p is None:
         return f"test accuracy: the difference is not tested: {comparison.untested}"
-    p = f"p {'' if comparison.p < 0.0001 else '= '}{p_value(comparison.p)}"
+    p = p_is(comparison.p)
     if comparison.by_seed is not None:
         low, high = comparison.by_seed.low, comparison.by_seed.high
         test = f"paired by seed, n = {len(comparison.a.runs)}, {p}; it covers the seeds, not the test images"

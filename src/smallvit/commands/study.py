@@ -1,6 +1,5 @@
 """The command that runs a study."""
 
-import sys
 import time
 from contextlib import closing
 from dataclasses import dataclass, field, replace
@@ -121,10 +120,9 @@ def _print_table(study: Study, folder: Path) -> None:
     from smallvit.report.tables import terminal
 
     numbers, console = numbers_of(section_in(study, folder)), plain_console()
-    tables = [terminal(table) for table in study_tables(numbers)]
-    head, endless = f"{study.title}. {study.budget}.\n", console.options.update(width=sys.maxsize)
-    needed = max((console.measure(table, options=endless).minimum for table in tables), default=0)
-    if not console.is_terminal or needed > console.width:
+    tables = [terminal(table, console.width) for table in study_tables(numbers)]
+    head = f"{study.title}. {study.budget}.\n"
+    if not console.is_terminal or None in tables:
         console.print(head, study_markdown(numbers), sep="\n")
         return
     said = [f"{line}\n" for line in [answer(numbers)] if line]

@@ -32,6 +32,12 @@ def p_value(p: float) -> str:
     return next(text for text in written if (float(text) < LEVEL) == (p < LEVEL))
 
 
+def p_is(p: float) -> str:
+    """Return a p value as a sentence has it: `p = 0.031`."""
+    text = p_value(p)
+    return f"p {text}" if text.startswith("<") else f"p = {text}"
+
+
 def written_spread(spread: Spread) -> str:
     """Return mean and standard deviation with two decimals, or the one value."""
     mean = f"{spread.mean:.2f}"

@@ -52,6 +52,12 @@ def label_scaled(figure: Figure, scale: float) -> None:
         figure.suptitle(f"Scaled: {100 * scale:g} % of the full length", color=TEST, fontsize=10, fontweight="bold")
 
 
+def short(label: str, most: int) -> str:
+    """Return a row's label as a figure has room for it."""
+    label = printable(label)
+    return label if len(label) <= most else label[: most - 1] + "\N{HORIZONTAL ELLIPSIS}"
+
+
 def _curve_title(record: RunRecord) -> str:
     return f"Accuracy and train loss over {record.run_config().length.epochs} epochs"
 

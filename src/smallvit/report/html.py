@@ -15,8 +15,8 @@ from smallvit.files import write_atomically
 from smallvit.progress import duration
 
 ECE_NOTE = (
-    "ECE: expected calibration error over 15 bins; probabilities that are true have some 1 % of it on 10,000 images, "
-    "some 5 % on 400."
+    "ECE: expected calibration error over 15 bins. Where 50 to 85 % are right, probabilities that are true have some "
+    "1 % of it on 10,000 images and some 5 % on 400; where 98 % are, a quarter of that."
 )
 _JOINERS = "\N{ZERO WIDTH NON-JOINER}\N{ZERO WIDTH JOINER}"
 

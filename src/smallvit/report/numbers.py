@@ -61,11 +61,6 @@ class Line:
     num_parameters: int
     images_seen: int
 
-    @property
-    def tested(self) -> bool:
-        """Whether the seeds tell how sure the difference is."""
-        return self.difference is not None and not math.isnan(self.difference.p_holm)
-
 
 @dataclass(frozen=True, kw_only=True)
 class Together:

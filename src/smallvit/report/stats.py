@@ -53,6 +53,11 @@ class Difference:
     """Two-sided p value, by Holm's correction for all the rows that are compared."""
 
     @property
+    def tested(self) -> bool:
+        """Whether the seeds tell how sure it is."""
+        return not math.isnan(self.p_holm)
+
+    @property
     def resolved(self) -> bool:
         """Whether the seeds tell it from none."""
         return self.p_holm < LEVEL

@@ -15,8 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from smallvit.report.collect import Section
-from smallvit.report.figures import draw_confusion, label_scaled
-from smallvit.report.html import printable
+from smallvit.report.figures import draw_confusion, label_scaled, short
 from smallvit.report.numbers import Line, Numbers
 from smallvit.report.records import Run
 from smallvit.report.study_scatters import scatters
@@ -41,12 +40,14 @@ def drawings(numbers: Numbers) -> Iterator[Drawing]:
     )
     differing = [line for line in numbers.lines if line.difference and not math.isnan(line.difference.mean)]
     if differing:
-        hollow = f", each row's own; hollow: {_unresolved(differing)}" if any(line.tested for line in differing) else ""
+        hollow = f", each row's own; hollow: {_unresolved(differing)}" if _any_tested(differing) else ""
+        paired = any(line.published_difference is not None for line in differing)
+        diamonds = _published_marks(numbers, "diamonds: the same of the published numbers") if paired else ""
         yield Drawing(
             name="differences",
             title=f"Differences from {reference}",
             caption=f"Differences from {reference} at the last epoch, paired by seed, with 95 % intervals where there "
-            f"are several seeds{hollow}{_published_marks(numbers, 'diamonds: the same of the published numbers')}.",
+            f"are several seeds{hollow}{diamonds}.",
             draw=lambda: _draw_differences(numbers, differing),
         )
     if numbers.together:
@@ -123,25 +124,29 @@ def _draw_accuracy(numbers: Numbers) -> Figure:
 def _draw_differences(numbers: Numbers, lines: Sequence[Line]) -> Figure:
     figure, axes = _rows_figure([line.label for line in lines])
     _mark_nothing(axes, len(lines))
-    tested, published = any(line.tested for line in lines), False
+    tested, published = _any_tested(lines), False
     for y, line in enumerate(lines):
         if line.difference:
             half = line.difference.high - line.difference.mean
-            _interval(axes, y, line.difference.mean, half, filled=line.difference.resolved or not tested)
+            _interval(axes, y, line.difference.mean, half, filled=line.difference.resolved)
         if line.published_difference is not None and _shows_published(numbers):
             axes.plot(line.published_difference, y, "D", color=TEST, markersize=5.5)
             published = True
-    axes.set_xlabel(f"difference from {_short(numbers.section.study.reference, 34)}, points")
-    keys = [_key("resolved, with 95 % interval" if tested else "ours, not tested", "o", VAL)]
-    if tested:
-        keys.append(_key(_unresolved(lines), "o", VAL, markerfacecolor="none"))
+    axes.set_xlabel(f"difference from {short(numbers.section.study.reference, 34)}, points")
+    keys = [_key("resolved, with 95 % interval", "o", VAL)] if tested else []
+    keys.append(_key(_unresolved(lines) if tested else "ours, not tested", "o", VAL, markerfacecolor="none"))
     if published:
         keys.append(_key("published", "D", TEST))
     return _finish(figure, numbers, keys)
 
 
 def _unresolved(lines: Sequence[Line]) -> str:
-    return "not resolved" if all(line.tested for line in lines) else "not resolved, or not tested"
+    all_tested = all(line.difference and line.difference.tested for line in lines)
+    return "not resolved" if all_tested else "not resolved, or not tested"
+
+
+def _any_tested(lines: Sequence[Line]) -> bool:
+    return any(line.difference and line.difference.tested for line in lines)
 
 
 def _draw_together(numbers: Numbers) -> Figure:
@@ -153,8 +158,10 @@ def _draw_together(numbers: Numbers) -> Figure:
             axes.errorbar(each.expected, y, xerr=half, color=TEST, linewidth=1.4, capsize=3)
         axes.plot(each.expected, y, "o", color=TEST, markerfacecolor="none", markersize=9, markeredgewidth=1.4)
         axes.plot(each.gain, y, "o", color=VAL, markersize=5.5)
-    axes.set_xlabel(f"difference from {_short(numbers.section.study.reference, 34)}, points")
-    ring = _key("sum of its parts alone, 95 % interval", "o", TEST, markersize=9, markerfacecolor="none")
+    axes.set_xlabel(f"difference from {short(numbers.section.study.reference, 34)}, points")
+    barred = any(each.excess.tested for each in numbers.together)
+    of_both = "; 95 % interval of gain less sum" if barred else ""
+    ring = _key(f"sum of its parts alone{of_both}", "o", TEST, markersize=9, markerfacecolor="none")
     return _finish(figure, numbers, [_key("together", "o", VAL), ring])
 
 
@@ -164,7 +171,7 @@ def _rows_figure(labels: Sequence[str]) -> tuple[Figure, Axes]:
     axes = figure.subplots()
     for y, label in enumerate(labels):
         axes.axhline(y, color=GRID, linewidth=0.8, zorder=0)
-        axes.text(0, y - 0.16, _short(label, 58), transform=axes.get_yaxis_transform(), va="bottom", fontsize=10.5)
+        axes.text(0, y - 0.16, short(label, 58), transform=axes.get_yaxis_transform(), va="bottom", fontsize=10.5)
     axes.set_ylim(len(labels) - 0.5, -0.8)
     axes.set_yticks([])
     axes.spines["left"].set_visible(False)
@@ -216,10 +223,10 @@ def _draw_curves(numbers: Numbers, split: str) -> Figure:
         seen, means = _mean_curve(numbers.section.runs[label], split)
         x = [images / unit for images in seen]
         if label == reference:
-            axes.plot(x, means, "o-", color=INK, linewidth=2, markersize=3.5, label=_short(label, 58))
+            axes.plot(x, means, "o-", color=INK, linewidth=2, markersize=3.5, label=short(label, 58))
         elif label in named:
             colour, style = SERIES[named.index(label)], _STYLES[named.index(label) % len(_STYLES)]
-            axes.plot(x, means, color=colour, linestyle=style, linewidth=1.5, label=_short(label, 58))
+            axes.plot(x, means, color=colour, linestyle=style, linewidth=1.5, label=short(label, 58))
         else:
             axes.plot(x, means, color=MUTED, linewidth=0.6, alpha=0.6)
     axes.set_xlabel(f"training images seen, {word}")
@@ -247,8 +254,3 @@ def _mean_curve(runs: Sequence[Run], split: str) -> tuple[list[int], list[float]
 def _draw_confusion(section: Section, runs: Sequence[Run]) -> Figure:
     counts = np.sum([run.record.test_confusion for run in runs], axis=0)
     return draw_confusion(counts, runs[0].record.class_names, section.scale)
-
-
-def _short(label: str, most: int) -> str:
-    label = printable(label)
-    return label if len(label) <= most else label[: most - 1] + "\N{HORIZONTAL ELLIPSIS}"

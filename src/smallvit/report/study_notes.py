@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Sequence
 
 from smallvit.record import SOURCE, RunRecord
-from smallvit.report.cells import PLUS_MINUS, scaled_notice
+from smallvit.report.cells import PLUS_MINUS
 from smallvit.report.compare_numbers import signed
 from smallvit.report.numbers import Line, Numbers, hardware
 from smallvit.report.stats import Z_95
@@ -12,12 +12,13 @@ from smallvit.report.stats import Z_95
 MOST_NAMED = 8
 """Rows that a note names."""
 _CONDITIONS: dict[str, Callable[[RunRecord], object]] = {
-    "another machine": lambda record: hardware([record]),
+    "another machine, or number of threads or processes": lambda record: hardware([record]),
     "another precision": lambda record: record.choices.precision,
+    "another attention": lambda record: record.choices.attention,
     "another torch": lambda record: record.versions.get("torch"),
     "another source of smallvit": lambda record: record.versions.get(SOURCE),
     "another number of training images": lambda record: record.num_train,
-    "other steps left out": lambda record: len(record.skipped_steps),
+    "other steps left out": lambda record: record.skipped_steps,
 }
 """What makes a run another than its config says."""
 
@@ -25,17 +26,17 @@ _CONDITIONS: dict[str, Callable[[RunRecord], object]] = {
 def answer(numbers: Numbers) -> str:
     """Return in a sentence or two what the seeds tell of the rows' differences from the reference."""
     reference = numbers.section.study.reference
-    differing = [line for line in numbers.lines if line.difference and not math.isnan(line.difference.mean)]
-    tested = [line for line in differing if line.tested]
+    differing = {line.label: line.difference for line in numbers.lines if line.difference}
+    tested = [each for each in differing.values() if each.tested]
     if not differing:
         return ""
     if not tested:
         base = set(numbers.line(reference).seeds)
-        alone = all(len(base.intersection(line.seeds)) < 2 for line in differing)
+        alone = all(len(base.intersection(numbers.line(label).seeds)) < 2 for label in differing)
         why = "that takes several seeds in common" if alone else "all seeds differ by the same, which tells no scatter"
         return f"No difference from {reference} is tested: {why}."
-    resolved = {line.label: line.difference for line in tested if line.difference and line.difference.resolved}
-    open_ = [line.difference for line in tested if line.difference and not line.difference.resolved]
+    resolved = {label: each for label, each in differing.items() if each.resolved}
+    open_ = [each for each in tested if not each.resolved]
     better = sum(each.mean > 0 for each in resolved.values())
     counts = {
         "better": better,
@@ -44,7 +45,7 @@ def answer(numbers: Numbers) -> str:
         "not tested": len(differing) - len(tested),
     }
     rows = f"{len(differing)} row{'s' if len(differing) > 1 else ''}"
-    said = f"Against {reference}, {rows}: {', '.join(f'{count} {what}' for what, count in counts.items() if count)}."
+    said = f"{rows} against {reference}: {', '.join(f'{count} {what}' for what, count in counts.items() if count)}."
     if open_:
         widest = max(each.high - each.mean for each in open_)
         said += f" What is not resolved has intervals of up to ±{widest:.2f} points."
@@ -61,8 +62,6 @@ def notes(numbers: Numbers) -> list[str]:
     found: list[str] = []
     if not numbers.lines:
         return ["No run is finished."]
-    if numbers.section.scale != 1:
-        found.append(f"{scaled_notice(numbers.section.scale)}.")
     found.append(
         f"Last epoch: test accuracy, mean{PLUS_MINUS}standard deviation over the seeds. It is the number that counts."
     )
@@ -84,12 +83,14 @@ def notes(numbers: Numbers) -> list[str]:
 
 
 def _other_seeds_note(numbers: Numbers) -> list[str]:
-    """Return what to know where rows have other seeds than others."""
-    if len({frozenset(line.seeds) for line in numbers.lines}) == 1:
+    """Return what to know where rows have other seeds than the reference."""
+    reference = numbers.section.study.reference
+    seeds = set(numbers.line(reference).seeds)
+    if all(set(line.seeds) == seeds for line in numbers.lines):
         return []
     return [
-        "Rows have other seeds than others: a difference is then not that of the two means, but of least squares with "
-        "an effect of each seed. A seed that only one row has tells nothing of it."
+        f"Rows with other seeds than {reference}: their difference is not that of the two means, but of least squares "
+        "with an effect of each seed. A seed that only one row has tells nothing of it."
     ]
 
 
@@ -134,13 +135,18 @@ def _differences_notes(numbers: Numbers) -> list[str]:
     reference = numbers.section.study.reference
     error = numbers.deviation / math.sqrt(len(numbers.line(reference).seeds))
     found = [
-        "Differences are paired by seed; intervals and p values are Student's t with one deviation of the residuals of "
-        f"rows and seeds ({numbers.deviation:.2f} points, {degrees}), which takes it to be alike in all rows. They "
-        "cover the seeds; the test images are taken as they are. All differences share the mean of "
-        f"{reference}, whose standard error is {error:.2f} points: if it is off, all are.",
-        "An interval is that of its row alone; p values are corrected by Holm for the rows of the table. Resolved: p "
-        "below 5 %, so that an interval may leave out 0 where its row is not resolved.",
+        f"Differences are paired by seed; none is tested. Rows and seeds leave a deviation of {numbers.deviation:.2f} "
+        f"points ({degrees})."
     ]
+    if any(line.difference and line.difference.tested for line in numbers.lines):
+        found = [
+            "Differences are paired by seed; intervals and p values are Student's t with one deviation of the "
+            f"residuals of rows and seeds ({numbers.deviation:.2f} points, {degrees}), which takes it to be alike in "
+            "all rows. They cover the seeds; the test images are taken as they are. All differences share the mean of "
+            f"{reference}, whose standard error is {error:.2f} points: if it is off, all are.",
+            "An interval is that of its row alone; p values are corrected by Holm for the rows of the table. Resolved: "
+            "p below 5 %, so that an interval may leave out 0 where its row is not resolved.",
+        ]
     if any(line.seeds_needed for line in numbers.lines):
         short = ", of runs as short as these" if numbers.section.scale < 1 else ""
         found.append(

@@ -118,7 +118,7 @@ def _part(numbers: Numbers, out: Path, figures: list[Path]) -> Part:
         notice=scaled_notice(section.scale) if scaled else "",
         answer=answer(numbers),
         tables=study_tables(numbers),
-        notes=[note for note in notes(numbers) if not (scaled and note.startswith("Scaled:"))],
+        notes=notes(numbers),
         plots=plots,
     )
 

@@ -3,6 +3,7 @@
 What a row has changed is read from its config, so that they stand in every study that has such rows.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
@@ -12,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.transforms import Bbox
 
 from smallvit.config import RunConfig
-from smallvit.report.figures import label_scaled
+from smallvit.report.figures import label_scaled, short
 from smallvit.report.numbers import Line, Numbers
 from smallvit.report.svg import INK, MUTED, SERIES, VAL, Drawing
 
@@ -132,7 +133,7 @@ def _draw_latents(numbers: Numbers, points: Sequence[_Point], width: int) -> Fig
     figure, axes = _figure()
     full = numbers.line(numbers.section.study.reference).last
     axes.axhline(full.mean, color=INK, linewidth=1.1, linestyle="--", label="full q, k and v")
-    if full.half == full.half:
+    if not math.isnan(full.half):
         axes.axhspan(full.mean - full.half, full.mean + full.half, color=MUTED, alpha=0.15, linewidth=0)
     present = [parts for parts in PARTS if any(point.series == parts for point in points)]
     for parts in present:
@@ -183,7 +184,7 @@ def _span(axes: Axes) -> None:
     """Let the axis of accuracies cover `LEAST_SPAN`."""
     low, high = axes.get_ylim()
     missing = max(0.0, LEAST_SPAN - (high - low)) / 2
-    axes.set_ylim(low - missing, high + missing)
+    axes.set_ylim(low - missing, min(high + missing, max(high, 100.0)))
 
 
 def _named(figure: Figure, numbers: Numbers, columns: int) -> Figure:
@@ -197,7 +198,7 @@ def _draw_cost(numbers: Numbers, x: Sequence[float], axis: str) -> Figure:
     """Draw points, those that have a name with a number, and under them the rows that the numbers stand for."""
     y = [line.last.mean for line in numbers.lines]
     named = _named_points(numbers, x, y)
-    labels = [numbers.lines[i].label for i in named]
+    labels = [short(numbers.lines[i].label, 58) for i in named]
     columns = 1 if max(map(len, labels)) > 30 else 2 if max(map(len, labels)) > 16 else 3
     depth = -(-len(labels) // columns)
     figure = Figure(figsize=(5.4, 4.0 + 0.21 * depth), layout="constrained")

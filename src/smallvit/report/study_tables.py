@@ -128,7 +128,9 @@ def _differences_table(numbers: Numbers) -> Table:
         "row",
         *([] if scale == 1 else ["length"]),
         *("difference, points", "95 % interval", "p (Holm)", "verdict"),
-        *(("published difference", *_less_published(scale), "seeds to resolve the published") if published else ()),
+        *(["published difference"] if published else []),
+        *(["ours less published"] if published and scale == 1 else []),
+        *(["seeds to resolve the published"] if published else []),
     )
     caption = _caption(numbers.section.study, scale, f"differences from {reference}, at the last epoch")
     return Table(name="differences", caption=caption, heading=heading, rows=rows)
@@ -167,17 +169,11 @@ def _difference_cells(labels: Sequence[str], numbers: Numbers, difference: Diffe
     return mean, interval, p_value(difference.p_holm), "resolved" if difference.resolved else "not resolved"
 
 
-def _less_published(scale: float) -> tuple[str, ...]:
-    """Return the heading of a column that only runs of the published length have."""
-    return ("ours less published",) if scale == 1 else ()
-
-
 def _beside_published(line: Line, difference: Difference, scale: float) -> tuple[str, ...]:
-    gap, less = line.published_difference, _less_published(scale)
-    if gap is None:
-        return NONE, *(NONE for _ in less), NONE
-    ours_less = NONE if math.isnan(difference.mean) else signed(difference.mean - gap, ".2f")
-    return signed(gap, ".2f"), *(ours_less for _ in less), _about(line.seeds_needed)
+    gap = line.published_difference
+    less = NONE if gap is None or math.isnan(difference.mean) else signed(difference.mean - gap, ".2f")
+    written = NONE if gap is None else signed(gap, ".2f")
+    return written, *([less] if scale == 1 else []), _about(line.seeds_needed)
 
 
 def _about(seeds: int | None) -> str:

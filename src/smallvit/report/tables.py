@@ -5,6 +5,7 @@ from textwrap import fill
 
 from rich import box
 from rich import table as rich_table
+from rich.cells import cell_len
 
 _LATEX = {
     "\\": r"\textbackslash{}",
@@ -42,14 +43,22 @@ def markdown_note(text: str) -> str:
     return fill(text, 118, initial_indent="- ", subsequent_indent="  ", break_on_hyphens=False)
 
 
-def terminal(table: Table) -> rich_table.Table:
-    """Return a table that takes a terminal's width and breaks no word."""
+def terminal(table: Table, width: int) -> rich_table.Table | None:
+    """Return a table for a terminal of so many columns; None where words would have to be broken."""
+    columns = list(zip(table.heading, *table.rows, strict=True))
+    widths = [max(cell_len(word) for cell in column for word in cell.split()) for column in columns]
+    spare = width - sum(widths) - (3 * len(columns) - 1)  # beside them a space on both sides, and a line's end
+    if spare < 0:
+        return None
+    for index in reversed(range(len(columns))):  # the labels have what the numbers leave
+        more = min(spare, max(map(cell_len, columns[index])) - widths[index])
+        widths[index] += more
+        spare -= more
     shown = rich_table.Table(
         title=f"{table.caption}.", title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False
     )
-    for index, column in enumerate(zip(table.heading, *table.rows, strict=True)):
-        longest = max(len(word) for cell in column for word in cell.split())
-        shown.add_column(column[0], justify="right" if index else "left", min_width=longest)
+    for index, heading in enumerate(table.heading):
+        shown.add_column(heading, justify="right" if index else "left", width=widths[index])
     for row in table.rows:
         shown.add_row(*row)
     return shown
