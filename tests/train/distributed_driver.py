@@ -168,7 +168,7 @@ def not_finite(world: World, folder: Path) -> dict[str, Any]:
     """Return what every rank says when one rank's logits alone are no numbers."""
     session = session_of(world)
     if world.rank == world.size - 1:
-        session.model.register_forward_hook(lambda module, given, logits: logits * float("nan"))
+        session.model.head.register_forward_hook(lambda module, given, logits: logits * float("nan"))
     try:
         session.predict("test")
     except SmallvitError as error:
