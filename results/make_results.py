@@ -5,7 +5,6 @@ What stands between the markers is replaced, what people wrote around it stays. 
 """
 
 import json
-import math
 import re
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -18,7 +17,7 @@ from smallvit.evaluate import Metrics
 from smallvit.files import write_atomically
 from smallvit.progress import duration
 from smallvit.recipes import RECIPES
-from smallvit.report.cells import large, written_spread
+from smallvit.report.cells import large, written_interval, written_spread
 from smallvit.report.collect import Collection, collect
 from smallvit.report.compare_numbers import signed
 from smallvit.report.figures import learning_curve_file
@@ -109,8 +108,7 @@ def _gain(line: Line) -> str:
     if found is None:
         return "0"
     mean = signed(found.mean, ".2f")
-    one = f"{mean}, no interval"
-    return one if math.isnan(found.low) else f"{mean} ({signed(found.low, '.2f')} to {signed(found.high, '.2f')})"
+    return f"{mean} ({written_interval(found.low, found.high)})" if found.tested else f"{mean}, no interval"
 
 
 def _shown(numbers: Numbers) -> list[Drawing]:

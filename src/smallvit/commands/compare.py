@@ -69,8 +69,7 @@ def _table(comparison: "Comparison") -> "Table":
 
 
 def _verdict(comparison: "Comparison") -> str:
-    from smallvit.report.cells import p_is
-    from smallvit.report.compare_numbers import signed
+    from smallvit.report.cells import p_is, written_interval
     from smallvit.report.stats import LEVEL
 
     if comparison.p is None:
@@ -93,5 +92,5 @@ def _verdict(comparison: "Comparison") -> str:
     else:
         words = f"run {better} is better, which says little of other seeds", "neither run is shown to be better"
     word = words[0] if comparison.p < LEVEL else words[1]
-    interval = f"95 % interval {signed(low, '.2f')} to {signed(high, '.2f')} points"
+    interval = f"95 % interval {written_interval(low, high)} points"
     return f"test accuracy: {word}, {interval} ({test})"

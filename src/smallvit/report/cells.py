@@ -2,6 +2,7 @@
 
 import math
 
+from smallvit.report.compare_numbers import signed
 from smallvit.report.numbers import Spread
 from smallvit.report.stats import LEVEL
 
@@ -42,6 +43,11 @@ def written_spread(spread: Spread) -> str:
     """Return mean and standard deviation with two decimals, or the one value."""
     mean = f"{spread.mean:.2f}"
     return mean if math.isnan(spread.deviation) else f"{mean}{PLUS_MINUS}{spread.deviation:.2f}"
+
+
+def written_interval(low: float, high: float) -> str:
+    """Return the ends of an interval of differences, in points."""
+    return f"{signed(low, '.2f')} to {signed(high, '.2f')}"
 
 
 def whole_seconds(spread: Spread) -> str:

@@ -12,7 +12,7 @@ from markupsafe import Markup
 
 from smallvit.errors import SmallvitError
 from smallvit.record import SOURCE
-from smallvit.report.cells import p_is, p_value
+from smallvit.report.cells import p_is, p_value, written_interval
 from smallvit.report.compare_differences import Differing, config_differences, surroundings
 from smallvit.report.compare_figures import learning_curves, scaled
 from smallvit.report.compare_numbers import (
@@ -135,6 +135,7 @@ def write_comparison(comparison: Comparison, folder: Path | str) -> Path:
         sides=(a, b),
         several=len(a.runs) > 1,
         level=LEVEL,
+        written_interval=written_interval,
         written_p=p_value,
         written_p_is=p_is,
         curves_svg=Markup(learning_curves(a, b)),

@@ -99,6 +99,16 @@ class Numbers:
         """Whether the paper reports any of the rows."""
         return any(line.published for line in self.lines)
 
+    @property
+    def any_difference(self) -> bool:
+        """Whether the reference was run, and another row."""
+        return any(line.difference for line in self.lines)
+
+    @property
+    def any_tested(self) -> bool:
+        """Whether the seeds tell of any difference how sure it is."""
+        return any(line.difference and line.difference.tested for line in self.lines)
+
     def line(self, label: str) -> Line:
         """Return the line of a row that was run."""
         return next(line for line in self.lines if line.label == label)

@@ -53,6 +53,11 @@ class Difference:
     """Two-sided p value, by Holm's correction for all the rows that are compared."""
 
     @property
+    def half(self) -> float:
+        """Half of the 95 % interval."""
+        return self.high - self.mean
+
+    @property
     def tested(self) -> bool:
         """Whether the seeds tell how sure it is."""
         return not math.isnan(self.p_holm)

@@ -40,7 +40,7 @@ def drawings(numbers: Numbers) -> Iterator[Drawing]:
     )
     differing = [line for line in numbers.lines if line.difference and not math.isnan(line.difference.mean)]
     if differing:
-        hollow = f", each row's own; hollow: {_unresolved(differing)}" if _any_tested(differing) else ""
+        hollow = f", each row's own; hollow: {_unresolved(differing)}" if numbers.any_tested else ""
         paired = any(line.published_difference is not None for line in differing)
         diamonds = _published_marks(numbers, "diamonds: the same of the published numbers") if paired else ""
         yield Drawing(
@@ -124,17 +124,18 @@ def _draw_accuracy(numbers: Numbers) -> Figure:
 def _draw_differences(numbers: Numbers, lines: Sequence[Line]) -> Figure:
     figure, axes = _rows_figure([line.label for line in lines])
     _mark_nothing(axes, len(lines))
-    tested, published = _any_tested(lines), False
+    published = False
     for y, line in enumerate(lines):
         if line.difference:
-            half = line.difference.high - line.difference.mean
-            _interval(axes, y, line.difference.mean, half, filled=line.difference.resolved)
+            _interval(axes, y, line.difference.mean, line.difference.half, filled=line.difference.resolved)
         if line.published_difference is not None and _shows_published(numbers):
             axes.plot(line.published_difference, y, "D", color=TEST, markersize=5.5)
             published = True
     axes.set_xlabel(f"difference from {short(numbers.section.study.reference, 34)}, points")
-    keys = [_key("resolved, with 95 % interval", "o", VAL)] if tested else []
-    keys.append(_key(_unresolved(lines) if tested else "ours, not tested", "o", VAL, markerfacecolor="none"))
+    keys = [_key("resolved, with 95 % interval", "o", VAL)] if numbers.any_tested else []
+    keys.append(
+        _key(_unresolved(lines) if numbers.any_tested else "ours, not tested", "o", VAL, markerfacecolor="none")
+    )
     if published:
         keys.append(_key("published", "D", TEST))
     return _finish(figure, numbers, keys)
@@ -145,17 +146,12 @@ def _unresolved(lines: Sequence[Line]) -> str:
     return "not resolved" if all_tested else "not resolved, or not tested"
 
 
-def _any_tested(lines: Sequence[Line]) -> bool:
-    return any(line.difference and line.difference.tested for line in lines)
-
-
 def _draw_together(numbers: Numbers) -> Figure:
     figure, axes = _rows_figure([each.label for each in numbers.together])
     _mark_nothing(axes, len(numbers.together))
     for y, each in enumerate(numbers.together):
-        half = each.excess.high - each.excess.mean  # of how far the two are apart, so it stands around one of them
-        if not math.isnan(half):
-            axes.errorbar(each.expected, y, xerr=half, color=TEST, linewidth=1.4, capsize=3)
+        if each.excess.tested:  # of how far the two are apart, so the interval stands around one of them
+            axes.errorbar(each.expected, y, xerr=each.excess.half, color=TEST, linewidth=1.4, capsize=3)
         axes.plot(each.expected, y, "o", color=TEST, markerfacecolor="none", markersize=9, markeredgewidth=1.4)
         axes.plot(each.gain, y, "o", color=VAL, markersize=5.5)
     axes.set_xlabel(f"difference from {short(numbers.section.study.reference, 34)}, points")

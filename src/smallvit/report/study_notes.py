@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Sequence
 
 from smallvit.record import SOURCE, RunRecord
-from smallvit.report.cells import PLUS_MINUS
+from smallvit.report.cells import PLUS_MINUS, written_interval
 from smallvit.report.compare_numbers import signed
 from smallvit.report.numbers import Line, Numbers, hardware
 from smallvit.report.stats import Z_95
@@ -47,13 +47,13 @@ def answer(numbers: Numbers) -> str:
     rows = f"{len(differing)} row{'s' if len(differing) > 1 else ''}"
     said = f"{rows} against {reference}: {', '.join(f'{count} {what}' for what, count in counts.items() if count)}."
     if open_:
-        widest = max(each.high - each.mean for each in open_)
+        widest = max(each.half for each in open_)
         said += f" What is not resolved has intervals of up to ±{widest:.2f} points."
     if better:
         best = max(resolved, key=lambda label: resolved[label].mean)
-        low, high = (signed(end, ".2f") for end in (resolved[best].low, resolved[best].high))
+        interval = written_interval(resolved[best].low, resolved[best].high)
         chosen = f"; the greatest of {len(tested)}, so rather too great" if len(tested) > 1 else ""
-        said += f" The greatest gain: {best}, {signed(resolved[best].mean, '.2f')} points ({low} to {high}{chosen})."
+        said += f" The greatest gain: {best}, {signed(resolved[best].mean, '.2f')} points ({interval}{chosen})."
     return said
 
 
@@ -71,13 +71,13 @@ def notes(numbers: Numbers) -> list[str]:
             "Published: the best point of one run's curve on test; seconds are those of an RTX 3090, for the "
             "full length. Of our numbers the best of the curve is the nearest to it, and as much too good."
         )
-    if any(line.difference for line in numbers.lines):
+    if numbers.any_difference:
         found += _differences_notes(numbers)
     if numbers.not_run:
         rows = len(numbers.not_run)
         found.append(f"Not run: {rows} of {rows + len(numbers.lines)} rows ({_named(numbers.not_run)}).")
     found.append(f"Run on {'; '.join(numbers.hardware)}. Other work on a machine shows in the seconds.")
-    if any(line.difference for line in numbers.lines):
+    if numbers.any_difference:
         found += [*_other_seeds_note(numbers), *_conditions_note(numbers)]
     return found
 
@@ -138,7 +138,7 @@ def _differences_notes(numbers: Numbers) -> list[str]:
         f"Differences are paired by seed; none is tested. Rows and seeds leave a deviation of {numbers.deviation:.2f} "
         f"points ({degrees})."
     ]
-    if any(line.difference and line.difference.tested for line in numbers.lines):
+    if numbers.any_tested:
         found = [
             "Differences are paired by seed; intervals and p values are Student's t with one deviation of the "
             f"residuals of rows and seeds ({numbers.deviation:.2f} points, {degrees}), which takes it to be alike in "

@@ -205,7 +205,9 @@ def _draw_cost(numbers: Numbers, x: Sequence[float], axis: str) -> Figure:
     axes, names = figure.subplots(2, 1, height_ratios=[3.8, 0.21 * depth])
     others = [i for i in range(len(x)) if i not in named]
     halves = [line.last.half for line in numbers.lines]  # nan, of one seed, draws no bar
-    for places, colour, size in ((others, MUTED, 4), (named, VAL, 5)) if others else ((named, VAL, 5),):
+    for places, colour, size in ((others, MUTED, 4), (named, VAL, 5)):
+        if not places:
+            continue
         along, means, bars = ([values[i] for i in places] for values in (x, y, halves))
         axes.errorbar(along, means, yerr=bars, fmt="o", color=colour, markersize=size, elinewidth=0.9, alpha=0.8)
     axes.set_xlabel(axis)

@@ -15,6 +15,7 @@ from smallvit.report.cells import (
     p_value,
     scaled_notice,
     whole_seconds,
+    written_interval,
     written_spread,
 )
 from smallvit.report.command import changed_options
@@ -30,7 +31,7 @@ from smallvit.study.rows import Study
 def study_tables(numbers: Numbers) -> list[Table]:
     """Return the tables of a section: its numbers, and, where the reference was run, the differences from it."""
     tables = [_numbers_table(numbers)] if numbers.lines else []
-    if any(line.difference for line in numbers.lines):
+    if numbers.any_difference:
         tables.append(_differences_table(numbers))
     if numbers.together:
         tables.append(_together_table(numbers))
@@ -165,7 +166,7 @@ def _difference_cells(labels: Sequence[str], numbers: Numbers, difference: Diffe
         seeds = (set(numbers.line(label).seeds) for label in (*labels, numbers.section.study.reference))
         single = len(set.intersection(*seeds)) == 1
         return mean, "one seed in common" if single else "no interval", NONE, "not tested"
-    interval = f"{signed(difference.low, '.2f')} to {signed(difference.high, '.2f')}"
+    interval = written_interval(difference.low, difference.high)
     return mean, interval, p_value(difference.p_holm), "resolved" if difference.resolved else "not resolved"
 
 
