@@ -4,6 +4,7 @@ import re
 import shutil
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -169,6 +170,34 @@ def test_bits_are_the_same_on_any_number_of_threads_and_in_any_batch(folder: Pat
             assert torch.equal(found, wanted[1:4])
     finally:
         torch.set_num_threads(threads)
+
+
+@needs_compiler
+def test_it_takes_as_many_threads_as_torch_has(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    prepare(9, 8, torch.float32, folder)
+    qkv, _ = draws((9, 3, 8), torch.float32, images=6)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 4)
+
+    def running() -> int:
+        return sum(1 for _ in Path("/proc/self/task").iterdir())
+
+    def begun() -> int:
+        before = running()
+        native_attention(qkv, 3)
+        return running() - before
+
+    with ThreadPoolExecutor(1) as fresh:  # OpenMP's threads belong to the one that begins them
+        assert fresh.submit(begun).result() == 3
+
+
+def test_memory_of_another_device_is_refused() -> None:
+    for name in ("smallvit::native_attention", "smallvit::native_attention_backward"):
+        known = {
+            key
+            for key in ("CPU", "CUDA", "XPU", "MPS")
+            if torch._C._dispatch_has_computed_kernel_for_dispatch_key(name, key)
+        }
+        assert known == {"CPU"}
 
 
 @needs_compiler

@@ -4,6 +4,7 @@ import dataclasses
 import json
 from collections.abc import Callable
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 
@@ -11,6 +12,9 @@ from page_reader import Page, assert_stands_alone
 from smallvit.cli import main
 from smallvit.data.config import DataConfig
 from smallvit.record import RunRecord
+from smallvit.report.compare_figures import learning_curves
+from smallvit.report.compare_sides import read_sides
+from smallvit.report.svg import TEST, VAL
 from smallvit.strict_json import digest
 
 MakeRun = Callable[..., RunRecord]
@@ -49,6 +53,17 @@ def test_the_page_stands_alone_and_the_table_says_the_same(
     assert "points of test accuracy, B against A" in page.text
     assert all(record.config_digest[:16] in page.text for record in records)
     assert page.attributes("img")
+
+
+def test_lines_of_the_two_sides_differ_without_colour(tmp_path: Path, run_folder: MakeRun) -> None:
+    _two(run_folder, tmp_path)
+    svg = ElementTree.fromstring(learning_curves(*read_sides(tmp_path / "a", tmp_path / "b")))
+    styles = [style for element in svg.iter() if "fill: none" in (style := element.get("style", ""))]
+    solid = {colour: [style for style in styles if colour in style and "dash" not in style] for colour in (VAL, TEST)}
+    dashed = {colour: [style for style in styles if colour in style and "dash" in style] for colour in (VAL, TEST)}
+    # Val in the figure and in the legend, and the loss; test has dots there on both sides.
+    assert [len(solid[VAL]), len(dashed[VAL])] == [3, 2]
+    assert [len(solid[TEST]), len(dashed[TEST])] == [0, 5]
 
 
 @pytest.mark.parametrize(
