@@ -23,7 +23,6 @@ from smallvit.metrics import MetricsFile
 from smallvit.recipes import RECIPES
 from smallvit.session import Session
 from smallvit.stop import Stop
-from smallvit.train.distributed import World
 from smallvit.train.loop import fit
 from smallvit.training import Training
 
@@ -55,8 +54,7 @@ def main() -> None:
 
 def measured(session: Session, folder: Path) -> dict[str, object]:
     """Take some steps and saves of a session, and return their seconds."""
-    started = "2026-01-01T00:00:00+00:00"
-    training = Training(session, folder, World(), Stop(), started=started, val_may_be_seen=False)
+    training = Training(session, folder, Stop(), val_may_be_seen=False)
     steps: list[float] = []
     start = time.perf_counter()
     states = fit(
@@ -71,14 +69,14 @@ def measured(session: Session, folder: Path) -> dict[str, object]:
         steps.append(time.perf_counter() - start)
         start = time.perf_counter()
     line = json.dumps({"step": 80000, "loss": 1.23456789, "lr": 1e-3, "seconds": 12345.678, "images_per_second": 321.0})
-    metrics = MetricsFile(folder / "metrics.jsonl", (line + "\n") * (58_500 // 20))
+    training._metrics = MetricsFile(folder / "metrics.jsonl", (line + "\n") * (58_500 // 20))
     saves: list[float] = []
     for number in range(SAVES):
         training.steps_done = STEPS + 1 + number
         start = time.perf_counter()
-        training._save(metrics)
+        training._save()
         saves.append(time.perf_counter() - start)
-    metrics.close()
+    training._metrics.close()
     newest = max((folder / "checkpoints").iterdir())
     checks: list[float] = []
     gradients = [torch.randn_like(p) for p in session.model.parameters()]

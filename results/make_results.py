@@ -17,9 +17,8 @@ from smallvit.evaluate import Metrics
 from smallvit.files import write_atomically
 from smallvit.progress import duration
 from smallvit.recipes import RECIPES
-from smallvit.report.cells import large, written_interval, written_spread
+from smallvit.report.cells import large, signed, written_interval, written_spread
 from smallvit.report.collect import Collection, collect
-from smallvit.report.compare_numbers import signed
 from smallvit.report.figures import learning_curve_file
 from smallvit.report.numbers import Line, Numbers, Spread, hardware, numbers_of
 from smallvit.report.page import read_metrics

@@ -36,7 +36,8 @@ from smallvit.report.compare import compare
 from smallvit.run import evaluate, run
 from smallvit.run_folder import delete_checkpoints
 from smallvit.schema import RECORD_SCHEMA
-from smallvit.session import Session, step_draws
+from smallvit.session import Session
+from smallvit.step_batch import step_draws
 from smallvit.study.forecast import Forecast
 from smallvit.train.config import OptimConfig, TrainConfig
 

@@ -3,6 +3,8 @@
 import difflib
 import math
 from collections.abc import Collection
+from functools import cache
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from smallvit.errors import UsageError
 
@@ -39,6 +41,18 @@ def require_whole(field: str, value: object, least: int, most: int | None = None
 def require_one_of(field: str, value: object, allowed: tuple[str, ...]) -> None:
     """Require one of some words."""
     require(value in allowed, field, value, f"allowed are {', '.join(allowed)}")
+
+
+def require_words(section: str, config: object) -> None:
+    """Require of every field of a config that is a `Literal` one of its words."""
+    for name, kind in _hints(type(config)).items():
+        if get_origin(kind) is Literal:
+            require_one_of(f"{section}.{name}", getattr(config, name), get_args(kind))
+
+
+@cache
+def _hints(kind: type) -> dict[str, Any]:
+    return get_type_hints(kind)
 
 
 def require_flag(field: str, value: object) -> None:

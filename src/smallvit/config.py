@@ -1,9 +1,10 @@
 """A whole run as one value: the stations' configs put together, cross-checked, JSON in and out, a digest."""
 
 import dataclasses
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, cast
+from typing import Annotated, Any
 
 from tyro.conf import Positional, Suppress, arg
 
@@ -123,12 +124,11 @@ class RunConfig:
 
     def differences(self, other: "RunConfig") -> list[str]:
         """Return what makes `other` another run: `train.epochs is 10, not 20`, its value last, for each field."""
-        mine, theirs = _flat(_identity(self)), _flat(_identity(other))
-        names = [*mine, *(name for name in theirs if name not in mine)]
+        pairs = zip(leaves(self), leaves(other), strict=True)
         return [
-            f"{name} is {mine.get(name, 'default')}, not {theirs.get(name, 'default')}"
-            for name in names
-            if mine.get(name) != theirs.get(name)
+            f"{name} is {mine}, not {theirs}"
+            for (name, mine, counts), (_, theirs, _) in pairs
+            if counts and mine != theirs
         ]
 
     def to_json(self) -> dict[str, Any]:
@@ -165,10 +165,12 @@ def _identity(value: Any) -> Any:
     return kept
 
 
-def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
-    if not isinstance(value, dict):
-        return {prefix: value}
-    flat: dict[str, Any] = {}
-    for name, item in cast("dict[str, Any]", value).items():
-        flat |= _flat(item, f"{prefix}.{name}" if prefix else name)
-    return flat
+def leaves(config: Any, prefix: str = "", *, counts: bool = True) -> Iterator[tuple[str, Any, bool]]:
+    """Yield every field by its dotted name, its value, and whether it takes part in the digest."""
+    for each in dataclasses.fields(config):
+        name, value = prefix + each.name, getattr(config, each.name)
+        decides = counts and each.metadata.get("digest", True) is not False
+        if dataclasses.is_dataclass(value):
+            yield from leaves(value, f"{name}.", counts=decides)
+        else:
+            yield name, value, decides

@@ -1,6 +1,6 @@
 """Exact counts over a split: top-1, negative log likelihood, calibration error, confusion; and a temperature.
 
-Shapes: n images, B batch, C classes.
+Shapes: n images, S image size, C classes.
 """
 
 import math

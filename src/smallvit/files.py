@@ -8,10 +8,10 @@ from errno import EINVAL, ENOTSUP
 from pathlib import Path
 
 
-def write_atomically(path: Path, text: str) -> None:
-    """Write a text file so that readers see the old one or the whole new one."""
-    with replacing(path) as temporary, temporary.open("w", encoding="utf-8") as file:
-        file.write(text)
+def write_atomically(path: Path, content: str | bytes) -> None:
+    """Write a file, a text as UTF-8, so that readers see the old one or the whole new one."""
+    with replacing(path) as temporary, temporary.open("wb") as file:
+        file.write(content.encode() if isinstance(content, str) else content)
         file.flush()
         os.fsync(file.fileno())
 

@@ -4,8 +4,6 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from safetensors import SafetensorError
-from safetensors.torch import load
 from torch import Tensor, nn
 
 from smallvit.config import RunConfig
@@ -17,7 +15,7 @@ from smallvit.record import RunRecord
 from smallvit.run_folder import CHECKPOINTS, RECORD
 from smallvit.train.average import AVERAGE
 from smallvit.train.checkpoint import load_newest
-from smallvit.weights import MODEL, load_weights
+from smallvit.weights import MODEL, load_weights, read_tensors
 
 VAL_MAY_BE_SEEN = (
     "val may hold images that the weights to start from were trained on: it is not known to have been held out there; "
@@ -64,10 +62,7 @@ def read_origin(folder: Path) -> Origin:
         return origin
     if not (folder / MODEL).exists():
         raise UsageError(f"{folder} holds neither {MODEL} nor a whole checkpoint to start from")
-    try:
-        weights = load((folder / MODEL).read_bytes())
-    except (OSError, SafetensorError) as error:
-        raise SmallvitError(f"{folder / MODEL} does not hold weights: {error}") from None
+    weights = read_tensors(folder / MODEL, "weights")
     with suppress(SmallvitError):
         record = RunRecord.load(folder / RECORD)
         return Origin(

@@ -14,7 +14,7 @@ from smallvit.config import RunConfig
 from smallvit.data.loader import DeviceSplit, Order
 from smallvit.data.store import load_dataset
 from smallvit.errors import UsageError
-from smallvit.session import augment_step
+from smallvit.step_batch import augment_step
 
 SHOWN_SHARE = 0.1
 """Classes with less of a soft label than this are not written."""
@@ -37,7 +37,6 @@ def show_augment(config: RunConfig, path: Path, *, num_images: int = 8, num_draw
         augmented, targets = augment_step(config, spec, train, chosen, showings, step)
         pixels = _displayable(augmented, spec.mean, spec.std)
         rows.append(([_pixels(image) for image in pixels], [_caption(t, spec.class_names) for t in targets]))
-    path.parent.mkdir(parents=True, exist_ok=True)
     _figure(rows).savefig(path, dpi=110)
     return dataset.notes
 

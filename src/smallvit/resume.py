@@ -12,7 +12,8 @@ from smallvit.device.choose import Choices
 from smallvit.errors import SmallvitError, UsageError
 from smallvit.record import SOURCE, CurvePoint, versions
 from smallvit.run_folder import CHECKPOINTS, CONFIG
-from smallvit.session import Session, step_draws
+from smallvit.session import Session
+from smallvit.step_batch import step_draws
 from smallvit.strict_json import from_json
 from smallvit.train.checkpoint import load_newest
 from smallvit.train.checkpoint_format import Checkpoint, ForeignError, NewerError

@@ -24,9 +24,9 @@ def generator(seed: int, stream: str, step: int = 0) -> np.random.Generator:
     return np.random.Generator(np.random.Philox(key=int.from_bytes(_key(seed, stream, step), "little")))
 
 
-def torch_generator(seed: int, stream: str, step: int = 0) -> "torch.Generator":
-    """Return a CPU torch generator of one (seed, stream, step), for torch's own initialisers."""
+def torch_generator(seed: int, stream: str) -> "torch.Generator":
+    """Return a CPU torch generator of one (seed, stream), for torch's own initialisers."""
     import torch
 
-    bits = int.from_bytes(_key(seed, stream, step)[:7], "little")
+    bits = int.from_bytes(_key(seed, stream, 0)[:7], "little")
     return torch.Generator().manual_seed(bits)

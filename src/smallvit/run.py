@@ -10,7 +10,6 @@ import hashlib
 import json
 import shlex
 from dataclasses import replace
-from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Literal
@@ -121,8 +120,7 @@ def _run(
         note(VAL_MAY_BE_SEEN)
     session = Session(config, dataset, world, found[1].choices if found else None)
     console.print(f"{config.recipe} on {_sizes(dataset)}\n{session.choices}", highlight=False)
-    started = found[1].gathered.started if found else datetime.now(UTC).isoformat(timespec="seconds")
-    training = Training(session, folder, world, stop, started=started, val_may_be_seen=seen)
+    training = Training(session, folder, stop, val_may_be_seen=seen)
     if found:
         checkpoint, saved = found
         note_other_arithmetic(saved, session.choices, world.size, note)
@@ -138,9 +136,9 @@ def _run(
     try:
         with stop:
             training.run(console)
-            record = _record(session, training)
+            record = _record(training)
             if world.is_main:
-                _finish(session, training, record, folder)
+                _finish(training, record)
     except OSError as error:
         where, command = error.filename or folder, f"smallvit train --resume {shlex.quote(str(folder))}"
         raise SmallvitError(f"{where}: {error.strerror or error}; when that is mended, to go on: {command}") from None
@@ -219,7 +217,8 @@ def _notes(config: RunConfig, dataset: Dataset) -> list[str]:
     return notes
 
 
-def _record(session: Session, training: Training) -> RunRecord:
+def _record(training: Training) -> RunRecord:
+    session = training.session
     config, spec, gathered = session.config, session.dataset.spec, training.gathered
     last, logits, labels = gathered.curve[-1], training.logits, {k: s.labels for k, s in session.splits.items()}
     assert last.test is not None
@@ -259,8 +258,9 @@ def _record(session: Session, training: Training) -> RunRecord:
     )
 
 
-def _finish(session: Session, training: Training, record: RunRecord, folder: Path) -> None:
+def _finish(training: Training, record: RunRecord) -> None:
     """Write weights, predictions and then the record, with which the run is finished."""
+    session, folder = training.session, training.folder
     save_tensors(session.average.measured.state_dict(), folder / MODEL)
     save_tensors(_predictions(training.logits["test"], session, record.temperature), folder / PREDICTIONS)
     record.save(folder / RECORD)

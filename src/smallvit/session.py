@@ -1,26 +1,24 @@
 """A config made real: its data on the device, its model, and the functions that train and measure it.
 
 With several ranks, each holds the whole data and model and does its share of every batch; see `train.distributed`.
-Shapes: B images that come out (with several ranks, this rank's), n images of a split, S image size, C classes.
+Shapes: n images of a split, C classes.
 """
 
 import contextlib
 import math
 from collections.abc import Callable, Sequence
 from functools import cached_property
-from typing import Any, cast
+from typing import cast
 
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from smallvit import rng
-from smallvit.augment.alternate import alternated
-from smallvit.augment.pipeline import AugmentParams, apply_augment, compiled_augment, normalise, sample_augment
+from smallvit.augment.pipeline import apply_augment, compiled_augment, normalise
 from smallvit.choices import decide
 from smallvit.config import RunConfig
 from smallvit.data.loader import DeviceSplit, Order
-from smallvit.data.spec import DatasetSpec
 from smallvit.data.split import digest
 from smallvit.data.store import Dataset
 from smallvit.device.choose import Choices
@@ -29,18 +27,15 @@ from smallvit.evaluate import predict
 from smallvit.model.embed import image_patches
 from smallvit.model.init import init_whitening, init_whitening_paper
 from smallvit.model.vit import VisionTransformer
+from smallvit.step_batch import Apply, RecordedApply, augment_step, sent
 from smallvit.train.average import WeightAverage
 from smallvit.train.config import LossName
 from smallvit.train.distributed import ALONE, World
-from smallvit.train.graphs import Recorded
 from smallvit.train.loop import Batch, Learner, drop_path_uniform
 from smallvit.train.losses import LOSSES
 from smallvit.train.optim import build_optimizers
 
 WHITENING_IMAGES = 10_000
-
-Apply = Callable[..., tuple[Tensor, Tensor]]
-"""As `apply_augment`."""
 
 
 class Session:
@@ -75,7 +70,7 @@ class Session:
         with_step = on_gpu and self.choices.compile
         compiled = with_step if switches.compile_augment == "auto" else switches.compile_augment == "on"
         self._apply = compiled_augment(on_gpu=on_gpu) if compiled else apply_augment
-        self._apply_in_step = _RecordedApply(self._apply) if compiled and self.graphs else self._apply
+        self._apply_in_step = RecordedApply(self._apply) if compiled and self.graphs else self._apply
         self.splits = {
             name: DeviceSplit.of(split, device)
             for name, split in (("train", dataset.train), ("val", dataset.val), ("test", dataset.test))
@@ -132,7 +127,7 @@ class Session:
         if self.config.model.drop_path_rate > 0:
             size = self.config.train.batch_size
             uniform = drop_path_uniform(self.config.seed, step, len(self.model.all_blocks), size)
-            branch_scale = self.model.drop_path_scale(_sent(uniform[..., self.world.share(size)], self.choices.device))
+            branch_scale = self.model.drop_path_scale(sent(uniform[..., self.world.share(size)], self.choices.device))
         return Batch(images, targets, branch_scale)
 
     def loss_function(self) -> Callable[[Tensor, Tensor, Tensor | None], Tensor]:
@@ -231,75 +226,6 @@ class Session:
             batches = math.ceil(min(WHITENING_IMAGES, len(self.splits["train"])) / self.config.train.batch_size)
             images = torch.cat([self._augmented(step, ALONE, self._apply)[0] for step in range(batches)])
             init_whitening_paper(layer, image_patches(images, layer).cpu())
-
-
-def step_draws(
-    config: RunConfig, step: int, indices: Int64[Tensor, " n"], showings: Int64[Tensor, " n"]
-) -> AugmentParams:
-    """Return the augmentation draws of a step's whole batch, the images at `indices`, on the CPU.
-
-    `showings` says how often each of them was shown before.
-    """
-    size = (config.model.image_size, config.model.image_size)
-    draws = sample_augment(config.augment, rng.generator(config.seed, "augment", step), len(indices), size)
-    if config.augment.flip == "alternating":
-        return alternated(draws, rng.generator(config.seed, "flip"), indices, showings)
-    return draws
-
-
-def augment_step(
-    config: RunConfig,
-    spec: DatasetSpec,
-    train: DeviceSplit,
-    indices: Int64[Tensor, " n"],
-    showings: Int64[Tensor, " n"],
-    step: int,
-    world: World = ALONE,
-    apply: Apply = apply_augment,
-) -> tuple[Float[Tensor, "B 3 S S"], Float[Tensor, "B C"]]:
-    """Return this rank's share of the images at `indices`, augmented with a step's draws, and its soft targets.
-
-    The draws are made for all of them; a rank augments its own and the partners that they are mixed with. `apply` is
-    `apply_augment`, perhaps compiled or recorded.
-    """
-    draws = step_draws(config, step, indices, showings)
-    if world.size > 1:
-        draws = draws[world.share(len(indices))]
-    device = train.images.device
-    chosen = _sent(indices[draws.rows], device)
-    return apply(
-        train.images[chosen],
-        train.labels[chosen],
-        draws.to(device),
-        mean=spec.mean,
-        std=spec.std,
-        num_classes=spec.num_classes,
-        label_smoothing=config.train.label_smoothing,
-    )
-
-
-def _sent(tensor: Tensor, device: torch.device | str) -> Tensor:
-    """Return a CPU tensor on a device; a GPU of CUDA need not have finished its earlier work."""
-    return tensor.to(device, non_blocking=torch.device(device).type == "cuda")
-
-
-class _RecordedApply:
-    """`apply_augment` as a CUDA graph, for batches whose draws differ in their tensors alone."""
-
-    def __init__(self, apply: Apply) -> None:
-        self._apply = apply
-        self._recorded: Recorded | None = None
-
-    def __call__(self, images: Tensor, labels: Tensor, params: AugmentParams, **settings: Any) -> tuple[Tensor, Tensor]:
-        if self._recorded is None:
-
-            def apply(images: Tensor, labels: Tensor, *draws: Tensor) -> tuple[Tensor, ...]:
-                rest = iter(draws)
-                return self._apply(images, labels, params.map_tensors(lambda _: next(rest)), **settings)
-
-            self._recorded = Recorded(apply)
-        augmented, targets = self._recorded(images, labels, *params.tensors())
-        return augmented, targets
 
 
 class _Loss(nn.Module):

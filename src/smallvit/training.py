@@ -9,7 +9,8 @@ import math
 import shlex
 import time
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import closing, nullcontext, suppress
+from datetime import UTC, datetime
 from pathlib import Path
 
 import torch
@@ -30,7 +31,6 @@ from smallvit.stop import InterruptedRunError, Stop
 from smallvit.strict_json import to_json
 from smallvit.train.checkpoint import save_checkpoint
 from smallvit.train.checkpoint_format import Checkpoint
-from smallvit.train.distributed import World
 from smallvit.train.loop import NonFiniteError, StepState, fit
 from smallvit.train.optimizer_state import load_optimizer_tensors, optimizer_tensors
 from smallvit.weights import BEST, save_tensors
@@ -41,19 +41,18 @@ LOG_EVERY_STEPS = 20
 class Training:
     """Trains a session in its run folder; all ranks take the steps, and the main one writes."""
 
-    def __init__(
-        self, session: Session, folder: Path, world: World, stop: Stop, *, started: str, val_may_be_seen: bool
-    ) -> None:
-        self.session, self.folder, self.world, self.stop = session, folder, world, stop
+    def __init__(self, session: Session, folder: Path, stop: Stop, *, val_may_be_seen: bool) -> None:
+        self.session, self.folder, self.world, self.stop = session, folder, session.world, stop
         self.val_may_be_seen = val_may_be_seen
         self.optimizers = session.optimizers()
-        self.gathered = Gathered(started=started)
+        self.gathered = Gathered(started=datetime.now(UTC).isoformat(timespec="seconds"))
         self.steps_done = 0
         self.total_steps = session.config.length.epochs * session.order.steps_per_epoch
         self.logits: dict[str, Tensor] = {}
         """Of val and test at the last point of the curve, as far as they were measured there."""
         self._losses: list[Tensor] = []
         self._lines = ""
+        self._metrics: MetricsFile | None = None
         self._clock = self._saved_at = self._step_began = time.perf_counter()
         self._step_seconds = self._save_seconds = 0.0
         self._saw_step = False
@@ -67,23 +66,21 @@ class Training:
         self.gathered, self.steps_done = gathered, checkpoint.step
         gathered.resumed_at_steps.append(checkpoint.step)
 
-    def run(self, console: Console) -> Gathered:
-        """Take the steps that are left, and return what was gathered on the whole way."""
-        config = self.session.config
-        metrics = MetricsFile(self.folder / METRICS, self._lines) if self.world.is_main else None
-        with RunProgress(console, self.total_steps, config.train.batch_size, self.steps_done) as progress:
-            try:
-                self._train(progress, metrics)
-            finally:
-                if metrics is not None:
-                    metrics.close()
-        return self.gathered
+    def run(self, console: Console) -> None:
+        """Take the steps that are left; what is gathered on the whole way is then in `gathered`."""
+        batch_size = self.session.config.train.batch_size
+        metrics = closing(MetricsFile(self.folder / METRICS, self._lines)) if self.world.is_main else nullcontext()
+        with (
+            metrics as self._metrics,
+            RunProgress(console, self.total_steps, batch_size, self.steps_done) as self._progress,
+        ):
+            self._train()
 
-    def _train(self, progress: RunProgress, metrics: MetricsFile | None) -> None:
+    def _train(self) -> None:
         config, per_epoch = self.session.config, self.session.order.steps_per_epoch
         self._restart_clock()
         if self.steps_done:
-            self._measure_if_due(progress, metrics)
+            self._measure_if_due()
         self._step_began = self._clock
         states = fit(
             self.session.learner(self.optimizers),
@@ -100,12 +97,12 @@ class Training:
         try:
             with self.world.guarded(lambda: f"in step {self.steps_done}"):
                 for state in states:
-                    self._after_step(state, progress, metrics)
+                    self._after_step(state)
         except NonFiniteError as error:
-            self._save(metrics)
+            self._save()
             raise self._explained(error) from None
 
-    def _after_step(self, state: StepState, progress: RunProgress, metrics: MetricsFile | None) -> None:
+    def _after_step(self, state: StepState) -> None:
         self.steps_done = state.step + 1
         now = time.perf_counter()
         compiled = self.session.choices.compile and not self._saw_step
@@ -113,23 +110,23 @@ class Training:
         self._saw_step = True
         if state.skipped:
             self.gathered.skipped_steps.append(state.step)
-            progress.say(f"step {state.step} is left out: its loss or gradient is no finite number")
+            self._progress.say(f"step {state.step} is left out: its loss or gradient is no finite number")
         else:
             self._losses.append(state.loss)
         ends_epoch = self.steps_done % self.session.order.steps_per_epoch == 0
         if state.step == 0 or self.steps_done % LOG_EVERY_STEPS == 0 or ends_epoch:
-            self._log(state, progress, metrics)
-        progress.step(self.steps_done)
+            self._log(state)
+        self._progress.step(self.steps_done)
         if self.steps_done < self.total_steps:
             if self.world.any(self.stop.asked(2 * self._step_seconds + self._save_seconds)):
-                self._save_and_end(metrics)
+                self._save_and_end()
             elif time.perf_counter() - self._saved_at >= self.session.config.checkpoint.every_seconds:
-                self._save(metrics)
+                self._save()
         if ends_epoch:
-            self._measure_if_due(progress, metrics)
+            self._measure_if_due()
         self._step_began = time.perf_counter()
 
-    def _log(self, state: StepState, progress: RunProgress, metrics: MetricsFile | None) -> None:
+    def _log(self, state: StepState) -> None:
         synchronize(self.session.choices.device)
         gathered, loss = self.gathered, float(state.loss)
         self._take_time()
@@ -137,12 +134,12 @@ class Training:
             gathered.first_step_seconds = gathered.train_seconds
         after_first = gathered.train_seconds - gathered.first_step_seconds
         speed = state.step * self.session.config.train.batch_size / (after_first or math.inf)
-        if metrics is not None:
+        if self._metrics is not None:
             row = {"step": state.step, "loss": loss if math.isfinite(loss) else None, "lr": state.lr}
-            metrics.write({**row, "seconds": gathered.train_seconds, "images_per_second": speed})
-        progress.numbers(loss, speed)
+            self._metrics.write({**row, "seconds": gathered.train_seconds, "images_per_second": speed})
+        self._progress.numbers(loss, speed)
 
-    def _measure_if_due(self, progress: RunProgress, metrics: MetricsFile | None) -> None:
+    def _measure_if_due(self) -> None:
         """Take the point of the curve that belongs to the steps done, if there is to be one that was not taken yet."""
         config, gathered = self.session.config, self.gathered
         epoch, rest = divmod(self.steps_done, self.session.order.steps_per_epoch)
@@ -151,7 +148,7 @@ class Training:
         if rest or not due or taken:
             return
         self._take_time()
-        measured = self._measured(epoch, metrics)
+        measured = self._measured(epoch)
         point = CurvePoint(
             epoch=epoch,
             images_seen=self.steps_done * config.train.batch_size,
@@ -162,25 +159,25 @@ class Training:
         )
         self._losses.clear()
         best = max((p.val.correct for p in gathered.curve if p.val is not None), default=-1)
-        if config.checkpoint.best and point.val is not None and point.val.correct > best and metrics is not None:
+        if config.checkpoint.best and point.val is not None and point.val.correct > best and self._metrics is not None:
             save_tensors(self.session.average.measured.state_dict(), self.folder / BEST)
         gathered.evaluate_seconds += self._restart_clock()
         gathered.curve.append(point)
-        if metrics is not None:
-            metrics.write(to_json(point))
-        progress.point(point, config.length.epochs)
+        if self._metrics is not None:
+            self._metrics.write(to_json(point))
+        self._progress.point(point, config.length.epochs)
 
-    def _measured(self, epoch: int, metrics: MetricsFile | None) -> dict[str, Metrics]:
+    def _measured(self, epoch: int) -> dict[str, Metrics]:
         config, session = self.session.config, self.session
         last = epoch == config.length.epochs
         splits = ["val"] if "val" in session.splits else []
         if config.evaluate.test_curve or last:
             splits.append("test")
 
-        self.logits = {split: session.predict(split, self._check(metrics)) for split in splits}
+        self.logits = {split: session.predict(split, self._check()) for split in splits}
         return {split: measure(logits, session.splits[split].labels) for split, logits in self.logits.items()}
 
-    def _check(self, metrics: MetricsFile | None) -> Callable[[], None]:
+    def _check(self) -> Callable[[], None]:
         """Return what to call before each pass of an evaluation, so that the run ends where it is asked to."""
         began = time.perf_counter()
 
@@ -189,12 +186,12 @@ class Training:
             before, began = began, time.perf_counter()
             if self.world.any(self.stop.asked(began - before + self._save_seconds)):  # this pass takes as long
                 self.gathered.evaluate_seconds += self._restart_clock()
-                self._save_and_end(metrics)
+                self._save_and_end()
 
         return check
 
-    def _save_and_end(self, metrics: MetricsFile | None) -> None:
-        self._save(metrics)
+    def _save_and_end(self) -> None:
+        self._save()
         # Perhaps only another rank was asked: the signal came to that one, or its time was over first.
         status = int(self.world.gather_rows(torch.tensor([self.stop.exit_status])).max())
         raise InterruptedRunError(
@@ -204,8 +201,8 @@ class Training:
             status,
         )
 
-    def _save(self, metrics: MetricsFile | None) -> None:
-        if metrics is None:
+    def _save(self) -> None:
+        if self._metrics is None:
             return
         self._take_time()
         start, session = time.perf_counter(), self.session
@@ -228,7 +225,7 @@ class Training:
                 "progress": {"losses": torch.stack(self._losses) if self._losses else torch.empty(0)},
             },
             state=to_json(saved),
-            texts={METRICS: metrics.lines()},
+            texts={METRICS: self._metrics.lines()},
         )
         save_checkpoint(self.folder / CHECKPOINTS, checkpoint)
         self._saved_at = time.perf_counter()

@@ -1,15 +1,15 @@
-"""A model's weights as files: safetensors, written whole or not at all, read strictly."""
+"""Weights and other tensors as files: safetensors, written whole or not at all, read strictly."""
 
-import os
 import textwrap
 from pathlib import Path
 
 from safetensors import SafetensorError
-from safetensors.torch import load, save
+from safetensors.torch import load
 from torch import Tensor, nn
 
 from smallvit.errors import SmallvitError
-from smallvit.files import replacing
+from smallvit.files import write_atomically
+from smallvit.train.checkpoint_format import tensor_bytes
 
 MODEL, BEST = "model.safetensors", "best.safetensors"
 """The weights of the last epoch, in a run folder, and those that were best on val."""
@@ -17,17 +17,22 @@ MODEL, BEST = "model.safetensors", "best.safetensors"
 
 def save_tensors(tensors: dict[str, Tensor], path: Path) -> None:
     """Write tensors as safetensors, flushed to the disk."""
-    data = save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()})
-    with replacing(path) as temporary, temporary.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
+    write_atomically(path, tensor_bytes(tensors))
+
+
+def read_tensors(path: Path | str, what: str) -> dict[str, Tensor]:
+    """Return a file's tensors; one that is not there or damaged is a `SmallvitError`: it does not hold `what`."""
+    try:
+        return load(Path(path).read_bytes())
+    except (OSError, SafetensorError) as error:
+        raise SmallvitError(f"{path} does not hold {what}: {error}") from None
 
 
 def load_weights(model: nn.Module, path: Path | str) -> None:
     """Give a model the weights of a file; one that is not there, damaged or another model's is a `SmallvitError`."""
+    tensors = read_tensors(path, "this model's weights")
     try:
-        model.load_state_dict(load(Path(path).read_bytes()))
-    except (OSError, SafetensorError, RuntimeError) as error:
+        model.load_state_dict(tensors)
+    except RuntimeError as error:
         reason = textwrap.shorten(str(error), 200, placeholder=" ...")
         raise SmallvitError(f"{path} does not hold this model's weights: {reason}") from None

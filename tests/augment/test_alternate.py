@@ -13,7 +13,7 @@ from smallvit.augment.config import AugmentConfig
 from smallvit.augment.pipeline import sample_augment
 from smallvit.config import RunConfig
 from smallvit.data.loader import Order
-from smallvit.session import step_draws
+from smallvit.step_batch import step_draws
 
 CONFIG = RunConfig(augment=AugmentConfig(flip="alternating", mixup_alpha=1.0))
 

@@ -232,7 +232,7 @@ def _as_seeds(*seeds: int) -> Callable[[Path], None]:
         (_edit, "was changed after it was written", 1),
         (_newer, "has schema 99: this version of smallvit reads", 1),
         (_copy, "A and B hold the same record", 2),
-        (_cut_predictions, "is not a readable file of predictions", 1),
+        (_cut_predictions, "does not hold predictions", 1),
         (_unfinished, "holds no finished run: expected record.json, or runs of several seeds", 1),
         (_as_seeds(3), "is a run of seed 0, not of the seed that it is named after", 1),
     ],

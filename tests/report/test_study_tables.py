@@ -16,9 +16,8 @@ from rich.console import Console
 from scipy.stats import ttest_rel
 
 from smallvit.record import SOURCE
-from smallvit.report.cells import NONE, large, p_value
+from smallvit.report.cells import NONE, large, p_value, signed
 from smallvit.report.collect import collect
-from smallvit.report.compare_numbers import signed
 from smallvit.report.numbers import Numbers, numbers_of
 from smallvit.report.stats import SeedFit
 from smallvit.report.study_notes import answer, notes

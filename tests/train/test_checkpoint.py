@@ -95,7 +95,7 @@ def test_manifest_is_what_sha256sum_says(two: Path) -> None:
 def test_nothing_there_is_nothing_found(tmp_path: Path) -> None:
     assert load_newest(tmp_path / "nowhere") == (None, [])
     assert load_newest(tmp_path) == (None, [])
-    assert remove_leftovers(tmp_path / "nowhere") == []
+    remove_leftovers(tmp_path / "nowhere")
     (tmp_path / "step-7").mkdir()
     (tmp_path / "step-00000007.bak").mkdir()
     (tmp_path / "notes-00000007").mkdir()
@@ -289,7 +289,7 @@ def test_leftovers_are_removed_and_nothing_else(two: Path) -> None:
     ):
         (two / name).mkdir()
         (two / name / "file").write_text("x")
-    assert remove_leftovers(two) == [".step-00000001.1.old", ".step-00000030.77.tmp"]
+    remove_leftovers(two)
     assert names(two) == [".notes.tmp", ".step-3.1.tmp", "step-00000010", "step-00000020", "step-00000030.77.tmp"]
 
 

@@ -1,9 +1,9 @@
 """The augmentation's settings, free of torch so that a command line can show them at once."""
 
 from dataclasses import dataclass, field
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
-from smallvit.checks import is_number, require, require_one_of, require_whole
+from smallvit.checks import is_number, require, require_whole, require_words
 
 PolicyName = Literal[
     "none",
@@ -111,11 +111,7 @@ class AugmentConfig:
         _require_pair("affine_scale", self.affine_scale, 1024)
         _require_pair("erase_area", self.erase_area, 1)
         _require_pair("erase_aspect", self.erase_aspect, 1024)
-        require_one_of("augment.policy", self.policy, get_args(PolicyName))
-        require_one_of("augment.policy_variant", self.policy_variant, get_args(Variant))
-        require_one_of("augment.erase_fill", self.erase_fill, get_args(EraseFill))
-        require_one_of("augment.mix_per", self.mix_per, get_args(MixPer))
-        require_one_of("augment.flip", self.flip, get_args(Flip))
+        require_words("augment", self)
         fits = self.flip == "random" or self.horizontal_flip == 0.5
         require(fits, "augment.flip", self.flip, "it mirrors half of the time, so horizontal_flip must be 0.5")
 

@@ -1,7 +1,7 @@
 """Random erasing after normalisation (Zhong et al., AAAI 2020), with the box that the paper's code draws.
 
 Area and aspect are uniform (not log-uniform); a box that does not fit inside the image is drawn again, up to ten times.
-Legend: B batch, H height, W width, A attempts.
+Legend: B batch, R of its images that are erased, H height, W width.
 """
 
 from dataclasses import dataclass

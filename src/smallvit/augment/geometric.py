@@ -1,6 +1,6 @@
 """Flip, padded crop and a small random affine map of whole batches, each image with its own draw.
 
-Legend: B batch, H height, W width, P = H * W pixels.
+Legend: B batch, H height, W width.
 """
 
 from dataclasses import dataclass

@@ -44,9 +44,8 @@ def run_steps(
 ) -> _Images:
     """Run one op after another on each image, with the arrays of `PolicyParams`; the images given stay as they are."""
     kinds = _KINDS | (_BICUBIC_SHEARS if space.bicubic_shear else _NEAREST_SHEARS)
-    place = np.full(len(OPS), len(kinds), dtype=np.uint8)
-    for number, names in enumerate(kinds):
-        place[[OPS.index(name) for name in names]] = number
+    numbers_of = {name: number for number, names in enumerate(kinds) for name in names} | {"Identity": len(kinds)}
+    place = np.array([numbers_of[name] for name in OPS], dtype=np.uint8)
     fill = np.array(space.fill, dtype=np.uint8)[:, None, None]
     result = images.copy()
     for step in range(op.shape[1]):

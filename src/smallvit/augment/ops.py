@@ -118,19 +118,16 @@ def _torchvision(num_bins: int, height: int, width: int, *, wide: bool) -> dict[
     shift_x, shift_y = (32.0, 32.0) if wide else (150.0 / 331.0 * width, 150.0 / 331.0 * height)
     posterized = 8 - (torch.arange(num_bins) / ((num_bins - 1) / posterize)).round().double().numpy()
     # A positive shift moves the picture right or down, so its source lies left or above.
-    return (
-        _published(num_bins, height, width)
-        | {name: 1 + _signed(line(0.0, gain)) for name in ENHANCERS}
-        | {
-            "ShearX": _signed(line(0.0, shear)),
-            "ShearY": _signed(line(0.0, shear)),
-            "TranslateX": _signed(-np.trunc(line(0.0, shift_x))),
-            "TranslateY": _signed(-np.trunc(line(0.0, shift_y))),
-            "Rotate": _signed(line(0.0, turn)),
-            "Posterize": posterized,
-            "Solarize": line(255.0, 0.0),
-        }
-    )
+    return {name: 1 + _signed(line(0.0, gain)) for name in ENHANCERS} | {
+        "ShearX": _signed(line(0.0, shear)),
+        "ShearY": _signed(line(0.0, shear)),
+        "TranslateX": _signed(-np.trunc(line(0.0, shift_x))),
+        "TranslateY": _signed(-np.trunc(line(0.0, shift_y))),
+        "Rotate": _signed(line(0.0, turn)),
+        "Posterize": posterized,
+        "Solarize": line(255.0, 0.0),
+        "Cutout": np.floor(np.linspace(0, 20, num_bins)),
+    }
 
 
 @lru_cache(maxsize=64)

@@ -2,7 +2,7 @@
 
 Sources: Cubuk et al. 2019 and 2020; Mueller and Hutter 2021; Touvron et al. 2022 (DeiT III). Row i of one array of
 uniform numbers is all that image i gets, so its draw depends on no other image and not on the batch's size.
-Legend: B batch, T ops in sequence.
+Legend: B batch, T ops in sequence; S signs, O ops, M magnitudes of a table.
 """
 
 from collections.abc import Sequence

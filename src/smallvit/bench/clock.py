@@ -5,14 +5,13 @@ import random
 import resource
 import statistics
 import sys
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
-from smallvit.device.choose import synchronize
+from smallvit.device.choose import timed
 
 TURN_SECONDS = 0.2
 """A turn repeats a shorter call until about this long, so that neither the clock nor a wait for a GPU shows."""
@@ -31,16 +30,6 @@ class Timing:
     def seconds(self) -> float:
         """The median turn's seconds of a call."""
         return statistics.median(self.turns)
-
-
-def timed(call: Callable[[], object], device: str, calls: int = 1) -> float:
-    """Return the seconds that a call takes, the mean of `calls` one after another, until the device has done them."""
-    synchronize(device)
-    start = time.perf_counter()
-    for _ in range(calls):
-        call()
-    synchronize(device)
-    return (time.perf_counter() - start) / calls
 
 
 def take_turns(contestants: Mapping[str, Callable[[], object]], device: str, turns: int) -> dict[str, Timing]:

@@ -1,7 +1,4 @@
-"""A recipe at work on random images: its training step, and the calls that surround it in a run.
-
-Shapes: B images of a batch.
-"""
+"""A recipe at work on random images: its training step, and the calls that surround it in a run."""
 
 import itertools
 from collections.abc import Callable

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from tyro.conf import Positional, arg
 
-from smallvit.checks import require, require_known
+from smallvit.checks import require, require_known, require_whole
 from smallvit.commands.options import DataPlace, SlurmUse
 from smallvit.console import plain_console
 from smallvit.device.config import DeviceUse
@@ -94,6 +94,8 @@ class StudyCommand:
         print(f"page     {write_report((self.out,), self.out / 'report').page}")
 
     def _engine(self) -> "Engine":
+        if self.jobs is not None:
+            require_whole("--jobs", self.jobs, 1)
         use_gpus, threads = self.device.device != "cpu", self.device.num_threads
         require(self.address is None or self.engine == "ray", "--address", self.address, "it goes with --engine ray")
         if self.engine != "slurm" and self.slurm != SlurmUse():

@@ -4,7 +4,7 @@ Canonical order: rows sorted by label, then by a hash of their pixels as they ca
 the same image whatever file form, shard count or row order the bytes came in, and at every size, so seeded draws over
 indices mean the same images everywhere.
 
-Shapes: n images, C channels (3), H height, W width.
+Shapes: n images, of which k are kept and h held out; H height, W width.
 """
 
 import hashlib

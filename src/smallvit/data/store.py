@@ -1,7 +1,4 @@
-"""From a DataConfig to arrays: find the bytes, decode them once, keep them in the cache, divide them.
-
-Shapes: n images, H height, W width.
-"""
+"""From a DataConfig to arrays: find the bytes, decode them once, keep them in the cache, divide them."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace

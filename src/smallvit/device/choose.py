@@ -7,19 +7,16 @@ import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Literal
 
 import torch
 
 from smallvit.cores import usable_cores
-from smallvit.device.config import DeviceConfig, DeviceUse
+from smallvit.device.config import Attention, Device, DeviceConfig, DeviceUse, Precision
 from smallvit.device.memory import keep_freed_memory
 from smallvit.errors import UsageError
 
-Device = Literal["cpu", "cuda", "mps"]
-Precision = Literal["float32", "bfloat16"]
-Attention = Literal["bmm", "sdpa", "native", "flash", "efficient", "cudnn", "flex"]
 MeasureAttention = Callable[[Device, Precision, bool], tuple[Attention, str]]
 """From device, precision and whether the step is compiled to the fastest implementation, and the reason."""
 
@@ -136,6 +133,16 @@ def synchronize(device: str) -> None:
         torch.mps.synchronize()
 
 
+def timed(call: Callable[[], object], device: str, calls: int = 1) -> float:
+    """Return the seconds that a call takes, the mean of `calls` one after another, until the device has done them."""
+    synchronize(device)
+    start = time.perf_counter()
+    for _ in range(calls):
+        call()
+    synchronize(device)
+    return (time.perf_counter() - start) / calls
+
+
 # On a CPU so many rows tell as much as all of a batch, in some 10 ms.
 MOST_ROWS_ON_A_CPU = 2048
 PRECISION_TURNS = 10
@@ -175,22 +182,15 @@ def _matmul_seconds(device: str, rows: int, embed_dim: int) -> tuple[float, floa
         )
         for t in (torch.float32, torch.bfloat16)
     ]
-    full, half = math.inf, math.inf
+    full, half, calls = math.inf, math.inf, 1 if device == "cpu" else PRODUCTS_ON_A_GPU
     for turn in range(PRECISION_TURNS):
         if turn > 1 and half > CLEARLY_SLOWER * full:
             break
-        full, half = (min(least, _seconds(device, *each)) for least, each in zip((full, half), products, strict=True))
+        full, half = (
+            min(least, timed(partial(torch.matmul, *each), device, calls))
+            for least, each in zip((full, half), products, strict=True)
+        )
     return full, half
-
-
-def _seconds(device: str, a: torch.Tensor, b: torch.Tensor) -> float:
-    products = 1 if device == "cpu" else PRODUCTS_ON_A_GPU
-    synchronize(device)
-    start = time.perf_counter()
-    for _ in range(products):
-        _ = a @ b
-    synchronize(device)
-    return (time.perf_counter() - start) / products
 
 
 def _processor_name() -> str:

@@ -1,13 +1,16 @@
 """What the user says about the machine; free of torch, so that the command line can show it at once."""
 
 from dataclasses import dataclass, field
-from typing import Literal, get_args
+from typing import Literal
 
-from smallvit.checks import require_one_of, require_whole
+from smallvit.checks import require_whole, require_words
 
-DeviceName = Literal["auto", "cpu", "cuda", "mps"]
-Precision = Literal["auto", "float32", "bfloat16"]
-AttentionChoice = Literal["auto", "bmm", "sdpa", "native", "flash", "efficient", "cudnn", "flex"]
+Device = Literal["cpu", "cuda", "mps"]
+Precision = Literal["float32", "bfloat16"]
+Attention = Literal["bmm", "sdpa", "native", "flash", "efficient", "cudnn", "flex"]
+DeviceChoice = Literal["auto", Device]
+PrecisionChoice = Literal["auto", Precision]
+AttentionChoice = Literal["auto", Attention]
 Switch = Literal["auto", "on", "off"]
 CompileMode = Literal["default", "reduce-overhead", "max-autotune"]
 
@@ -20,7 +23,7 @@ class DeviceUse:
     said aloud and kept in the record.
     """
 
-    device: DeviceName = field(default="auto", metadata={"digest": False})
+    device: DeviceChoice = field(default="auto", metadata={"digest": False})
     """Where the run takes place; auto: a CUDA GPU if torch sees one, else the CPU. mps is untested."""
     attention: AttentionChoice = field(default="auto", metadata={"digest": False})
     """Attention implementation: bmm (two plain matrix products), sdpa (torch's fused attention, its own choice of back
@@ -44,11 +47,7 @@ class DeviceUse:
     container's quota is worth."""
 
     def __post_init__(self) -> None:
-        require_one_of("device.device", self.device, get_args(DeviceName))
-        require_one_of("device.attention", self.attention, get_args(AttentionChoice))
-        require_one_of("device.compile_mode", self.compile_mode, get_args(CompileMode))
-        for name in ("compile", "compile_augment", "prefetch", "cuda_graphs"):
-            require_one_of(f"device.{name}", getattr(self, name), get_args(Switch))
+        require_words("device", self)
         if self.num_threads is not None:
             require_whole("device.num_threads", self.num_threads, 1)
 
@@ -57,9 +56,5 @@ class DeviceUse:
 class DeviceConfig(DeviceUse):
     """How to use the machine; of this only the precision is a part of a run's identity."""
 
-    precision: Precision = "auto"
+    precision: PrecisionChoice = "auto"
     """Type of the matrix products; auto: the faster one in a short measurement on this device."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        require_one_of("device.precision", self.precision, get_args(Precision))

@@ -4,13 +4,12 @@ The file is a convenience: one that is damaged, of another version or not to be 
 """
 
 import json
-import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, cast
 
-from smallvit.device.choose import TIE, synchronize, times
+from smallvit.device.choose import TIE, timed, times
 from smallvit.errors import SmallvitError, ran_out_of_memory
 from smallvit.files import write_atomically
 
@@ -56,17 +55,14 @@ def measured(contestants: Mapping[str, Callable[[], object]], device: str) -> Se
             if name in broken:
                 continue
             try:
-                synchronize(device)
-                start = time.perf_counter()
-                call()
-                synchronize(device)
+                seconds = timed(call, device)
             except (RuntimeError, NotImplementedError, ValueError) as error:
                 broken.add(name)
                 if ran_out_of_memory(error):
                     del taken[name]
             else:
                 if turn:
-                    taken[name].append(time.perf_counter() - start)
+                    taken[name].append(seconds)
     return {name: None if name in broken else min(times) for name, times in taken.items()}
 
 

@@ -1,6 +1,7 @@
 """Multi-head self-attention with full or low-rank projections (the paper's multi-head latent attention, "MLA").
 
-Shapes: B batch, N tokens, M tokens that ask (N, or the CLS tokens alone), D embed_dim, H heads, K head width.
+Shapes: B batch, N tokens, M tokens that ask (N, or the CLS tokens alone), D embed_dim, H heads, K head width,
+E = 3 D for queries, keys and values side by side.
 """
 
 from collections.abc import Callable, Sequence

@@ -1,6 +1,6 @@
 """Pre-norm Transformer blocks with stochastic depth (Huang et al., 2016) on both branches.
 
-Shapes: B batch, N tokens, T CLS tokens, D embed_dim, F hidden width of the MLP.
+Shapes: B batch, N tokens, M tokens that come out (N, or the CLS tokens alone), D embed_dim.
 """
 
 from collections.abc import Callable

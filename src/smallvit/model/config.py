@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
-from smallvit.checks import is_number, is_whole, require, require_one_of, require_whole
+from smallvit.checks import is_number, is_whole, require, require_whole, require_words
 
 Position = Literal["learned", "sincos", "rotary"]
 PatchInit = Literal["random", "whiten", "whiten-paper"]
@@ -93,8 +93,7 @@ class ModelConfig:
             width = getattr(self, name)
             allowed = f"it must be a whole number, from 1 to embed_dim, {self.embed_dim}, or None"
             require(width is None or is_whole(width, 1, self.embed_dim), f"model.{name}", width, allowed)
-        for name, words in _WORDS.items():
-            require_one_of(f"model.{name}", getattr(self, name), get_args(words))
+        require_words("model", self)
         factor = self.layer_scale
         require(factor is None or is_number(factor, 0), "model.layer_scale", factor, "a number, at least 0, or None")
         allowed = "mlp_ratio * embed_dim must be at least 1, and finite"
@@ -172,16 +171,3 @@ class ModelConfig:
     def latent_dims(self) -> tuple[int | None, int | None, int | None]:
         """Latent widths of queries, keys and values."""
         return self.latent_dim_q, self.latent_dim_k, self.latent_dim_v
-
-
-_WORDS = {
-    "position": Position,
-    "tokenizer": Tokenizer,
-    "patch_init": PatchInit,
-    "qk_norm": QKNorm,
-    "locality": Locality,
-    "mlp_conv": MlpConv,
-    "pooling": Pooling,
-    "head": Head,
-    "init": Init,
-}

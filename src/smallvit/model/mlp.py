@@ -1,6 +1,6 @@
 """The blocks' MLP, plain or with a depthwise convolution over the patches.
 
-Shapes: B batch, N tokens, T tokens before the patches, G patches a side, D in_features, F hidden_features.
+Shapes: B batch, N tokens, D in_features, F hidden_features, E out_features.
 """
 
 import torch

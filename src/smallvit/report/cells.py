@@ -2,7 +2,6 @@
 
 import math
 
-from smallvit.report.compare_numbers import signed
 from smallvit.report.numbers import Spread
 from smallvit.report.stats import LEVEL
 
@@ -23,6 +22,14 @@ def scaled_notice(scale: float) -> str:
 def length_cell(scale: float) -> str:
     """Return a length in a column of lengths."""
     return "full" if scale == 1 else f"{100 * scale:g} %"
+
+
+def signed(value: float, form: str) -> str:
+    """Return a number with its sign, a real minus; what rounds to nothing has none."""
+    text = format(abs(value), form)
+    if not any(digit in text for digit in "123456789"):
+        return text
+    return ("+" if value > 0 else "\N{MINUS SIGN}") + text
 
 
 def p_value(p: float) -> str:

@@ -8,12 +8,11 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
-from itertools import combinations
 from pathlib import Path
 
 from smallvit.config import RunConfig
 from smallvit.errors import SmallvitError, UsageError
-from smallvit.report.records import Run, other_test_set, read_run
+from smallvit.report.records import Run, read_run, require_one_test_set
 from smallvit.run_folder import RECORD
 from smallvit.study.rows import Published, Study
 from smallvit.study.studies import STUDIES
@@ -85,7 +84,7 @@ def collect(folders: Sequence[Path]) -> Collection:
     for study in _studies_at(sorted({run.config.scale for run in runs}, reverse=True)):
         section = Section(study=study, runs={row.label: by_row.get(row.at(0).digest(), []) for row in study.rows})
         if study.reference in section.done and len(section.done) > 1:
-            _require_one_test_set(section)
+            require_one_test_set(run for runs in section.runs.values() for run in runs)
             sections.append(section)
     used = {path for section in sections for path in section.paths}
     sections = [each for each in sections if not any(_repeats(each, other) for other in sections)]
@@ -111,7 +110,7 @@ def section_in(study: Study, folder: Path) -> Section:
             for record, config in zip(records, configs, strict=True)
         ]
     section = Section(study=study, runs=runs)
-    _require_one_test_set(section)
+    require_one_test_set(run for runs in section.runs.values() for run in runs)
     return section
 
 
@@ -144,16 +143,6 @@ def _studies_at(scales: Sequence[float]) -> Iterator[Study]:
                 yield make().scaled(scale)
             except UsageError:  # a scale of another study's runs, at which nothing is left of this one's
                 continue
-
-
-def _require_one_test_set(section: Section) -> None:
-    for one, other in combinations([run for runs in section.runs.values() for run in runs], 2):
-        reason = other_test_set(one, other)
-        if reason:
-            raise SmallvitError(
-                f"{one.path} and {other.path} are runs of one study, {section.name}, but have different test sets: "
-                f"{reason}"
-            )
 
 
 @cache

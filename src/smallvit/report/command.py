@@ -1,11 +1,12 @@
 """The command line that repeats a run: its recipe, its seed, and what differs from the recipe."""
 
-import dataclasses
 import shlex
 from typing import Any
 
-from smallvit.config import RunConfig
+from smallvit.config import RunConfig, leaves
 from smallvit.recipes import RECIPES
+
+_NOT_SAID = ("recipe", "seed", "fork", "model.num_classes")
 
 
 def repeat_command(config: RunConfig) -> str:
@@ -36,26 +37,10 @@ def _overrides(config: RunConfig, recipe: RunConfig, decisive: bool) -> list[str
     are those that take part in the digest.
     """
     words: list[str] = []
-    for section in dataclasses.fields(config):
-        if section.name == "scale" and config.scale != recipe.scale:
-            words += _words("scale", config.scale)
-        elif section.name not in ("recipe", "seed", "fork", "scale") and not (decisive and _is_aside(section)):
-            words += _section(section.name, getattr(config, section.name), getattr(recipe, section.name), decisive)
-    return words
-
-
-def _section(section: str, wanted: Any, given: Any, decisive: bool) -> list[str]:
-    words: list[str] = []
-    for field in dataclasses.fields(wanted):
-        name, value = f"{section}.{field.name}", getattr(wanted, field.name)
-        filled_in = name == "model.num_classes"  # by the data set, at the start of the run
-        if value != getattr(given, field.name) and not filled_in and not (decisive and _is_aside(field)):
+    for (name, value, counts), (_, given, _) in zip(leaves(config), leaves(recipe), strict=True):
+        if value != given and name not in _NOT_SAID and (counts or not decisive):
             words += _words(name, value)
     return words
-
-
-def _is_aside(field: dataclasses.Field[Any]) -> bool:
-    return field.metadata.get("digest") is False
 
 
 def _words(name: str, value: Any) -> list[str]:

@@ -4,7 +4,6 @@ What is said of the difference depends on what is there: of two single runs with
 test; of several seeds, the differences seed by seed; of records alone, no more than the numbers.
 """
 
-import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +11,7 @@ from markupsafe import Markup
 
 from smallvit.errors import SmallvitError
 from smallvit.record import SOURCE
-from smallvit.report.cells import p_is, p_value, written_interval
+from smallvit.report.cells import p_is, p_value, signed, written_interval
 from smallvit.report.compare_differences import Differing, config_differences, surroundings
 from smallvit.report.compare_figures import learning_curves, scaled
 from smallvit.report.compare_numbers import (
@@ -21,7 +20,6 @@ from smallvit.report.compare_numbers import (
     class_changes,
     confusion_changes,
     quantities,
-    signed,
 )
 from smallvit.report.compare_pairs import Pairs, pair
 from smallvit.report.compare_sides import Side, read_sides
@@ -54,7 +52,7 @@ class Comparison:
     def p(self) -> float | None:
         """The p value of the difference in test accuracy, if there is a test of it."""
         if self.by_seed is not None:
-            return None if math.isnan(self.by_seed.p_holm) else self.by_seed.p_holm
+            return self.by_seed.p_holm if self.by_seed.tested else None
         return self.pairs.mcnemar.p if self.pairs else None
 
     @property

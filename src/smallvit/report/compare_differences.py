@@ -1,10 +1,10 @@
 """What differs between the runs of two sides: fields of their configs, and what surrounded them."""
 
-import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from smallvit.config import leaves
 from smallvit.record import SOURCE
 from smallvit.report.compare_sides import Side
 from smallvit.report.records import Run
@@ -26,7 +26,11 @@ def config_differences(a: Side, b: Side) -> list[Differing]:
 
     The seed is one of them only where each side is one run.
     """
-    found = _fields_that_differ(a.first.config, b.first.config, "", decides=True)
+    found = [
+        Differing(name=name, a=_written(mine), b=_written(theirs), decides=counts)
+        for (name, mine, counts), (_, theirs, _) in zip(leaves(a.first.config), leaves(b.first.config), strict=True)
+        if mine != theirs
+    ]
     several = len(a.runs) > 1
     kept = [each for each in found if each.name != "recipe" and not (several and each.name == "seed")]
     return sorted(kept, key=lambda each: not each.decides)
@@ -65,18 +69,6 @@ def _surroundings(run: Run) -> dict[str, str]:
 
 def _distinct(values: Sequence[str]) -> str:
     return " / ".join(dict.fromkeys(values))
-
-
-def _fields_that_differ(one: Any, other: Any, prefix: str, *, decides: bool) -> list[Differing]:
-    found: list[Differing] = []
-    for field in dataclasses.fields(one):
-        mine, theirs = getattr(one, field.name), getattr(other, field.name)
-        name, counts = prefix + field.name, decides and field.metadata.get("digest", True) is not False
-        if dataclasses.is_dataclass(mine):
-            found += _fields_that_differ(mine, theirs, f"{name}.", decides=counts)
-        elif mine != theirs:
-            found.append(Differing(name=name, a=_written(mine), b=_written(theirs), decides=counts))
-    return found
 
 
 def _written(value: Any) -> str:

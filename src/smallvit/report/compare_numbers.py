@@ -11,6 +11,7 @@ from typing import Any, Literal
 import numpy as np
 
 from smallvit.record import RunRecord
+from smallvit.report.cells import NONE, PLUS_MINUS, signed
 from smallvit.report.compare_sides import Side, val_differs
 from smallvit.report.stats import wilson_interval
 
@@ -49,9 +50,9 @@ class Quantity:
     def written(self, values: Sequence[float]) -> str:
         """Return the values of a side as text, without the unit: the one value, or mean and deviation."""
         if not values:
-            return "\N{EN DASH}"
+            return NONE
         mean = format(fmean(values), self.form)
-        spread = f" \N{PLUS-MINUS SIGN} {format(stdev(values), self.form)}" if len({*values}) > 1 else ""
+        spread = PLUS_MINUS + format(stdev(values), self.form) if len({*values}) > 1 else ""
         return mean + spread
 
     @property
@@ -63,7 +64,7 @@ class Quantity:
     def written_change(self) -> str:
         """The change as text: a difference with its sign (of percentages, in points), or a factor."""
         if self.change is None:
-            return "\N{EN DASH}"
+            return NONE
         if self.change_as == "ratio":
             return f"\N{MULTIPLICATION SIGN} {format(self.change, '#.3g').removesuffix('.')}"
         return signed(self.change, self.form)
@@ -100,14 +101,6 @@ class ConfusionChange:
     def change(self) -> float:
         """How many more they are in B."""
         return self.b - self.a
-
-
-def signed(value: float, form: str) -> str:
-    """Return a number with its sign, a real minus; what rounds to nothing has none."""
-    text = format(abs(value), form)
-    if not any(digit in text for digit in "123456789"):
-        return text
-    return ("+" if value > 0 else "\N{MINUS SIGN}") + text
 
 
 def quantities(a: Side, b: Side) -> list[Quantity]:

@@ -6,11 +6,10 @@ A side is one run, or several of one config at different seeds.
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import combinations
 from pathlib import Path
 
 from smallvit.errors import SmallvitError, UsageError
-from smallvit.report.records import Run, other_test_set, read_run
+from smallvit.report.records import Run, read_run, require_one_test_set
 from smallvit.run_folder import RECORD
 
 _SEED = re.compile(r"seed(\d+)(\.json)?")
@@ -55,7 +54,7 @@ def read_sides(a: Path, b: Path) -> tuple[Side, Side]:
         raise UsageError(f"A and B are both {a}: name two different runs")
     sides = _read_side("A", a), _read_side("B", b)
     _require_two(*sides)
-    _require_one_test_set(*sides)
+    require_one_test_set([run for side in sides for run in side.runs])
     return _paired(*sides)
 
 
@@ -102,14 +101,6 @@ def _require_two(a: Side, b: Side) -> None:
         same = digests.get(run.record.to_json()["sha256"])
         if same is not None:
             raise UsageError(f"A and B hold the same record, {same.path} and {run.path}: name two different runs")
-
-
-def _require_one_test_set(a: Side, b: Side) -> None:
-    """Raise unless all runs of both sides were measured on the same test images, as far as records can tell."""
-    for one, other in combinations((*a.runs, *b.runs), 2):  # a record from before the digests hides nothing
-        reason = other_test_set(one, other)
-        if reason:
-            raise SmallvitError(f"{one.path} and {other.path} have different test sets: {reason}")
 
 
 def _paired(a: Side, b: Side) -> tuple[Side, Side]:

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from smallvit.record import CurvePoint, RunRecord
+from smallvit.report.cells import length_of
 from smallvit.report.html import printable
 from smallvit.report.svg import GRID, INK, MUTED, TEST, VAL, svg_file, svg_of
 
@@ -49,7 +50,7 @@ def confusion_matrix(record: RunRecord) -> str:
 def label_scaled(figure: Figure, scale: float) -> None:
     """Write above a figure what share of the full length its runs took, if it is not the whole."""
     if scale != 1:
-        figure.suptitle(f"Scaled: {100 * scale:g} % of the full length", color=TEST, fontsize=10, fontweight="bold")
+        figure.suptitle(f"Scaled: {length_of(scale)}", color=TEST, fontsize=10, fontweight="bold")
 
 
 def short(label: str, most: int) -> str:

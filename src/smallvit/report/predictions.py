@@ -10,13 +10,12 @@ from pathlib import Path
 
 from jaxtyping import Float, Float64, Int64, UInt8
 from PIL import Image
-from safetensors import SafetensorError
-from safetensors.torch import load
 from torch import Tensor
 
 from smallvit.errors import SmallvitError
 from smallvit.evaluate import confusion
 from smallvit.record import RunRecord
+from smallvit.weights import read_tensors
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -112,10 +111,7 @@ def picture_uri(image: UInt8[Tensor, "3 S S"]) -> str:
 
 
 def _load(path: Path) -> dict[str, Tensor]:
-    try:
-        tensors = load(path.read_bytes())
-    except (OSError, SafetensorError) as error:
-        raise SmallvitError(f"{path} is not a readable file of predictions: {error}") from None
+    tensors = read_tensors(path, "predictions")
     for name in ("logits", "labels", "mistakes", "mistake_images"):
         if name not in tensors:
             raise SmallvitError(f"{path} has no {name}: expected logits, labels, mistakes and mistake_images")

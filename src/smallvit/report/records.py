@@ -1,6 +1,8 @@
 """Reads records for the reports: what a table or page relies on holds, or one line says what does not."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import combinations
 from pathlib import Path
 
 from smallvit.config import RunConfig
@@ -52,8 +54,15 @@ def read_run(path: Path) -> Run:
     return Run(path=path.parent if path.name == RECORD else path, record=record, config=record.run_config())
 
 
-def other_test_set(one: Run, other: Run) -> str:
-    """Return why two runs have other test images, as far as records can tell; nothing if they have the same."""
+def require_one_test_set(runs: Iterable[Run]) -> None:
+    """Raise `SmallvitError` unless all runs were measured on the same test images, as far as records can tell."""
+    for one, other in combinations(runs, 2):  # any two: a record from before the digests hides nothing
+        reason = _other_test_set(one, other)
+        if reason:
+            raise SmallvitError(f"{one.path} and {other.path} have different test sets: {reason}")
+
+
+def _other_test_set(one: Run, other: Run) -> str:
     mine, theirs = one.config.data, other.config.data
     if mine.dataset != theirs.dataset:
         return f"data.dataset is {mine.dataset} and {theirs.dataset}"

@@ -4,8 +4,7 @@ import math
 from collections.abc import Callable, Sequence
 
 from smallvit.record import SOURCE, RunRecord
-from smallvit.report.cells import PLUS_MINUS, written_interval
-from smallvit.report.compare_numbers import signed
+from smallvit.report.cells import PLUS_MINUS, signed, written_interval
 from smallvit.report.numbers import Line, Numbers, hardware
 from smallvit.report.stats import Z_95
 

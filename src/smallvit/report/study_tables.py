@@ -5,6 +5,7 @@ Where runs are scaled, every table says so in its caption and in a column.
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from textwrap import fill
 
 from smallvit.console import printable
@@ -14,18 +15,18 @@ from smallvit.report.cells import (
     length_cell,
     p_value,
     scaled_notice,
+    signed,
     whole_seconds,
     written_interval,
     written_spread,
 )
+from smallvit.report.collect import Section
 from smallvit.report.command import changed_options
-from smallvit.report.compare_numbers import signed
 from smallvit.report.numbers import Line, Numbers, Spread, hardware
 from smallvit.report.records import Run
 from smallvit.report.stats import Difference
 from smallvit.report.study_notes import answer, notes
 from smallvit.report.tables import Table, markdown, markdown_note
-from smallvit.study.rows import Study
 
 
 def study_tables(numbers: Numbers) -> list[Table]:
@@ -35,7 +36,20 @@ def study_tables(numbers: Numbers) -> list[Table]:
         tables.append(_differences_table(numbers))
     if numbers.together:
         tables.append(_together_table(numbers))
-    return tables
+    return [_told(table, numbers.section) for table in tables]
+
+
+def _told(table: Table, section: Section) -> Table:
+    """Return a table with its study's title and, where runs are scaled, their length in its caption and a column."""
+    scale, caption = section.scale, f"{section.study.title}: {table.caption}"
+    if scale == 1:
+        return replace(table, caption=caption)
+    return replace(
+        table,
+        caption=f"{caption}. {scaled_notice(scale)}",
+        heading=(table.heading[0], "length", *table.heading[1:]),
+        rows=[(label, length_cell(scale), *cells) for label, *cells in table.rows],
+    )
 
 
 def others_table(groups: Sequence[Sequence[Run]]) -> Table:
@@ -80,17 +94,11 @@ def study_markdown(numbers: Numbers) -> str:
     return tables.lstrip() + "\n" + "\n".join(map(markdown_note, notes(numbers))) + "\n"
 
 
-def _caption(study: Study, scale: float, what: str) -> str:
-    scaled = "" if scale == 1 else f". {scaled_notice(scale)}"
-    return f"{study.title}: {what}{scaled}"
-
-
 def _numbers_table(numbers: Numbers) -> Table:
-    scale, published = numbers.section.scale, numbers.any_published
+    published = numbers.any_published
     rows = [
         (
             line.label,
-            *([] if scale == 1 else [length_cell(scale)]),
             str(len(line.seeds)),
             written_spread(line.last),
             _best_cell(line),
@@ -104,15 +112,13 @@ def _numbers_table(numbers: Numbers) -> Table:
     ]
     heading = (
         "row",
-        *([] if scale == 1 else ["length"]),
         *("seeds", "last epoch, %", "best of curve, %"),
         *(["published, %"] if published else []),
         "training, s",
         *(["published, s"] if published else []),
         *("MACs of an image", "parameters"),
     )
-    caption = _caption(numbers.section.study, scale, "test accuracy and cost")
-    return Table(name="numbers", caption=caption, heading=heading, rows=rows)
+    return Table(name="numbers", caption="test accuracy and cost", heading=heading, rows=rows)
 
 
 def _differences_table(numbers: Numbers) -> Table:
@@ -122,27 +128,23 @@ def _differences_table(numbers: Numbers) -> Table:
     for line in numbers.lines:
         if line.difference is None:
             continue
-        length = [] if scale == 1 else [length_cell(scale)]
         beside = _beside_published(line, line.difference, scale) if published else ()
-        rows.append((line.label, *length, *_difference_cells((line.label,), numbers, line.difference), *beside))
+        rows.append((line.label, *_difference_cells((line.label,), numbers, line.difference), *beside))
     heading = (
         "row",
-        *([] if scale == 1 else ["length"]),
         *("difference, points", "95 % interval", "p (Holm)", "verdict"),
         *(["published difference"] if published else []),
         *(["ours less published"] if published and scale == 1 else []),
         *(["seeds to resolve the published"] if published else []),
     )
-    caption = _caption(numbers.section.study, scale, f"differences from {reference}, at the last epoch")
+    caption = f"differences from {reference}, at the last epoch"
     return Table(name="differences", caption=caption, heading=heading, rows=rows)
 
 
 def _together_table(numbers: Numbers) -> Table:
-    scale = numbers.section.scale
     rows = [
         (
             f"{each.label} ({' + '.join(each.parts)})",
-            *([] if scale == 1 else [length_cell(scale)]),
             signed(each.gain, ".2f"),
             signed(each.expected, ".2f"),
             *_difference_cells((each.label, *each.parts), numbers, each.excess),
@@ -151,11 +153,10 @@ def _together_table(numbers: Numbers) -> Table:
     ]
     heading = (
         "row (its parts)",
-        *([] if scale == 1 else ["length"]),
         *("gain, points", "sum of parts", "gain less sum", "95 % interval", "p (Holm)", "verdict"),
     )
     what = f"changes together, beside the sum of what each does alone to {numbers.section.study.reference}"
-    return Table(name="together", caption=_caption(numbers.section.study, scale, what), heading=heading, rows=rows)
+    return Table(name="together", caption=what, heading=heading, rows=rows)
 
 
 def _difference_cells(labels: Sequence[str], numbers: Numbers, difference: Difference) -> tuple[str, ...]:

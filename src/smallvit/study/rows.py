@@ -3,11 +3,11 @@
 import re
 from collections import defaultdict
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, is_dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from smallvit.checks import did_you_mean, require, require_known
-from smallvit.config import RunConfig
+from smallvit.config import RunConfig, leaves
 from smallvit.errors import UsageError
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9.-]*")
@@ -104,9 +104,7 @@ def changed(config: RunConfig, changes: Changes) -> RunConfig:
 
     Raises `UsageError` for a field that there is not.
     """
-    names = [
-        f"{section.name}.{name}" for section in fields(config) for name in _fields_of(getattr(config, section.name))
-    ]
+    names = [name for name, *_ in leaves(config) if "." in name]
     sections: defaultdict[str, dict[str, Any]] = defaultdict(dict)
     for name, value in changes.items():
         require_known("field", name, names)
@@ -118,7 +116,3 @@ def changed(config: RunConfig, changes: Changes) -> RunConfig:
 def slug(label: str) -> str:
     """Return a label as a part of a folder's name."""
     return "-".join("".join(letter if letter.isalnum() else " " for letter in label.lower()).split())
-
-
-def _fields_of(section: Any) -> list[str]:
-    return [field.name for field in fields(section)] if is_dataclass(section) else []

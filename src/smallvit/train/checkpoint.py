@@ -74,15 +74,14 @@ def load_newest(folder: Path) -> tuple[Checkpoint | None, list[DamagedError]]:
     return None, passed_over
 
 
-def remove_leftovers(folder: Path) -> list[str]:
-    """Delete what a killed process left half written or half deleted, and return the names.
+def remove_leftovers(folder: Path) -> None:
+    """Delete what a killed process left half written or half deleted.
 
     Only for the one that holds the run's lock: what another process is just writing would go, too.
     """
     found = [path for path in folder.iterdir() if _LEFTOVER.fullmatch(path.name)] if folder.is_dir() else []
     for path in found:
         _discard(path)
-    return sorted(path.name for path in found)
 
 
 def _problem(path: Path, step: int) -> DamagedError | None:

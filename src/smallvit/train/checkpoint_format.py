@@ -52,7 +52,7 @@ class NewerError(ForeignError):
 
 def serialise(checkpoint: Checkpoint) -> dict[str, bytes]:
     """Return the content of every file but the manifest; nothing is written if a value cannot be."""
-    files = {name + TENSORS: _tensor_bytes(tensors) for name, tensors in checkpoint.tensors.items()}
+    files = {name + TENSORS: tensor_bytes(tensors) for name, tensors in checkpoint.tensors.items()}
     files[STATE] = canonical(checkpoint.state).encode()
     for name, text in checkpoint.texts.items():
         if name in files or name == MANIFEST or name.endswith(TENSORS):
@@ -64,12 +64,13 @@ def serialise(checkpoint: Checkpoint) -> dict[str, bytes]:
     return files
 
 
-def _tensor_bytes(tensors: Mapping[str, Tensor]) -> bytes:
+def tensor_bytes(tensors: Mapping[str, Tensor]) -> bytes:
+    """Return tensors as safetensors; those that share memory are copied apart."""
     host: dict[str, Tensor] = {}
     storages: set[int] = set()
     for name, tensor in tensors.items():
         copy = tensor.detach().cpu().contiguous()
-        if copy.untyped_storage().data_ptr() in storages:  # safetensors refuses tensors that share memory
+        if copy.untyped_storage().data_ptr() in storages:  # safetensors refuses them
             copy = copy.clone()
         storages.add(copy.untyped_storage().data_ptr())
         host[name] = copy

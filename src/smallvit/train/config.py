@@ -1,9 +1,9 @@
 """How a model is trained; free of torch, so that the command line can show it at once."""
 
 from dataclasses import dataclass, field
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
-from smallvit.checks import is_number, require, require_flag, require_one_of, require_whole
+from smallvit.checks import is_number, require, require_flag, require_whole, require_words
 
 Optimizer = Literal["adamw", "adam", "lion", "muon", "lamb"]
 DecayOn = Literal["all", "matrices"]
@@ -44,13 +44,11 @@ class OptimConfig:
     as three, as it does where they are stored apart for a low rank."""
 
     def __post_init__(self) -> None:
-        require_one_of("optim.optimizer", self.optimizer, get_args(Optimizer))
+        require_words("optim", self)
         require(is_number(self.lr, 0) and self.lr > 0, "optim.lr", self.lr, "it must be a number above 0")
         for name in ("weight_decay", "warmup_epochs"):
             value = getattr(self, name)
             require(is_number(value, 0), f"optim.{name}", value, "it must be a number, at least 0")
-        require_one_of("optim.decay_on", self.decay_on, get_args(DecayOn))
-        require_one_of("optim.lr_scaling", self.lr_scaling, get_args(RateScaling))
         betas: Any = self.betas
         if betas is not None:
             ok = isinstance(betas, tuple) and len(betas) == 2 and all(is_number(b, 0) and b < 1 for b in betas)
@@ -59,7 +57,6 @@ class OptimConfig:
 
     def _check_muon(self) -> None:
         rate, decay = self.muon_lr, self.muon_weight_decay
-        require_one_of("optim.muon_qkv", self.muon_qkv, get_args(MuonQkv))
         apart = None if self.muon_qkv == "fused" else self.muon_qkv
         for name, value in (("muon_lr", rate), ("muon_weight_decay", decay), ("muon_qkv", apart)):
             fits = value is None or self.optimizer == "muon"
@@ -107,9 +104,8 @@ class TrainConfig:
             require_whole(f"train.{name}", getattr(self, name), 1)
         repeats, batch = self.repeats_in_batch, self.batch_size
         require(repeats <= batch, "train.repeats_in_batch", repeats, f"it must be at most batch_size, {batch}")
-        require_one_of("train.on_nonfinite", self.on_nonfinite, get_args(OnNonfinite))
+        require_words("train", self)
         require_whole("train.max_skips", self.max_skips, 1)
-        require_one_of("train.loss", self.loss, get_args(LossName))
         for name in ("label_smoothing", "ema_decay"):
             share = getattr(self, name)
             ok = is_number(share, 0) and share < 1

@@ -15,7 +15,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from smallvit.checks import require, require_whole
+from smallvit.checks import require
 from smallvit.errors import SmallvitError, UsageError
 from smallvit.study.job import Order
 from smallvit.study.process import Outcome, Process
@@ -38,8 +38,6 @@ class RayEngine:
     ) -> None:
         if find_spec("ray") is None:
             raise UsageError("--engine ray needs ray, which is not installed: pip install '.[ray]' in the checkout")
-        if jobs is not None:
-            require_whole("--jobs", jobs, 1)
         if address is not None:
             _require_answer(address)
         self._ray: Any = _join(address)

@@ -45,9 +45,7 @@ class SlurmEngine:
             raise UsageError(
                 "--engine slurm needs submitit, which is not installed: pip install '.[slurm]' in the checkout"
             )
-        for name, value in (("--jobs", jobs), ("--slurm.minutes", minutes)):
-            if value is not None:
-                require_whole(name, value, 1 if name == "--jobs" else 5)
+        require_whole("--slurm.minutes", minutes, 5)
         if cluster == "slurm" and shutil.which("srun") is None:
             raise UsageError("--engine slurm needs a machine of a Slurm cluster: there is no srun here")
         self._jobs, self.threads = jobs or _AT_ONCE, threads or 1

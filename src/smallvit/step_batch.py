@@ -1,0 +1,93 @@
+"""A training step's batch: which draws its images get, and the augmented images of this rank.
+
+Shapes: n images of the whole batch, B of this rank's share, S image size, C classes.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+from smallvit import rng
+from smallvit.augment.alternate import alternated
+from smallvit.augment.pipeline import AugmentParams, apply_augment, sample_augment
+from smallvit.config import RunConfig
+from smallvit.data.loader import DeviceSplit
+from smallvit.data.spec import DatasetSpec
+from smallvit.train.distributed import ALONE, World
+from smallvit.train.graphs import Recorded
+
+Apply = Callable[..., tuple[Tensor, Tensor]]
+"""As `apply_augment`."""
+
+
+def step_draws(
+    config: RunConfig, step: int, indices: Int64[Tensor, " n"], showings: Int64[Tensor, " n"]
+) -> AugmentParams:
+    """Return the augmentation draws of a step's whole batch, the images at `indices`, on the CPU.
+
+    `showings` says how often each of them was shown before.
+    """
+    size = (config.model.image_size, config.model.image_size)
+    draws = sample_augment(config.augment, rng.generator(config.seed, "augment", step), len(indices), size)
+    if config.augment.flip == "alternating":
+        return alternated(draws, rng.generator(config.seed, "flip"), indices, showings)
+    return draws
+
+
+def augment_step(
+    config: RunConfig,
+    spec: DatasetSpec,
+    train: DeviceSplit,
+    indices: Int64[Tensor, " n"],
+    showings: Int64[Tensor, " n"],
+    step: int,
+    world: World = ALONE,
+    apply: Apply = apply_augment,
+) -> tuple[Float[Tensor, "B 3 S S"], Float[Tensor, "B C"]]:
+    """Return this rank's share of the images at `indices`, augmented with a step's draws, and its soft targets.
+
+    The draws are made for all of them; a rank augments its own and the partners that they are mixed with. `apply` is
+    `apply_augment`, perhaps compiled or recorded.
+    """
+    draws = step_draws(config, step, indices, showings)
+    if world.size > 1:
+        draws = draws[world.share(len(indices))]
+    device = train.images.device
+    chosen = sent(indices[draws.rows], device)
+    return apply(
+        train.images[chosen],
+        train.labels[chosen],
+        draws.to(device),
+        mean=spec.mean,
+        std=spec.std,
+        num_classes=spec.num_classes,
+        label_smoothing=config.train.label_smoothing,
+    )
+
+
+def sent(tensor: Tensor, device: torch.device | str) -> Tensor:
+    """Return a CPU tensor on a device; a GPU of CUDA need not have finished its earlier work."""
+    return tensor.to(device, non_blocking=torch.device(device).type == "cuda")
+
+
+class RecordedApply:
+    """`apply_augment` as a CUDA graph, for batches whose draws differ in their tensors alone."""
+
+    def __init__(self, apply: Apply) -> None:
+        self._apply = apply
+        self._recorded: Recorded | None = None
+
+    def __call__(self, images: Tensor, labels: Tensor, params: AugmentParams, **settings: Any) -> tuple[Tensor, Tensor]:
+        """Return what `apply_augment` does."""
+        if self._recorded is None:
+
+            def apply(images: Tensor, labels: Tensor, *draws: Tensor) -> tuple[Tensor, ...]:
+                rest = iter(draws)
+                return self._apply(images, labels, params.map_tensors(lambda _: next(rest)), **settings)
+
+            self._recorded = Recorded(apply)
+        augmented, targets = self._recorded(images, labels, *params.tensors())
+        return augmented, targets
