@@ -27,10 +27,11 @@ from PIL import Image, ImageEnhance, ImageOps
 from smallvit.augment import AugmentConfig, apply_augment, sample_augment
 from smallvit.augment.ops import OPS
 from smallvit.augment.subpolicies import AUTOAUGMENT
-from smallvit.bench.clock import Timing, take_turns, timed
+from smallvit.bench.clock import Timing, take_turns
 from smallvit.bench.peers import import_beside_torch
 from smallvit.bench.record import circumstances
 from smallvit.bench.workload import Workload
+from smallvit.device.choose import timed
 from smallvit.device.config import DeviceConfig
 from smallvit.files import write_atomically
 from smallvit.recipes import small

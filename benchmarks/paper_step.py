@@ -17,12 +17,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from smallvit.bench.clock import take_turns, timed
+from smallvit.bench.clock import take_turns
 from smallvit.bench.floors import machine_calls, utilisation
 from smallvit.bench.measure import measure_machine
 from smallvit.bench.record import Speed, circumstances
 from smallvit.bench.workload import TrainingStep, Workload
 from smallvit.config import RunConfig
+from smallvit.device.choose import timed
 from smallvit.device.config import DeviceConfig
 from smallvit.files import write_atomically
 from smallvit.model.config import ModelConfig

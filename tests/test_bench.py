@@ -136,7 +136,7 @@ def test_contestants_take_turns_after_one_round_that_does_not_count(monkeypatch:
 
         return call
 
-    monkeypatch.setattr("smallvit.bench.clock.time.perf_counter", lambda: clock[0])
+    monkeypatch.setattr("smallvit.device.choose.time.perf_counter", lambda: clock[0])
     found = take_turns({"a": contestant("a", [9.0, 1.0, 5.0, 2.0]), "b": contestant("b", [8.0] * 4)}, "cpu", 3)
     rounds = ["".join(calls[i : i + 2]) for i in range(0, 8, 2)]
     assert rounds[0] == "ab"
@@ -153,7 +153,7 @@ def test_a_short_call_is_repeated_within_its_turn(monkeypatch: pytest.MonkeyPatc
         calls.append(1)
         clock[0] += 0.04
 
-    monkeypatch.setattr("smallvit.bench.clock.time.perf_counter", lambda: clock[0])
+    monkeypatch.setattr("smallvit.device.choose.time.perf_counter", lambda: clock[0])
     found = take_turns({"a": call}, "cpu", 2)["a"]
     assert (found.calls_in_turn, len(calls)) == (5, 1 + 2 * 5)
     assert found.seconds == pytest.approx(0.04)

@@ -91,7 +91,7 @@ def test_a_compiled_augmentation_on_cuda_has_the_cpus_pixels() -> None:
 
 FORECAST = """
 import gc
-from smallvit.bench.clock import timed
+from smallvit.device.choose import timed
 from smallvit.bench.pace import measured_pace
 from smallvit.bench.workload import Workload
 from smallvit.recipes import RECIPES

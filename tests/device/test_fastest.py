@@ -17,7 +17,7 @@ class Clock:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now, self.calls = 0.0, 0
-        monkeypatch.setattr("smallvit.device.fastest.time.perf_counter", lambda: self.now)
+        monkeypatch.setattr("smallvit.device.choose.time.perf_counter", lambda: self.now)
 
     def contestant(self, seconds: float) -> Callable[[], None]:
         def call() -> None:

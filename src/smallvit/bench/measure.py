@@ -4,13 +4,14 @@ import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
-from smallvit.bench.clock import PeakMemory, Timing, take_turns, timed
+from smallvit.bench.clock import PeakMemory, Timing, take_turns
 from smallvit.bench.floors import GEMM_SIDE, copy_traffic, gemm_flop, machine_calls, step_floors, utilisation
 from smallvit.bench.peers import PEERS, PeerStep, why_missing
 from smallvit.bench.record import BenchRecord, Machine, PeerResult, Speed, circumstances
 from smallvit.bench.sweep import run_sweep, sweep_cases
 from smallvit.bench.workload import Workload
 from smallvit.config import RunConfig
+from smallvit.device.choose import timed
 from smallvit.model.vit import count_macs, count_parameters
 
 PART_STEPS = 3

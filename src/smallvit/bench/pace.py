@@ -3,10 +3,11 @@
 import math
 from dataclasses import dataclass
 
-from smallvit.bench.clock import take_turns, timed
+from smallvit.bench.clock import take_turns
 from smallvit.bench.workload import Workload
 from smallvit.config import RunConfig
 from smallvit.data.spec import SPECS
+from smallvit.device.choose import timed
 from smallvit.record import RunRecord
 
 START_SECONDS = 3.0

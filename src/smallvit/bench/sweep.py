@@ -7,12 +7,12 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from smallvit.bench.clock import PeakMemory, take_turns, timed
+from smallvit.bench.clock import PeakMemory, take_turns
 from smallvit.bench.floors import memory_available, memory_needed, utilisation
 from smallvit.bench.record import BenchRecord, Speed, SweepPoint
 from smallvit.bench.workload import Workload, spec_of
 from smallvit.config import RunConfig
-from smallvit.device.choose import Choices
+from smallvit.device.choose import Choices, timed
 from smallvit.errors import SmallvitError
 from smallvit.model.vit import count_macs
 from smallvit.progress import duration

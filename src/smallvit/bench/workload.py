@@ -6,12 +6,12 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
-from smallvit.bench.clock import timed
 from smallvit.checks import require
 from smallvit.config import RunConfig
 from smallvit.data.spec import SPECS, DatasetSpec
 from smallvit.data.split import Split
 from smallvit.data.store import Dataset
+from smallvit.device.choose import timed
 from smallvit.session import Session
 from smallvit.train.graphs import PLAIN_CALLS
 from smallvit.train.loop import Batch, Learner, fit
