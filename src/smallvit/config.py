@@ -131,6 +131,18 @@ class RunConfig:
             if counts and mine != theirs
         ]
 
+    def other_test(self, other: "RunConfig") -> str:
+        """Return why a run of `other` has other test images, as far as configs can tell; nothing if it has the same."""
+        mine, theirs = self.data, other.data
+        if mine.dataset != theirs.dataset:
+            return f"data.dataset is {mine.dataset} and {theirs.dataset}"
+        spec = SPECS.get(mine.dataset)
+        if spec is None or spec.test_size == 0:  # test is, or may be, drawn out of train
+            for name in ("test_fraction", "split_seed"):
+                if getattr(mine, name) != getattr(theirs, name):
+                    return f"data.{name} is {getattr(mine, name)} and {getattr(theirs, name)}"
+        return ""
+
     def to_json(self) -> dict[str, Any]:
         """Return the config with every default, and its schema version, as JSON values."""
         return {"schema": CONFIG_SCHEMA, **to_json(self)}

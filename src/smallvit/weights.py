@@ -15,9 +15,9 @@ MODEL, BEST = "model.safetensors", "best.safetensors"
 """The weights of the last epoch, in a run folder, and those that were best on val."""
 
 
-def save_tensors(tensors: dict[str, Tensor], path: Path) -> None:
+def save_tensors(tensors: dict[str, Tensor], path: Path | str) -> None:
     """Write tensors as safetensors, flushed to the disk."""
-    write_atomically(path, tensor_bytes(tensors))
+    write_atomically(Path(path), tensor_bytes(tensors))
 
 
 def read_tensors(path: Path | str, what: str) -> dict[str, Tensor]:

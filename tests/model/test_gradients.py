@@ -1,4 +1,4 @@
-"""Every trained value has a gradient, in every variant."""
+"""In every variant a trained value has a gradient, and nothing is drawn but by the generator that is given."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -76,3 +76,15 @@ def test_every_value_has_a_gradient_except_the_keys_biases(
             gradient = torch.cat([q, v])
         assert gradient.isfinite().all(), name
         assert (gradient != 0).all(), name
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_weights_and_outputs_are_functions_of_what_is_given(images: Tensor, variant: str) -> None:
+    """A layer that `init_weights` does not know, or torch's own dropout, draws from a generator that no run seeds."""
+    results: list[list[Tensor]] = []
+    for seed in (1, 2):
+        torch.manual_seed(seed)
+        model = VisionTransformer(VARIANTS[variant], generator=torch.Generator().manual_seed(5)).train()
+        kept = torch.ones(len(model.all_blocks), 2, len(images))
+        results.append([*model.state_dict().values(), model(images.float(), kept).detach()])
+    assert all(torch.equal(one, other) for one, other in zip(*results, strict=True))

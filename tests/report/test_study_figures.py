@@ -18,7 +18,7 @@ from smallvit.report.numbers import Numbers, numbers_of
 from smallvit.report.records import Run
 from smallvit.report.study_figures import drawings
 from smallvit.report.svg import Drawing, save_figure
-from smallvit.study.rows import Study
+from smallvit.study.rows import Study, changed
 from smallvit.study.studies import STUDIES
 from study_records import fake_record
 
@@ -271,6 +271,23 @@ def test_tokens_have_a_line_for_each_width() -> None:
     lines = {container.get_label(): container.lines[0].get_xydata() for container in axes.containers}
     np.testing.assert_allclose(lines["width 96"], [[1, 70.5], [2, 71.2]], atol=0.03)
     np.testing.assert_allclose(lines["width 192"], [[1, 74.05], [3, 75.1]], atol=0.03)
+
+
+def test_rows_of_other_numbers_of_heads_are_no_step_of_the_tokens_line() -> None:
+    study = STUDIES["cls-tokens-small"]()
+    first, *_ = study.rows
+    heads = replace(first, label="other heads", config=changed(first.config, {"model.num_heads": 6}))
+    tokens = replace(first, label="other tokens", config=changed(first.config, {"model.num_cls_tokens": 3}))
+    heads, tokens = (replace(row, config=replace(row.config, recipe=row.label[6:])) for row in (heads, tokens))
+    study = replace(study, rows=(first, heads, tokens), reference=first.label)
+    figure = _figure(
+        _numbers(study, {first.label: (70.0,), "other heads": (60.0,), "other tokens": (71.0,)}), "cls-tokens"
+    )
+    lines = {container.get_label(): container.lines[0].get_ydata() for container in figure.axes[0].containers}
+    assert {name: list(values) for name, values in lines.items()} == {
+        "width 96, 3 heads": [70.0, 71.0],
+        "width 96, 6 heads": [60.0],
+    }
 
 
 def test_every_number_beside_a_point_can_be_read() -> None:

@@ -180,6 +180,11 @@ def _spoilt(what: str) -> Study:
             study, rows=(first, second, replace(third, config=changed(first.config, {"model.depth": 1})))
         ),
         "name": replace(study, rows=(first, second, replace(third, config=replace(third.config, recipe="../Oops")))),
+        "test": replace(
+            study,
+            rows=(first, second, replace(third, config=changed(third.config, {"data.split_seed": 1}))),
+        ),
+        "sum": replace(study, rows=(first, second, replace(third, parts=("8 heads",)))),
         "twice": replace(study, rows=(first, second, replace(third, config=replace(second.config, recipe="other")))),
     }[what]
 
@@ -192,6 +197,12 @@ def _spoilt(what: str) -> Study:
         ("label", "study digits: two rows have the label '8 heads': each needs its own"),
         ("name", "study digits: recipe is '../Oops': it names a folder, so allowed are a-z, 0-9, . and -"),
         ("twice", "study digits: a row is '3 CLS tokens': it is the same run as '8 heads', and would be counted twice"),
+        ("test", "a row is '3 CLS tokens': its test images must be those of 'plain', but data.split_seed is 1 and 0"),
+        (
+            "sum",
+            "study digits: '3 CLS tokens' against its parts is 'model.num_cls_tokens, model.num_heads': "
+            "a row with parts must have all of their changes and no other",
+        ),
         ("folder", "two rows have the folder, which is its config's recipe, 'digits-plain': each needs its own"),
     ],
 )

@@ -3,7 +3,7 @@
 import copy
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Literal
+from typing import Literal, get_args
 
 import lion_pytorch
 import pytest
@@ -14,11 +14,10 @@ from smallvit.errors import UsageError
 from smallvit.model.config import ModelConfig
 from smallvit.model.vit import VisionTransformer
 from smallvit.recipes import RECIPES
-from smallvit.train.config import OptimConfig
+from smallvit.train.config import OptimConfig, Optimizer
 from smallvit.train.optim import build_optimizers, set_learning_rate
 
-Name = Literal["adamw", "adam", "lion", "muon"]
-NAMES: tuple[Name, ...] = ("adamw", "adam", "lion", "muon")
+NAMES: tuple[Optimizer, ...] = get_args(Optimizer)
 
 
 @pytest.fixture
@@ -37,7 +36,7 @@ def taken(optimizer: torch.optim.Optimizer) -> list[torch.nn.Parameter]:
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("decay_on", ["all", "matrices"])
 def test_every_parameter_belongs_to_exactly_one_optimiser(
-    model: VisionTransformer, name: Name, decay_on: Literal["all", "matrices"]
+    model: VisionTransformer, name: Optimizer, decay_on: Literal["all", "matrices"]
 ) -> None:
     optimizers = build_optimizers(model, OptimConfig(optimizer=name, decay_on=decay_on))
     ids = [id(p) for optimizer in optimizers for p in taken(optimizer)]
@@ -45,7 +44,9 @@ def test_every_parameter_belongs_to_exactly_one_optimiser(
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_decay_on_all_or_on_the_weights_of_linear_and_convolution_layers(model: VisionTransformer, name: Name) -> None:
+def test_decay_on_all_or_on_the_weights_of_linear_and_convolution_layers(
+    model: VisionTransformer, name: Optimizer
+) -> None:
     layers = (torch.nn.Linear, torch.nn.Conv2d)
     weights = {id(module.weight) for module in model.modules() if isinstance(module, layers)}
     for decay_on, decayed in (("all", {id(p) for p in model.parameters()}), ("matrices", weights)):
@@ -161,9 +162,12 @@ def test_muons_own_rate_and_decay(model: VisionTransformer) -> None:
         torch.testing.assert_close(p, q)
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_a_step_moves_every_parameter_by_about_the_rate(model: VisionTransformer, name: Name) -> None:
-    """All four are scaled so that one rate fits: AdamW's and Lion's first steps are the rate, Muon's like AdamW's."""
+@pytest.mark.parametrize("name", ["adamw", "adam", "lion", "muon"])
+def test_a_step_moves_every_parameter_by_about_the_rate(model: VisionTransformer, name: Optimizer) -> None:
+    """They are scaled so that one rate fits: AdamW's and Lion's first steps are the rate, Muon's like AdamW's.
+
+    LAMB's is a share of the parameter's size.
+    """
     before = {key: p.detach().clone() for key, p in model.named_parameters()}
     optimizers = build_optimizers(model, OptimConfig(optimizer=name, lr=1e-2, weight_decay=0.0))
     generator = torch.Generator().manual_seed(1)

@@ -73,7 +73,7 @@ BUILDS = {
     **{name: from_config(name) for name in get_args(Optimizer)},
     "adamw, only matrices decay": from_config("adamw", decay_on="matrices"),
     "muon, only matrices decay": from_config("muon", decay_on="matrices"),
-    "sgd": of_torch(torch.optim.SGD, lr=0.1),
+    "torch's sgd": of_torch(torch.optim.SGD, lr=0.1),
     "sgd with momentum": of_torch(torch.optim.SGD, lr=0.1, momentum=0.9, nesterov=True),
     "adam, plain": of_torch(torch.optim.Adam, foreach=False),
     "adam, amsgrad": of_torch(torch.optim.Adam, amsgrad=True),

@@ -194,7 +194,7 @@ def _tokenizer(config: ModelConfig) -> PatchEmbed | ConvTokenizer | ConvPoolToke
 
 def count_macs(config: ModelConfig) -> int:
     """Return the multiply-accumulates of one image's forward pass: matrix products and convolutions, by torch's own
-    counter on a model without storage.
+    counter on a model without storage, with attention as plain products: it does not see torch's fused one on a CPU.
     """
     from torch.utils.flop_counter import FlopCounterMode
 

@@ -6,7 +6,6 @@ from itertools import combinations
 from pathlib import Path
 
 from smallvit.config import RunConfig
-from smallvit.data.spec import SPECS
 from smallvit.errors import SmallvitError
 from smallvit.record import RunRecord
 from smallvit.run_folder import PREDICTIONS, RECORD, record_of
@@ -63,14 +62,9 @@ def require_one_test_set(runs: Iterable[Run]) -> None:
 
 
 def _other_test_set(one: Run, other: Run) -> str:
-    mine, theirs = one.config.data, other.config.data
-    if mine.dataset != theirs.dataset:
-        return f"data.dataset is {mine.dataset} and {theirs.dataset}"
-    spec = SPECS.get(mine.dataset)
-    if spec is None or spec.test_size == 0:  # test is, or may be, drawn out of train
-        for field in ("test_fraction", "split_seed"):
-            if getattr(mine, field) != getattr(theirs, field):
-                return f"data.{field} is {getattr(mine, field)} and {getattr(theirs, field)}"
+    reason = one.config.other_test(other.config)
+    if reason:
+        return reason
     if one.record.class_names != other.record.class_names:
         return "their classes differ"
     if one.counts != other.counts:

@@ -4,6 +4,7 @@ What a row has changed is read from its config, so that they stand in every stud
 """
 
 import math
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
@@ -68,20 +69,29 @@ def _latents(numbers: Numbers) -> Iterator[Drawing]:
 
 
 def _tokens(numbers: Numbers) -> Iterator[Drawing]:
-    """Yield accuracy against CLS tokens, a line for each width, if the rows differ in their number."""
+    """Yield accuracy against CLS tokens, a line for each width and number of heads, if rows differ in the tokens."""
     base = _reference_config(numbers)
-    points = [
-        _Point(series=f"width {config.model.embed_dim}", x=float(config.model.num_cls_tokens), line=numbers.line(label))
+    models = {
+        label: config.model
         for label, config in _configs(numbers)
         if _same_but(base, config, ("num_cls_tokens", "embed_dim", "num_heads"))
-    ]
+    }
+    heads_at = defaultdict[int, set[int]](set)
+    for model in models.values():
+        heads_at[model.embed_dim].add(model.num_heads)
+    by_heads = any(len(heads) > 1 for heads in heads_at.values())
+    points: list[_Point] = []
+    for label, model in models.items():
+        heads = f", {model.num_heads} heads" if by_heads else ""
+        series = f"width {model.embed_dim}{heads}"
+        points.append(_Point(series=series, x=float(model.num_cls_tokens), line=numbers.line(label)))
     if len({point.x for point in points}) < 2:
         return
     yield Drawing(
         name="cls-tokens",
         title="Test accuracy by CLS tokens",
         caption="Test accuracy at the last epoch by the number of CLS tokens, a line for each width"
-        f"{_INTERVALS}. Small dots: single seeds.",
+        f"{' and number of heads' if by_heads else ''}{_INTERVALS}. Small dots: single seeds.",
         draw=lambda: _draw_tokens(numbers, points),
     )
 

@@ -5,6 +5,7 @@ go on, and the same study in the same folder goes on with them.
 """
 
 import math
+import signal
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -197,6 +198,8 @@ class Execution:
                 self.ending.finished += 1
         if outcome.was_ended and (stopping or outcome.status == OUT_OF_TIME):
             line.state = "saved"
+            if outcome.status == -signal.SIGTERM:
+                outcome = replace(outcome, line="ended before it began")
         elif outcome.status:
             line.state = "failed"
             self.ending.failed.append(f"{task}: {outcome.line}")

@@ -91,12 +91,28 @@ def checked(study: Study) -> Study:
         other = seen.setdefault(row.at(0).digest(), row.label)
         alike = f"it is the same run as {other!r}, and would be counted twice: leave one out"
         require(other == row.label, f"study {study.name}: a row", row.label, alike)
+        reason = row.config.other_test(study.rows[0].config)
+        allowed = f"its test images must be those of {study.rows[0].label!r}, but {reason}"
+        require(not reason, f"study {study.name}: a row", row.label, allowed)
     named = {"reference": (study.reference,), **{f"parts of {row.label!r}": row.parts for row in study.rows}}
     for what, wanted in named.items():
         for label in wanted:
             known = f"{did_you_mean(label, labels)}rows are {', '.join(labels)}"
             require(label in labels, f"study {study.name}: {what}", label, known)
+    by_label = {row.label: _changes(study, row) for row in study.rows}
+    for row in study.rows:
+        together = {name: value for part in row.parts for name, value in by_label[part].items()}
+        odd = sorted(name for name, _ in by_label[row.label].items() ^ together.items()) if row.parts else []
+        allowed = "a row with parts must have all of their changes and no other"
+        require(not odd, f"study {study.name}: {row.label!r} against its parts", ", ".join(odd), allowed)
     return study
+
+
+def _changes(study: Study, row: Row) -> dict[str, Any]:
+    """Return the fields that make a row another run than the reference, with their values."""
+    reference = next(each for each in study.rows if each.label == study.reference)
+    pairs = zip(leaves(row.config), leaves(reference.config), strict=True)
+    return {name: value for (name, value, counts), (_, before, _) in pairs if counts and value != before}
 
 
 def changed(config: RunConfig, changes: Changes) -> RunConfig:
