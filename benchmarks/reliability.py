@@ -54,7 +54,7 @@ def main() -> None:
 
 def measured(session: Session, folder: Path) -> dict[str, object]:
     """Take some steps and saves of a session, and return their seconds."""
-    training = Training(session, folder, Stop(), val_may_be_seen=False)
+    training = Training(session, folder, Stop())
     steps: list[float] = []
     start = time.perf_counter()
     states = fit(

@@ -22,12 +22,14 @@ from outcomes import outcome, without_clocks
 from smallvit import resume
 from smallvit.augment.config import AugmentConfig
 from smallvit.config import EvaluateConfig, RunConfig
+from smallvit.data import split
 from smallvit.data.config import DataConfig
 from smallvit.data.store import load_dataset
 from smallvit.device.config import DeviceConfig
 from smallvit.errors import SmallvitError, UsageError
-from smallvit.fork import Origin, read_origin, require_unseen_test
+from smallvit.fork import Origin, may_be_seen, read_origin, require_unseen_test, take_weights
 from smallvit.model.config import ModelConfig
+from smallvit.model.vit import VisionTransformer
 from smallvit.record import SOURCE, RunRecord, versions
 from smallvit.report.page import write_page
 from smallvit.run import evaluate, run
@@ -36,6 +38,7 @@ from smallvit.stop import InterruptedRunError, Stop
 from smallvit.strict_json import canonical, digest
 from smallvit.train.checkpoint import load_newest
 from smallvit.train.config import CheckpointConfig, OptimConfig, TrainConfig
+from smallvit.weights import save_tensors
 
 TOY = RunConfig(
     recipe="toy",
@@ -345,7 +348,7 @@ def test_other_images_to_measure_on_are_refused(half: Path, split: str) -> None:
     assert f"was begun with other {split} images than today's" in refused(TOY, half, SmallvitError)
 
 
-@pytest.mark.parametrize("name", ["test_sha256", "val_sha256", "val_may_be_seen"])
+@pytest.mark.parametrize("name", ["test_sha256", "val_sha256", "may_be_seen"])
 def test_a_checkpoint_of_before_it_had_all_this_is_gone_on_from(half: Path, name: str) -> None:
     edit_state(half, lambda state: state.pop(name))
     assert run(TOY, half).val_sha256 is not None
@@ -590,6 +593,21 @@ def test_a_fork_knows_the_folder_of_its_images_by_any_name(
     drawn = load_dataset(TOY.data)  # whose test is held out of train, as that of one folder is
     with pytest.raises(UsageError, match="test is drawn from all images") if same else nullcontext():
         require_unseen_test(origin, mine, drawn)
+    assert may_be_seen(origin, mine, drawn) == (["test"] if same else ["val", "test"])
+    held = replace(origin, test_sha256=split.digest(drawn.test), val_sha256=split.digest(drawn.val))
+    assert may_be_seen(held, mine, drawn) == []
+
+
+def test_a_fork_of_other_classes_has_a_new_last_layer(half: Path, tmp_path: Path) -> None:
+    weights = read_origin(half).weights
+    model = VisionTransformer(replace(TOY.model, num_classes=2), generator=torch.Generator().manual_seed(0))
+    drawn = {name: value.clone() for name, value in model.head.state_dict().items()}
+    save_tensors(weights, tmp_path / "weights")
+    said = take_weights(model, tmp_path / "weights", read_origin(half), TOY)
+    assert said == "the last layer is new: the weights to start from are of another number of classes"
+    for name, value in model.state_dict().items():
+        wanted = drawn[name.removeprefix("head.")] if name.startswith("head.") else weights[name]
+        assert torch.equal(value, wanted), name
 
 
 def test_the_time_that_the_next_step_needs_is_that_of_a_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -135,7 +135,8 @@ def _starting_config(words: list[str]) -> RunConfig:
     if command == "bench" and (not recipe or recipe.startswith("-")):
         return RECIPES["baseline"]()
     if not recipe or recipe.startswith("-"):
-        raise UsageError(f"{command} needs a recipe first, one of {', '.join(RECIPES)}")
+        first = ", or --resume FOLDER" if command == "train" else ""
+        raise UsageError(f"{command} needs a recipe first, one of {', '.join(RECIPES)}{first}")
     require_known("recipe", recipe, RECIPES)
     if command == "train" and any(word.split("=")[0] == "--resume" for word in words[2:]):
         raise UsageError(f"--resume goes on with the recipe of its run: leave out {recipe!r}")
@@ -144,9 +145,10 @@ def _starting_config(words: list[str]) -> RunConfig:
 
 def _config_to_resume(words: list[str]) -> RunConfig:
     """Return the config of the run folder in `train --resume FOLDER`."""
-    folder = Path((words[1].split("=", 1)[1:] or words[2:3] or [""])[0])
+    given = (words[1].split("=", 1)[1:] or words[2:3] or [""])[0]
+    folder = Path(given)
     if not (folder / "config.json").is_file():
-        raise UsageError(f"--resume is {str(folder)!r}: it must be the folder of a run, with its config.json")
+        raise UsageError(f"--resume is {given!r}: it must be the folder of a run, with its config.json")
     return RunConfig.load(folder / "config.json")
 
 

@@ -82,7 +82,8 @@ class RunConfig:
     def __post_init__(self) -> None:
         require_whole("seed", self.seed, 0)
         warmup, epochs = self.optim.warmup_epochs, self.train.epochs
-        require(warmup <= epochs, "optim.warmup_epochs", warmup, f"it must be at most train.epochs, {epochs}")
+        most = f"it must be at most train.epochs, {epochs}; lower it, too"
+        require(warmup <= epochs, "optim.warmup_epochs", warmup, most)
         passes = self.train.epochs * self.train.passes_per_epoch
         ok = is_number(self.scale, 0) and self.scale <= 1 and round(self.scale * passes) >= 1
         require(ok, "scale", self.scale, f"at most 1, and of {passes} passes at least one must be left")

@@ -8,19 +8,22 @@ from torch import Tensor, nn
 
 from smallvit.config import RunConfig
 from smallvit.data.cache import expanded
-from smallvit.data.split import digest
+from smallvit.data.split import Split, digest
 from smallvit.data.store import Dataset, load_dataset
 from smallvit.errors import SmallvitError, UsageError
 from smallvit.record import RunRecord
 from smallvit.run_folder import CHECKPOINTS, RECORD
 from smallvit.train.average import AVERAGE
 from smallvit.train.checkpoint import load_newest
-from smallvit.weights import MODEL, load_weights, read_tensors
+from smallvit.weights import MODEL, read_tensors
 
-VAL_MAY_BE_SEEN = (
-    "val may hold images that the weights to start from were trained on: it is not known to have been held out there; "
-    "its accuracy, and the temperature that is fitted on it, are then too good"
-)
+MAY_BE_SEEN = {
+    "val": "val may hold images that the weights to start from were trained on: it is not known to have been held out "
+    "there; its accuracy, and the temperature that is fitted on it, are then too good",
+    "test": "test may hold images that the weights to start from were trained on: it is not the test of that run, and "
+    "pictures of two folders are not compared; its accuracy is then too good",
+}
+"""What is to be told of a split."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -101,22 +104,30 @@ def require_unseen_test(origin: Origin | None, config: RunConfig, dataset: Datas
         )
 
 
-def val_may_be_seen(origin: Origin | None, config: RunConfig, dataset: Dataset) -> bool:
-    """Whether the run, of the same data, whose weights these are may have been trained on images of val: itself, or one
-    that it was forked off. Of a fork that is started over without its `origin` nothing is known.
+def may_be_seen(origin: Origin | None, config: RunConfig, dataset: Dataset) -> list[str]:
+    """Return those of val and test on some of whose images the weights of `origin` may have been trained, by its run or
+    one that this was forked off. Of a fork that is started over without its `origin` nothing is known.
     """
+    folder = config.data.dataset == "folder"
     if origin is None:
-        return config.fork is not None and dataset.val is not None
+        known = {"val": config.fork is None or dataset.val is None, "test": config.fork is None or not folder}
+        return [split for split, is_known in known.items() if not is_known]
     theirs = origin.config
-    if dataset.val is None or theirs is None or not _same_data(theirs, config):
-        return False
+    if theirs is None or theirs.data.dataset != config.data.dataset:
+        return []
+    if theirs.model.image_size != config.model.image_size:
+        dataset = load_dataset(config.data, image_size=theirs.model.image_size)
+    seen = ["val"] if dataset.val is not None and _val_may_be_seen(origin, theirs, config, dataset.val) else []
+    return [*seen, "test"] if folder and origin.test_sha256 != digest(dataset.test) else seen
+
+
+def _val_may_be_seen(origin: Origin, theirs: RunConfig, config: RunConfig, val: Split) -> bool:
     if theirs.fork is not None or origin.trained_on_val:
         return True
     if origin.val_sha256 is not None:
-        if theirs.model.image_size != config.model.image_size:
-            dataset = load_dataset(config.data, image_size=theirs.model.image_size)
-        return dataset.val is None or origin.val_sha256 != digest(dataset.val)
-    return (theirs.data.val_fraction, theirs.data.split_seed) != (config.data.val_fraction, config.data.split_seed)
+        return origin.val_sha256 != digest(val)
+    same = (theirs.data.val_fraction, theirs.data.split_seed) == (config.data.val_fraction, config.data.split_seed)
+    return not (same and _same_data(theirs, config))
 
 
 def other_model(origin: Origin, config: RunConfig) -> list[str]:
@@ -125,15 +136,23 @@ def other_model(origin: Origin, config: RunConfig) -> list[str]:
     return [each for each in found if each.startswith("model.")]
 
 
-def take_weights(model: nn.Module, path: Path, origin: Origin | None, config: RunConfig) -> None:
-    """Give a model the weights of a fork's file; `UsageError` says why those of `origin` do not fit."""
+def take_weights(model: nn.Module, path: Path, origin: Origin | None, config: RunConfig) -> str:
+    """Give a model the weights of a fork's file, and return a note where its last layer stays as it is, as that of the
+    file has another number of classes; `UsageError` says why those of `origin` do not fit.
+    """
+    tensors, own = read_tensors(path, "weights"), model.state_dict()
+    others = [name for name in own.keys() & tensors.keys() if own[name].shape != tensors[name].shape]
+    new_head = bool(others) and all(name.startswith("head.") for name in others)
+    if new_head:
+        tensors |= {name: own[name] for name in others}
     try:
-        load_weights(model, path)
-    except SmallvitError:
+        model.load_state_dict(tensors)
+    except RuntimeError:
         if origin is None:
-            raise
+            raise SmallvitError(f"{path} does not hold this model's weights") from None
         differing = other_model(origin, config) or ["its tensors have other names or shapes"]
         raise UsageError(f"--fork {origin.folder}: its weights are another model's: {'; '.join(differing)}") from None
+    return "the last layer is new: the weights to start from are of another number of classes" if new_head else ""
 
 
 def _same_data(one: RunConfig, other: RunConfig) -> bool:

@@ -48,18 +48,19 @@ class SavedState:
     """As a record has it; None in checkpoints from before."""
     val_sha256: str | None
     """Likewise."""
-    val_may_be_seen: bool
-    """By the run that this one was forked off."""
+    may_be_seen: list[str]
+    """Splits of whose images the run that this one was forked off may have been trained on some."""
     gathered: Gathered
 
     @classmethod
     def of(cls, checkpoint: Checkpoint, where: str) -> "SavedState":
         """Return the state of a checkpoint, of this version or an earlier one's."""
         state = {"test_sha256": None, "val_sha256": None, **checkpoint.state}
-        if "val_may_be_seen" not in state:  # in a checkpoint from before, nothing is known of it
+        if "may_be_seen" not in state:  # in a checkpoint from before, less is known of it
             config = state.get("config")
             forked = isinstance(config, dict) and cast("dict[str, Any]", config).get("fork") is not None
-            state["val_may_be_seen"] = forked and state["val_sha256"] is not None
+            val = state.pop("val_may_be_seen", forked and state["val_sha256"] is not None)
+            state["may_be_seen"] = ["val"] if val else []
         return from_json(cls, state, where)
 
 

@@ -28,13 +28,13 @@ from smallvit.errors import SmallvitError, UsageError
 from smallvit.evaluate import Metrics, confusion, fit_temperature, measure
 from smallvit.files import write_atomically
 from smallvit.fork import (
-    VAL_MAY_BE_SEEN,
+    MAY_BE_SEEN,
     Origin,
+    may_be_seen,
     other_model,
     read_origin,
     require_unseen_test,
     take_weights,
-    val_may_be_seen,
 )
 from smallvit.model.vit import count_macs, count_parameters
 from smallvit.record import RunRecord, versions
@@ -115,12 +115,12 @@ def _run(
     found = share_checkpoint(world, find_checkpoint(folder, config, note) if world.is_main else None)
     if not found:
         require_unseen_test(origin, config, dataset)
-    seen = found[1].val_may_be_seen if found else val_may_be_seen(origin, config, dataset)
-    if seen:
-        note(VAL_MAY_BE_SEEN)
+    seen = found[1].may_be_seen if found else may_be_seen(origin, config, dataset)
+    for split in seen:
+        note(MAY_BE_SEEN[split])
     session = Session(config, dataset, world, found[1].choices if found else None)
     console.print(f"{config.recipe} on {_sizes(dataset)}\n{session.choices}", highlight=False)
-    training = Training(session, folder, stop, val_may_be_seen=seen)
+    training = Training(session, folder, stop, may_be_seen=seen)
     if found:
         checkpoint, saved = found
         note_other_arithmetic(saved, session.choices, world.size, note)
@@ -130,7 +130,8 @@ def _run(
     elif config.fork is not None and world.is_main:
         if origin is not None:
             save_tensors(origin.weights, folder / FORKED_WEIGHTS)
-        take_weights(session.model, folder / FORKED_WEIGHTS, origin, config)
+        if new_head := take_weights(session.model, folder / FORKED_WEIGHTS, origin, config):
+            note(new_head)
     if world.is_main:
         write_atomically(folder / CONFIG, json.dumps(config.to_json(), indent=1) + "\n")
     try:
@@ -234,7 +235,7 @@ def _record(training: Training) -> RunRecord:
         test_sha256=session.test_sha256,
         val_sha256=session.val_sha256,
         num_train=len(labels["train"]),
-        dataset_notes=[*session.dataset.notes, *([VAL_MAY_BE_SEEN] if training.val_may_be_seen else [])],
+        dataset_notes=[*session.dataset.notes, *(MAY_BE_SEEN[split] for split in training.may_be_seen)],
         num_parameters=count_parameters(session.model),
         num_macs=count_macs(config.model),
         choices=session.choices,

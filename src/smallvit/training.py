@@ -8,7 +8,7 @@ import json
 import math
 import shlex
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import closing, nullcontext, suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -41,9 +41,10 @@ LOG_EVERY_STEPS = 20
 class Training:
     """Trains a session in its run folder; all ranks take the steps, and the main one writes."""
 
-    def __init__(self, session: Session, folder: Path, stop: Stop, *, val_may_be_seen: bool) -> None:
+    def __init__(self, session: Session, folder: Path, stop: Stop, *, may_be_seen: Sequence[str] = ()) -> None:
         self.session, self.folder, self.world, self.stop = session, folder, session.world, stop
-        self.val_may_be_seen = val_may_be_seen
+        self.may_be_seen = list(may_be_seen)
+        """Splits of whose images the run that this one was forked off may have been trained on some."""
         self.optimizers = session.optimizers()
         self.gathered = Gathered(started=datetime.now(UTC).isoformat(timespec="seconds"))
         self.steps_done = 0
@@ -214,7 +215,7 @@ class Training:
             draws_sha256=draws_sha256(session, self.steps_done - 1) if self.steps_done else "",
             test_sha256=session.test_sha256,
             val_sha256=session.val_sha256,
-            val_may_be_seen=self.val_may_be_seen,
+            may_be_seen=self.may_be_seen,
             gathered=self.gathered,
         )
         checkpoint = Checkpoint(

@@ -54,6 +54,19 @@ def test_both_forms_are_found_any_seed_counts_and_a_copy_counts_once(tmp_path: P
     assert section.runs["baseline"][0].path == tmp_path / "a" / "paper-baseline" / "seed0"
 
 
+def test_runs_of_other_pictures_are_no_seeds_of_each_other(tmp_path: Path) -> None:
+    """The digest of a config does not tell one folder of images from another."""
+    base = STUDIES["augmentation"]().rows[0].config
+    mine = replace(base, data=replace(base.data, dataset="folder", root=Path("a")))
+    pictures = {"a": ("0" * 64, 0), "b": ("1" * 64, 1), "c": ("1" * 64, 0)}
+    for name, (test_sha256, seed) in pictures.items():
+        config = replace(mine, seed=seed)
+        (tmp_path / name).mkdir()
+        fake_record(config, 60.0, test_sha256=test_sha256).save(tmp_path / name / "record.json")
+    groups = [sorted(run.path.name for run in group) for group in collect([tmp_path]).others]
+    assert sorted(groups) == [["a"], ["b", "c"]]
+
+
 def test_a_run_stands_in_every_study_that_has_it(tmp_path: Path) -> None:
     write_study(_rows("paper", "baseline", "low-rank q", "2 CLS tokens"), tmp_path, noisy(), {"baseline": 1})
     write_study(_rows("latents", "q at 72 of 192"), tmp_path, noisy())

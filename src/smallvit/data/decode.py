@@ -134,15 +134,17 @@ def decode_exact(data: bytes, size: int) -> UInt8[np.ndarray, "H W 3"]:
     return np.asarray(_opened(io.BytesIO(data), convert))
 
 
-def decode_upright(path: Path) -> Image.Image:
-    """Return a file's image at full size, upright, as RGB; BadImageError where there is none."""
+def decode_upright(source: Path | str | io.BytesIO) -> Image.Image:
+    """Return the image of a file, or of one in memory, at full size, upright, as RGB; BadImageError where there is
+    none.
+    """
 
     def convert(image: Image.Image) -> Image.Image:
         image.load()
         ImageOps.exif_transpose(image, in_place=True)
         return to_rgb(image)
 
-    return _opened(path, convert)
+    return _opened(Path(source) if isinstance(source, str) else source, convert)
 
 
 def fit_image(image: Image.Image, size: int) -> UInt8[np.ndarray, "H W 3"]:

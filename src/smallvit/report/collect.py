@@ -72,13 +72,13 @@ def collect(folders: Sequence[Path]) -> Collection:
     Raises `UsageError` for a folder that is not there, `SmallvitError` for none with a record, for a record that cannot
     be read or was edited, for two different records of one run, and for other test images within a study.
     """
-    runs = list(_runs(folders))
+    runs = sorted(_runs(folders), key=lambda run: (run.config.recipe, run.config.seed))
     if not runs:
         raise SmallvitError(
             f"{', '.join(map(str, folders))}: no finished run there; expected {RECORD} or seed<k>.json somewhere below"
         )
     by_row: dict[str, list[Run]] = {}
-    for run in sorted(runs, key=lambda run: (run.config.recipe, run.config.seed)):
+    for run in runs:
         by_row.setdefault(replace(run.config, seed=0).digest(), []).append(run)
     sections: list[Section] = []
     for study in _studies_at(sorted({run.config.scale for run in runs}, reverse=True)):
@@ -88,7 +88,11 @@ def collect(folders: Sequence[Path]) -> Collection:
             sections.append(section)
     used = {path for section in sections for path in section.paths}
     sections = [each for each in sections if not any(_repeats(each, other) for other in sections)]
-    return Collection(sections=sections, others=[each for each in by_row.values() if each[0].path not in used])
+    others: dict[tuple[object, ...], list[Run]] = {}
+    for run in runs:
+        if run.path not in used:
+            others.setdefault((replace(run.config, seed=0).digest(), _pictures(run)), []).append(run)
+    return Collection(sections=sections, others=list(others.values()))
 
 
 def _repeats(part: Section, whole: Section) -> bool:
@@ -115,14 +119,22 @@ def section_in(study: Study, folder: Path) -> Section:
 
 
 def _runs(folders: Sequence[Path]) -> Iterator[Run]:
-    found: dict[str, Run] = {}
+    found: dict[tuple[object, ...], Run] = {}
     for path in _record_paths(folders):
         run = read_run(path)
-        earlier = found.get(run.record.config_digest)
+        key = (run.record.config_digest, _pictures(run))
+        earlier = found.get(key)
         if earlier is None:
-            yield found.setdefault(run.record.config_digest, run)
+            yield found.setdefault(key, run)
         elif earlier.record != run.record:
             raise SmallvitError(f"{earlier.path} and {path} are different records of one run: leave one of them out")
+
+
+def _pictures(run: Run) -> tuple[object, ...]:
+    """Return what tells one folder of images from another, which a config's digest does not."""
+    record = run.record
+    own = run.config.data.dataset == "folder"
+    return (tuple(record.class_names), record.num_train, record.test_sha256) if own else ()
 
 
 def _record_paths(folders: Sequence[Path]) -> list[Path]:
