@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from textwrap import fill
 
+from smallvit.config import RunConfig
 from smallvit.console import printable
 from smallvit.report.cells import (
     NONE,
@@ -52,6 +53,12 @@ def _told(table: Table, section: Section) -> Table:
     )
 
 
+def _data_name(config: RunConfig) -> str:
+    """Return a data set's name, with that of the folder where pictures are one's own."""
+    root = config.data.root
+    return config.data.dataset if root is None or config.data.dataset != "folder" else f"folder {printable(root.name)}"
+
+
 def others_table(groups: Sequence[Sequence[Run]]) -> Table:
     """Return the table of the runs that belong to no study."""
     rows: list[tuple[str, ...]] = []
@@ -64,7 +71,7 @@ def others_table(groups: Sequence[Sequence[Run]]) -> Table:
                 config.recipe,
                 changed_options(config) or NONE,
                 *([length_cell(config.scale)] if scaled else []),
-                config.data.dataset,
+                _data_name(config),
                 ", ".join(str(run.config.seed) for run in runs),
                 written_spread(accuracies),
                 whole_seconds(Spread(values=tuple(run.record.train_seconds for run in runs))),
