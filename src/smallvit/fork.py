@@ -142,7 +142,8 @@ def take_weights(model: nn.Module, path: Path, origin: Origin | None, config: Ru
     """
     tensors, own = read_tensors(path, "weights"), model.state_dict()
     others = [name for name in own.keys() & tensors.keys() if own[name].shape != tensors[name].shape]
-    new_head = bool(others) and all(name.startswith("head.") for name in others)
+    fits = all(name.startswith("head.") and own[name].shape[1:] == tensors[name].shape[1:] for name in others)
+    new_head = bool(others) and fits
     if new_head:
         tensors |= {name: own[name] for name in others}
     try:
