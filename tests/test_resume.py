@@ -354,6 +354,15 @@ def test_a_checkpoint_of_before_it_had_all_this_is_gone_on_from(half: Path, name
     assert run(TOY, half).val_sha256 is not None
 
 
+def test_a_checkpoint_of_before_keeps_its_note_on_val(half: Path) -> None:
+    def earlier(state: dict[str, Any]) -> None:
+        del state["may_be_seen"]
+        state["val_may_be_seen"] = True
+
+    edit_state(half, earlier)
+    assert [note for note in run(TOY, half).dataset_notes if note.startswith("val may hold images")]
+
+
 def test_a_checkpoint_of_another_form_is_one_line(half: Path) -> None:
     edit_state(half, lambda state: state.update(surprise=1))
     assert "checkpoints: state.surprise is not known" in refused(TOY, half, SmallvitError)
@@ -594,6 +603,11 @@ def test_a_fork_knows_the_folder_of_its_images_by_any_name(
     with pytest.raises(UsageError, match="test is drawn from all images") if same else nullcontext():
         require_unseen_test(origin, mine, drawn)
     assert may_be_seen(origin, mine, drawn) == (["test"] if same else ["val", "test"])
+    forked = replace(origin, config=replace(theirs, fork="0" * 64), test_sha256=split.digest(drawn.test))
+    assert may_be_seen(forked, mine, drawn) == ["val", "test"]
+    assert may_be_seen(replace(forked, config=replace(TOY, fork="0" * 64)), mine, drawn) == ["val", "test"]
+    assert may_be_seen(replace(forked, config=TOY), mine, drawn) == []
+    assert may_be_seen(replace(forked, config=None), mine, drawn) == ["val", "test"]
     held = replace(origin, test_sha256=split.digest(drawn.test), val_sha256=split.digest(drawn.val))
     assert may_be_seen(held, mine, drawn) == []
 
@@ -608,6 +622,16 @@ def test_a_fork_of_other_classes_has_a_new_last_layer(half: Path, tmp_path: Path
     for name, value in model.state_dict().items():
         wanted = drawn[name.removeprefix("head.")] if name.startswith("head.") else weights[name]
         assert torch.equal(value, wanted), name
+    wider = {**weights, "head.weight": torch.zeros(10, 3)}
+    save_tensors(wider, tmp_path / "weights")
+    with pytest.raises(UsageError, match="its weights are another model's"):
+        take_weights(model, tmp_path / "weights", read_origin(half), TOY)
+    (tmp_path / "three").mkdir()
+    three = {name: value[:3] if name.startswith("head.") else value for name, value in weights.items()}
+    save_tensors(three, tmp_path / "three" / "model.safetensors")
+    out = io.StringIO()
+    run(TOY, tmp_path / "fork", fork=tmp_path / "three", console=Console(file=out, width=200))
+    assert f"note: {said}\n" in out.getvalue()
 
 
 def test_the_time_that_the_next_step_needs_is_that_of_a_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

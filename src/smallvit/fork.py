@@ -20,8 +20,8 @@ from smallvit.weights import MODEL, read_tensors
 MAY_BE_SEEN = {
     "val": "val may hold images that the weights to start from were trained on: it is not known to have been held out "
     "there; its accuracy, and the temperature that is fitted on it, are then too good",
-    "test": "test may hold images that the weights to start from were trained on: it is not the test of that run, and "
-    "pictures of two folders are not compared; its accuracy is then too good",
+    "test": "test may hold images that the weights to start from were trained on: it is not known to have been held "
+    "out there; its accuracy is then too good",
 }
 """What is to be told of a split."""
 
@@ -109,16 +109,17 @@ def may_be_seen(origin: Origin | None, config: RunConfig, dataset: Dataset) -> l
     one that this was forked off. Of a fork that is started over without its `origin` nothing is known.
     """
     folder = config.data.dataset == "folder"
+    unknown = [split for split, held in (("val", dataset.val is not None), ("test", folder)) if held]
     if origin is None:
-        known = {"val": config.fork is None or dataset.val is None, "test": config.fork is None or not folder}
-        return [split for split, is_known in known.items() if not is_known]
+        return [] if config.fork is None else unknown
     theirs = origin.config
     if theirs is None or theirs.data.dataset != config.data.dataset:
-        return []
+        return unknown if folder and (theirs is None or theirs.fork is not None) else []
     if theirs.model.image_size != config.model.image_size:
         dataset = load_dataset(config.data, image_size=theirs.model.image_size)
     seen = ["val"] if dataset.val is not None and _val_may_be_seen(origin, theirs, config, dataset.val) else []
-    return [*seen, "test"] if folder and origin.test_sha256 != digest(dataset.test) else seen
+    held = theirs.fork is None and origin.test_sha256 == digest(dataset.test)
+    return seen if held or not folder else [*seen, "test"]
 
 
 def _val_may_be_seen(origin: Origin, theirs: RunConfig, config: RunConfig, val: Split) -> bool:

@@ -63,8 +63,28 @@ def test_runs_of_other_pictures_are_no_seeds_of_each_other(tmp_path: Path) -> No
         config = replace(mine, seed=seed)
         (tmp_path / name).mkdir()
         fake_record(config, 60.0, test_sha256=test_sha256).save(tmp_path / name / "record.json")
+    grown = replace(mine, seed=2)
+    for name, num_train in (("d", 900), ("e", 901)):
+        (tmp_path / name).mkdir()
+        fake_record(grown, 60.0, test_sha256="2" * 64, num_train=num_train).save(tmp_path / name / "record.json")
     groups = [sorted(run.path.name for run in group) for group in collect([tmp_path]).others]
-    assert sorted(groups) == [["a"], ["b", "c"]]
+    assert sorted(groups) == [["a"], ["b", "c"], ["d"], ["e"]]
+
+
+def test_a_row_of_other_pictures_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of train alone: test is the same."""
+    study = STUDIES["augmentation"]()
+    rows = [
+        replace(row, config=replace(row.config, data=replace(row.config.data, dataset="folder", root=Path("a"))))
+        for row in study.rows[:2]
+    ]
+    mine = replace(study, name="mine", rows=tuple(rows), reference=rows[0].label)
+    monkeypatch.setitem(STUDIES, "mine", lambda: mine)
+    for name, row, num_train in (("a", rows[0], 900), ("b", rows[1], 900), ("c", rows[0], 901)):
+        (tmp_path / name).mkdir()
+        fake_record(row.config, 60.0, num_train=num_train).save(tmp_path / name / "record.json")
+    with pytest.raises(SmallvitError, match=r"[ac] and .*[ac] are runs of one row on other pictures"):
+        collect([tmp_path])
 
 
 def test_a_run_stands_in_every_study_that_has_it(tmp_path: Path) -> None:

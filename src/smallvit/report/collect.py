@@ -85,6 +85,7 @@ def collect(folders: Sequence[Path]) -> Collection:
         section = Section(study=study, runs={row.label: by_row.get(row.at(0).digest(), []) for row in study.rows})
         if study.reference in section.done and len(section.done) > 1:
             require_one_test_set(run for runs in section.runs.values() for run in runs)
+            _require_same_pictures(section)
             sections.append(section)
     used = {path for section in sections for path in section.paths}
     sections = [each for each in sections if not any(_repeats(each, other) for other in sections)]
@@ -135,6 +136,14 @@ def _pictures(run: Run) -> tuple[object, ...]:
     record = run.record
     own = run.config.data.dataset == "folder"
     return (tuple(record.class_names), record.num_train, record.test_sha256) if own else ()
+
+
+def _require_same_pictures(section: Section) -> None:
+    for runs in section.runs.values():
+        by_pictures = {_pictures(run): run.path for run in runs}
+        if len(by_pictures) > 1:
+            one, other, *_ = by_pictures.values()
+            raise SmallvitError(f"{one} and {other} are runs of one row on other pictures: leave one of them out")
 
 
 def _record_paths(folders: Sequence[Path]) -> list[Path]:
