@@ -30,6 +30,14 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> list[tuple[RunConfig, Path]]:
     return calls
 
 
+def test_runs_on_two_folders_of_pictures_do_not_meet(trained: list[tuple[RunConfig, Path]], tmp_path: Path) -> None:
+    for name in ("birds", "fish"):
+        assert main(["train", "small", "--data.dataset", "folder", "--data.root", str(tmp_path / name)]) == 0
+    (one, first), (other, second) = trained
+    assert one.digest() == other.digest()
+    assert [first, second] == [Path(f"runs/small-{name}-{one.digest()[:8]}") for name in ("birds", "fish")]
+
+
 def test_quickstart_trains_its_recipe_with_the_seed(trained: list[tuple[RunConfig, Path]]) -> None:
     assert main(["quickstart", "--seed", "5"]) == 0
     assert trained == [(replace(RECIPES["quickstart"](), seed=5), Path("runs/quickstart"))]

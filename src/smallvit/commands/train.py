@@ -36,7 +36,7 @@ class Train:
 
     config: Annotated[RunConfig, arg(name="")] = field(default_factory=RunConfig)
     out: Path | None = None
-    """Run folder; by default runs/RECIPE-DIGEST."""
+    """Run folder; by default runs/RECIPE-DIGEST, with the name of a folder of pictures before the digest."""
     resume: Path | None = None
     """Run folder of an unfinished run to go on with; instead of a recipe."""
     fork: Path | None = None
@@ -52,7 +52,9 @@ class Train:
             raise UsageError("--resume goes on in its own folder, from its own weights: leave out --out and --fork")
         if self.fork is not None and not self.fork.is_dir():
             raise UsageError(f"--fork is {str(self.fork)!r}: it must be a run folder")
-        named = self.config.recipe if self.fork is None else f"{self.config.recipe}-fork"
+        named, data = self.config.recipe if self.fork is None else f"{self.config.recipe}-fork", self.config.data
+        if data.dataset == "folder" and data.root is not None:  # pictures that the digest does not know
+            named += f"-{data.root.resolve().name}"
         out = self.resume or self.out or Path("runs") / f"{named}-{self.config.digest()[:8]}"
         train_and_report(self.config, out, max_seconds=self.max_seconds, fork=self.fork)
 

@@ -160,7 +160,8 @@ def _own_splits(root: Path, listing: Listing) -> None:
         extra = sorted(set(found) - set(listing.class_names))
         if extra or not found:
             what = f"class folder {extra[0]!r} that train/ has not" if extra else "no class folders"
-            raise SmallvitError(f"{folder}: {what}; expected some of {', '.join(listing.class_names[:10])}")
+            hint = "" if found else " (or move it away: `smallvit predict` takes pictures without labels)"
+            raise SmallvitError(f"{folder}: {what}; expected some of {', '.join(listing.class_names[:10])}{hint}")
         absent = len(listing.class_names) - len(found)
         if absent:
             listing.notes.append(f"{folder}: {absent} of {len(listing.class_names)} classes have no folder here")
