@@ -15,7 +15,7 @@ from smallvit.record import RunRecord
 from smallvit.run_folder import CHECKPOINTS, RECORD
 from smallvit.train.average import AVERAGE
 from smallvit.train.checkpoint import load_newest
-from smallvit.weights import MODEL, read_tensors
+from smallvit.weights import MODEL, put_weights, read_tensors
 
 MAY_BE_SEEN = {
     "val": "val may hold images that the weights to start from were trained on: it is not known to have been held out "
@@ -148,10 +148,10 @@ def take_weights(model: nn.Module, path: Path, origin: Origin | None, config: Ru
     if new_head:
         tensors |= {name: own[name] for name in others}
     try:
-        model.load_state_dict(tensors)
-    except RuntimeError:
+        put_weights(model, tensors, path)
+    except SmallvitError:
         if origin is None:
-            raise SmallvitError(f"{path} does not hold this model's weights") from None
+            raise
         differing = other_model(origin, config) or ["its tensors have other names or shapes"]
         raise UsageError(f"--fork {origin.folder}: its weights are another model's: {'; '.join(differing)}") from None
     return "the last layer is new: the weights to start from are of another number of classes" if new_head else ""

@@ -30,7 +30,11 @@ def read_tensors(path: Path | str, what: str) -> dict[str, Tensor]:
 
 def load_weights(model: nn.Module, path: Path | str) -> None:
     """Give a model the weights of a file; one that is not there, damaged or another model's is a `SmallvitError`."""
-    tensors = read_tensors(path, "this model's weights")
+    put_weights(model, read_tensors(path, "this model's weights"), path)
+
+
+def put_weights(model: nn.Module, tensors: dict[str, Tensor], path: Path | str) -> None:
+    """Give a model the tensors of a file; another model's are a `SmallvitError`."""
     try:
         model.load_state_dict(tensors)
     except RuntimeError as error:

@@ -200,6 +200,8 @@ def test_a_key_is_of_the_upright_pixels_and_not_of_the_file(tmp_path: Path) -> N
         saved(tmp_path, image.rotate(180), "turned.png", exif=exif),
     ]
     assert len({picture_key(decode_upright(path)) for path in paths}) == 1
+    assert decode_upright(str(paths[2])) == decode_upright(paths[2])
+    assert decode_upright(io.BytesIO(paths[2].read_bytes())) == decode_upright(paths[2])
     shapes = [saved(tmp_path, Image.new("RGB", shape), f"{shape}.png") for shape in ((8, 8), (4, 16), (16, 4))]
     assert len({picture_key(decode_upright(path)) for path in shapes}) == 3
 

@@ -18,6 +18,7 @@ from sklearn.metrics import balanced_accuracy_score
 from page_reader import Page, assert_stands_alone
 from smallvit.data.config import DataConfig
 from smallvit.errors import SmallvitError
+from smallvit.fork import MAY_BE_SEEN
 from smallvit.recipes import RECIPES
 from smallvit.record import RunRecord
 from smallvit.report.html import printable
@@ -309,6 +310,15 @@ def test_a_damaged_folder_is_one_line(
     assert "\n" not in str(caught.value)
     assert str(tmp_path) in str(caught.value)
     assert not (tmp_path / "index.html").exists()
+
+
+def test_what_makes_a_number_too_good_stands_beside_it(tmp_path: Path, run_folder: MakeRun) -> None:
+    told = ["test: 2 pictures are in train, too: test/a/0.png, test/a/1.png", *MAY_BE_SEEN.values()]
+    run_folder(tmp_path, dataset_notes=["7 images were grey: made RGB", *told])
+    header, _, rest = write_page(tmp_path).read_text(encoding="ascii").partition("</header>")
+    assert [note in header for note in told] == [True, True, True]
+    assert "were grey" not in header
+    assert "were grey" in rest
 
 
 def test_without_metrics_the_record_gives_the_curve(tmp_path: Path, run_folder: MakeRun) -> None:

@@ -19,6 +19,8 @@ from smallvit.data.split import Decoded, Split, hold_out, uneven
 from smallvit.errors import SmallvitError, line_of
 
 _NAMED = 4
+IN_TRAIN = "are in train, too"
+"""What the note says of pictures of val or test by which an accuracy is too good."""
 """Pictures that a note names."""
 
 
@@ -221,7 +223,7 @@ def _copies(train: Split, measured: Mapping[str, Split | None]) -> list[str]:
     for name, split in found.items():
         if train.keys is not None and split.keys is not None:
             rows = np.flatnonzero(np.isin(split.keys, train.keys))
-            notes += [f"{name}: {len(rows)} pictures are in train, too: {_named(split, rows)}"] if len(rows) else []
+            notes += [f"{name}: {len(rows)} pictures {IN_TRAIN}: {_named(split, rows)}"] if len(rows) else []
     for name, split in {"train": train, **found}.items():
         if split.keys is not None:
             _, copies = np.unique(split.keys, return_inverse=True)

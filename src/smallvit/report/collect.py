@@ -70,15 +70,15 @@ def collect(folders: Sequence[Path]) -> Collection:
     """Return the runs under the folders: seed<k>.json, as they are published, and record.json of run folders.
 
     Raises `UsageError` for a folder that is not there, `SmallvitError` for none with a record, for a record that cannot
-    be read or was edited, for two different records of one run, and for other test images within a study.
+    be read or was edited, for two different records of one run, and for other images within a study.
     """
-    runs = sorted(_runs(folders), key=lambda run: (run.config.recipe, run.config.seed))
+    runs = list(_runs(folders))
     if not runs:
         raise SmallvitError(
             f"{', '.join(map(str, folders))}: no finished run there; expected {RECORD} or seed<k>.json somewhere below"
         )
     by_row: dict[str, list[Run]] = {}
-    for run in runs:
+    for run in sorted(runs, key=lambda run: (run.config.recipe, run.config.seed)):
         by_row.setdefault(replace(run.config, seed=0).digest(), []).append(run)
     sections: list[Section] = []
     for study in _studies_at(sorted({run.config.scale for run in runs}, reverse=True)):
@@ -89,11 +89,8 @@ def collect(folders: Sequence[Path]) -> Collection:
             sections.append(section)
     used = {path for section in sections for path in section.paths}
     sections = [each for each in sections if not any(_repeats(each, other) for other in sections)]
-    others: dict[tuple[object, ...], list[Run]] = {}
-    for run in runs:
-        if run.path not in used:
-            others.setdefault((replace(run.config, seed=0).digest(), _pictures(run)), []).append(run)
-    return Collection(sections=sections, others=list(others.values()))
+    others = [runs for runs in by_row.values() if runs[0].path not in used]
+    return Collection(sections=sections, others=[alike for runs in others for alike in _by_pictures(runs)])
 
 
 def _repeats(part: Section, whole: Section) -> bool:
@@ -138,11 +135,18 @@ def _pictures(run: Run) -> tuple[object, ...]:
     return (tuple(record.class_names), record.num_train, record.test_sha256) if own else ()
 
 
+def _by_pictures(runs: Sequence[Run]) -> list[list[Run]]:
+    found: dict[tuple[object, ...], list[Run]] = {}
+    for run in runs:
+        found.setdefault(_pictures(run), []).append(run)
+    return list(found.values())
+
+
 def _require_same_pictures(section: Section) -> None:
     for runs in section.runs.values():
-        by_pictures = {_pictures(run): run.path for run in runs}
-        if len(by_pictures) > 1:
-            one, other, *_ = by_pictures.values()
+        alike = _by_pictures(runs)
+        if len(alike) > 1:
+            one, other = alike[0][0].path, alike[1][0].path
             raise SmallvitError(f"{one} and {other} are runs of one row on other pictures: leave one of them out")
 
 

@@ -12,7 +12,9 @@ from typing import Any
 from markupsafe import Markup
 
 from smallvit.data.spec import SPECS
+from smallvit.data.store import IN_TRAIN
 from smallvit.errors import SmallvitError
+from smallvit.fork import MAY_BE_SEEN
 from smallvit.record import CurvePoint, RunRecord
 from smallvit.report.cells import large
 from smallvit.report.command import changed_options, repeat_command
@@ -67,6 +69,7 @@ def write_page(folder: Path | str) -> Path:
         config=config,
         credit=SPECS.get(config.data.dataset),
         config_json=json.dumps(record.config, indent=2),
+        too_good=[note for note in record.dataset_notes if IN_TRAIN in note or note in MAY_BE_SEEN.values()],
         record_digest=record.to_json()["sha256"],
         command=repeat_command(config),
         changed=changed_options(config),
