@@ -27,7 +27,7 @@ from smallvit.data.config import DataConfig
 from smallvit.data.store import load_dataset
 from smallvit.device.config import DeviceConfig
 from smallvit.errors import SmallvitError, UsageError
-from smallvit.fork import Origin, may_be_seen, read_origin, require_unseen_test, take_weights
+from smallvit.fork import Origin, may_be_seen, read_origin, require_unseen_test, save_weights, take_weights
 from smallvit.model.config import ModelConfig
 from smallvit.model.vit import VisionTransformer
 from smallvit.record import SOURCE, RunRecord, versions
@@ -618,7 +618,7 @@ def test_a_fork_of_other_classes_has_a_new_last_layer(half: Path, tmp_path: Path
     drawn = {name: value.clone() for name, value in model.head.state_dict().items()}
     save_tensors(weights, tmp_path / "weights")
     said = take_weights(model, tmp_path / "weights", read_origin(half), TOY)
-    assert said == "the last layer is new: the weights to start from are of another number of classes"
+    assert said == "the last layer is new: the weights to start from are of other classes"
     for name, value in model.state_dict().items():
         wanted = drawn[name.removeprefix("head.")] if name.startswith("head.") else weights[name]
         assert torch.equal(value, wanted), name
@@ -632,6 +632,25 @@ def test_a_fork_of_other_classes_has_a_new_last_layer(half: Path, tmp_path: Path
     out = io.StringIO()
     run(TOY, tmp_path / "fork", fork=tmp_path / "three", console=Console(file=out, width=200))
     assert f"note: {said}\n" in out.getvalue()
+
+
+@pytest.mark.parametrize(("theirs", "new"), [(tuple("0123456789"), False), (tuple("abcdefghij"), True), (None, False)])
+def test_a_fork_of_as_many_other_classes_has_a_new_last_layer(
+    half: Path, tmp_path: Path, theirs: tuple[str, ...] | None, new: bool
+) -> None:
+    origin = read_origin(half)
+    assert origin.class_names == tuple("0123456789")
+    save_weights(replace(origin, class_names=theirs), tuple("0123456789"), tmp_path / "weights")
+    model = VisionTransformer(replace(TOY.model, num_classes=10), generator=torch.Generator().manual_seed(0))
+    drawn = model.head.weight.detach().clone()
+    assert bool(take_weights(model, tmp_path / "weights", origin, TOY)) == new
+    assert torch.equal(model.head.weight, drawn if new else origin.weights["head.weight"])
+    assert torch.equal(model.norm.weight, origin.weights["norm.weight"])
+
+
+def test_the_classes_of_a_finished_run_are_those_of_its_record(tmp_path: Path) -> None:
+    record = run(TOY, tmp_path / "run")
+    assert read_origin(tmp_path / "run").class_names == tuple(record.class_names)
 
 
 def test_the_time_that_the_next_step_needs_is_that_of_a_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

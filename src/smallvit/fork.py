@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from smallvit.config import RunConfig
 from smallvit.data.cache import expanded
+from smallvit.data.spec import SPECS
 from smallvit.data.split import Split, digest
 from smallvit.data.store import Dataset, load_dataset
 from smallvit.errors import SmallvitError, UsageError
@@ -15,8 +16,10 @@ from smallvit.record import RunRecord
 from smallvit.run_folder import CHECKPOINTS, RECORD
 from smallvit.train.average import AVERAGE
 from smallvit.train.checkpoint import load_newest
-from smallvit.weights import MODEL, put_weights, read_tensors
+from smallvit.weights import MODEL, put_weights, read_tensors, save_tensors
 
+HEAD = "head."
+"""What the names of the last layer's tensors begin with."""
 MAY_BE_SEEN = {
     "val": "val may hold images that the weights to start from were trained on: it is not known to have been held out "
     "there; its accuracy, and the temperature that is fitted on it, are then too good",
@@ -35,6 +38,8 @@ class Origin:
     """The average of them, where there is one."""
     config: RunConfig | None = None
     """None where the folder holds weights alone."""
+    class_names: tuple[str, ...] | None = None
+    """None where they are not known: then, too, and of an unfinished run on a folder of images."""
     test_sha256: str | None = None
     """Digest of the test images; None where it is not known."""
     val_sha256: str | None = None
@@ -55,9 +60,12 @@ def read_origin(folder: Path) -> Origin:
         weights, state = checkpoint.tensors.get(AVERAGE) or checkpoint.tensors["model"], checkpoint.state
         origin = Origin(folder=folder, weights=weights, passed_over=tuple(map(str, damaged)))
         with suppress(SmallvitError):  # of a version that this one cannot read: the weights may do all the same
+            config = RunConfig.from_json(state.get("config"))
+            spec = SPECS.get(config.data.dataset)
             return replace(
                 origin,
-                config=RunConfig.from_json(state.get("config")),
+                config=config,
+                class_names=None if spec is None else spec.class_names,
                 test_sha256=state.get("test_sha256"),
                 val_sha256=state.get("val_sha256"),
                 trained_on_val="val_sha256" in state and state["val_sha256"] is None,
@@ -72,6 +80,7 @@ def read_origin(folder: Path) -> Origin:
             folder=folder,
             weights=weights,
             config=record.run_config(),
+            class_names=tuple(record.class_names),
             test_sha256=record.test_sha256,
             val_sha256=record.val_sha256,
             trained_on_val=record.val is None,
@@ -137,13 +146,22 @@ def other_model(origin: Origin, config: RunConfig) -> list[str]:
     return [each for each in found if each.startswith("model.")]
 
 
+def save_weights(origin: Origin, class_names: tuple[str, ...], path: Path) -> None:
+    """Write what a fork starts from: the weights of `origin`, without its last layer where that is of other classes."""
+    other = origin.class_names is not None and origin.class_names != class_names
+    save_tensors({name: t for name, t in origin.weights.items() if not (other and name.startswith(HEAD))}, path)
+
+
 def take_weights(model: nn.Module, path: Path, origin: Origin | None, config: RunConfig) -> str:
-    """Give a model the weights of a fork's file, and return a note where its last layer stays as it is, as that of the
-    file has another number of classes; `UsageError` says why those of `origin` do not fit.
+    """Give a model the weights of a fork's file, and return a note where its last layer stays as it is, as the file has
+    none or that of another number of classes; `UsageError` says why those of `origin` do not fit.
     """
     tensors, own = read_tensors(path, "weights"), model.state_dict()
-    others = [name for name in own.keys() & tensors.keys() if own[name].shape != tensors[name].shape]
-    fits = all(name.startswith("head.") and own[name].shape[1:] == tensors[name].shape[1:] for name in others)
+    others = [name for name in own if name not in tensors or own[name].shape != tensors[name].shape]
+    fits = all(
+        name.startswith(HEAD) and (name not in tensors or own[name].shape[1:] == tensors[name].shape[1:])
+        for name in others
+    )
     new_head = bool(others) and fits
     if new_head:
         tensors |= {name: own[name] for name in others}
@@ -154,7 +172,7 @@ def take_weights(model: nn.Module, path: Path, origin: Origin | None, config: Ru
             raise
         differing = other_model(origin, config) or ["its tensors have other names or shapes"]
         raise UsageError(f"--fork {origin.folder}: its weights are another model's: {'; '.join(differing)}") from None
-    return "the last layer is new: the weights to start from are of another number of classes" if new_head else ""
+    return "the last layer is new: the weights to start from are of other classes" if new_head else ""
 
 
 def _same_data(one: RunConfig, other: RunConfig) -> bool:

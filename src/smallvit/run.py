@@ -34,6 +34,7 @@ from smallvit.fork import (
     other_model,
     read_origin,
     require_unseen_test,
+    save_weights,
     take_weights,
 )
 from smallvit.model.vit import count_macs, count_parameters
@@ -129,7 +130,7 @@ def _run(
         console.print(f"going on after step {checkpoint.step:,} of {training.total_steps:,}", highlight=False)
     elif config.fork is not None and world.is_main:
         if origin is not None:
-            save_tensors(origin.weights, folder / FORKED_WEIGHTS)
+            save_weights(origin, dataset.spec.class_names, folder / FORKED_WEIGHTS)
         if new_head := take_weights(session.model, folder / FORKED_WEIGHTS, origin, config):
             note(new_head)
     if world.is_main:

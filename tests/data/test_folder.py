@@ -349,6 +349,18 @@ def test_an_entry_in_the_earlier_order_is_rebuilt(tmp_path: Path, load) -> None:
     assert load(root).notes == ()
 
 
+@pytest.mark.parametrize(("peak", "told"), [(4095, "16 of 255"), (65535, "")])
+def test_pictures_of_12_bits_in_files_of_16_are_told(tmp_path: Path, load, peak: int, told: str) -> None:
+    for name in "ab":
+        (tmp_path / "root" / name).mkdir(parents=True)
+        for i in range(4):
+            values = np.linspace(0, peak - i, 400).reshape(20, 20).astype(np.uint16)
+            Image.fromarray(values).save(tmp_path / "root" / name / f"{i}.png")
+    for _ in range(2):  # decoded, and from the cache
+        notes = [note for note in load(tmp_path / "root").notes if "no pixel of any image" in note]
+        assert [told in note for note in notes] == ([True] if told else [])
+
+
 def test_names_that_are_not_utf_8_are_read_and_can_be_printed(tmp_path: Path, load) -> None:
     root = fill(tmp_path / os.fsdecode(b"\xe9"))
     (root / "a" / "0.png").rename(root / "a" / CAFE)

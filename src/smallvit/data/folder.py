@@ -10,7 +10,7 @@ and folders beside `train/` are passed over and named in a note.
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -29,6 +29,8 @@ _ANNOTATIONS = "val_annotations.txt"
 _SPLITS = ("train", "val", "test")
 _SPLIT_LIKE = (*_SPLITS, "training", "valid", "validation", "testing")
 _NAMED, _NAMED_BROKEN = 3, 20
+_DARK = 64
+"""Where no pixel of any image reaches it, most of the 256 levels are unused, which is nobody's intent."""
 
 
 @dataclass(kw_only=True)
@@ -122,6 +124,18 @@ def read_images(listing: Listing, size: int) -> Decoded:
         test=found.get("test"),
         train_moments=_moments(found["train"].images),
         class_names=tuple(map(printable, listing.class_names)),
+        notes=_dark(found.values()),
+    )
+
+
+def _dark(splits: Iterable[Split]) -> tuple[str, ...]:
+    """Return a note where all images are nearly black, as those of 12 bits in files of 16 are."""
+    brightest = max(int(split.images.max(initial=0)) for split in splits)
+    if brightest >= _DARK:
+        return ()
+    return (
+        f"no pixel of any image is brighter than {brightest} of 255: scale pictures of 10 to 14 bits in files of 16, "
+        "and masks, to the full range first, or most of what they show is lost",
     )
 
 

@@ -19,9 +19,9 @@ from smallvit.data.split import Decoded, Split, hold_out, uneven
 from smallvit.errors import SmallvitError, line_of
 
 _NAMED = 4
+"""Pictures that a note names."""
 IN_TRAIN = "are in train, too"
 """What the note says of pictures of val or test by which an accuracy is too good."""
-"""Pictures that a note names."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
