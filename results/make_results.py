@@ -83,8 +83,7 @@ def _costs(numbers: Numbers, root: Path) -> list[str]:
             line.label,
             _gain(line),
             f"{line.num_macs / reference.num_macs:.2f}",
-            f"{measured['rows'][line.label]['over_reference']:.2f}",
-            f"{1000 * measured['rows'][line.label]['seconds']:.0f}",
+            *_step(measured["rows"].get(line.label)),
         )
         for line in lines
     ]
@@ -98,8 +97,16 @@ def _costs(numbers: Numbers, root: Path) -> list[str]:
     note = (
         f"Step: a training step as a run takes it ({machine}), all rows in one process, in turns "
         f"([record](benchmarks/{path.name}))."
+        + (" A dash: the row came later." if any(row[-1] == "-" for row in rows) else "")
     )
     return [markdown(table).strip(), markdown_note(note)]
+
+
+def _step(measured: dict[str, float] | None) -> tuple[str, str]:
+    """Return the cells of a row's step, dashes where the row came after the measurement."""
+    if measured is None:
+        return "-", "-"
+    return f"{measured['over_reference']:.2f}", f"{1000 * measured['seconds']:.0f}"
 
 
 def _gain(line: Line) -> str:

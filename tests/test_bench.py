@@ -238,7 +238,7 @@ def test_points_of_a_sweep_are_measured_where_there_is_time(monkeypatch: pytest.
     monkeypatch.setattr(sweep, "WIDTHS", (16, 32))
     monkeypatch.setattr(sweep, "PATCHES", (8,))
     monkeypatch.setattr(sweep, "BATCHES", (10, 5000))
-    monkeypatch.setattr(sweep, "memory_available", lambda device: 2.0 * floors.memory_needed(TINY.model, 4000, "sdpa"))
+    monkeypatch.setattr(floors, "memory_available", lambda device: 2.0 * floors.memory_needed(TINY.model, 4000, "sdpa"))
     said: list[str] = []
     record = measure_recipe(TINY, turns=1, sweep_seconds=1e6, say=said.append)
     same, wide, patch, batch, large = record.sweep
@@ -347,7 +347,8 @@ def test_a_peer_that_is_not_there_is_said_in_one_line_and_left_out(monkeypatch: 
     monkeypatch.setitem(peers.PEERS, "vit-pytorch", gone)
     said: list[str] = []
     record = measure_recipe(TINY, turns=1, against=("vit-pytorch",), say=said.append)
-    assert said[1:] == ["left out: vit-pytorch is not installed; to have it: pip install vit-pytorch"]
+    how = "pip install -c constraints.txt '.[oracle]' in the checkout"
+    assert said[1:] == [f"left out: vit-pytorch is not installed; to have it: {how}"]
     assert record.peers == []
 
 
@@ -471,6 +472,13 @@ def test_the_cost_of_a_recipe_is_measured_without_its_data() -> None:
     said: list[str] = []
     assert recipe_table({"tiny": lambda: TINY}, said.append).row_count == 1
     assert said == ["measuring some training steps of tiny, recipe 1 of 1"]
+
+
+def test_a_recipe_that_may_not_fit_into_memory_is_not_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    needed = floors.memory_needed(TINY.resolve(10).model, TINY.train.batch_size, "sdpa")
+    for share, known in ((2.5, True), (1.5, False)):
+        monkeypatch.setattr(floors, "memory_available", lambda device, share=share: share * needed)
+        assert (cost(TINY).seconds is not None) == known
 
 
 def test_a_cost_is_the_whole_runs_by_the_times_of_the_pipeline_and_the_evaluation(

@@ -206,6 +206,7 @@ for pictures in (Image.new("RGB", (9, 9)), [pixels], [], [""]):
         (("{run}", "{good}", "--top", "11"), "top is 11: the run has 10 classes"),
         (("{run}", "{good}", "--top", "0"), "top is 0: "),
         (("{tmp}", "{good}"), "{tmp} holds no run\n"),
+        (("{tmp}/none", "{good}"), "{tmp}/none is not there\n"),
         (("{begun}", "{good}"), "{begun} holds an unfinished run; to go on: smallvit train --resume {begun}\n"),
         (("{old}", "{good}"), "{old}/record.json is of a version that did not keep how images are normalised"),
     ],

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -60,6 +61,13 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     done = smallvit(folder, *TINY, "--out", "run")
     assert done.returncode == 0, done.stderr
     return folder, done.stdout
+
+
+def test_a_closed_standard_output_is_no_error(tmp_path: Path) -> None:
+    for words in ("--version", "--help", "train --help"):
+        command = f"{shlex.quote(sys.executable)} -m smallvit {words} >&-"
+        done = subprocess.run(command, shell=True, env=environment(tmp_path), stderr=subprocess.PIPE, check=False)
+        assert (done.returncode, done.stderr) == (0, b"")
 
 
 def test_train_then_evaluate_prints_the_records_accuracy(trained: tuple[Path, str]) -> None:

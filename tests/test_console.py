@@ -15,6 +15,8 @@ def test_a_name_that_is_not_utf_8_can_be_printed(capsysbinary: pytest.CaptureFix
     plain_console().print(f"note: {CAFE}")
     assert capsysbinary.readouterr().out == b"note: caf\\udce9\n"
     assert printable(f"note: {CAFE}") == r"note: caf\udce9"
+    assert printable("\udce6\udc97\udca5") == "\u65e5"  # as a locale of ASCII has a name that is UTF-8
+    assert printable("\ud800 \u65e5") == "\\ud800 \u65e5"
 
 
 def test_commands_may_print_such_a_name(capsysbinary: pytest.CaptureFixture[bytes]) -> None:

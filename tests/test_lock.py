@@ -5,6 +5,7 @@ import os
 import platform
 import re
 import shlex
+import shutil
 import signal
 import socket
 import subprocess
@@ -180,6 +181,17 @@ def test_an_unreadable_owner_file_stops_nobody(tmp_path: Path, content: str) -> 
     with run_lock(tmp_path) as note:
         assert note == f"{tmp_path} was last written to by a process, which died"
     assert names(tmp_path) == [".lock"]
+
+
+def test_a_copy_of_a_folder_that_is_being_written_to_does_not_say_that_its_owner_died(
+    tmp_path: Path, start: Start
+) -> None:
+    first = start(tmp_path / "run")
+    assert said(first) == "locked None"
+    shutil.copytree(tmp_path / "run", tmp_path / "copy")
+    with run_lock(tmp_path / "copy") as note:
+        assert note is not None
+        assert note.endswith(", which left no word of its end")
 
 
 def test_an_owner_that_cannot_be_read_is_another_process(tmp_path: Path, start: Start) -> None:

@@ -19,7 +19,7 @@ from rich.console import Console
 from safetensors.torch import load_file
 
 from outcomes import outcome, without_clocks
-from smallvit import resume
+from smallvit import files, resume
 from smallvit.augment.config import AugmentConfig
 from smallvit.config import EvaluateConfig, RunConfig
 from smallvit.data import split
@@ -27,7 +27,15 @@ from smallvit.data.config import DataConfig
 from smallvit.data.store import load_dataset
 from smallvit.device.config import DeviceConfig
 from smallvit.errors import SmallvitError, UsageError
-from smallvit.fork import Origin, may_be_seen, read_origin, require_unseen_test, save_weights, take_weights
+from smallvit.fork import (
+    Origin,
+    keep_weights,
+    may_be_seen,
+    read_origin,
+    require_unseen_test,
+    take_weights,
+    weights_sha256,
+)
 from smallvit.model.config import ModelConfig
 from smallvit.model.vit import VisionTransformer
 from smallvit.record import SOURCE, RunRecord, versions
@@ -370,7 +378,7 @@ def test_a_checkpoint_of_another_form_is_one_line(half: Path) -> None:
 
 def test_a_fork_starts_from_the_weights_and_is_another_run(half: Path, tmp_path: Path) -> None:
     forked = run(TOY, tmp_path / "fork", fork=half)
-    assert forked.config["fork"] == sha256((tmp_path / "fork" / "fork.safetensors").read_bytes()).hexdigest()
+    assert forked.config["fork"] == weights_sha256(load_file(tmp_path / "fork" / "fork.safetensors"))
     assert forked.config_digest != TOY.digest()
     # Forking twice gives the same run.
     again = run(TOY, tmp_path / "again", fork=half)
@@ -612,12 +620,30 @@ def test_a_fork_knows_the_folder_of_its_images_by_any_name(
     assert may_be_seen(held, mine, drawn) == []
 
 
+DIGITS = tuple("0123456789")
+
+
+def forked_off(weights: dict[str, torch.Tensor]) -> RunConfig:
+    return replace(TOY, fork=weights_sha256(weights))
+
+
+def test_a_fork_whose_weights_were_damaged_since_is_refused(half: Path, tmp_path: Path) -> None:
+    weights = read_origin(half).weights
+    save_tensors(weights, tmp_path / "weights")
+    data = bytearray((tmp_path / "weights").read_bytes())
+    data[-5] ^= 1
+    (tmp_path / "weights").write_bytes(bytes(data))
+    model = VisionTransformer(replace(TOY.model, num_classes=10), generator=torch.Generator().manual_seed(0))
+    with pytest.raises(SmallvitError, match="is not what this run was forked off, or was damaged"):
+        take_weights(model, tmp_path / "weights", forked_off(weights), DIGITS, None)
+
+
 def test_a_fork_of_other_classes_has_a_new_last_layer(half: Path, tmp_path: Path) -> None:
     weights = read_origin(half).weights
     model = VisionTransformer(replace(TOY.model, num_classes=2), generator=torch.Generator().manual_seed(0))
     drawn = {name: value.clone() for name, value in model.head.state_dict().items()}
     save_tensors(weights, tmp_path / "weights")
-    said = take_weights(model, tmp_path / "weights", read_origin(half), TOY)
+    said = take_weights(model, tmp_path / "weights", forked_off(weights), DIGITS, read_origin(half))
     assert said == "the last layer is new: the weights to start from are of other classes"
     for name, value in model.state_dict().items():
         wanted = drawn[name.removeprefix("head.")] if name.startswith("head.") else weights[name]
@@ -625,7 +651,7 @@ def test_a_fork_of_other_classes_has_a_new_last_layer(half: Path, tmp_path: Path
     wider = {**weights, "head.weight": torch.zeros(10, 3)}
     save_tensors(wider, tmp_path / "weights")
     with pytest.raises(UsageError, match="its weights are another model's"):
-        take_weights(model, tmp_path / "weights", read_origin(half), TOY)
+        take_weights(model, tmp_path / "weights", forked_off(wider), DIGITS, read_origin(half))
     (tmp_path / "three").mkdir()
     three = {name: value[:3] if name.startswith("head.") else value for name, value in weights.items()}
     save_tensors(three, tmp_path / "three" / "model.safetensors")
@@ -634,16 +660,16 @@ def test_a_fork_of_other_classes_has_a_new_last_layer(half: Path, tmp_path: Path
     assert f"note: {said}\n" in out.getvalue()
 
 
-@pytest.mark.parametrize(("theirs", "new"), [(tuple("0123456789"), False), (tuple("abcdefghij"), True), (None, False)])
+@pytest.mark.parametrize(("theirs", "new"), [(DIGITS, False), (tuple("abcdefghij"), True), (None, False)])
 def test_a_fork_of_as_many_other_classes_has_a_new_last_layer(
     half: Path, tmp_path: Path, theirs: tuple[str, ...] | None, new: bool
 ) -> None:
     origin = read_origin(half)
-    assert origin.class_names == tuple("0123456789")
-    save_weights(replace(origin, class_names=theirs), tuple("0123456789"), tmp_path / "weights")
+    assert origin.class_names == DIGITS
+    keep_weights(replace(origin, class_names=theirs), tmp_path / "weights")
     model = VisionTransformer(replace(TOY.model, num_classes=10), generator=torch.Generator().manual_seed(0))
     drawn = model.head.weight.detach().clone()
-    assert bool(take_weights(model, tmp_path / "weights", origin, TOY)) == new
+    assert bool(take_weights(model, tmp_path / "weights", forked_off(origin.weights), DIGITS, origin)) == new
     assert torch.equal(model.head.weight, drawn if new else origin.weights["head.weight"])
     assert torch.equal(model.norm.weight, origin.weights["norm.weight"])
 
@@ -779,8 +805,43 @@ def test_the_time_that_a_save_took_is_kept_for_the_next_one(tmp_path: Path, monk
 
 
 def test_of_equals_on_val_the_first_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    saved, predict = list[Path](), Session.predict
+    saved, predict, write = list[Path](), Session.predict, files.write_atomically
+
+    def noted(path: Path, content: bytes) -> None:
+        saved.append(path)
+        write(path, content)
+
     monkeypatch.setattr(Session, "predict", lambda *arguments: torch.zeros_like(predict(*arguments)))
-    monkeypatch.setattr("smallvit.training.save_tensors", lambda _, path: saved.append(path))
+    monkeypatch.setattr("smallvit.training.write_atomically", noted)
     run(replace(TOY, evaluate=EvaluateConfig(every_epochs=1), checkpoint=CheckpointConfig(best=True)), tmp_path)
     assert saved == [tmp_path / "best.safetensors"]
+
+
+@pytest.mark.parametrize("look", [8, 14])
+def test_the_best_weights_of_a_part_that_is_lost_are_not_kept(
+    look: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A kill after they were written takes the run back to before it, where another machine rounds otherwise."""
+    config = replace(TOY, evaluate=EvaluateConfig(every_epochs=1), checkpoint=CheckpointConfig(best=True))
+    best = tmp_path / "best.safetensors"
+    ask_at({look}, monkeypatch)
+    interrupted(config, tmp_path)
+    whole, gathered = best.read_bytes(), load_newest(tmp_path / "checkpoints")[0].state["gathered"]
+    assert gathered["best_sha256"] == sha256(whole).hexdigest()
+    for content, kept in ((whole, True), (whole[:-1] + b"x", False)):
+        shutil.copytree(tmp_path, tmp_path / "copy")
+        (tmp_path / "copy" / best.name).write_bytes(content)
+        monkeypatch.setattr(Stop, "asked", lambda *_: pytest.fail("it went on"))
+        out = io.StringIO()
+        with pytest.raises(pytest.fail.Exception):
+            run(config, tmp_path / "copy", console=Console(file=out, width=400))
+        assert (tmp_path / "copy" / best.name).exists() == kept
+        assert ("was of steps that are taken again, and is deleted" in out.getvalue()) != kept
+        shutil.rmtree(tmp_path / "copy")
+
+
+def test_the_best_weights_beside_a_checkpoint_of_before_are_kept(half: Path) -> None:
+    (half / "best.safetensors").write_bytes(b"of before")
+    edit_state(half, lambda state: state["gathered"].pop("best_sha256"))
+    run(TOY, half)
+    assert (half / "best.safetensors").read_bytes() == b"of before"

@@ -1,10 +1,13 @@
 """Whole runs on the digits, small enough for a test."""
 
+import io
 import json
 import math
+import os
 import re
 import shutil
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
 from hashlib import sha256
 from itertools import count
@@ -30,16 +33,18 @@ from smallvit.errors import SmallvitError, UsageError
 from smallvit.evaluate import fit_temperature, measure
 from smallvit.files import write_atomically
 from smallvit.model.config import ModelConfig
-from smallvit.progress import duration
+from smallvit.progress import RunProgress, duration
 from smallvit.record import RunRecord
 from smallvit.report.compare import compare
+from smallvit.report.page import write_page
 from smallvit.run import evaluate, run
-from smallvit.run_folder import delete_checkpoints
+from smallvit.run_folder import CHECKPOINTS, CONFIG, METRICS, RECORD, claimed, delete_checkpoints, delete_run
 from smallvit.schema import RECORD_SCHEMA
 from smallvit.session import Session
 from smallvit.step_batch import step_draws
 from smallvit.study.forecast import Forecast
 from smallvit.train.config import OptimConfig, TrainConfig
+from smallvit.train.distributed import RankLostError, World
 
 TINY = RunConfig(
     recipe="tiny",
@@ -259,7 +264,7 @@ def test_evaluate_refuses_data_that_are_not_the_runs(tmp_path: Path) -> None:
         with pytest.raises(UsageError, match=r"it lies among the images of data.root, .*; name another folder"):
             run(config, inside)
     folder = tmp_path / "run"
-    with pytest.raises(UsageError, match=r"run holds no run$"):
+    with pytest.raises(UsageError, match=r"run is not there$"):
         evaluate(folder, "test")
     record = run(config, folder)
     assert evaluate(folder, "test") == (record.test, record.test_calibrated)
@@ -653,3 +658,82 @@ def test_one_output_that_is_no_number_is_refused() -> None:
         session.model.head.bias[3] = torch.nan
     with pytest.raises(SmallvitError, match="outputs on val are not finite numbers"):
         session.predict("val")
+
+
+@pytest.mark.parametrize(
+    ("width", "shown"), [(60, "loss 2.346  760 images/s"), (80, "loss 2.346  rate 1.0e-03  760 images/s")]
+)
+def test_the_bar_has_what_its_terminal_has_room_for(width: int, shown: str) -> None:
+    out = io.StringIO()
+    console = Console(file=out, force_terminal=True, width=width, color_system=None)
+    with RunProgress(console, total_steps=7640, batch_size=256) as progress:
+        progress.step(7000)
+        progress.numbers(2.3456, 1e-3, 760.0)
+        progress._bar.refresh()
+    assert f"7000/7640 {shown} " in out.getvalue()
+
+
+def test_a_run_that_is_deleted_in_part_is_known_by_its_config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Otherwise a new run beside its checkpoints could not be resumed."""
+    folder, real = tmp_path / "run", os.unlink
+    names = (CONFIG, METRICS, RECORD, "model.safetensors", "index.html", f"{CHECKPOINTS}/step-00000001/state.json")
+
+    def left() -> set[str]:
+        return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+
+    for killed_at in range(len(names) + 1):
+        for name in names:
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_text("x")
+        done = 0
+
+        def unlink(path: Any, *more: Any, killed_at: int = killed_at, **others: Any) -> None:
+            nonlocal done
+            if done == killed_at:
+                raise KeyboardInterrupt
+            real(path, *more, **others)
+            done += 1
+
+        monkeypatch.setattr(os, "unlink", unlink)
+        with pytest.raises(KeyboardInterrupt) if killed_at < len(names) else nullcontext():
+            delete_run(folder)
+        monkeypatch.setattr(os, "unlink", real)
+        assert len(left()) == len(names) - killed_at
+        assert CONFIG in left() or not left()
+        assert killed_at == 0 or not (folder / CHECKPOINTS / "step-00000001" / "state.json").exists()
+
+
+def test_what_a_killed_writer_left_is_taken_away(tmp_path: Path) -> None:
+    for name in (".model.safetensors.123-0a1b2c3d", ".record.json.9-ffffffff", ".notes.txt.9-ffffffff", "mine.txt"):
+        (tmp_path / name).write_text("x")
+    with claimed(tmp_path, lambda note: None):
+        pass
+    assert {path.name for path in tmp_path.iterdir()} == {".lock", ".notes.txt.9-ffffffff", "mine.txt"}
+
+
+def test_a_finished_run_says_where_its_page_is_and_loses_its_last_checkpoint(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    run(TINY, folder)
+    (folder / CHECKPOINTS / "step-00000001").mkdir(parents=True)  # as a kill after the record leaves it
+    with pytest.raises(UsageError, match=r"finished run \(for its page: smallvit report .*run\): for another, name"):
+        run(TINY, folder)
+    assert not (folder / CHECKPOINTS).exists()
+    page = write_page(folder)
+    with pytest.raises(UsageError, match=re.escape(f"finished run (its page is {page}): ")):
+        run(TINY, folder)
+
+
+def test_a_last_rank_that_is_lost_when_all_is_written_ends_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = 0
+
+    def barrier(_: World) -> None:
+        nonlocal calls
+        calls += 1
+        if calls == 2:
+            raise RankLostError("lost")
+
+    monkeypatch.setattr(World, "barrier", barrier)
+    assert run(TINY, tmp_path / "run").test.count > 0
+    assert calls == 2

@@ -106,13 +106,15 @@ def classify(folder: Path | str, pictures: Path | str | Sequence[Path | str], *,
         raise UsageError(f"top is {top}: the run has {len(names)} classes")
     paths = [path for each in pictures for path in _images(Path(each))]
     size = classifier.model.config.image_size
-    pixels, broken = decode_files(paths, size=size, title="Decoding pictures")
-    for path, why in broken.items():
-        if len(broken) == len(paths) or path in map(Path, pictures):
+    found = decode_files(paths, size=size, title="Decoding pictures")
+    for path, why in found.broken.items():
+        if len(found.broken) == len(paths) or path in map(Path, pictures):
             raise SmallvitError(f"{path}: {why}")
         print(f"note: passed over {path}: {why}", file=sys.stderr)
-    rows = zip(paths, classifier.probabilities(torch.from_numpy(pixels)), strict=True)
-    return [answer for path, row in rows if path not in broken for answer in _answers(path, row, names, top)]
+    for note in found.notes(Path()):
+        print(f"note: {note}", file=sys.stderr)
+    rows = zip(paths, classifier.probabilities(torch.from_numpy(found.images)), strict=True)
+    return [answer for path, row in rows if path not in found.broken for answer in _answers(path, row, names, top)]
 
 
 def _moments(record: RunRecord, folder: Path) -> tuple[tuple[float, float, float], tuple[float, float, float]]:

@@ -49,6 +49,8 @@ STARTS_FROM_RECIPE = ("train", "show-augment", "bench")
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return the exit status."""
     words = list(sys.argv[1:] if arguments is None else arguments)
+    if sys.stdout is None:  # pyright: ignore[reportUnnecessaryComparison]  # closed, as by `>&-`
+        sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115
     set_stdout("backslashreplace")
     if sys.platform == "win32":
         return _failed("it needs Linux or macOS: on Windows run it in WSL 2", 1)
@@ -103,7 +105,8 @@ def _parse(words: list[str]) -> Any:
                 _union(commands),
                 args=words,
                 prog="smallvit",
-                description="Small Vision Transformers, trained from scratch on small images.",
+                description="Small Vision Transformers, trained from scratch on small images. `smallvit --version` "
+                "prints the version, `smallvit --tyro-print-completion bash` a shell completion script.",
             )
         except SystemExit as stop:
             if not stop.code:

@@ -3,6 +3,7 @@
 import io
 import os
 import sys
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -37,5 +38,9 @@ def set_stdout(errors: str, *, encoding: str | None = None) -> None:
 
 
 def printable(text: str) -> str:
-    """Return the text with the bytes of files' names that are not UTF-8 as escapes, as standard error has them."""
+    """Return the text with the bytes of files' names that are not UTF-8 as escapes, as standard error has them;
+    whatever the locale, the same.
+    """
+    with suppress(UnicodeEncodeError):  # half a character that stands for no byte
+        text = text.encode(errors="surrogateescape").decode(errors="surrogateescape")
     return text.encode(errors="backslashreplace").decode()

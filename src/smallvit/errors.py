@@ -28,7 +28,7 @@ def ran_out_of_memory(error: BaseException) -> bool:
 def line_of(error: Exception) -> str | None:
     """Return one line on a disk or a memory that has had enough, and None for what is not the user's to mend."""
     if isinstance(error, OSError):
-        return f"{error.filename or 'a file'}: {error.strerror or error}"
+        return f"{error.filename or 'standard output, or a file'}: {error.strerror or error}"
     if not ran_out_of_memory(error):
         return None
     first = (str(error).strip() or "out of memory").splitlines()[0]

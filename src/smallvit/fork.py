@@ -1,9 +1,12 @@
 """What a run that is forked off another starts from, and whether it may: `smallvit train --fork FOLDER`."""
 
+import hashlib
+import json
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from safetensors import safe_open
 from torch import Tensor, nn
 
 from smallvit.config import RunConfig
@@ -12,14 +15,17 @@ from smallvit.data.spec import SPECS
 from smallvit.data.split import Split, digest
 from smallvit.data.store import Dataset, load_dataset
 from smallvit.errors import SmallvitError, UsageError
+from smallvit.files import write_atomically
 from smallvit.record import RunRecord
 from smallvit.run_folder import CHECKPOINTS, RECORD
 from smallvit.train.average import AVERAGE
 from smallvit.train.checkpoint import load_newest
-from smallvit.weights import MODEL, put_weights, read_tensors, save_tensors
+from smallvit.train.checkpoint_format import tensor_bytes
+from smallvit.weights import MODEL, put_weights, read_tensors
 
 HEAD = "head."
 """What the names of the last layer's tensors begin with."""
+_CLASS_NAMES = "class_names"
 MAY_BE_SEEN = {
     "val": "val may hold images that the weights to start from were trained on: it is not known to have been held out "
     "there; its accuracy, and the temperature that is fitted on it, are then too good",
@@ -146,17 +152,31 @@ def other_model(origin: Origin, config: RunConfig) -> list[str]:
     return [each for each in found if each.startswith("model.")]
 
 
-def save_weights(origin: Origin, class_names: tuple[str, ...], path: Path) -> None:
-    """Write what a fork starts from: the weights of `origin`, without its last layer where that is of other classes."""
-    other = origin.class_names is not None and origin.class_names != class_names
-    save_tensors({name: t for name, t in origin.weights.items() if not (other and name.startswith(HEAD))}, path)
+def weights_sha256(weights: dict[str, Tensor]) -> str:
+    """Return the sha256 that a fork's config names of the weights that it starts from."""
+    return hashlib.sha256(tensor_bytes(weights)).hexdigest()
 
 
-def take_weights(model: nn.Module, path: Path, origin: Origin | None, config: RunConfig) -> str:
-    """Give a model the weights of a fork's file, and return a note where its last layer stays as it is, as the file has
-    none or that of another number of classes; `UsageError` says why those of `origin` do not fit.
+def keep_weights(origin: Origin, path: Path) -> None:
+    """Write what a fork starts from, and which classes its last layer is of, to a file."""
+    names = None if origin.class_names is None else {_CLASS_NAMES: json.dumps(origin.class_names)}
+    write_atomically(path, tensor_bytes(origin.weights, names))
+
+
+def take_weights(
+    model: nn.Module, path: Path, config: RunConfig, class_names: tuple[str, ...], origin: Origin | None
+) -> str:
+    """Give a model the weights of a fork's file, and return a note where its last layer stays as it is, as that of the
+    file is of other classes. Raises `SmallvitError` for a file that is not the one that the config names; `UsageError`
+    says why the weights of `origin` do not fit.
     """
     tensors, own = read_tensors(path, "weights"), model.state_dict()
+    if weights_sha256(tensors) != config.fork:
+        raise SmallvitError(f"{path} is not what this run was forked off, or was damaged: start the fork anew")
+    with safe_open(path, "pt") as file:
+        theirs = (file.metadata() or {}).get(_CLASS_NAMES)
+    if theirs is not None and theirs != json.dumps(class_names):
+        tensors = {name: tensor for name, tensor in tensors.items() if not name.startswith(HEAD)}
     others = [name for name in own if name not in tensors or own[name].shape != tensors[name].shape]
     fits = all(
         name.startswith(HEAD) and (name not in tensors or own[name].shape[1:] == tensors[name].shape[1:])

@@ -93,7 +93,9 @@ def _acquire(lock: BaseFileLock, folder: Path) -> None:
 def _note_of_the_dead(folder: Path) -> str | None:
     if not (folder / OWNER).exists():
         return None
-    return f"{folder} was last written to by {_read_owner(folder) or 'a process'}, which died"
+    owner = _read_owner(folder)
+    end = "which died" if owner is None or not _may_be_alive(owner) else "which left no word of its end"
+    return f"{folder} was last written to by {owner or 'a process'}, {end}"
 
 
 def _write_owner(folder: Path) -> None:

@@ -5,6 +5,7 @@ from types import TracebackType
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Column
 
 from smallvit.evaluate import Metrics
 from smallvit.record import CurvePoint
@@ -13,7 +14,7 @@ ESTIMATE_AFTER_STEPS = 20
 
 
 class RunProgress:
-    """Shows loss, images/s and the time left; says after 20 steps how long the whole run will take."""
+    """Shows loss, rate, images/s and the time left; says after 20 steps how long the whole run will take."""
 
     def __init__(self, console: Console, total_steps: int, batch_size: int, steps_done: int = 0) -> None:
         self.console = console
@@ -24,9 +25,9 @@ class RunProgress:
         self._bar = Progress(
             TextColumn("{task.description}"),
             BarColumn(bar_width=None),
-            MofNCompleteColumn(),
+            MofNCompleteColumn(table_column=Column(no_wrap=True)),
             TextColumn("{task.fields[numbers]}"),
-            TimeRemainingColumn(),
+            TimeRemainingColumn(table_column=Column(no_wrap=True)),
             console=console,
             disable=not console.is_terminal,
             transient=True,
@@ -57,10 +58,13 @@ class RunProgress:
         """Print a line above the bar."""
         self.console.print(line, highlight=False)
 
-    def numbers(self, loss: float, images_per_second: float) -> None:
-        """Show the newest loss and speed; a terminal of 60 columns has room for them, the steps and the time left."""
+    def numbers(self, loss: float, lr: float, images_per_second: float) -> None:
+        """Show the newest loss, learning rate and speed beside the steps and the time left, for which a terminal of 60
+        columns has room; the rate is shown on one of 80.
+        """
+        rate = f"  rate {lr:.1e}" if self.console.width >= 80 else ""
         speed = f"  {images_per_second:,.0f} images/s" if images_per_second else ""
-        self._bar.update(self._task, numbers=f"loss {loss:.3f}{speed}")
+        self._bar.update(self._task, numbers=f"loss {loss:.3f}{rate}{speed}")
 
     def point(self, point: CurvePoint, epochs: int) -> None:
         """Print one measurement as a line, which a terminal of 80 columns has room for."""

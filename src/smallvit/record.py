@@ -128,6 +128,10 @@ class RunRecord:
         """Return the config as a value."""
         return RunConfig.from_json(self.config)
 
+    def num_test_classes(self) -> int:
+        """Return how many classes test has images of."""
+        return sum(map(any, self.test_confusion))
+
     def mean_class_accuracy(self) -> float | None:
         """Return the mean over test's classes of their accuracy, 0 to 1, where they are uneven in number; else None."""
         if not uneven([sum(row) for row in self.test_confusion]):

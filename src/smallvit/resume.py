@@ -18,6 +18,7 @@ from smallvit.strict_json import from_json
 from smallvit.train.checkpoint import load_newest
 from smallvit.train.checkpoint_format import Checkpoint, ForeignError, NewerError
 from smallvit.train.distributed import World
+from smallvit.weights import BEST
 
 
 @dataclass(kw_only=True)
@@ -30,6 +31,8 @@ class Gathered:
     first_step_seconds: float = 0.0
     evaluate_seconds: float = 0.0
     curve: list[CurvePoint] = field(default_factory=list)
+    best_sha256: str | None = ""
+    """Of the file of the weights that were best on val, empty where there is none; None in checkpoints from before."""
     skipped_steps: list[int] = field(default_factory=list)
     resumed_at_steps: list[int] = field(default_factory=list)
 
@@ -61,6 +64,8 @@ class SavedState:
             forked = isinstance(config, dict) and cast("dict[str, Any]", config).get("fork") is not None
             val = state.pop("val_may_be_seen", forked and state["val_sha256"] is not None)
             state["may_be_seen"] = ["val"] if val else []
+        if isinstance(gathered := state.get("gathered"), dict):
+            state["gathered"] = {"best_sha256": None, **cast("dict[str, Any]", gathered)}
         return from_json(cls, state, where)
 
 
@@ -120,6 +125,16 @@ def share_checkpoint(world: World, found: tuple[Checkpoint, SavedState] | None) 
     }
     checkpoint = Checkpoint(step=step, tensors=tensors, state=state, texts=texts)
     return checkpoint, SavedState.of(checkpoint, "state")
+
+
+def delete_lost_best(saved: SavedState, folder: Path, note: Callable[[str], None]) -> None:
+    """Delete the weights that were best on val, where they are of a part of the run after its newest checkpoint, which
+    is lost and may come out otherwise this time.
+    """
+    path, kept = folder / BEST, saved.gathered.best_sha256
+    if kept is not None and path.exists() and hashlib.sha256(path.read_bytes()).hexdigest() != kept:
+        path.unlink()
+        note(f"{path} was of steps that are taken again, and is deleted: it is written anew when val improves")
 
 
 def note_other_arithmetic(saved: SavedState, choices: Choices, world_size: int, note: Callable[[str], None]) -> None:

@@ -6,9 +6,9 @@ pictures, and the surest mistakes as pictures) and record.json. A run folder wit
 which goes on where its newest whole checkpoint left it.
 """
 
-import hashlib
 import json
 import shlex
+from contextlib import nullcontext, suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -17,7 +17,6 @@ from typing import Literal
 import numpy as np
 import torch
 from rich.console import Console
-from safetensors.torch import save
 from torch import Tensor
 
 from smallvit.config import RunConfig
@@ -26,23 +25,31 @@ from smallvit.data.store import Dataset, load_dataset
 from smallvit.device.choose import hardware
 from smallvit.errors import SmallvitError, UsageError
 from smallvit.evaluate import Metrics, confusion, fit_temperature, measure
-from smallvit.files import write_atomically
+from smallvit.files import flush_folder, write_atomically
 from smallvit.fork import (
     MAY_BE_SEEN,
     Origin,
+    keep_weights,
     may_be_seen,
     other_model,
     read_origin,
     require_unseen_test,
-    save_weights,
     take_weights,
+    weights_sha256,
 )
 from smallvit.model.vit import count_macs, count_parameters
 from smallvit.record import RunRecord, versions
-from smallvit.resume import find_checkpoint, note_other_arithmetic, require_same_images, share_checkpoint
+from smallvit.resume import (
+    delete_lost_best,
+    find_checkpoint,
+    note_other_arithmetic,
+    require_same_images,
+    share_checkpoint,
+)
 from smallvit.run_folder import (
     CONFIG,
     FORKED_WEIGHTS,
+    PAGE,
     PREDICTIONS,
     RECORD,
     claimed,
@@ -53,7 +60,7 @@ from smallvit.run_folder import (
 )
 from smallvit.session import Session
 from smallvit.stop import Stop
-from smallvit.train.distributed import World
+from smallvit.train.distributed import RankLostError, World
 from smallvit.train.rendezvous import join
 from smallvit.training import Training
 from smallvit.weights import MODEL, load_weights, save_tensors
@@ -88,7 +95,7 @@ def run(
         console = console if console and world.is_main else Console(quiet=True)
         origin = None if fork is None else read_origin(Path(fork))
         if origin is not None:
-            config = replace(config, fork=hashlib.sha256(save(origin.weights)).hexdigest())
+            config = replace(config, fork=weights_sha256(origin.weights))
         if not world.is_main:
             return _run(config, folder, world, stop, console, origin)
         with claimed(folder, partial(_note, console)):
@@ -102,7 +109,13 @@ def _run(
 ) -> RunRecord:
     note = partial(_note, console)
     if (folder / RECORD).exists() and world.is_main:
-        raise UsageError(f"{folder} already holds a finished run: name another folder with --out, or delete it")
+        delete_checkpoints(folder)  # of a run that was killed when all but that was done
+        page = folder / PAGE
+        where = f"its page is {page}" if page.exists() else f"for its page: smallvit report {shlex.quote(str(folder))}"
+        raise UsageError(
+            f"{folder} already holds a finished run ({where}): for another, name another folder with "
+            "--out, or delete it"
+        )
     dataset = load_dataset(config.data, image_size=config.model.image_size)
     if origin is not None:
         for problem in origin.passed_over:
@@ -126,12 +139,14 @@ def _run(
         checkpoint, saved = found
         note_other_arithmetic(saved, session.choices, world.size, note)
         require_same_images(saved, session, checkpoint.step, folder)
+        if world.is_main:
+            delete_lost_best(saved, folder, note)
         training.go_on_from(checkpoint, saved.gathered)
         console.print(f"going on after step {checkpoint.step:,} of {training.total_steps:,}", highlight=False)
     elif config.fork is not None and world.is_main:
         if origin is not None:
-            save_weights(origin, dataset.spec.class_names, folder / FORKED_WEIGHTS)
-        if new_head := take_weights(session.model, folder / FORKED_WEIGHTS, origin, config):
+            keep_weights(origin, folder / FORKED_WEIGHTS)
+        if new_head := take_weights(session.model, folder / FORKED_WEIGHTS, config, dataset.spec.class_names, origin):
             note(new_head)
     if world.is_main:
         write_atomically(folder / CONFIG, json.dumps(config.to_json(), indent=1) + "\n")
@@ -144,7 +159,8 @@ def _run(
     except OSError as error:
         where, command = error.filename or folder, f"smallvit train --resume {shlex.quote(str(folder))}"
         raise SmallvitError(f"{where}: {error.strerror or error}; when that is mended, to go on: {command}") from None
-    world.barrier()
+    with suppress(RankLostError) if world.is_main else nullcontext():  # all is written
+        world.barrier()
     return record
 
 
@@ -266,6 +282,7 @@ def _finish(training: Training, record: RunRecord) -> None:
     save_tensors(session.average.measured.state_dict(), folder / MODEL)
     save_tensors(_predictions(training.logits["test"], session, record.temperature), folder / PREDICTIONS)
     record.save(folder / RECORD)
+    flush_folder(folder)
     delete_checkpoints(folder)
 
 

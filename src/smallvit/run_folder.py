@@ -18,6 +18,7 @@ CONFIG, METRICS, RECORD, PREDICTIONS = "config.json", "metrics.jsonl", "record.j
 FORKED_WEIGHTS = "fork.safetensors"
 """What a forked run started from."""
 PAGE = "index.html"
+_FILES = (METRICS, RECORD, MODEL, BEST, PREDICTIONS, PAGE, FORKED_WEIGHTS)
 CHECKPOINTS = "checkpoints"
 """Folder of the checkpoints."""
 
@@ -35,6 +36,9 @@ def claimed(folder: Path, note: Callable[[str], None]) -> Generator[None]:
             if died is not None and not (folder / RECORD).exists():
                 note(died)
             remove_leftovers(folder / CHECKPOINTS)
+            for name in (*_FILES, CONFIG):
+                for path in folder.glob(f".{name}.*-*"):  # as `files.replacing` leaves it when it is killed
+                    path.unlink()
             yield
         finally:
             if made and {path.name for path in folder.iterdir()} <= {LOCK, OWNER, FORKED_WEIGHTS}:
@@ -57,18 +61,20 @@ def record_of(folder: Path) -> RunRecord:
         if (folder / CONFIG).exists():
             again = f"smallvit train --resume {shlex.quote(str(folder))}"
             raise UsageError(f"{folder} holds an unfinished run; to go on: {again}")
-        raise UsageError(f"{folder} holds no run")
+        raise UsageError(f"{folder} holds no run" if folder.exists() else f"{folder} is not there")
     return RunRecord.load(folder / RECORD)
 
 
 def delete_run(folder: Path) -> None:
-    """Delete what a run wrote, and nothing else that is in the folder."""
-    for name in (CONFIG, METRICS, RECORD, MODEL, BEST, PREDICTIONS, PAGE, FORKED_WEIGHTS):
-        (folder / name).unlink(missing_ok=True)
-    for path in folder.glob("nonfinite-step-*.json"):
-        path.unlink()
+    """Delete what a run wrote, and nothing else that is in the folder; last the config, which says whose the rest is
+    where this is killed.
+    """
     if (folder / CHECKPOINTS).exists():
         shutil.rmtree(folder / CHECKPOINTS)
+    for path in folder.glob("nonfinite-step-*.json"):
+        path.unlink()
+    for name in (*_FILES, CONFIG):
+        (folder / name).unlink(missing_ok=True)
 
 
 def delete_checkpoints(folder: Path) -> None:

@@ -4,6 +4,7 @@ A checkpoint is taken between two steps, and holds all that the rest of the run 
 with it, so that an interrupted run ends with the record of an uninterrupted one.
 """
 
+import hashlib
 import json
 import math
 import shlex
@@ -30,10 +31,10 @@ from smallvit.session import Session
 from smallvit.stop import InterruptedRunError, Stop
 from smallvit.strict_json import to_json
 from smallvit.train.checkpoint import save_checkpoint
-from smallvit.train.checkpoint_format import Checkpoint
+from smallvit.train.checkpoint_format import Checkpoint, tensor_bytes
 from smallvit.train.loop import NonFiniteError, StepState, fit
 from smallvit.train.optimizer_state import load_optimizer_tensors, optimizer_tensors
-from smallvit.weights import BEST, save_tensors
+from smallvit.weights import BEST
 
 LOG_EVERY_STEPS = 20
 
@@ -138,7 +139,7 @@ class Training:
         if self._metrics is not None:
             row = {"step": state.step, "loss": loss if math.isfinite(loss) else None, "lr": state.lr}
             self._metrics.write({**row, "seconds": gathered.train_seconds, "images_per_second": speed})
-        self._progress.numbers(loss, speed)
+        self._progress.numbers(loss, state.lr, speed)
 
     def _measure_if_due(self) -> None:
         """Take the point of the curve that belongs to the steps done, if there is to be one that was not taken yet."""
@@ -161,7 +162,9 @@ class Training:
         self._losses.clear()
         best = max((p.val.correct for p in gathered.curve if p.val is not None), default=-1)
         if config.checkpoint.best and point.val is not None and point.val.correct > best and self._metrics is not None:
-            save_tensors(self.session.average.measured.state_dict(), self.folder / BEST)
+            weights = tensor_bytes(self.session.average.measured.state_dict())
+            write_atomically(self.folder / BEST, weights)
+            gathered.best_sha256 = hashlib.sha256(weights).hexdigest()
         gathered.evaluate_seconds += self._restart_clock()
         gathered.curve.append(point)
         if self._metrics is not None:

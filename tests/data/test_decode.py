@@ -9,7 +9,18 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from smallvit.data.decode import BadImageError, decode_all, decode_exact, decode_upright, fit_image
+from smallvit.data.decode import (
+    DARK,
+    FOURTH_BAND,
+    FRAMES,
+    LONG,
+    BadImageError,
+    decode_all,
+    decode_exact,
+    decode_files,
+    decode_upright,
+    fit_image,
+)
 from smallvit.data.folder import picture_key
 from smallvit.errors import SmallvitError
 
@@ -121,7 +132,7 @@ def test_sixteen_bits_are_scaled_and_not_clipped(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("mode", ["F", "I"])
 def test_pixels_without_a_known_range_are_refused(tmp_path: Path, mode: str) -> None:
-    with pytest.raises(BadImageError, match=f"has mode {mode}; expected"):
+    with pytest.raises(BadImageError, match=f"has mode {mode} .*; expected"):
         fitted(saved(tmp_path, Image.new(mode, (32, 32), 7), "a.tif"), 32)
 
 
@@ -204,6 +215,94 @@ def test_a_key_is_of_the_upright_pixels_and_not_of_the_file(tmp_path: Path) -> N
     assert decode_upright(io.BytesIO(paths[2].read_bytes())) == decode_upright(paths[2])
     shapes = [saved(tmp_path, Image.new("RGB", shape), f"{shape}.png") for shape in ((8, 8), (4, 16), (16, 4))]
     assert len({picture_key(decode_upright(path)) for path in shapes}) == 3
+
+
+def tiff(values: np.ndarray, photometric: int, *tags: tuple[int, int]) -> bytes:
+    """An uncompressed TIFF of [height, width, bands], with one-valued tags of 16 bits beside those that it needs."""
+    height, width, bands = values.shape
+    bits, data = 8 * values.itemsize, values.tobytes()
+    entries = [(256, 4, width), (257, 4, height), (259, 3, 1), (262, 3, photometric), (277, 3, bands), (278, 4, height)]
+    entries += [(279, 4, len(data)), (339, 3, 1), *((number, 3, value) for number, value in tags)]
+    at = 8 + 2 + 12 * (len(entries) + 2) + 4
+    many = struct.pack(f"<{bands}H", *[bits] * bands) if bands > 2 else b""
+    entries += [(258, 3, at if many else bits), (273, 4, at + len(many))]
+    table = b""
+    for number, kind, value in sorted(entries):
+        count = bands if number == 258 and many else 1
+        table += struct.pack("<HHII", number, kind, count, value)
+    return b"II*\0" + struct.pack("<IH", 8, len(entries)) + table + bytes(4) + many + data
+
+
+RAMP = np.tile(np.array([0, 20000, 40000, 65535], "<u2"), (4, 1))[..., None]
+
+
+def lossy(path: Path) -> list[str]:
+    found = decode_files([path], size=4, title="")
+    assert found.broken == {}
+    return list(found.lossy)
+
+
+@pytest.mark.parametrize("kind", ["u1", "<u2"])
+def test_a_tiff_whose_white_is_zero_is_no_negative(tmp_path: Path, kind: str) -> None:
+    values = RAMP if kind == "<u2" else (RAMP >> 8).astype(kind)
+    (tmp_path / "a.tif").write_bytes(tiff(values, 0))
+    assert fitted(tmp_path / "a.tif", 4)[0, :, 0].tolist() == [255, 177, 99, 0]
+
+
+def test_a_transparent_value_of_16_bits_lies_on_white(tmp_path: Path) -> None:
+    path = saved(tmp_path, Image.fromarray(RAMP[..., 0]), transparency=20000)
+    assert fitted(path, 4)[0, :, 0].tolist() == [0, 255, 156, 255]
+
+
+@pytest.mark.parametrize("kind", ["u1", "<u2"])
+def test_a_fourth_band_that_is_no_transparency_is_left_out_and_told(tmp_path: Path, kind: str) -> None:
+    values = np.tile(np.array([200, 100, 50, 0], kind), (4, 4, 1)) * (257 if kind == "<u2" else 1)
+    for tags, seen in (((), [200, 100, 50]), (((338, 0),), [200, 100, 50]), (((338, 2),), [255, 255, 255])):
+        (tmp_path / "a.tif").write_bytes(tiff(values.astype(kind), 2, *tags))
+        assert fitted(tmp_path / "a.tif", 4)[1, 1].tolist() == seen
+        assert lossy(tmp_path / "a.tif") == ([FOURTH_BAND] if seen[0] == 200 else [])
+
+
+@pytest.mark.parametrize("name", ["a.gif", "a.png", "a.webp", "a.tif"])
+def test_several_frames_are_told_and_the_first_is_taken(tmp_path: Path, name: str) -> None:
+    frames = [Image.new("RGB", (8, 8), colour) for colour in ("red", "lime", "blue")]
+    exact = {"lossless": True} if name == "a.webp" else {}
+    path = saved(tmp_path, frames[0], name, save_all=True, append_images=frames[1:], **exact)
+    assert lossy(path) == [FRAMES]
+    assert decode_files([path], size=4, title="").images[0, :, 1, 1].tolist() == [255, 0, 0]
+    assert lossy(saved(tmp_path, frames[0], name)) == []
+
+
+def test_previews_in_a_jpeg_are_no_frames(tmp_path: Path) -> None:
+    frames = [Image.new("RGB", (8, 8), colour) for colour in ("red", "lime")]
+    frames[0].save(tmp_path / "a.jpg", "MPO", save_all=True, append_images=frames[1:])
+    assert lossy(tmp_path / "a.jpg") == []
+
+
+def test_what_is_lost_of_dark_and_of_long_pictures_is_told(tmp_path: Path) -> None:
+    for peak, words in ((2**14 - 1, [DARK]), (2**14, [])):
+        assert lossy(saved(tmp_path, Image.fromarray(np.full((4, 4), peak, np.uint16)))) == words
+    for shape, words in (((8, 16), []), ((8, 17), [LONG]), ((17, 8), [LONG])):
+        assert lossy(saved(tmp_path, Image.new("RGB", shape))) == words
+
+
+def test_a_file_of_which_only_a_further_frame_is_broken_is_read(tmp_path: Path) -> None:
+    frames = [Image.new("RGB", (64, 64), colour) for colour in ("red", "lime")]
+    path = saved(tmp_path, frames[0], "a.tif", save_all=True, append_images=frames[1:])
+    path.write_bytes(path.read_bytes()[: 64 * 64 * 3 + 400])
+    assert decode_files([path], size=4, title="").images[0, :, 1, 1].tolist() == [255, 0, 0]
+
+
+def test_notes_name_the_first_few(tmp_path: Path) -> None:
+    paths = [saved(tmp_path, Image.new("RGB", (4, 20)), f"{i}.png") for i in (3, 1, 4, 2)]
+    (note,) = decode_files([*paths, saved(tmp_path, Image.new("RGB", (4, 4)))], size=4, title="").notes(tmp_path)
+    assert note == f"4 of 5 pictures {LONG}: 1.png, 2.png, 3.png, ..."
+
+
+def test_a_tiff_that_pillow_cannot_read_is_not_called_unknown(tmp_path: Path) -> None:
+    (tmp_path / "a.tif").write_bytes(tiff(np.zeros((4, 4, 5), np.uint8), 2))
+    with pytest.raises(BadImageError, match="is a TIFF of a kind that is not read"):
+        fitted(tmp_path / "a.tif", 4)
 
 
 def test_an_eps_file_is_not_handed_to_ghostscript(tmp_path: Path) -> None:

@@ -99,5 +99,8 @@ def test_a_finished_run_and_a_damaged_config_are_refused(
     before = contents(half)
     for words in (("train", "--resume", "half"), (*TOY, "--out", "half")):
         line = one_line(smallvit(words), 2)
-        assert line == "half already holds a finished run: name another folder with --out, or delete it"
+        where = "for its page: smallvit report half"
+        assert line == (
+            f"half already holds a finished run ({where}): for another, name another folder with --out, or delete it"
+        )
         assert contents(half) == before

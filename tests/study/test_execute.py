@@ -26,7 +26,7 @@ from smallvit.study.rows import Row, Study
 from smallvit.study.studies import STUDIES
 from smallvit.study.tasks import read_records
 from smallvit.train.config import OptimConfig
-from tiny_study import BASE, ONE_THREAD, HereEngine, study
+from tiny_study import BASE, ONE_THREAD, Here, HereEngine, study
 
 QUIET = Console(quiet=True)
 
@@ -72,6 +72,22 @@ def test_a_failed_run_is_reported_and_does_not_stop_the_rest(tmp_path: Path) -> 
     assert all("try a lower optim.lr" in line for line in ending.failed)
     assert (ending.finished, ending.left, ending.exit_status) == (2, [], 0)
     assert [len(runs) for runs in read_records(study(erase=broken), tmp_path).values()] == [2, 0]
+
+
+def test_a_run_that_cannot_be_started_has_failed_and_the_rest_go_on(tmp_path: Path) -> None:
+    (tmp_path / "erase").write_text("a file where the row's folder is to be")
+    engine = HereEngine()
+    begin = engine.start
+
+    def start(order: Order, log: Path) -> Here:
+        log.parent.mkdir(parents=True, exist_ok=True)
+        return begin(order, log)
+
+    engine.start = start
+    ending = execute(study(), tmp_path, engine)
+    where = tmp_path / "erase"
+    assert ending.failed == [f"erase row, seed {seed}: {where}: File exists" for seed in (0, 1)]
+    assert (ending.finished, ending.left) == (2, [])
 
 
 def test_a_record_of_another_run_is_refused_before_anything_runs(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from rich import box
 from rich.table import Table
 
+from smallvit.bench.floors import memory_lacking
 from smallvit.bench.pace import measured_pace
 from smallvit.bench.workload import Workload
 from smallvit.config import RunConfig
@@ -19,8 +20,8 @@ class Cost:
 
     num_parameters: int
     num_macs: int
-    seconds: float
-    """Of a whole `train`, its evaluations included, by a few measured steps."""
+    seconds: float | None
+    """Of a whole `train`, its evaluations included, by a few measured steps; None where memory may not do."""
 
 
 def cost(config: RunConfig) -> Cost:
@@ -29,10 +30,12 @@ def cost(config: RunConfig) -> Cost:
     Takes a few steps on random images, with no data set needed.
     """
     work = Workload(config)
+    model, choices = work.session.config.model, work.session.choices
+    fits = memory_lacking(model, config.train.batch_size, choices.attention, choices.device) is None
     return Cost(
         num_parameters=count_parameters(work.session.model),
-        num_macs=count_macs(work.session.config.model),
-        seconds=measured_pace(work).seconds(config),
+        num_macs=count_macs(model),
+        seconds=measured_pace(work).seconds(config) if fits else None,
     )
 
 
@@ -51,7 +54,7 @@ def recipe_table(recipes: Mapping[str, Callable[[], RunConfig]], say: Callable[[
             config.data.dataset,
             f"{costs.num_parameters / 1e6:.2f} M",
             f"{costs.num_macs / 1e6:,.0f} M",
-            duration(costs.seconds),
+            "no memory" if costs.seconds is None else duration(costs.seconds),
             recipe.__doc__,
         )
     return table

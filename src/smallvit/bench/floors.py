@@ -16,6 +16,7 @@ COPY_BYTES = {"cpu": 2**28, "mps": 2**29, "cuda": 2**30}
 VALUE_BYTES = {"float32": 4, "bfloat16": 2}
 PASSES_OF_A_TENSOR = 5
 PASSES_OF_A_WEIGHT = 10
+MEMORY_SHARE = 0.5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,6 +81,14 @@ def _tokenizer_values(config: ModelConfig) -> int:
         first = width // 4 if halvings > 1 else width
         return pixels * (2 * 24 + 3 * first) + sum(3 * width * pixels // 4**i for i in range(1, halvings))
     return pixels * {"patch": 3, "shifted": 2 * 15}[config.tokenizer]
+
+
+def memory_lacking(config: ModelConfig, batch_size: int, attention: str, device: str) -> str | None:
+    """Return, where a step may need more than half of the free memory, how much it may need and how much there is."""
+    needed, free = memory_needed(config, batch_size, attention), memory_available(device)
+    if needed <= MEMORY_SHARE * free:
+        return None
+    return f"it may need {needed / 2**30:.1f} GiB, and {free / 2**30:.1f} GiB are free"
 
 
 def memory_available(device: str) -> float:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from smallvit.bench.clock import PeakMemory, take_turns
-from smallvit.bench.floors import memory_available, memory_needed, utilisation
+from smallvit.bench.floors import memory_lacking, utilisation
 from smallvit.bench.record import BenchRecord, Speed, SweepPoint
 from smallvit.bench.workload import Workload, spec_of
 from smallvit.config import RunConfig
@@ -21,7 +21,6 @@ WIDTHS, PATCHES, BATCHES = (96, 192, 384), (4, 2), (64, 256, 1024)
 SWEEP_TURNS = 2
 CALLS = SWEEP_TURNS + 2
 """Steps of a point, the first and the warm one included."""
-MEMORY_SHARE = 0.5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,11 +91,7 @@ def _seconds(base: BenchRecord, case: Case) -> float:
 def _too_much(case: Case, needed: float, left: float, choices: Choices) -> str | None:
     if needed > left:
         return f"it needs about {duration(needed)}, and {duration(max(left, 0.0))} are left"
-    memory = memory_needed(case.config.model, case.config.train.batch_size, choices.attention)
-    free = memory_available(choices.device)
-    if memory > MEMORY_SHARE * free:
-        return f"it may need {memory / 2**30:.1f} GiB, and {free / 2**30:.1f} GiB are free"
-    return None
+    return memory_lacking(case.config.model, case.config.train.batch_size, choices.attention, choices.device)
 
 
 def _measured(case: Case, base: BenchRecord) -> SweepPoint:

@@ -1,6 +1,7 @@
 """The commands that train a run and show it."""
 
 import os
+import shlex
 import time
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -11,7 +12,7 @@ from tyro.conf import arg
 from smallvit.checks import is_number, require
 from smallvit.config import RunConfig
 from smallvit.console import plain_console
-from smallvit.errors import SmallvitError, UsageError
+from smallvit.errors import SmallvitError, UsageError, line_of
 from smallvit.recipes import RECIPES
 
 
@@ -92,8 +93,15 @@ def train_and_report(
         return
     from smallvit.report.page import write_page
 
-    speed = f"{duration(record.train_seconds)} of training at {record.images_per_second:,.0f} images/s"
-    console.print(f"test accuracy {percent(record.test)} after {speed}")
+    speed = f" at {record.images_per_second:,.0f} images/s" if record.images_per_second else ""  # of one step, none
+    console.print(f"test accuracy {percent(record.test)} after {duration(record.train_seconds)} of training{speed}")
     if (mean := record.mean_class_accuracy()) is not None:
-        console.print(f"its mean over the classes, which are uneven, is {100 * mean:.2f} %")
-    console.print(f"record  {folder / 'record.json'}\npage    {write_page(folder)}")
+        tested, known = record.num_test_classes(), len(record.class_names)
+        which = "the classes" if tested == known else f"the {tested} of {known} classes that test has images of"
+        console.print(f"its mean over {which}, which are uneven, is {100 * mean:.2f} %")
+    try:
+        page = write_page(folder)
+    except OSError as error:
+        how = f"the run is finished; for its page: smallvit report {shlex.quote(str(folder))}"
+        raise SmallvitError(f"{line_of(error)}; {how}") from None
+    console.print(f"record  {folder / 'record.json'}\npage    {page}")

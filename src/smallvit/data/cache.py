@@ -25,7 +25,7 @@ from smallvit.errors import SmallvitError
 from smallvit.files import flush_folder
 
 SCHEMA = 1
-_FOLDER_SCHEMA = 3
+_FOLDER_SCHEMA = 4
 """Of the entries of users' own folders: 2 ordered rows whatever the size, 3 keeps the files' names."""
 _KEY_DIGITS = 16
 _SETTLED_SECONDS = 1.0

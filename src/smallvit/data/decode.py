@@ -3,7 +3,8 @@
 What becomes RGB: RGB as it is; grey, palette and black-and-white exactly; 16-bit grey by dividing its full range
 (x / 257, rounded, never clipped; of 16-bit colour Pillow keeps the high byte); CMYK and YCbCr by Pillow's conversion;
 transparency over white, as a browser page shows it. Anything else (float, 32-bit, Lab) has no one meaning and is
-refused. Exif orientation is applied.
+refused. Exif orientation is applied, colour profiles are not. What is lost on the way is told: of several frames all
+but the first, most levels of a dark 16-bit picture, a fourth band, most of a long picture.
 
 Shapes: n images, H height, W width.
 """
@@ -14,13 +15,15 @@ import threading
 import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 from jaxtyping import UInt8
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, TiffImagePlugin
 
 from smallvit.cores import usable_cores
 from smallvit.errors import SmallvitError
@@ -31,6 +34,7 @@ if TYPE_CHECKING:
 Item = TypeVar("Item")
 
 _CHUNK = 8
+_NAMED = 3
 _MOST_THREADS = 16
 """Each holds a whole picture, of 24 megapixels say."""
 _LOSSLESS = ("RGB", "L", "1", "P", "LA", "PA", "La", "RGBA", "RGBa")
@@ -38,6 +42,15 @@ _LOSSLESS = ("RGB", "L", "1", "P", "LA", "PA", "La", "RGBA", "RGBa")
 # no signature, and takes some icons for its own: it comes last.
 _FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "PPM", "TIFF", "AVIF", "JPEG2000", "ICO", "TGA")
 _SIXTEEN_BIT = ("I;16", "I;16B", "I;16L", "I;16N")
+_FRAMED = ("GIF", "TIFF", "WEBP", "PNG", "AVIF")
+"""Formats of which further frames are pictures; in a JPEG they are its previews."""
+_PHOTOMETRIC, _SAMPLES, _EXTRA_SAMPLES = 262, 277, 338
+"""Tags of TIFF."""
+FRAMES = "have several pages or frames, of which only the first is taken"
+DARK = "are of 16 bits and use 14 of them at most: scale them to the full range, or most of what they show is lost"
+FOURTH_BAND = "have a fourth band that is no transparency, and is left out"
+LONG = "are more than twice as long as wide, or the other way round: the crop keeps less than half"
+"""What is told of pictures of which much is lost."""
 
 
 @cache
@@ -87,17 +100,36 @@ def decode_all(
     return images
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Files:
+    """What became of files."""
+
+    images: UInt8[np.ndarray, "n 3 H W"]
+    """Upright, as RGB, fitted to the size; of a broken file black."""
+    broken: dict[Path, str]
+    """What is wrong with those that cannot be used, by path."""
+    lossy: dict[str, list[Path]]
+    """Those of which much is lost, by what is told of them; sorted."""
+
+    def notes(self, root: Path) -> list[str]:
+        """Return what is to be told of those of which much is lost, the first few by their names under `root`."""
+        told: list[str] = []
+        for words, paths in self.lossy.items():
+            names = [str(path.relative_to(root)) for path in paths[:_NAMED]] + ["..."] * (len(paths) > _NAMED)
+            told.append(f"{len(paths)} of {len(self.images)} pictures {words}: {', '.join(names)}")
+        return told
+
+
 def decode_files(
     paths: Sequence[Path], *, size: int, title: str, look: Callable[[Path, Image.Image], None] | None = None
-) -> tuple[UInt8[np.ndarray, "n 3 H W"], dict[Path, str]]:
-    """Return files' images, upright, as RGB and fitted to `size`, and what is wrong with those that cannot be used,
-    which are black. `look` is called with each image at its full size.
-    """
+) -> Files:
+    """Return files' images fitted to `size`; `look` is called with each upright image at its full size."""
     broken: dict[Path, str] = {}
+    lossy: dict[str, list[Path]] = {words: [] for words in (FRAMES, DARK, FOURTH_BAND, LONG)}
 
     def decode(path: Path) -> UInt8[np.ndarray, "H W 3"]:
         try:
-            upright = decode_upright(path)
+            upright = decode_upright(path, lambda words: lossy[words].append(path))
         except BadImageError as error:
             broken[path] = str(error)  # the error itself would keep the pixels
             return np.zeros((size, size, 3), dtype=np.uint8)
@@ -105,7 +137,12 @@ def decode_files(
             look(path, upright)
         return fit_image(upright, size)
 
-    return decode_all(paths, decode, size=size, title=title), broken
+    images = decode_all(paths, decode, size=size, title=title)
+    return Files(
+        images=images,
+        broken={path: broken[path] for path in sorted(broken)},
+        lossy={words: sorted(found) for words, found in lossy.items() if found},
+    )
 
 
 def _progress(count: int) -> "Progress":
@@ -134,15 +171,19 @@ def decode_exact(data: bytes, size: int) -> UInt8[np.ndarray, "H W 3"]:
     return np.asarray(_opened(io.BytesIO(data), convert))
 
 
-def decode_upright(source: Path | str | io.BytesIO) -> Image.Image:
+def decode_upright(source: Path | str | io.BytesIO, tell: Callable[[str], object] | None = None) -> Image.Image:
     """Return the image of a file, or of one in memory, at full size, upright, as RGB; BadImageError where there is
-    none.
+    none. `tell` is called with each of `FRAMES`, `DARK`, `FOURTH_BAND` and `LONG` that it is a case of.
     """
 
     def convert(image: Image.Image) -> Image.Image:
         image.load()
         ImageOps.exif_transpose(image, in_place=True)
-        return to_rgb(image)
+        upright = to_rgb(image)
+        if tell is not None:
+            for words in _losses(image):
+                tell(words)
+        return upright
 
     return _opened(Path(source) if isinstance(source, str) else source, convert)
 
@@ -154,17 +195,50 @@ def fit_image(image: Image.Image, size: int) -> UInt8[np.ndarray, "H W 3"]:
 
 def to_rgb(image: Image.Image) -> Image.Image:
     """Return the image as RGB by the rules at the module's head; BadImageError where none applies."""
-    sixteen = image.mode in _SIXTEEN_BIT or (image.mode == "I" and image.format in ("PNG", "PPM"))
-    if sixteen:
-        values = np.asarray(image).astype(np.float64)
+    if _is_sixteen_bit(image):
+        values, clear = np.asarray(image).astype(np.float64), image.info.get("transparency")
+        if _tag(image, _PHOTOMETRIC) == 0:  # white is zero, which Pillow heeds of 8 bits alone
+            values = 65535 - values
+        if clear is not None:
+            values[values == clear] = 65535
         image = Image.fromarray(np.rint(values / 257).astype(np.uint8))
-    if image.has_transparency_data:
+    if image.has_transparency_data and not _has_fourth_band(image):
         layer = image.convert("RGBA")
         page = Image.new("RGBA", layer.size, (255, 255, 255, 255))
         return Image.alpha_composite(page, layer).convert("RGB")
     if image.mode in (*_LOSSLESS, "CMYK", "YCbCr"):
         return image.convert("RGB")
-    raise BadImageError(f"has mode {image.mode}; expected 8-bit or 16-bit grey, RGB, palette or CMYK")
+    what = {"I": " (signed or of 32 bits)", "F": " (floating point)"}.get(image.mode, "")
+    raise BadImageError(f"has mode {image.mode}{what}; expected 8-bit or 16-bit grey, RGB, palette or CMYK")
+
+
+def _losses(image: Image.Image) -> list[str]:
+    """Return what is told of an image that was loaded."""
+    found: list[str] = []
+    if _is_sixteen_bit(image) and np.asarray(image).max() < 2**14:
+        found.append(DARK)
+    if _has_fourth_band(image):
+        found.append(FOURTH_BAND)
+    if max(image.size) > 2 * min(image.size):
+        found.append(LONG)
+    with suppress(Exception):  # a further frame may be broken
+        if image.format in _FRAMED and getattr(image, "is_animated", False):
+            found.append(FRAMES)
+    return found
+
+
+def _is_sixteen_bit(image: Image.Image) -> bool:
+    return image.mode in _SIXTEEN_BIT or (image.mode == "I" and image.format in ("PNG", "PPM"))
+
+
+def _has_fourth_band(image: Image.Image) -> bool:
+    """Return whether it is a TIFF of four samples that does not say that the fourth is transparency."""
+    extra = _tag(image, _EXTRA_SAMPLES)
+    return image.mode in ("RGBA", "RGBX", "RGB") and _tag(image, _SAMPLES) == 4 and extra not in (1, 2, (1,), (2,))
+
+
+def _tag(image: Image.Image, number: int) -> object:
+    return image.tag_v2.get(number) if isinstance(image, TiffImagePlugin.TiffImageFile) else None
 
 
 def _opened(source: Path | io.BytesIO, convert: Callable[[Image.Image], Image.Image]) -> Image.Image:
@@ -180,11 +254,18 @@ def _opened(source: Path | io.BytesIO, convert: Callable[[Image.Image], Image.Im
             f"would unpack to more than {limit} pixels (a decompression bomb): make it smaller"
         ) from error
     except Image.UnidentifiedImageError as error:
-        raise BadImageError(f"is not an image in a known format ({', '.join(formats())})") from error
+        raise BadImageError(_unknown(source)) from error
     except Exception as error:  # decoders of broken files raise almost anything: OSError, SyntaxError, struct.error
         if isinstance(error, OSError) and error.errno is not None:  # the file's, not a decoder's
             raise BadImageError(f"cannot be read ({error.strerror})") from error
         raise BadImageError(f"is truncated or broken ({' '.join(str(error).split())})") from error
+
+
+def _unknown(source: Path | io.BytesIO) -> str:
+    with io.BytesIO(source.getvalue()) if isinstance(source, io.BytesIO) else source.open("rb") as file:
+        if file.read(4) in (b"II*\0", b"MM\0*"):
+            return "is a TIFF of a kind that is not read (of more than four bands, say): write it as grey or RGB"
+    return f"is not an image in a known format ({', '.join(formats())})"
 
 
 def _not_empty(source: Path | io.BytesIO) -> None:

@@ -10,7 +10,7 @@ and folders beside `train/` are passed over and named in a note.
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -29,8 +29,6 @@ _ANNOTATIONS = "val_annotations.txt"
 _SPLITS = ("train", "val", "test")
 _SPLIT_LIKE = (*_SPLITS, "training", "valid", "validation", "testing")
 _NAMED, _NAMED_BROKEN = 3, 20
-_DARK = 64
-"""Where no pixel of any image reaches it, most of the 256 levels are unused, which is nobody's intent."""
 
 
 @dataclass(kw_only=True)
@@ -102,6 +100,7 @@ def _require_known_splits(root: Path, folders: list[str]) -> None:
 
 def read_images(listing: Listing, size: int) -> Decoded:
     """Return the listed images as RGB, fitted to `size`, each split in canonical order."""
+    notes: list[str] = []
 
     def read(name: str) -> Split:
         paths = [path for path, _ in listing.splits[name]]
@@ -110,32 +109,22 @@ def read_images(listing: Listing, size: int) -> Decoded:
         def look(path: Path, upright: Image.Image) -> None:
             keys[path] = picture_key(upright)
 
-        images, broken = decode_files(paths, size=size, title=f"Decoding {listing.root.name} {name}", look=look)
-        _refuse_broken(broken)
+        found = decode_files(paths, size=size, title=f"Decoding {listing.root.name} {name}", look=look)
+        _refuse_broken(found.broken)
+        notes.extend(found.notes(listing.root))
         labels = np.array([label for _, label in listing.splits[name]], dtype=np.int64)
         files = np.array([printable(path.relative_to(listing.root).as_posix()).encode() for path in paths])
         in_order = np.array([keys[path] for path in paths], dtype="S16")
-        return canonical(Split(images=images, labels=labels, keys=in_order, files=files))
+        return canonical(Split(images=found.images, labels=labels, keys=in_order, files=files))
 
-    found = {name: read(name) for name in listing.splits}
+    splits = {name: read(name) for name in listing.splits}
     return Decoded(
-        train=found["train"],
-        val=found.get("val"),
-        test=found.get("test"),
-        train_moments=_moments(found["train"].images),
+        train=splits["train"],
+        val=splits.get("val"),
+        test=splits.get("test"),
+        train_moments=_moments(splits["train"].images),
         class_names=tuple(map(printable, listing.class_names)),
-        notes=_dark(found.values()),
-    )
-
-
-def _dark(splits: Iterable[Split]) -> tuple[str, ...]:
-    """Return a note where all images are nearly black, as those of 12 bits in files of 16 are."""
-    brightest = max(int(split.images.max(initial=0)) for split in splits)
-    if brightest >= _DARK:
-        return ()
-    return (
-        f"no pixel of any image is brighter than {brightest} of 255: scale pictures of 10 to 14 bits in files of 16, "
-        "and masks, to the full range first, or most of what they show is lost",
+        notes=tuple(notes),
     )
 
 

@@ -123,6 +123,19 @@ def _projection(embed_dim: int, latent_dim: int | None) -> nn.Module:
     return nn.Linear(embed_dim, embed_dim) if latent_dim is None else LowRankLinear(embed_dim, latent_dim, embed_dim)
 
 
+def _side_by_side(projections: Sequence[nn.Module], x: Float[Tensor, "B N D"]) -> list[Float[Tensor, "B N D"]]:
+    """Return the projections of `x`, by one product for the full ones and the narrow layers of the low-rank ones."""
+    weights: list[Tensor] = []
+    biases: list[Tensor] = []
+    for each in projections:
+        low_rank = isinstance(each, LowRankLinear)
+        weights.append((each.down if low_rank else each).get_parameter("weight"))
+        biases.append(weights[-1].new_zeros(len(weights[-1])) if low_rank else each.get_parameter("bias"))
+    product = F.linear(x, torch.cat(weights), torch.cat(biases))
+    parts = zip(projections, product.split([len(weight) for weight in weights], dim=-1), strict=True)
+    return [each.up(part) if isinstance(each, LowRankLinear) else part for each, part in parts]
+
+
 class Attention(nn.Module):
     """Self-attention; `qkv` is one matrix, or `q`, `k` and `v` stand apart where one of them is low-rank.
 
@@ -156,8 +169,10 @@ class Attention(nn.Module):
     def _project(
         self, x: Float[Tensor, "B N D"]
     ) -> tuple[Float[Tensor, "B H M K"], Float[Tensor, "B H N K"], Float[Tensor, "B H N K"]]:
-        if self.is_low_rank:
-            parts = (self.q(x[:, : self.num_queries]), self.k(x), self.v(x))
+        if self.is_low_rank and self.num_queries is None:
+            parts = _side_by_side((self.q, self.k, self.v), x)
+        elif self.is_low_rank:
+            parts = (self.q(x[:, : self.num_queries]), *_side_by_side((self.k, self.v), x))
         elif self.num_queries is None:
             parts = self.qkv(x).chunk(3, dim=-1)
         else:  # of the one matrix, queries of the tokens that ask alone

@@ -18,13 +18,14 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from smallvit.files import replacing
+from smallvit.files import write_atomically
 
 SOURCE = Path(__file__).with_name("native_attention.cpp")
 MOST_TOKENS = 300
@@ -61,22 +62,16 @@ def prepare(tokens: int, head_width: int, dtype: torch.dtype, folder: Path) -> N
         raise UnavailableError("it is for Linux, on a processor that has the lowest byte first")
     shape = (f"-DTOKENS={tokens}", f"-DHEAD_WIDTH={head_width}", f"-DVALUE_BITS={VALUE_BITS[dtype]}")
     try:
-        _libraries[key] = _loaded(shape, folder)
+        _libraries[key] = ctypes.CDLL(str(_compiled(shape, folder)))
     except OSError as error:
         raise UnavailableError(f"its library cannot be written or loaded: {error}") from error
 
 
-def _loaded(shape: tuple[str, ...], folder: Path) -> ctypes.CDLL:
-    path = _compiled(shape, folder)
-    try:
-        return ctypes.CDLL(str(path))
-    except OSError:  # damaged, perhaps
-        path.unlink()
-        return ctypes.CDLL(str(_compiled(shape, folder)))
-
-
 def _compiled(shape: tuple[str, ...], folder: Path) -> Path:
-    """Return the library for a shape, from `folder` where it lies for this source, compiler and processor."""
+    """Return the library for a shape, from `folder` where it lies for this source, compiler and processor.
+
+    Its name has a hash of its content, too: a damaged one, which would crash or compute something else, is replaced.
+    """
     try:
         compiler = shlex.split(os.environ.get("CXX") or "c++")  # perhaps `ccache g++`
     except ValueError:  # an open quotation mark
@@ -86,12 +81,23 @@ def _compiled(shape: tuple[str, ...], folder: Path) -> Path:
     # What the compiler defines tells its version and the instructions that the processor has.
     defined = _output([*compiler, *FLAGS, "-dM", "-E", "-x", "c++", "/dev/null"])
     what = "\0".join([*shape, *FLAGS, *LIBRARY_FLAGS, defined]).encode() + SOURCE.read_bytes()
-    library = folder / f"attention-{hashlib.sha256(what).hexdigest()[:16]}.so"
-    if not library.exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        with replacing(library) as made:
-            _output([*compiler, *FLAGS, *LIBRARY_FLAGS, *shape, str(SOURCE), "-o", str(made)])
+    name = f"attention-{_short_hash(what)}"
+    for library in folder.glob(f"{name}-*.so"):
+        if library.name == f"{name}-{_short_hash(library.read_bytes())}.so":
+            return library
+        library.unlink(missing_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(dir=folder) as place:
+        made = Path(place) / "attention.so"
+        _output([*compiler, *FLAGS, *LIBRARY_FLAGS, *shape, str(SOURCE), "-o", str(made)])
+        content = made.read_bytes()
+    library = folder / f"{name}-{_short_hash(content)}.so"
+    write_atomically(library, content)
     return library
+
+
+def _short_hash(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()[:16]
 
 
 def _output(command: list[str]) -> str:

@@ -54,7 +54,6 @@ OPTIMIZERS: Mapping[str, Changes] = {
     "AdamW at 4e-3": {"optim.optimizer": "adamw", "optim.lr": 4e-3},
     "AdamW at 8e-3": {"optim.optimizer": "adamw", "optim.lr": 8e-3},
     "AdamW at 1.6e-2": {"optim.optimizer": "adamw", "optim.lr": 1.6e-2},
-    "AdamW at 3.2e-2": {"optim.optimizer": "adamw", "optim.lr": 3.2e-2},
 }
 """The rates, so that no optimiser is called better at another's."""
 

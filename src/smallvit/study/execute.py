@@ -17,7 +17,7 @@ from rich.console import Console
 from smallvit.bench.pace import Pace
 from smallvit.data.spec import SPECS
 from smallvit.device.config import DeviceUse
-from smallvit.errors import SmallvitError
+from smallvit.errors import SmallvitError, line_of
 from smallvit.record import RunRecord
 from smallvit.run_folder import RECORD
 from smallvit.stop import OUT_OF_TIME, Stop
@@ -141,7 +141,12 @@ class Execution:
             if does == "run":
                 self._waiting.remove(task)
             self.board[task].state = "running" if does == "run" else "measuring"
-            self._running.append(_Running(task=task, does=does, handle=self.engine.start(order, task.log)))
+            try:
+                handle = self.engine.start(order, task.log)
+            except OSError as error:  # its folder cannot be made, say: the others go on
+                self._after(does, task, Outcome(status=1, line=line_of(error) or str(error)), stop)
+                continue
+            self._running.append(_Running(task=task, does=does, handle=handle))
 
     def _next(self) -> tuple[Task | None, Literal["run", "pace"]]:
         """Return the first run that fits, or is to be measured to know."""
@@ -182,7 +187,10 @@ class Execution:
             outcome = job.handle.poll()
             if outcome is not None:
                 self._running.remove(job)
-                (self._after_run if job.does == "run" else self._after_pace)(job.task, outcome, bool(stop.reason))
+                self._after(job.does, job.task, outcome, stop)
+
+    def _after(self, does: str, task: Task, outcome: Outcome, stop: Stop) -> None:
+        (self._after_run if does == "run" else self._after_pace)(task, outcome, bool(stop.reason))
 
     def _after_run(self, task: Task, outcome: Outcome, stopping: bool) -> None:
         line = self.board[task]

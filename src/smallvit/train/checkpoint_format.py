@@ -64,8 +64,8 @@ def serialise(checkpoint: Checkpoint) -> dict[str, bytes]:
     return files
 
 
-def tensor_bytes(tensors: Mapping[str, Tensor]) -> bytes:
-    """Return tensors as safetensors; those that share memory are copied apart."""
+def tensor_bytes(tensors: Mapping[str, Tensor], texts: dict[str, str] | None = None) -> bytes:
+    """Return tensors, and texts beside them, as safetensors; tensors that share memory are copied apart."""
     host: dict[str, Tensor] = {}
     storages: set[int] = set()
     for name, tensor in tensors.items():
@@ -74,7 +74,7 @@ def tensor_bytes(tensors: Mapping[str, Tensor]) -> bytes:
             copy = copy.clone()
         storages.add(copy.untyped_storage().data_ptr())
         host[name] = copy
-    return safetensors.torch.save(host)
+    return safetensors.torch.save(host, texts)
 
 
 def manifest(step: int, files: Mapping[str, tuple[int, str]]) -> bytes:

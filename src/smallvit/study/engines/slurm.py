@@ -42,9 +42,8 @@ class SlurmEngine:
         cluster: str = "slurm",
     ) -> None:
         if find_spec("submitit") is None:
-            raise UsageError(
-                "--engine slurm needs submitit, which is not installed: pip install '.[slurm]' in the checkout"
-            )
+            how = "pip install -c constraints.txt '.[slurm]' in the checkout"
+            raise UsageError(f"--engine slurm needs submitit, which is not installed: {how}")
         require_whole("--slurm.minutes", minutes, 5)
         if cluster == "slurm" and shutil.which("srun") is None:
             raise UsageError("--engine slurm needs a machine of a Slurm cluster: there is no srun here")
