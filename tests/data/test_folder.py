@@ -173,6 +173,15 @@ def test_a_bad_image_is_named(tmp_path: Path, load, name: str, data: bytes | Non
     assert reason in str(caught.value)
 
 
+def test_links_to_nothing_are_named_at_once(tmp_path: Path, load) -> None:
+    root = fill(tmp_path / "root")
+    for name in ("x.png", "y.png"):
+        (root / "a" / name).symlink_to(tmp_path / "gone.png")
+    named = ": is a link to nothing; ".join(str(root / "a" / name) for name in ("x.png", "y.png"))
+    with pytest.raises(SmallvitError, match=f"^2 pictures cannot be used: {re.escape(named)}: is a link to nothing$"):
+        load(root)
+
+
 def test_all_bad_images_are_named_at_once(tmp_path: Path, load) -> None:
     root = fill(tmp_path / "root")
     for number in range(3):
@@ -326,12 +335,14 @@ def test_copies_where_they_spoil_a_measurement_are_told(tmp_path: Path, load) ->
     fill(root / "train")
     fill(root / "test", count=2)
     (note,) = load(root, val_fraction=0.0).notes
-    assert note == "test: 6 pictures are in train, too: test/a/0.png, test/a/1.png, test/b/0.png, test/b/1.png, ..."
+    assert (
+        note == "test: 6 of 6 pictures are in train, too: test/a/0.png, test/a/1.png, test/b/0.png, test/b/1.png, ..."
+    )
     for number, path in enumerate((root / "test").rglob("*.png")):
         Image.new("RGB", (20, 20), (0, number, 0)).save(path)
     shutil.copy(root / "train" / "a" / "3.png", root / "train" / "b" / "a copy.png")
     (note,) = load(root, val_fraction=0.0).notes
-    assert note == "train: 2 pictures are of two classes: train/a/3.png, train/b/a copy.png"
+    assert note == "train: 2 of 31 pictures are of two classes: train/a/3.png, train/b/a copy.png"
 
 
 def test_what_a_constant_answer_would_have_is_told_where_classes_are_uneven(tmp_path: Path, load) -> None:

@@ -72,6 +72,7 @@ def list_images(root: Path) -> Listing:
         listing.notes.append(passed_over(others, "folders beside train/", root))
     if listing.strays:
         listing.notes.append(passed_over(listing.strays, "files that are not images of a class", root))
+    _refuse_broken({path: "is a link to nothing" for path in listing.files() if not path.exists()})
     return listing
 
 
