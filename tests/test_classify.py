@@ -20,6 +20,7 @@ from smallvit.classify import classify, load_classifier
 from smallvit.cli import main
 from smallvit.config import RunConfig
 from smallvit.data.config import DataConfig
+from smallvit.data.decode import LONG
 from smallvit.data.store import load_dataset
 from smallvit.device.config import DeviceConfig
 from smallvit.errors import SmallvitError
@@ -192,6 +193,15 @@ for pictures in (Image.new("RGB", (9, 9)), [pixels], [], [""]):
         f"pictures is '': {pictures}",
         f"pictures is '': {pictures}",
     ]
+
+
+def test_pictures_of_which_much_is_lost_are_told(
+    finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "long.png"
+    Image.new("RGB", (20, 90)).save(path)
+    assert len(classify(finished, path)) == 1
+    assert capsys.readouterr().err == f"note: 1 of 1 pictures {LONG}: {path}\n"
 
 
 @pytest.mark.parametrize(

@@ -111,7 +111,7 @@ def classify(folder: Path | str, pictures: Path | str | Sequence[Path | str], *,
         if len(found.broken) == len(paths) or path in map(Path, pictures):
             raise SmallvitError(f"{path}: {why}")
         print(f"note: passed over {path}: {why}", file=sys.stderr)
-    for note in found.notes(Path()):
+    for note in found.notes():
         print(f"note: {note}", file=sys.stderr)
     rows = zip(paths, classifier.probabilities(torch.from_numpy(found.images)), strict=True)
     return [answer for path, row in rows if path not in found.broken for answer in _answers(path, row, names, top)]

@@ -54,7 +54,7 @@ def recipe_table(recipes: Mapping[str, Callable[[], RunConfig]], say: Callable[[
             config.data.dataset,
             f"{costs.num_parameters / 1e6:.2f} M",
             f"{costs.num_macs / 1e6:,.0f} M",
-            "no memory" if costs.seconds is None else duration(costs.seconds),
+            "too little memory" if costs.seconds is None else duration(costs.seconds),
             recipe.__doc__,
         )
     return table

@@ -26,7 +26,8 @@ from smallvit.files import flush_folder
 
 SCHEMA = 1
 _FOLDER_SCHEMA = 4
-"""Of the entries of users' own folders: 2 ordered rows whatever the size, 3 keeps the files' names."""
+"""Of the entries of users' own folders: 2 ordered rows whatever the size, 3 keeps the files' names, 4 tells what
+pictures lose."""
 _KEY_DIGITS = 16
 _SETTLED_SECONDS = 1.0
 _MANIFEST = "manifest.json"

@@ -111,11 +111,12 @@ class Files:
     lossy: dict[str, list[Path]]
     """Those of which much is lost, by what is told of them; sorted."""
 
-    def notes(self, root: Path) -> list[str]:
-        """Return what is to be told of those of which much is lost, the first few by their names under `root`."""
+    def notes(self, root: Path | None = None) -> list[str]:
+        """Return what is told of those of which much is lost, the first few by name, within `root` if given."""
         told: list[str] = []
         for words, paths in self.lossy.items():
-            names = [str(path.relative_to(root)) for path in paths[:_NAMED]] + ["..."] * (len(paths) > _NAMED)
+            named = (path if root is None else path.relative_to(root) for path in paths[:_NAMED])
+            names = [*map(str, named), *(["..."] if len(paths) > _NAMED else [])]
             told.append(f"{len(paths)} of {len(self.images)} pictures {words}: {', '.join(names)}")
         return told
 

@@ -119,18 +119,20 @@ class LowRankLinear(nn.Module):
         return plain
 
 
-def _projection(embed_dim: int, latent_dim: int | None) -> nn.Module:
+def _projection(embed_dim: int, latent_dim: int | None) -> nn.Linear | LowRankLinear:
     return nn.Linear(embed_dim, embed_dim) if latent_dim is None else LowRankLinear(embed_dim, latent_dim, embed_dim)
 
 
-def _side_by_side(projections: Sequence[nn.Module], x: Float[Tensor, "B N D"]) -> list[Float[Tensor, "B N D"]]:
+def _side_by_side(
+    projections: Sequence[nn.Linear | LowRankLinear], x: Float[Tensor, "B N D"]
+) -> list[Float[Tensor, "B N D"]]:
     """Return the projections of `x`, by one product for the full ones and the narrow layers of the low-rank ones."""
     weights: list[Tensor] = []
     biases: list[Tensor] = []
     for each in projections:
         low_rank = isinstance(each, LowRankLinear)
-        weights.append((each.down if low_rank else each).get_parameter("weight"))
-        biases.append(weights[-1].new_zeros(len(weights[-1])) if low_rank else each.get_parameter("bias"))
+        weights.append(each.down.weight if low_rank else each.weight)
+        biases.append(x.new_zeros(each.down.out_features, dtype=weights[-1].dtype) if low_rank else each.bias)
     product = F.linear(x, torch.cat(weights), torch.cat(biases))
     parts = zip(projections, product.split([len(weight) for weight in weights], dim=-1), strict=True)
     return [each.up(part) if isinstance(each, LowRankLinear) else part for each, part in parts]
