@@ -82,5 +82,6 @@ def test_without_ray_the_command_names_the_extra(
     monkeypatch.setattr("smallvit.study.engines.ray.find_spec", lambda name: None)
     assert cli.main(["study", "paper", "--engine", "ray"]) == 2
     assert capsys.readouterr().err == (
-        "smallvit: --engine ray needs ray, which is not installed: pip install '.[ray]' in the checkout\n"
+        "smallvit: --engine ray needs ray, which is not installed: "
+        "pip install -c constraints.txt '.[ray]' in the checkout\n"
     )

@@ -107,5 +107,6 @@ def test_without_submitit_or_slurm_the_command_says_so(
     monkeypatch.setattr("smallvit.study.engines.slurm.find_spec", lambda name: None)
     assert cli.main(words) == 2
     assert capsys.readouterr().err == (
-        "smallvit: --engine slurm needs submitit, which is not installed: pip install '.[slurm]' in the checkout\n"
+        "smallvit: --engine slurm needs submitit, which is not installed: "
+        "pip install -c constraints.txt '.[slurm]' in the checkout\n"
     )
