@@ -6,6 +6,7 @@ Shapes: n pictures, S image size, C classes.
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import torch
@@ -15,7 +16,7 @@ from torch import Tensor
 from smallvit.augment.pipeline import normalise
 from smallvit.checks import require, require_whole
 from smallvit.data.decode import decode_files
-from smallvit.data.folder import find_images, passed_over, unreadable
+from smallvit.data.folder import NAMED_BROKEN, find_images, passed_over, unreadable
 from smallvit.data.spec import SPECS
 from smallvit.errors import SmallvitError, UsageError
 from smallvit.evaluate import predict
@@ -110,7 +111,10 @@ def classify(folder: Path | str, pictures: Path | str | Sequence[Path | str], *,
     for path, why in found.broken.items():
         if len(found.broken) == len(paths) or path in map(Path, pictures):
             raise SmallvitError(f"{path}: {why}")
+    for path, why in islice(found.broken.items(), NAMED_BROKEN):
         print(f"note: passed over {path}: {why}", file=sys.stderr)
+    if (more := len(found.broken) - NAMED_BROKEN) > 0:
+        print(f"note: passed over {more} more broken files", file=sys.stderr)
     for note in found.notes():
         print(f"note: {note}", file=sys.stderr)
     rows = zip(paths, classifier.probabilities(torch.from_numpy(found.images)), strict=True)

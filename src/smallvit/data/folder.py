@@ -28,7 +28,9 @@ _SYSTEM_FILES = ("thumbs.db", "desktop.ini")
 _ANNOTATIONS = "val_annotations.txt"
 _SPLITS = ("train", "val", "test")
 _SPLIT_LIKE = (*_SPLITS, "training", "valid", "validation", "testing")
-_NAMED, _NAMED_BROKEN = 3, 20
+_NAMED = 3
+NAMED_BROKEN = 20
+"""Files that cannot be used that are named one by one."""
 
 
 @dataclass(kw_only=True)
@@ -134,9 +136,9 @@ def _refuse_broken(broken: Mapping[Path, str]) -> None:
     if not broken:
         return
     named = [f"{path}: {broken[path]}" for path in sorted(broken)]
-    more = f"; and {len(named) - _NAMED_BROKEN} more" if len(named) > _NAMED_BROKEN else ""
+    more = f"; and {len(named) - NAMED_BROKEN} more" if len(named) > NAMED_BROKEN else ""
     count = f"{len(named)} pictures cannot be used: " if len(named) > 1 else ""
-    raise SmallvitError(f"{count}{'; '.join(named[:_NAMED_BROKEN])}{more}")
+    raise SmallvitError(f"{count}{'; '.join(named[:NAMED_BROKEN])}{more}")
 
 
 def picture_key(upright: Image.Image) -> bytes:
