@@ -38,12 +38,12 @@ def test_a_worker_that_is_killed_and_a_study_that_is_ended_leave_the_records_of_
         first.send_signal(signal.SIGTERM)
         out, err = first.communicate(timeout=PATIENCE)
     assert first.returncode in (0, 143), err
-    steps = checkpoint_step(runs[0])
+    steps, left = checkpoint_step(runs[0]), [run for run in runs if not (run / "record.json").exists()]
 
     with started(tmp_path, *WORDS) as second:
         out, err = second.communicate(timeout=PATIENCE)
     assert second.returncode == 0, err
-    assert " to do, 2 at a time" in out
+    assert not left or f"{len(left)} of 2 runs to do, {len(left)} at a time" in out  # one may have ended before it
     resumed = RunRecord.load(runs[0] / "record.json").resumed_at_steps
     assert resumed
     assert first.returncode == 0 or resumed[-1] == steps
