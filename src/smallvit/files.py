@@ -16,6 +16,12 @@ def write_atomically(path: Path, content: str | bytes) -> None:
         os.fsync(file.fileno())
 
 
+def remove_leftovers(path: Path) -> None:
+    """Delete what a process that was killed while it was `replacing` a file left beside it."""
+    for temporary in path.parent.glob(f".{path.name}.*-*"):
+        temporary.unlink()
+
+
 @contextmanager
 def replacing(path: Path) -> Generator[Path]:
     """Give a temporary path beside `path` to write to; it takes the place of `path` only if nothing was raised.

@@ -6,6 +6,7 @@ from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from smallvit import files
 from smallvit.config import RunConfig
 from smallvit.data.cache import expanded
 from smallvit.errors import SmallvitError, UsageError
@@ -37,8 +38,7 @@ def claimed(folder: Path, note: Callable[[str], None]) -> Generator[None]:
                 note(died)
             remove_leftovers(folder / CHECKPOINTS)
             for name in (*_FILES, CONFIG):
-                for path in folder.glob(f".{name}.*-*"):  # as `files.replacing` leaves it when it is killed
-                    path.unlink()
+                files.remove_leftovers(folder / name)
             yield
         finally:
             if made and {path.name for path in folder.iterdir()} <= {LOCK, OWNER, FORKED_WEIGHTS}:

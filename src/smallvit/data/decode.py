@@ -141,7 +141,7 @@ def decode_files(
     images = decode_all(paths, decode, size=size, title=title)
     return Files(
         images=images,
-        broken={path: broken[path] for path in sorted(broken)},
+        broken=dict(sorted(broken.items())),
         lossy={words: sorted(found) for words, found in lossy.items() if found},
     )
 

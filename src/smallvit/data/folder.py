@@ -132,10 +132,10 @@ def read_images(listing: Listing, size: int) -> Decoded:
 
 
 def _refuse_broken(broken: Mapping[Path, str]) -> None:
-    """Raise `SmallvitError` if there are any, with all that are to be mended in one line."""
+    """Raise `SmallvitError` if there are any, with all that are to be mended in one line, in their order."""
     if not broken:
         return
-    named = [f"{path}: {broken[path]}" for path in sorted(broken)]
+    named = [f"{path}: {why}" for path, why in broken.items()]
     more = f"; and {len(named) - NAMED_BROKEN} more" if len(named) > NAMED_BROKEN else ""
     count = f"{len(named)} pictures cannot be used: " if len(named) > 1 else ""
     raise SmallvitError(f"{count}{'; '.join(named[:NAMED_BROKEN])}{more}")
