@@ -14,17 +14,13 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
-import torch
 from rich.console import Console
-from torch import Tensor
 
 from smallvit.config import RunConfig
 from smallvit.data.split import digest
 from smallvit.data.store import Dataset, load_dataset
-from smallvit.device.choose import hardware
 from smallvit.errors import SmallvitError, UsageError
-from smallvit.evaluate import Metrics, confusion, fit_temperature, measure
+from smallvit.evaluate import Metrics, measure
 from smallvit.files import flush_folder, write_atomically
 from smallvit.fork import (
     MAY_BE_SEEN,
@@ -37,7 +33,7 @@ from smallvit.fork import (
     take_weights,
     weights_sha256,
 )
-from smallvit.model.vit import count_macs, count_parameters
+from smallvit.outcome import finished_record, predictions
 from smallvit.record import RunRecord, versions
 from smallvit.resume import (
     delete_lost_best,
@@ -65,7 +61,6 @@ from smallvit.train.rendezvous import join
 from smallvit.training import Training
 from smallvit.weights import MODEL, load_weights, save_tensors
 
-MISTAKES_SHOWN = 24
 TIMEOUT_SECONDS = 60.0
 """How long a process of several waits for the others before it ends the run."""
 
@@ -153,7 +148,7 @@ def _run(
     try:
         with stop:
             training.run(console)
-            record = _record(training)
+            record = finished_record(training)
             if world.is_main:
                 _finish(training, record)
     except OSError as error:
@@ -235,72 +230,14 @@ def _notes(config: RunConfig, dataset: Dataset) -> list[str]:
     return notes
 
 
-def _record(training: Training) -> RunRecord:
-    session = training.session
-    config, spec, gathered = session.config, session.dataset.spec, training.gathered
-    last, logits, labels = gathered.curve[-1], training.logits, {k: s.labels for k, s in session.splits.items()}
-    assert last.test is not None
-    temperature = fit_temperature(logits["val"], labels["val"]) if "val" in logits else None
-    calibrated = None if temperature is None else measure(logits["test"], labels["test"], temperature)
-    seconds_after_first = gathered.train_seconds - gathered.first_step_seconds
-    return RunRecord(
-        config=config.to_json(),
-        config_digest=config.digest(),
-        class_names=list(spec.class_names),
-        channel_mean=list(spec.mean),
-        channel_std=list(spec.std),
-        test_sha256=session.test_sha256,
-        val_sha256=session.val_sha256,
-        num_train=len(labels["train"]),
-        dataset_notes=[*session.dataset.notes, *(MAY_BE_SEEN[split] for split in training.may_be_seen)],
-        num_parameters=count_parameters(session.model),
-        num_macs=count_macs(config.model),
-        choices=session.choices,
-        hardware=hardware(),
-        versions=versions(),
-        started=gathered.started,
-        train_seconds=gathered.train_seconds,
-        first_step_seconds=gathered.first_step_seconds,
-        evaluate_seconds=gathered.evaluate_seconds,
-        images_per_second=(training.total_steps - 1) * config.train.batch_size / seconds_after_first,
-        world_size=training.world.size,
-        resumed_at_steps=gathered.resumed_at_steps,
-        skipped_steps=gathered.skipped_steps,
-        curve=gathered.curve,
-        val=last.val,
-        test=last.test,
-        temperature=temperature,
-        test_calibrated=calibrated,
-        test_read="along the curve" if config.evaluate.test_curve else "once, at the last epoch",
-        test_confusion=confusion(logits["test"], labels["test"]).tolist(),
-    )
-
-
 def _finish(training: Training, record: RunRecord) -> None:
     """Write weights, predictions and then the record, with which the run is finished."""
     session, folder = training.session, training.folder
     save_tensors(session.average.measured.state_dict(), folder / MODEL)
-    save_tensors(_predictions(training.logits["test"], session, record.temperature), folder / PREDICTIONS)
+    save_tensors(predictions(training.logits["test"], session, record.temperature), folder / PREDICTIONS)
     record.save(folder / RECORD)
     flush_folder(folder)
     delete_checkpoints(folder)
-
-
-def _predictions(logits: Tensor, session: Session, temperature: float | None) -> dict[str, Tensor]:
-    """Return the test logits and labels, and as pictures the mistakes that the model was surest of.
-
-    And of a folder's pictures the files, a row of UTF-8 each, filled up with zeros.
-    """
-    test, files = session.splits["test"], session.dataset.test.files
-    labels = test.labels.cpu()
-    confidence = (logits.double() / (temperature or 1.0)).softmax(-1).amax(-1)
-    wrong = (logits.argmax(-1) != labels).nonzero().flatten()
-    worst = wrong[confidence[wrong].argsort(descending=True, stable=True)[:MISTAKES_SHOWN]]
-    pictures = test.images[worst.to(test.images.device)].cpu()
-    kept = {"logits": logits, "labels": labels, "mistakes": worst, "mistake_images": pictures}
-    if files is not None:
-        kept["files"] = torch.from_numpy(np.array(files).view(np.uint8).reshape(len(files), -1))
-    return kept
 
 
 def _sizes(dataset: Dataset) -> str:
