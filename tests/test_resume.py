@@ -621,6 +621,7 @@ def test_a_fork_knows_the_folder_of_its_images_by_any_name(
 
 
 DIGITS = tuple("0123456789")
+NEW_HEAD = "the last layer is new: the weights to start from are of other classes"
 
 
 def forked_off(weights: dict[str, torch.Tensor]) -> RunConfig:
@@ -644,7 +645,7 @@ def test_a_fork_of_other_classes_has_a_new_last_layer(half: Path, tmp_path: Path
     drawn = {name: value.clone() for name, value in model.head.state_dict().items()}
     save_tensors(weights, tmp_path / "weights")
     said = take_weights(model, tmp_path / "weights", forked_off(weights), DIGITS, read_origin(half))
-    assert said == "the last layer is new: the weights to start from are of other classes"
+    assert said == [NEW_HEAD]
     for name, value in model.state_dict().items():
         wanted = drawn[name.removeprefix("head.")] if name.startswith("head.") else weights[name]
         assert torch.equal(value, wanted), name
@@ -657,7 +658,7 @@ def test_a_fork_of_other_classes_has_a_new_last_layer(half: Path, tmp_path: Path
     save_tensors(three, tmp_path / "three" / "model.safetensors")
     out = io.StringIO()
     run(TOY, tmp_path / "fork", fork=tmp_path / "three", console=Console(file=out, width=200))
-    assert f"note: {said}\n" in out.getvalue()
+    assert f"note: {NEW_HEAD}\n" in out.getvalue()
 
 
 @pytest.mark.parametrize(("theirs", "new"), [(DIGITS, False), (tuple("abcdefghij"), True), (None, False)])
@@ -669,9 +670,45 @@ def test_a_fork_of_as_many_other_classes_has_a_new_last_layer(
     keep_weights(replace(origin, class_names=theirs), tmp_path / "weights")
     model = VisionTransformer(replace(TOY.model, num_classes=10), generator=torch.Generator().manual_seed(0))
     drawn = model.head.weight.detach().clone()
-    assert bool(take_weights(model, tmp_path / "weights", forked_off(origin.weights), DIGITS, origin)) == new
+    said = take_weights(model, tmp_path / "weights", forked_off(origin.weights), DIGITS, origin)
+    assert said == ([NEW_HEAD] if new else [])
     assert torch.equal(model.head.weight, drawn if new else origin.weights["head.weight"])
     assert torch.equal(model.norm.weight, origin.weights["norm.weight"])
+
+
+def test_a_fork_of_images_of_another_size_has_interpolated_positions(half: Path, tmp_path: Path) -> None:
+    origin, larger = read_origin(half), replace(TOY, model=replace(TOY.model, image_size=64))
+    out = io.StringIO()
+    with pytest.raises(InterruptedRunError):
+        run(larger, tmp_path / "fork", fork=half, console=Console(file=out, width=200), max_seconds=1e-9)
+    assert "note: the positions are interpolated: the weights to start from are of images of another size" in (
+        out.getvalue()
+    )
+    keep_weights(origin, tmp_path / "weights")
+    config = replace(larger, fork=weights_sha256(origin.weights))
+    model = VisionTransformer(replace(larger.model, num_classes=10), generator=torch.Generator().manual_seed(0))
+    assert take_weights(model, tmp_path / "weights", config, DIGITS, origin) != []
+    theirs, mine = origin.weights["pos_embed"], model.state_dict()["pos_embed"]
+    assert (theirs.shape[1], mine.shape[1]) == (1 + 2 * 2, 1 + 4 * 4)
+    assert torch.equal(mine[:, 0], theirs[:, 0])
+    corners = mine[0, 1:].unflatten(0, (4, 4))[[0, 0, -1, -1], [0, -1, 0, -1]]  # each beyond the pixel that it is of
+    assert torch.nn.functional.cosine_similarity(corners, theirs[0, 1:]).min() > 0.9
+    assert all(torch.equal(v, origin.weights[k]) for k, v in model.state_dict().items() if k != "pos_embed")
+
+
+@pytest.mark.parametrize(("position", "fits"), [("rotary", True), ("sincos", False)])
+def test_positions_that_are_not_learned_are_not_interpolated(
+    position: Literal["rotary", "sincos"], fits: bool, half: Path, tmp_path: Path
+) -> None:
+    small = replace(TOY.model, position=position, num_classes=10)
+    weights = VisionTransformer(small, generator=torch.Generator().manual_seed(1)).state_dict()
+    origin = Origin(folder=half, weights=weights, config=replace(TOY, model=small), class_names=DIGITS)
+    keep_weights(origin, tmp_path / "weights")
+    large = replace(small, image_size=64)
+    config, model = replace(TOY, model=large, fork=weights_sha256(weights)), VisionTransformer(large)
+    with nullcontext() if fits else pytest.raises(UsageError, match=r"model\.image_size is 32, not 64"):
+        assert take_weights(model, tmp_path / "weights", config, DIGITS, origin) == []
+        assert all(torch.equal(v, weights[k]) for k, v in model.state_dict().items())
 
 
 def test_the_classes_of_a_finished_run_are_those_of_its_record(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,6 +17,8 @@ from smallvit.data.split import Split, digest
 from smallvit.data.store import Dataset, load_dataset
 from smallvit.errors import SmallvitError, UsageError
 from smallvit.files import write_atomically
+from smallvit.model.config import ModelConfig
+from smallvit.model.embed import resample_positions
 from smallvit.record import RunRecord
 from smallvit.run_folder import CHECKPOINTS, RECORD
 from smallvit.train.average import AVERAGE
@@ -25,6 +28,7 @@ from smallvit.weights import MODEL, put_weights, read_tensors
 
 HEAD = "head."
 """What the names of the last layer's tensors begin with."""
+_POSITIONS = "pos_embed"
 _CLASS_NAMES = "class_names"
 MAY_BE_SEEN = {
     "val": "val may hold images that the weights to start from were trained on: it is not known to have been held out "
@@ -165,10 +169,11 @@ def keep_weights(origin: Origin, path: Path) -> None:
 
 def take_weights(
     model: nn.Module, path: Path, config: RunConfig, class_names: tuple[str, ...], origin: Origin | None
-) -> str:
-    """Give a model the weights of a fork's file, and return a note where its last layer stays as it is, as that of the
-    file is of other classes. Raises `SmallvitError` for a file that is not the one that the config names; `UsageError`
-    says why the weights of `origin` do not fit.
+) -> list[str]:
+    """Give a model the weights of a fork's file, and return notes on what it does not have from there: the last layer,
+    where the file's is of other classes, and learned positions as they are, where its images are of another size.
+    Raises `SmallvitError` for a file that is not the one that the config names; `UsageError` says why the weights of
+    `origin` do not fit.
     """
     tensors, own = read_tensors(path, "weights"), model.state_dict()
     if weights_sha256(tensors) != config.fork:
@@ -185,14 +190,31 @@ def take_weights(
     new_head = bool(others) and fits
     if new_head:
         tensors |= {name: own[name] for name in others}
+    resampled = _for_image_size(tensors, config.model)
     try:
-        put_weights(model, tensors, path)
+        put_weights(model, tensors | resampled, path)
     except SmallvitError:
         if origin is None:
             raise
         differing = other_model(origin, config) or ["its tensors have other names or shapes"]
         raise UsageError(f"--fork {origin.folder}: its weights are another model's: {'; '.join(differing)}") from None
-    return "the last layer is new: the weights to start from are of other classes" if new_head else ""
+    notes = {
+        "the last layer is new: the weights to start from are of other classes": new_head,
+        "the positions are interpolated: the weights to start from are of images of another size": bool(resampled),
+    }
+    return [note for note, applies in notes.items() if applies]
+
+
+def _for_image_size(tensors: dict[str, Tensor], config: ModelConfig) -> dict[str, Tensor]:
+    """Return the learned positions of a model of images of another size, where they can be made of the tensors'."""
+    theirs = tensors.get(_POSITIONS)
+    if config.position != "learned" or theirs is None or theirs.ndim != 3:
+        return {}
+    num_patches = theirs.shape[1] - config.num_prefix_tokens
+    if num_patches < 1 or math.isqrt(num_patches) ** 2 != num_patches or theirs.shape[1] == config.num_tokens:
+        return {}
+    grid_size = config.image_size // config.patch_size
+    return {_POSITIONS: resample_positions(theirs, grid_size, config.num_prefix_tokens)}
 
 
 def _same_data(one: RunConfig, other: RunConfig) -> bool:

@@ -141,8 +141,8 @@ def _run(
     elif config.fork is not None and world.is_main:
         if origin is not None:
             keep_weights(origin, folder / FORKED_WEIGHTS)
-        if new_head := take_weights(session.model, folder / FORKED_WEIGHTS, config, dataset.spec.class_names, origin):
-            note(new_head)
+        for text in take_weights(session.model, folder / FORKED_WEIGHTS, config, dataset.spec.class_names, origin):
+            note(text)
     if world.is_main:
         write_atomically(folder / CONFIG, json.dumps(config.to_json(), indent=1) + "\n")
     try:

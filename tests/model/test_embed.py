@@ -2,13 +2,14 @@
 
 import itertools
 import math
+from types import ModuleType
 
 import numpy as np
 import pytest
 import torch
 
 from smallvit.model.config import ModelConfig
-from smallvit.model.embed import PatchEmbed, image_patches, sincos_positions
+from smallvit.model.embed import PatchEmbed, image_patches, resample_positions, sincos_positions
 from smallvit.model.vit import VisionTransformer
 
 GRIDS = [(1, 4), (2, 8), (4, 48), (8, 192), (16, 12)]
@@ -55,6 +56,13 @@ def test_sincos_positions_all_differ_and_their_products_tell_the_offset_alone(gr
         offset = (b // grid - a // grid, b % grid - a % grid)
         by_offset.setdefault(offset, []).append(products[a, b])
     assert max(max(found) - min(found) for found in by_offset.values()) < 1e-5
+
+
+@pytest.mark.parametrize(("before", "after", "prefix"), [(8, 16, 0), (8, 16, 3), (8, 5, 1), (1, 4, 1), (4, 4, 2)])
+def test_positions_for_another_image_size_are_timms(timm: ModuleType, before: int, after: int, prefix: int) -> None:
+    positions = torch.randn(1, prefix + before**2, 12, generator=torch.Generator().manual_seed(0))
+    wanted = timm.layers.pos_embed.resample_abs_pos_embed(positions, [after, after], num_prefix_tokens=prefix)
+    torch.testing.assert_close(resample_positions(positions, after, prefix), wanted)
 
 
 def test_sincos_positions_are_fixed_and_leave_the_cls_tokens_alone() -> None:

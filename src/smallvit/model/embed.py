@@ -3,9 +3,11 @@
 Shapes: B batch, S image size, P patch size, G = S / P patches a side, N = G * G patches, D embed_dim.
 """
 
+import math
 from typing import cast
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -40,6 +42,20 @@ def sincos_positions(grid_size: int, embed_dim: int) -> Float[Tensor, "N D"]:
     rows = axis[:, None, :].expand(grid_size, grid_size, -1)
     columns = axis[None, :, :].expand(grid_size, grid_size, -1)
     return torch.cat([rows, columns], dim=-1).flatten(0, 1).float()
+
+
+def resample_positions(
+    positions: Float[Tensor, "1 M D"], grid_size: int, num_prefix_tokens: int = 0
+) -> Float[Tensor, "1 N D"]:
+    """Return learned positions for another number of patches a side, by bicubic interpolation with antialiasing, as
+    they are fine-tuned at another image size since Dosovitskiy et al. (2021, section 3.2); those of the prefix tokens,
+    which come first, stay. Raises `ValueError` where the others are not those of a square.
+    """
+    prefix, patches = positions[:, :num_prefix_tokens], positions[:, num_prefix_tokens:]
+    side = math.isqrt(patches.shape[1])
+    grid = patches.unflatten(1, (side, side)).permute(0, 3, 1, 2)
+    grid = F.interpolate(grid.float(), size=(grid_size, grid_size), mode="bicubic", antialias=True)
+    return torch.cat([prefix, grid.permute(0, 2, 3, 1).flatten(1, 2).to(prefix.dtype)], dim=1)
 
 
 def image_patches(images: Float[Tensor, "B 3 S S"], conv: nn.Conv2d) -> Float[Tensor, "R E"]:
