@@ -112,7 +112,7 @@ def test_files_that_are_no_pictures_are_named_beside_the_csv(
     assert main(["predict", str(finished), str(pictures)]) == 0
     said = capsys.readouterr()
     assert len(list(csv.reader(io.StringIO(said.out)))) == 1 + SHOWN
-    assert said.err == f"note: {pictures}: passed over 1 files that are not images: notes.txt\n"
+    assert said.err == f"note: {pictures}: passed over files that are not images: notes.txt\n"
 
 
 def test_a_broken_picture_among_others_is_passed_over_and_named(

@@ -1,8 +1,10 @@
 """The console that commands and jobs write to."""
 
 import io
+import itertools
 import os
 import sys
+from collections.abc import Iterable
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
@@ -35,6 +37,16 @@ def set_stdout(errors: str, *, encoding: str | None = None) -> None:
     """
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(encoding=encoding, errors=errors)
+
+
+MOST_NAMED = 3
+"""How many of many files a note names."""
+
+
+def first_few(names: Iterable[object]) -> str:
+    """Return the first names, by commas, and dots where there are more."""
+    named = list(itertools.islice(map(str, names), MOST_NAMED + 1))
+    return ", ".join([*named[:MOST_NAMED], *(["..."] if len(named) > MOST_NAMED else [])])
 
 
 def printable(text: str) -> str:

@@ -25,6 +25,7 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image, ImageOps, TiffImagePlugin
 
+from smallvit.console import first_few
 from smallvit.cores import usable_cores
 from smallvit.errors import SmallvitError
 
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
 Item = TypeVar("Item")
 
 _CHUNK = 8
-_NAMED = 3
 _MOST_THREADS = 16
 """Each holds a whole picture, of 24 megapixels say."""
 _LOSSLESS = ("RGB", "L", "1", "P", "LA", "PA", "La", "RGBA", "RGBa")
@@ -115,9 +115,8 @@ class Files:
         """Return what is told of those of which much is lost, the first few by name, within `root` if given."""
         told: list[str] = []
         for words, paths in self.lossy.items():
-            named = (path if root is None else path.relative_to(root) for path in paths[:_NAMED])
-            names = [*map(str, named), *(["..."] if len(paths) > _NAMED else [])]
-            told.append(f"{len(paths)} of {len(self.images)} pictures {words}: {', '.join(names)}")
+            named = first_few(path if root is None else path.relative_to(root) for path in paths)
+            told.append(f"{len(paths)} of {len(self.images)} pictures {words}: {named}")
         return told
 
 

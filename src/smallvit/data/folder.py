@@ -19,7 +19,7 @@ import numpy as np
 from jaxtyping import Float64, UInt8
 from PIL import Image
 
-from smallvit.console import printable
+from smallvit.console import MOST_NAMED, first_few, printable
 from smallvit.data.decode import decode_files, formats
 from smallvit.data.split import Decoded, Split, canonical
 from smallvit.errors import SmallvitError
@@ -28,7 +28,6 @@ _SYSTEM_FILES = ("thumbs.db", "desktop.ini")
 _ANNOTATIONS = "val_annotations.txt"
 _SPLITS = ("train", "val", "test")
 _SPLIT_LIKE = (*_SPLITS, "training", "valid", "validation", "testing")
-_NAMED = 3
 NAMED_BROKEN = 20
 """Files that cannot be used that are named one by one."""
 
@@ -80,12 +79,12 @@ def list_images(root: Path) -> Listing:
 
 def passed_over(paths: Sequence[Path], what: str, root: Path) -> str:
     """Return a note that names the first few of the paths under `root` that are left out, and of many their endings."""
-    endings = Counter(path.suffix.lower() for path in paths if path.suffix)
-    kinds = ", ".join(f"{count} {ending}" for ending, count in endings.most_common(_NAMED))
-    named = ", ".join(str(path.relative_to(root)) for path in sorted(paths)[:_NAMED])
-    if len(paths) > _NAMED:
-        what, named = f"{what} ({kinds})" if kinds else what, f"{named}, ..."
-    return f"{root}: passed over {len(paths)} {what}: {named}"
+    endings = Counter(path.suffix.lower() for path in paths if path.suffix).most_common(MOST_NAMED)
+    if len(paths) > MOST_NAMED:
+        kinds = ", ".join(f"{count} {ending}" for ending, count in endings)
+        what = f"{len(paths)} {what} ({kinds})" if kinds else f"{len(paths)} {what}"
+    named = first_few(path.relative_to(root) for path in sorted(paths))
+    return f"{root}: passed over {what}: {named}"
 
 
 def _require_known_splits(root: Path, folders: list[str]) -> None:

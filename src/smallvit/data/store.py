@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from smallvit.console import printable
+from smallvit.console import first_few, printable
 from smallvit.data import cache as cached
 from smallvit.data.config import DataConfig
 from smallvit.data.decode import decode_all
@@ -18,8 +18,6 @@ from smallvit.data.spec import SPECS, DatasetSpec
 from smallvit.data.split import Decoded, Split, hold_out, uneven
 from smallvit.errors import SmallvitError, line_of
 
-_NAMED = 4
-"""Pictures that a note names."""
 IN_TRAIN = "are in train, too"
 """What the note says of pictures of val or test by which an accuracy is too good."""
 
@@ -236,8 +234,7 @@ def _copies(train: Split, measured: Mapping[str, Split | None]) -> list[str]:
 def _told(split: Split, rows: np.ndarray, words: str) -> str:
     """Return what is told of some of a split's pictures, with the names of the first few."""
     files = [] if split.files is None else sorted(bytes(name).decode() for name in split.files[rows])
-    names = ", ".join([*files[:_NAMED], *(["..."] if len(rows) > _NAMED else [])])
-    return f"{len(rows)} of {len(split)} pictures {words}: {names}"
+    return f"{len(rows)} of {len(split)} pictures {words}: {first_few(files)}"
 
 
 def _imbalance(test: Split, spec: DatasetSpec) -> list[str]:
