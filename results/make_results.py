@@ -160,7 +160,7 @@ def _groups(collection: Collection) -> Iterator[Sequence[Run]]:
 
 def _line(name: str, runs: Sequence[Run], root: Path) -> str:
     config, length, seeds = runs[0].config, runs[0].config.length, len(runs)
-    title = {"cifar10": "CIFAR-10", "cifar100": "CIFAR-100"}.get(config.data.dataset, config.data.dataset)
+    title = SPECS[config.data.dataset].title
     spread = Spread(values=tuple(100 * run.record.test.accuracy for run in runs))
     seconds = Spread(values=tuple(run.record.train_seconds for run in runs)).mean
     place = runs[0].path.parent.relative_to(root)

@@ -129,8 +129,10 @@ USAGE = [
     (["study", "paper", "--engine", "rya"], "--engine is 'rya'; did you mean ray? allowed are local, ray, slurm"),
     (["study", "paper", "--data.rot", "x"], "unknown option --data.rot; did you mean --data.root?"),
     (["study", "paper", "--device.precision", "float32"], "unknown option --device.precision; did you mean "),
-    (["study", "paper", "--scale", "0"], "--scale is 0.0: at most 1, and of 300 passes at least one must be left"),
-    (["study", "paper", "--scale", "2"], "--scale is 2.0: at most 1, "),
+    (["study", "paper", "--scale", "0"], "--scale is 0.0: a number up to 1000, and of 300 "),
+    (["study", "paper", "--scale", "2000"], "--scale is 2000.0: a number up to 1000, "),
+    (["study", "paper", "--data.dataset", "folder"], "data.root is None: data.dataset 'folder' needs the folder of "),
+    (["study", "paper", "--data.dataset", "cifar11"], "data.dataset is 'cifar11': did you mean cifar10? "),
     (["study", "paper", "--budget", "soon"], "--budget is 'soon': it must be a time above 0, such as 90s, 25m or 2h"),
     (["study", "paper", "--budget", "0m"], "--budget is '0m': "),
     (

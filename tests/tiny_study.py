@@ -42,7 +42,7 @@ AS_WORDS = ("--device.device", "cpu", "--device.attention", "bmm", "--device.num
 def study(**changes: RunConfig) -> Study:
     configs = {"plain": BASE, "erase": replace(BASE, recipe="erase", augment=AugmentConfig(erase_probability=0.25))}
     rows = tuple(Row(label=f"{name} row", config=config) for name, config in (configs | changes).items())
-    return Study(name="tiny", title="Tiny", budget="Little", reference="plain row", rows=rows, seeds=(0, 1))
+    return Study(name="tiny", title="Tiny", setting="little", reference="plain row", rows=rows, seeds=(0, 1))
 
 
 def long_study() -> Study:

@@ -19,6 +19,8 @@ from smallvit.schema import CONFIG_MIGRATIONS, CONFIG_SCHEMA, upgrade
 from smallvit.strict_json import digest, from_json, read, to_json
 from smallvit.train.config import CheckpointConfig, OptimConfig, TrainConfig
 
+MOST_SCALE = 1000
+
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluateConfig:
@@ -59,7 +61,8 @@ class RunConfig:
     seed: int = 0
     """Seed of the weights, the order, the augmentation and stochastic depth."""
     scale: float = field(default=1.0, metadata={"digest": "unless default"})
-    """Share of its full length that the run takes: epochs, warm-up and the time between measurements alike."""
+    """How much of its full length the run takes, more than 1 for a longer one: epochs, warm-up and the time between
+    measurements alike."""
     data: DataConfig = field(default_factory=DataConfig)
     """What to train on."""
     augment: AugmentConfig = field(default_factory=AugmentConfig)
@@ -85,8 +88,9 @@ class RunConfig:
         most = f"it must be at most train.epochs, {epochs}; lower it, too"
         require(warmup <= epochs, "optim.warmup_epochs", warmup, most)
         passes = self.train.epochs * self.train.passes_per_epoch
-        ok = is_number(self.scale, 0) and self.scale <= 1 and round(self.scale * passes) >= 1
-        require(ok, "scale", self.scale, f"at most 1, and of {passes} passes at least one must be left")
+        ok = is_number(self.scale, 0) and self.scale <= MOST_SCALE and round(self.scale * passes) >= 1
+        allowed = f"a number up to {MOST_SCALE}, and of {passes} passes at least one must be left"
+        require(ok, "scale", self.scale, allowed)
         spec = SPECS.get(self.data.dataset)
         if spec is not None:
             self._check_classes(spec.num_classes)

@@ -11,7 +11,6 @@ from safetensors import safe_open
 from torch import Tensor, nn
 
 from smallvit.config import RunConfig
-from smallvit.data.cache import expanded
 from smallvit.data.spec import SPECS
 from smallvit.data.split import Split, digest
 from smallvit.data.store import Dataset, load_dataset
@@ -111,7 +110,12 @@ def require_unseen_test(origin: Origin | None, config: RunConfig, dataset: Datas
             )
         return
     theirs = origin.config
-    if dataset.spec.test_size or theirs is None or origin.test_sha256 is None or not _same_data(theirs, config):
+    if (
+        dataset.spec.test_size
+        or theirs is None
+        or origin.test_sha256 is None
+        or not theirs.data.same_source(config.data)
+    ):
         return
     if theirs.model.image_size != config.model.image_size:
         dataset = load_dataset(config.data, image_size=theirs.model.image_size)
@@ -147,7 +151,7 @@ def _val_may_be_seen(origin: Origin, theirs: RunConfig, config: RunConfig, val: 
     if origin.val_sha256 is not None:
         return origin.val_sha256 != digest(val)
     same = (theirs.data.val_fraction, theirs.data.split_seed) == (config.data.val_fraction, config.data.split_seed)
-    return not (same and _same_data(theirs, config))
+    return not (same and theirs.data.same_source(config.data))
 
 
 def other_model(origin: Origin, config: RunConfig) -> list[str]:
@@ -215,14 +219,3 @@ def _for_image_size(tensors: dict[str, Tensor], config: ModelConfig) -> dict[str
         return {}
     grid_size = config.image_size // config.patch_size
     return {_POSITIONS: resample_positions(theirs, grid_size, config.num_prefix_tokens)}
-
-
-def _same_data(one: RunConfig, other: RunConfig) -> bool:
-    if one.data.dataset != "folder":
-        return one.data.dataset == other.data.dataset
-    return other.data.dataset == "folder" and _root(one) == _root(other)
-
-
-def _root(config: RunConfig) -> Path | None:
-    root = config.data.root
-    return None if root is None else expanded(root, "data.root").resolve()

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from smallvit import files
 from smallvit.config import RunConfig
-from smallvit.data.cache import expanded
+from smallvit.data.config import expanded
 from smallvit.errors import SmallvitError, UsageError
 from smallvit.lock import LOCK, OWNER, run_lock
 from smallvit.record import RunRecord

@@ -122,6 +122,16 @@ def test_scales_are_kept_apart(tmp_path: Path) -> None:
         assert {run.config.scale for runs in section.runs.values() for run in runs} == {section.scale}
 
 
+def test_a_study_on_another_data_set_is_a_section_beside_its_own(tmp_path: Path) -> None:
+    rows = _rows("paper", "baseline", "low-rank q")
+    write_study(rows, tmp_path, noisy())
+    write_study(rows.on("digits"), tmp_path, noisy())
+    sections = collect([tmp_path]).sections
+    names = ["paper", "latents", "paper-digits"]  # latents has these rows as well; on digits that is no more to say
+    assert [(section.name, len(section.paths)) for section in sections] == [(name, 6) for name in names]
+    assert [section.published() != {} for section in sections] == [True, True, False]
+
+
 def test_a_study_without_its_reference_or_with_nothing_else_is_no_section(tmp_path: Path) -> None:
     write_study(_rows("paper", "whitening", "low-rank q"), tmp_path / "a", noisy())
     write_study(_rows("augmentation", "crop and flip"), tmp_path / "b", noisy())

@@ -1,5 +1,6 @@
 """A study of tiny runs: finished ones are kept, broken ones do not stop the rest, another run's record is refused."""
 
+import itertools
 import json
 import os
 import re
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 from rich.console import Console
 
 from smallvit import cli
@@ -96,6 +98,24 @@ def test_a_record_of_another_run_is_refused_before_anything_runs(tmp_path: Path)
     with pytest.raises(SmallvitError, match=r"another run than tiny's: augment\.horizontal_flip is 0\.5, not 0\.0"):
         execute(other, tmp_path)
     assert not (tmp_path / "plain" / "seed1").exists()
+
+
+def test_a_study_of_ones_own_pictures_is_of_one_folder(tmp_path: Path) -> None:
+    for folder, name, number in itertools.product(("mine", "yours"), "ab", range(20)):
+        path = tmp_path / folder / name / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (8, 8), (10 * number, 255 * (name == "a"), 100 * (folder == "mine"))).save(path)
+    small = replace(BASE, train=replace(BASE.train, batch_size=8))
+    tiny = replace(study(plain=small), seeds=(0,))
+    tiny = replace(tiny, rows=tiny.rows[:1])
+    assert execute(tiny.on("folder", tmp_path / "mine"), tmp_path / "runs").finished == 1
+    record = RunRecord.load(tmp_path / "runs" / "plain-folder" / "seed0" / "record.json")
+    assert (record.class_names, record.test.count) == (["a", "b"], 8)
+    (tmp_path / "link").symlink_to(tmp_path / "mine")
+    assert execute(tiny.on("folder", tmp_path / "link"), tmp_path / "runs").finished == 0
+    said = f"another run than tiny-folder's: data.root is {tmp_path / 'mine'}, not {tmp_path / 'yours'}"
+    with pytest.raises(SmallvitError, match=said):
+        execute(tiny.on("folder", tmp_path / "yours"), tmp_path / "runs")
 
 
 def test_a_run_without_a_readable_record_has_failed(tmp_path: Path) -> None:
@@ -216,7 +236,7 @@ def test_the_command_runs_and_prints_the_table_of_records_wherever_they_lie(
     assert cli.main([*words, *device]) == 0
     out = capsys.readouterr().out
     assert out.splitlines()[0] == "tiny: 3 of 4 runs to do, 1 at a time"
-    table, page = out[out.index("Tiny. Little.") :].split("page     ")
+    table, page = out[out.index("Tiny. Digits, 1 pass, little.") :].split("page     ")
     assert page == f"{tmp_path / 'report' / 'index.html'}\n"
     assert "plain row" in (tmp_path / "report" / "index.html").read_text()
     accuracies = [100 * RunRecord.load(p).test.accuracy for p in sorted(tmp_path.glob("plain/seed*/record.json"))]
@@ -276,7 +296,7 @@ def test_a_scaled_study_lies_beside_the_full_one_and_says_so(
     assert capsys.readouterr().err.startswith("smallvit: --scale is 0.5: ")  # half of the other row's single pass
     monkeypatch.setitem(STUDIES, "augmentation", lambda: replace(study(plain=long), rows=study(plain=long).rows[:1]))
     assert cli.main(words) == 0
-    assert "note: every run takes 0.5 of its full length" in capsys.readouterr().out
+    assert "note: every run takes 50 % of its full length" in capsys.readouterr().out
     record = RunRecord.load(tmp_path / "long-scale-0.5" / "seed0" / "record.json")
     assert (record.config["scale"], record.curve[-1].epoch) == (0.5, 2)
 

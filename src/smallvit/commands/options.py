@@ -14,6 +14,14 @@ class DataPlace:
 
 
 @dataclass(frozen=True, kw_only=True)
+class StudyData(DataPlace):
+    """What to train on, and where it lies."""
+
+    dataset: str | None = None
+    """digits, cifar10, cifar100 or folder (your own images, under root), for all rows; without it the study's own."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class SlurmUse:
     """What is asked of Slurm for each run."""
 

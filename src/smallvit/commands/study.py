@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from tyro.conf import Positional, arg
 
 from smallvit.checks import require, require_known, require_whole
-from smallvit.commands.options import DataPlace, SlurmUse
+from smallvit.commands.options import SlurmUse, StudyData
 from smallvit.console import plain_console
 from smallvit.device.config import DeviceUse
 from smallvit.errors import SmallvitError, UsageError
@@ -29,7 +29,7 @@ class StudyCommand:
     out: Path = Path("runs/study")
     """Folder of the runs, one a row and seed, and of the report; `results/runs` holds those that were published."""
     scale: float = 1.0
-    """Share of its full length that each run takes; what comes of it is marked as scaled."""
+    """How much of its full length each run takes, more than 1 for longer ones; what comes of it is marked as scaled."""
     seeds: str | None = None
     """How many seeds (3: 0, 1 and 2), or which, with commas (`0,2`; `3,` is seed 3 alone); by default the study's."""
     rows: str | None = None
@@ -44,8 +44,8 @@ class StudyCommand:
     """HOST:PORT of the ray cluster to join, or auto; without it ray is started on this machine."""
     table_only: bool = False
     """Run nothing, and print the table of the records that are there."""
-    data: DataPlace = field(default_factory=DataPlace)
-    """Where the data set lies."""
+    data: StudyData = field(default_factory=StudyData)
+    """What to train on, and where it lies."""
     device: DeviceUse = field(default_factory=DeviceUse)
     """How to use the machine."""
     slurm: SlurmUse = field(default_factory=SlurmUse)
@@ -57,6 +57,8 @@ class StudyCommand:
         study = checked(STUDIES[self.study]())
         if self.seeds is not None:
             study = replace(study, seeds=parse_seeds(self.seeds))
+        if self.data.dataset is not None:
+            study = study.on(self.data.dataset, self.data.root)
         if self.scale != 1:
             study = study.scaled(self.scale)
         chosen = study if self.rows is None else choose_rows(study, self.rows)

@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 from filelock import FileLock, Timeout
 
+from smallvit.data.config import expanded
 from smallvit.errors import SmallvitError
 from smallvit.files import flush_folder
 
@@ -58,14 +59,6 @@ def cache_folder(configured: Path | None) -> Path:
     base = Path(os.environ.get("XDG_CACHE_HOME", ""))
     # The XDG specification has relative paths ignored.
     return (base if base.is_absolute() else expanded(Path("~/.cache"), "data.cache (or SMALLVIT_CACHE)")) / "smallvit"
-
-
-def expanded(path: Path, name: str) -> Path:
-    """Return the path with the home folder in place of ~; an error names it as `name`."""
-    try:
-        return path.expanduser()
-    except RuntimeError:
-        raise SmallvitError(f"{name}: {path}: no home folder {path.parts[0]} is known, so give another path") from None
 
 
 def open_entry(folder: Path) -> Entry:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from smallvit.checks import did_you_mean, is_number, require, require_whole
 from smallvit.data.spec import SPECS
+from smallvit.errors import SmallvitError
 
 DATASETS = (*SPECS, "folder")
 
@@ -48,3 +49,21 @@ class DataConfig:
         ok = is_number(test, 0) and 0 < test < 1
         require(ok, "data.test_fraction", test, "it must be a number, above 0 and below 1")
         require_whole("data.split_seed", self.split_seed, 0)
+
+    def same_source(self, other: "DataConfig") -> bool:
+        """Return whether both take their images from one data set: a folder's are those of one root, by any name."""
+        if self.dataset != "folder":
+            return self.dataset == other.dataset
+        return other.dataset == "folder" and _place(self.root) == _place(other.root)
+
+
+def expanded(path: Path, name: str) -> Path:
+    """Return the path with the home folder in place of ~; an error names it as `name`."""
+    try:
+        return path.expanduser()
+    except RuntimeError:
+        raise SmallvitError(f"{name}: {path}: no home folder {path.parts[0]} is known, so give another path") from None
+
+
+def _place(root: Path | None) -> Path | None:
+    return None if root is None else expanded(root, "data.root").resolve()

@@ -49,6 +49,8 @@ class DatasetSpec:
     """What is known of a data set before its bytes are read."""
 
     name: str
+    title: str
+    """What it is called in sentences."""
     class_names: tuple[str, ...]
     mean: tuple[float, float, float]
     """Per channel over train, in units of 0..1."""
@@ -88,6 +90,7 @@ _CIFAR100_CLASSES = (
 
 _DIGITS = DatasetSpec(
     name="digits",
+    title="digits",
     class_names=tuple("0123456789"),
     mean=(0.309, 0.309, 0.309),
     std=(0.349, 0.349, 0.349),
@@ -103,6 +106,7 @@ _DIGITS = DatasetSpec(
 
 _CIFAR10 = DatasetSpec(
     name="cifar10",
+    title="CIFAR-10",
     class_names=("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"),
     mean=(0.4914, 0.4822, 0.4465),
     std=(0.2470, 0.2435, 0.2616),
@@ -141,6 +145,7 @@ _CIFAR10 = DatasetSpec(
 
 _CIFAR100 = DatasetSpec(
     name="cifar100",
+    title="CIFAR-100",
     class_names=tuple(_CIFAR100_CLASSES.split()),
     mean=(0.5071, 0.4865, 0.4409),
     std=(0.2673, 0.2564, 0.2762),

@@ -9,7 +9,7 @@ from PIL import Image
 
 from smallvit.console import first_few, printable
 from smallvit.data import cache as cached
-from smallvit.data.config import DataConfig
+from smallvit.data.config import DataConfig, expanded
 from smallvit.data.decode import decode_all
 from smallvit.data.digits import read_digits
 from smallvit.data.hub import HubError
@@ -56,11 +56,11 @@ def load_from_spec(spec: DatasetSpec | None, config: DataConfig, *, image_size: 
     folder = cached.cache_folder(config.cache)
     if spec is None:
         assert config.root is not None
-        source = find_folder(cached.expanded(config.root, "data.root"), image_size)
+        source = find_folder(expanded(config.root, "data.root"), image_size)
         entry, notes = _cached_or_built(folder, "folder", source, image_size)
         notes += source.notes
     elif config.root is not None:
-        source = find_published(cached.expanded(config.root, "data.root"), spec)
+        source = find_published(expanded(config.root, "data.root"), spec)
         entry, notes = _cached_or_built(folder, spec.name, source, image_size)
     else:
         entry, notes = _without_root(folder, spec, image_size)
@@ -254,6 +254,7 @@ def _channels(values: np.ndarray) -> tuple[float, float, float]:
 def _folder_spec(entry: cached.Entry) -> DatasetSpec:
     return DatasetSpec(
         name="folder",
+        title="folder",
         class_names=tuple(entry.facts["class_names"]),
         mean=(0.5, 0.5, 0.5),
         std=(0.25, 0.25, 0.25),

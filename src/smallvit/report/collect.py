@@ -61,7 +61,7 @@ class Collection:
     """All runs that were found."""
 
     sections: list[Section]
-    """In the order of `STUDIES`, the full length first."""
+    """In the order of `STUDIES`, the full length first; on other data sets than their own last."""
     others: list[list[Run]]
     """Runs that are in no section, those that differ in nothing but the seed together."""
 
@@ -81,22 +81,35 @@ def collect(folders: Sequence[Path]) -> Collection:
     for run in sorted(runs, key=lambda run: (run.config.recipe, run.config.seed)):
         by_row.setdefault(replace(run.config, seed=0).digest(), []).append(run)
     sections: list[Section] = []
-    for study in _studies_at(sorted({run.config.scale for run in runs}, reverse=True)):
+    for study in _studies(runs):
         section = Section(study=study, runs={row.label: by_row.get(row.at(0).digest(), []) for row in study.rows})
         if study.reference in section.done and len(section.done) > 1:
             require_one_test_set(run for runs in section.runs.values() for run in runs)
             _require_same_pictures(section)
             sections.append(section)
     used = {path for section in sections for path in section.paths}
-    sections = [each for each in sections if not any(_repeats(each, other) for other in sections)]
+    sections.sort(key=_is_moved)  # a study on its own data set first
+    sections = [
+        each
+        for place, each in enumerate(sections)
+        if not any(_repeats(each, other, earlier=index < place) for index, other in enumerate(sections))
+    ]
     others = [runs for runs in by_row.values() if runs[0].path not in used]
     return Collection(sections=sections, others=[alike for runs in others for alike in _by_pictures(runs)])
 
 
-def _repeats(part: Section, whole: Section) -> bool:
-    """Return whether all that a section has to say stands in a greater one: its runs, compared with the same ones."""
+def _is_moved(section: Section) -> bool:
+    """Return whether its study is on another data set than its own."""
+    return section.study.name not in STUDIES
+
+
+def _repeats(part: Section, whole: Section, *, earlier: bool) -> bool:
+    """Return whether all that a section has to say stands in a greater one: its runs, compared with the same ones; or,
+    where its study is on another data set than its own, in an earlier one.
+    """
     reference, other = part.runs[part.study.reference], whole.runs[whole.study.reference]
-    return reference == other and part.paths < whole.paths
+    again = earlier and _is_moved(part) and part.paths == whole.paths
+    return reference == other and (part.paths < whole.paths or again)
 
 
 def section_in(study: Study, folder: Path) -> Section:
@@ -161,13 +174,18 @@ def _record_paths(folders: Sequence[Path]) -> list[Path]:
     return list(found.values())
 
 
-def _studies_at(scales: Sequence[float]) -> Iterator[Study]:
-    for make in STUDIES.values():
-        for scale in scales:
-            try:
-                yield make().scaled(scale)
-            except UsageError:  # a scale of another study's runs, at which nothing is left of this one's
-                continue
+def _studies(runs: Sequence[Run]) -> Iterator[Study]:
+    """Yield every study at the scales and on the data sets of the runs, its own data set first."""
+    scales = sorted({run.config.scale for run in runs}, reverse=True)
+    roots = {run.config.data.dataset: run.config.data.root for run in runs}
+    for study in (make() for make in STUDIES.values()):
+        own = study.rows[0].config.data.dataset
+        for dataset in sorted(roots, key=lambda name: (name != own, name)):
+            for scale in scales:
+                try:
+                    yield study.on(dataset, roots[dataset]).scaled(scale)
+                except UsageError:  # a scale of another study's runs, at which nothing is left of this one's
+                    continue
 
 
 @cache

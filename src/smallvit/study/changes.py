@@ -8,9 +8,9 @@ from smallvit.device.config import DeviceConfig
 from smallvit.recipes import small
 from smallvit.study.rows import Changes, Row, Study, changed, slug
 
-BUDGET = (
-    "CIFAR-10, 6 passes over 45,000 images (270,000 images seen), width 64, depth 4, 2 heads of 32, 2 CLS tokens, "
-    "patches of 4 x 4, flip and crop, batch 256, float32; Muon at 2e-3 where no optimiser is named"
+SETTING = (
+    "width 64, depth 4, 2 heads of 32, 2 CLS tokens, patches of 4 x 4, flip and crop, batch 256, float32; Muon at 2e-3 "
+    "where no optimiser is named"
 )
 PLAIN = "plain"
 
@@ -101,7 +101,7 @@ def changes() -> Study:
     return Study(
         name="changes",
         title="What each change to the plain model buys at a small budget",
-        budget=BUDGET,
+        setting=SETTING,
         reference=PLAIN,
         rows=tuple(rows),
         seeds=(0, 1),

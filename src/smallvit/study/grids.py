@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from smallvit.config import RunConfig
 from smallvit.recipes import baseline
-from smallvit.study.paper import FULL_LENGTH, LATENT, in_study, latent_dims
+from smallvit.study.paper import AS_PUBLISHED, LATENT, in_study, latent_dims
 from smallvit.study.rows import Changes, Row, Study, changed, slug
 
 SEEDS = (0, 1, 2)
@@ -45,7 +45,7 @@ def latents() -> Study:
     return Study(
         name="latents",
         title="Which of q, k and v can be low-rank, and how far",
-        budget=f"{FULL_LENGTH}, every augmentation, width 192",
+        setting=f"{AS_PUBLISHED}, every augmentation, width 192",
         reference="full q, k and v",
         # those of the paper's table first
         rows=tuple(replace(row, rank=0 if row.folder.startswith("paper-") else 1) for row in rows),
@@ -65,7 +65,7 @@ def cls_tokens() -> Study:
     return Study(
         name="cls-tokens",
         title="What further CLS tokens do",
-        budget=f"{FULL_LENGTH}, every augmentation, 12 heads",
+        setting=f"{AS_PUBLISHED}, every augmentation, 12 heads",
         reference="width 96, 1 CLS token",
         rows=tuple(replace(row, rank=0 if row.config.model.num_cls_tokens < 3 else 1) for row in token_rows(config_of)),
         seeds=SEEDS,
@@ -87,7 +87,7 @@ def mixing() -> Study:
     return Study(
         name="mixing",
         title="MixUp's alpha and probability, with CutMix and without",
-        budget=f"{FULL_LENGTH}, crop, flip, AutoAugment, random erasing",
+        setting=f"{AS_PUBLISHED}, crop, flip, AutoAugment, random erasing",
         reference="no mixing",
         rows=tuple(rows),
         seeds=SEEDS,
@@ -118,7 +118,7 @@ def batch() -> Study:
     return Study(
         name="batch",
         title="Batches of 256 to 4,096",
-        budget="CIFAR-10, 300 passes over 50,000 images, every augmentation, 1e-3 at a batch of 256",
+        setting="every augmentation, 1e-3 at a batch of 256",
         reference="256, AdamW",
         rows=tuple(rows),
         seeds=SEEDS,
@@ -139,7 +139,7 @@ def cifar100() -> Study:
     return Study(
         name="cifar100",
         title="The key results on CIFAR-100",
-        budget="CIFAR-100, 300 passes over 50,000 images, batch 256, AdamW at 1e-3, every augmentation",
+        setting=f"{AS_PUBLISHED}, every augmentation",
         reference="baseline",
         rows=tuple(
             Row(label=label, config=in_study(baseline(), f"cifar100-{slug(label)}", change, "cifar100"))
@@ -154,7 +154,7 @@ def patches() -> Study:
     return Study(
         name="patches",
         title="Patches of 4 and of 2 pixels",
-        budget=f"{FULL_LENGTH}, every augmentation",
+        setting=f"{AS_PUBLISHED}, every augmentation",
         reference="width 192, patches of 4",
         rows=tuple(
             Row(

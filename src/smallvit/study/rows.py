@@ -4,10 +4,12 @@ import re
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from smallvit.checks import did_you_mean, require, require_known
 from smallvit.config import RunConfig, leaves
+from smallvit.data.spec import SPECS
 from smallvit.errors import UsageError
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9.-]*")
@@ -57,15 +59,26 @@ class Study:
 
     name: str
     title: str
-    budget: str
-    """What every run may spend, in a sentence."""
     reference: str
     """Label of the row that the others are compared with."""
     rows: tuple[Row, ...]
     seeds: tuple[int, ...]
+    setting: str = ""
+    """What its runs have in common besides their data, in a few words."""
+
+    @property
+    def budget(self) -> str:
+        """What every run may spend at its full length, in a sentence."""
+        config = next(row.config for row in self.rows if row.label == self.reference)
+        spec, passes = SPECS.get(config.data.dataset), config.train.epochs * config.train.passes_per_epoch
+        length = f"{passes} passes" if passes > 1 else "1 pass"
+        if spec is not None and spec.test_size:  # elsewhere only the images tell how many are left
+            length += f" over {round(spec.train_size * (1 - config.data.val_fraction)):,} images"
+        where = _title(config.data.dataset)
+        return ", ".join(filter(None, [where[0].upper() + where[1:], length, self.setting]))
 
     def scaled(self, scale: float) -> "Study":
-        """Return the study with every run shortened alike, to `scale` of its full length, above 0 and up to 1.
+        """Return the study with every run shortened or lengthened alike, to `scale` times its full length.
 
         Raises `UsageError` for a scale that leaves less than one pass of a row.
         """
@@ -74,6 +87,26 @@ class Study:
         except UsageError as error:
             raise UsageError(f"--{error}") from None
         return replace(self, rows=rows)
+
+    def on(self, dataset: str, root: Path | None = None) -> "Study":
+        """Return the study with every row on another data set, which the paper reports nothing of.
+
+        Raises `UsageError` for one that is not known, and for a folder of images without its `root`.
+        """
+        if dataset == self.rows[0].config.data.dataset:
+            return self
+
+        def moved(row: Row) -> Row:
+            config = row.config
+            data = replace(config.data, dataset=dataset, root=root)
+            return replace(row, config=replace(config, recipe=f"{config.recipe}-{dataset}", data=data), published=None)
+
+        title, rows = f"{self.title}, on {_title(dataset)}", tuple(map(moved, self.rows))
+        return replace(self, name=f"{self.name}-{dataset}", title=title, rows=rows)
+
+
+def _title(dataset: str) -> str:
+    return SPECS[dataset].title if dataset in SPECS else "a folder of images"
 
 
 def checked(study: Study) -> Study:

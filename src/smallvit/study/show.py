@@ -41,7 +41,9 @@ class View:
         runs = len(study.rows) * len(study.seeds)
         self.say(f"{study.name}: {num_tasks} of {runs} runs to do, {min(self._slots, max(1, num_tasks))} at a time")
         if scale != 1:
-            self.say(f"note: every run takes {scale:g} of its full length, and its numbers are those of a scaled run")
+            self.say(
+                f"note: every run takes {100 * scale:g} % of its full length, and its numbers are those of a scaled run"
+            )
 
     @contextmanager
     def showing(self, board: Board) -> Generator[None]:

@@ -9,10 +9,7 @@ from smallvit.recipes import baseline, small
 from smallvit.study.grids import latent_rows, token_rows
 from smallvit.study.rows import Row, Study, changed
 
-SMALL_BUDGET = (
-    "CIFAR-10, 12 passes over 45,000 images (540,000 images seen), depth 6, heads of 32, patches of 8 x 8, "
-    "Muon at 2e-3, batch 256, float32"
-)
+SETTING = "depth 6, heads of 32, patches of 8 x 8, Muon at 2e-3, batch 256, float32"
 PLAIN = "augment-crop-flip"
 """Folder of the runs that every study here has in common: width 96, 2 CLS tokens, flip and crop."""
 
@@ -48,7 +45,7 @@ def augmentation() -> Study:
     return Study(
         name="augmentation",
         title="What each augmentation does at a small budget",
-        budget=f"{SMALL_BUDGET}, width 96, 2 CLS tokens",
+        setting=f"{SETTING}, width 96, 2 CLS tokens",
         reference="crop and flip",
         rows=tuple(
             Row(label=label, config=replace(base, recipe=f"augment-{name}", augment=augment))
@@ -69,7 +66,7 @@ def cls_tokens_small() -> Study:
     return Study(
         name="cls-tokens-small",
         title="What further CLS tokens do at a small budget",
-        budget=f"{SMALL_BUDGET}, flip and crop",
+        setting=f"{SETTING}, flip and crop",
         reference="width 96, 1 CLS token",
         rows=token_rows(config_of),
         seeds=(0, 1),
@@ -81,7 +78,7 @@ def latents_small() -> Study:
     return Study(
         name="latents-small",
         title="Which of q, k and v can be low-rank, at a small budget",
-        budget=f"{SMALL_BUDGET}, width 96, 2 CLS tokens, flip and crop",
+        setting=f"{SETTING}, width 96, 2 CLS tokens, flip and crop",
         reference="full q, k and v",
         rows=latent_rows(small_budget(), lambda parts, latent: f"latent-{parts}-{latent}"),
         seeds=(0, 1),

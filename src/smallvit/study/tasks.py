@@ -75,7 +75,10 @@ def by_rank(tasks: Sequence[Task]) -> list[Task]:
 
 def _read(study: Study, row: Row, seed: int, path: Path) -> RunRecord:
     record, wanted = RunRecord.load(path), row.at(seed)
-    if record.config_digest != wanted.digest():
-        different = "; ".join(record.run_config().differences(wanted)) or "its digest"
-        raise SmallvitError(f"{path} is the record of another run than {study.name}'s: {different}")
+    config = record.run_config()
+    different = [] if record.config_digest == wanted.digest() else config.differences(wanted) or ["its digest"]
+    if not different and not config.data.same_source(wanted.data):
+        different = [f"data.root is {config.data.root}, not {wanted.data.root}"]
+    if different:
+        raise SmallvitError(f"{path} is the record of another run than {study.name}'s: {'; '.join(different)}")
     return record
