@@ -2,7 +2,7 @@
 
 >>> from smallvit import RECIPES
 >>> from smallvit.run import run
->>> record = run(RECIPES["quickstart"](), Path("runs/mine"))
+>>> record = run(RECIPES["quickstart"](), "runs/mine")
 """
 
 import importlib

@@ -31,7 +31,7 @@ class EvaluateConfig:
     test_curve: bool = False
     """Measure on test, too, whenever val is measured; otherwise test is read once, at the end."""
     batch_size: int = field(default=500, metadata={"digest": False})
-    """Images in a forward pass of the evaluation; it does not change the result."""
+    """Images in a forward pass of the evaluation; but for rounding it does not change the result."""
 
     def __post_init__(self) -> None:
         for name in ("every_epochs", "batch_size"):

@@ -150,12 +150,17 @@ def versions() -> dict[str, str]:
     return {"python": platform.python_version(), **{name: _version(name) for name in packages}, SOURCE: _source()}
 
 
+_SHOWS = ("bench/", "commands/", "report/", "study/")
+
+
 @cache  # of the source as it was at the start
 def _source() -> str:
-    """Return 12 hex digits of a hash of all that decides what the package computes, by name and content."""
+    """Return 12 hex digits of a hash of the source, by name and content, without what only shows what was computed."""
     found, package = hashlib.sha256(), Path(__file__).parent
     for path in sorted(each for each in package.rglob("*") if each.suffix in (".py", ".cpp")):
-        found.update(f"{path.relative_to(package).as_posix()}\0".encode() + path.read_bytes())
+        name = path.relative_to(package).as_posix()
+        if not name.startswith(_SHOWS):
+            found.update(f"{name}\0".encode() + path.read_bytes())
     return found.hexdigest()[:12]
 
 

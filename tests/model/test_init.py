@@ -102,6 +102,15 @@ def test_equal_seeds_give_equal_weights_whatever_torchs_generator_says() -> None
     assert not any(torch.equal(one[name], different[name]) for name in drawn)
 
 
+def test_a_value_of_the_model_itself_keeps_its_constant() -> None:
+    class Scaled(VisionTransformer):
+        def _make_positions(self) -> None:
+            super()._make_positions()
+            self.logit_scale = torch.nn.Parameter(torch.full((1,), 7.0))
+
+    assert Scaled(ModelConfig(num_classes=3)).logit_scale == 7
+
+
 def test_without_a_generator_torchs_own_decides() -> None:
     config = replace(BASELINE, depth=1, embed_dim=24)
     torch.manual_seed(1)

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
+from smallvit.errors import SmallvitError
 from smallvit.model.config import ModelConfig
 from smallvit.model.vit import VisionTransformer
 from smallvit.train.average import WeightAverage
@@ -96,6 +97,23 @@ def test_fit_equals_a_loop_written_by_hand() -> None:
         torch.testing.assert_close(states[step].loss, value.detach())
     for (name, a), b in zip(ours.named_parameters(), theirs.parameters(), strict=True):
         torch.testing.assert_close(a, b, msg=lambda text, name=name: f"{name}: {text}")
+
+
+def test_a_parameter_that_nothing_uses_is_named_before_the_first_update() -> None:
+    model = small_model()
+    model.blocks[1].attn.gate = torch.nn.Linear(8, 8)
+    learner = Learner(
+        lambda images, targets, scale: soft_cross_entropy(model(images, scale), targets),
+        build_optimizers(model, OptimConfig()),
+        WeightAverage(model, 0.0),
+    )
+    first = copy.deepcopy(model.state_dict())
+    said = r"no gradient reaches blocks\.1\.attn\.gate\.weight, blocks\.1\.attn\.gate\.bias: the model's forward pass"
+    with pytest.raises(SmallvitError, match=said):
+        next(fit(learner, batch, lr=1e-3, warmup_steps=0.0, total_steps=9))
+    assert all(torch.equal(value, first[name]) for name, value in model.state_dict().items())
+    model.blocks[1].attn.gate.requires_grad_(False)
+    next(fit(learner, batch, lr=1e-3, warmup_steps=0.0, total_steps=9))
 
 
 def test_fit_is_lazy_and_leaves_no_graph_or_gradients_behind() -> None:

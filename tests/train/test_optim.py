@@ -66,6 +66,13 @@ def test_muon_takes_exactly_the_matrices_in_the_blocks(model: VisionTransformer)
     assert {id(p) for p in taken(muon)} == {id(layer.weight) for layer in linears}
 
 
+def test_a_table_in_a_block_is_no_matrix_to_muon(model: VisionTransformer) -> None:
+    """One of relative positions, say: its rows are looked up, not multiplied."""
+    before = [id(p) for p in taken(build_optimizers(model, OptimConfig(optimizer="muon"))[0])]
+    model.blocks[0].attn.relative = torch.nn.Parameter(torch.zeros(9, 2))
+    assert [id(p) for p in taken(build_optimizers(model, OptimConfig(optimizer="muon"))[0])] == before
+
+
 def test_muon_takes_a_tokenizers_residual_convolutions_too() -> None:
     config = ModelConfig(num_classes=3, embed_dim=8, depth=1, num_heads=2, tokenizer="conv", tokenizer_depth=2)
     model = VisionTransformer(config, generator=torch.Generator().manual_seed(0))

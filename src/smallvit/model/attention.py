@@ -194,9 +194,11 @@ class Attention(nn.Module):
     def forward(self, x: Float[Tensor, "B N D"]) -> Float[Tensor, "B M D"]:
         """Return the tokens that ask, after attention and `proj`."""
         if self.implementation == "native" and not self.is_low_rank and self.query_key is None:
-            return self.proj(native_attention(self.qkv(x), self.num_heads))
-        q, k, v = self._project(x)
-        return self.proj(attend(q, k, v, self.implementation, self._mask).transpose(1, 2).flatten(2))
+            heads = native_attention(self.qkv(x), self.num_heads)
+        else:
+            q, k, v = self._project(x)
+            heads = attend(q, k, v, self.implementation, self._mask).transpose(1, 2).flatten(2)
+        return self.proj(heads)
 
     def weights(self, x: Float[Tensor, "B N D"]) -> Float[Tensor, "B H M N"]:
         """Return the attention weights that `forward` uses for the same tokens."""

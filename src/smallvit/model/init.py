@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 STD = 0.02
+_DRAWN = ("cls_token", "reg_token", "pos_embed")
 WHITENING_EPS = 1e-3
 """Added to the variances, of order 1, so that directions in which patches hardly vary are not blown up. Of CIFAR-10's
 4 x 4 patches the smallest vary by some 1e-4: their filters' variance is 0.09 to 1, on average 0.79."""
@@ -17,8 +18,9 @@ WHITENING_EPS = 1e-3
 
 @torch.no_grad()
 def init_weights(model: nn.Module, generator: torch.Generator | None = None) -> None:
-    """Set every parameter: linear weights, CLS tokens and positions from a normal of standard deviation 0.02 cut at
-    +-2, biases 0, norms 1 and 0, and the patch embedding uniform in +-1/sqrt(E), all as the paper's code has them.
+    """Set the parameters: linear weights, CLS tokens, registers and positions from a normal of standard deviation 0.02
+    cut at +-2, biases 0, norms 1 and 0, and the patch embedding uniform in +-1/sqrt(E), all as the paper's code has
+    them.
 
     Other convolutions are drawn as the patch embedding is, for their own number E of values that go into one. What has
     neither weights nor a draw (RMS norms, factors, temperatures) keeps the constants that it was made with.
@@ -36,8 +38,9 @@ def init_weights(model: nn.Module, generator: torch.Generator | None = None) -> 
             nn.init.uniform_(module.weight, -bound, bound, generator=generator)
             if module.bias is not None:
                 nn.init.uniform_(module.bias, -bound, bound, generator=generator)
-    for parameter in model.parameters(recurse=False):
-        nn.init.trunc_normal_(parameter, std=STD, generator=generator)
+    for name, parameter in model.named_parameters(recurse=False):
+        if name in _DRAWN:
+            nn.init.trunc_normal_(parameter, std=STD, generator=generator)
 
 
 def whitening(patches: Float[Tensor, "R E"]) -> tuple[Float[Tensor, "E E"], Float[Tensor, " E"]]:

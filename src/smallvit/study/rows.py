@@ -68,10 +68,13 @@ class Study:
 
     @property
     def budget(self) -> str:
-        """What every run may spend at its full length, in a sentence."""
+        """What every run may spend, in a sentence."""
         config = next(row.config for row in self.rows if row.label == self.reference)
-        spec, passes = SPECS.get(config.data.dataset), config.train.epochs * config.train.passes_per_epoch
+        spec, full = SPECS.get(config.data.dataset), config.train.epochs * config.train.passes_per_epoch
+        passes = config.length.epochs * config.length.passes_per_epoch
         length = f"{passes} passes" if passes > 1 else "1 pass"
+        if config.scale != 1:
+            length += f" instead of {full}"
         if spec is not None and spec.test_size:  # elsewhere only the images tell how many are left
             length += f" over {round(spec.train_size * (1 - config.data.val_fraction)):,} images"
         where = _title(config.data.dataset)

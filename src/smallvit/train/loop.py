@@ -14,6 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from smallvit import rng
+from smallvit.console import first_few
 from smallvit.errors import SmallvitError
 from smallvit.train.average import WeightAverage
 from smallvit.train.distributed import ALONE, World
@@ -36,9 +37,10 @@ class Batch:
 class Learner:
     """What learns: the loss of a batch, what updates the weights by its gradients, and the average that follows.
 
-    `loss` is a function of images, targets and the draw of stochastic depth; its gradients are those of the weights.
-    With `graphs`, on a GPU, the way to the gradients is recorded as a CUDA graph, and the update as another one, of the
-    optimisers whose rate is a tensor. There are two, since what is no number must never reach the weights.
+    `loss` is a function of images, targets and the draw of stochastic depth; its gradients are those of the weights,
+    of which the first must reach every one. With `graphs`, on a GPU, the way to the gradients is recorded as a CUDA
+    graph, and the update as another one, of the optimisers whose rate is a tensor. There are two, since what is no
+    number must never reach the weights.
     """
 
     def __init__(
@@ -50,6 +52,7 @@ class Learner:
         self.graphs = graphs
         self._parameters = [p for optimizer in optimizers for group in optimizer.param_groups for p in group["params"]]
         self._recorded = [optimizer for optimizer in optimizers if graphs and _takes_tensor_rate(optimizer)]
+        self._used = False
         self._gradients = Recorded(self._find_gradients) if graphs else self._find_gradients
         self._update = Recorded(self._update_recorded) if self._recorded else self._update_recorded
 
@@ -81,7 +84,17 @@ class Learner:
         self._forget_gradients()
         loss = self.loss(images, targets, branch_scale)
         loss.backward()
+        self._require_all_used()
         return loss.detach(), torch.nn.utils.get_total_norm([p.grad for p in self._parameters if p.grad is not None])
+
+    def _require_all_used(self) -> None:
+        """Raise `SmallvitError` for what is to be trained and has no gradient: it would stay as it was drawn."""
+        if self._used:
+            return
+        unused = [name for name, p in self.average.model.named_parameters() if p.requires_grad and p.grad is None]
+        if unused:
+            raise SmallvitError(f"no gradient reaches {first_few(unused)}: the model's forward pass does not use them")
+        self._used = True
 
     def _forget_gradients(self) -> None:
         for optimizer in self.optimizers:

@@ -23,20 +23,21 @@ def build_optimizers(
 ) -> list[torch.optim.Optimizer]:
     """Return the optimisers that together update every parameter of `model` once a step.
 
-    One, but for Muon: it takes the matrices inside the blocks (Jordan et al., 2024; a fused `qkv` is one matrix unless
-    `config.muon_qkv` is apart) and a convolutional tokenizer's `MatrixConv`s, with its updates scaled to the size of
-    AdamW's, and AdamW takes the rest. `dtype` is that of Muon's matrix products. With `recordable` those that can be
-    recorded as a CUDA graph are made for that, on the parameters' GPU: their rate is a tensor. LAMB and Lion cannot.
-    Rates are `config.lr` and `config.muon_lr`; `config.scaled_lr` and the schedule are for whoever sets them anew
-    (`set_learning_rate`).
+    One, but for Muon: it takes the linear layers' matrices inside the blocks (Jordan et al., 2024; a fused `qkv` is one
+    matrix unless `config.muon_qkv` is apart) and a convolutional tokenizer's `MatrixConv`s, with its updates scaled to
+    the size of AdamW's, and AdamW takes the rest. `dtype` is that of Muon's matrix products. With `recordable` those
+    that can be recorded as a CUDA graph are made for that, on the parameters' GPU: their rate is a tensor. LAMB and
+    Lion cannot. Rates are `config.lr` and `config.muon_lr`; `config.scaled_lr` and the schedule are for whoever sets
+    them anew (`set_learning_rate`).
 
     Raises `UsageError` for a model without a parameter for one of them.
     """
     named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
     if config.optimizer != "muon":
         return [_elementwise(config.optimizer, [p for _, p in named], config, recordable=recordable)]
-    hidden = {name: p for name, p in named if _is_hidden(name, p)}
-    rest = [p for name, p in named if not _is_hidden(name, p)]
+    matrices = {id(module.weight) for module in model.modules() if isinstance(module, nn.Linear)}
+    hidden = {name: p for name, p in named if _is_hidden(name) and id(p) in matrices}
+    rest = [p for name, p in named if name not in hidden]
     decay = config.weight_decay if config.muon_weight_decay is None else config.muon_weight_decay
     if not hidden:
         raise UsageError("optim.optimizer is 'muon': the model has no matrix to train in its `blocks`; take another")
@@ -63,8 +64,8 @@ def set_learning_rate(optimizers: Sequence[torch.optim.Optimizer], lr: float) ->
                 group["lr"] = rate
 
 
-def _is_hidden(name: str, parameter: nn.Parameter) -> bool:
-    return parameter.ndim == 2 and ("blocks." in name or "patch_embed.layers." in name)
+def _is_hidden(name: str) -> bool:
+    return "blocks." in name or "patch_embed.layers." in name
 
 
 def _rate(config: OptimConfig, parameters: Sequence[nn.Parameter]) -> Tensor:
