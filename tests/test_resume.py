@@ -37,6 +37,7 @@ from smallvit.fork import (
     weights_sha256,
 )
 from smallvit.model.config import ModelConfig
+from smallvit.model.mlp import Mlp
 from smallvit.model.vit import VisionTransformer
 from smallvit.record import SOURCE, RunRecord, versions
 from smallvit.report.page import write_page
@@ -114,6 +115,28 @@ def test_interrupted_anywhere_and_resumed_equals_uninterrupted(
     assert record.resumed_at_steps == [steps]
     assert outcome(tmp_path) == undisturbed
     assert not (tmp_path / "checkpoints").exists()
+
+
+def test_a_layer_that_draws_by_torchs_own_generator_draws_the_same_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A dropout that somebody adds, say."""
+    plain = Mlp.forward
+
+    def dropped(self: Mlp, x: torch.Tensor) -> torch.Tensor:
+        return torch.nn.functional.dropout(plain(self, x), 0.2, self.training)
+
+    monkeypatch.setattr(Mlp, "forward", dropped)
+    run(TOY, tmp_path / "whole")
+    torch.manual_seed(7)
+    ask_at({4, 9}, monkeypatch)
+    interrupted(TOY, tmp_path / "again")
+    interrupted(TOY, tmp_path / "again")
+    assert run(TOY, tmp_path / "again").resumed_at_steps == [4, 9]
+    assert outcome(tmp_path / "again") == outcome(tmp_path / "whole")
+    monkeypatch.setattr(Mlp, "forward", plain)
+    run(TOY, tmp_path / "plain")
+    assert outcome(tmp_path / "plain") != outcome(tmp_path / "whole")
 
 
 def test_interrupted_at_every_step_of_one_run(

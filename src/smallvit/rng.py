@@ -28,5 +28,18 @@ def torch_generator(seed: int, stream: str) -> "torch.Generator":
     """Return a CPU torch generator of one (seed, stream), for torch's own initialisers."""
     import torch
 
-    bits = int.from_bytes(_key(seed, stream, 0)[:7], "little")
-    return torch.Generator().manual_seed(bits)
+    return torch.Generator().manual_seed(_bits(seed, stream, 0))
+
+
+def seed_torch(seed: int, stream: str, step: int = 0) -> None:
+    """Seed torch's own generators, for layers that draw by them, as `nn.Dropout` does."""
+    import torch
+
+    bits = _bits(seed, stream, step)
+    torch.default_generator.manual_seed(bits)  # torch.manual_seed formats the stack for a CUDA that is not yet there
+    if torch.cuda.is_initialized():
+        torch.cuda.manual_seed(bits)
+
+
+def _bits(seed: int, stream: str, step: int) -> int:
+    return int.from_bytes(_key(seed, stream, step)[:7], "little")

@@ -88,6 +88,7 @@ class Session:
                 f"train.batch_size is {config.train.batch_size}: an epoch has only "
                 f"{len(self.splits['train']) * config.length.passes_per_epoch} images, so it must be at most that"
             )
+        rng.seed_torch(config.seed, "layers")  # for layers that draw their first weights themselves
         self.model = VisionTransformer(
             config.model, attention=self.choices.attention, generator=rng.torch_generator(config.seed, "init")
         )
@@ -122,6 +123,7 @@ class Session:
         The shares of all ranks, one after another, are the same batch for every number of ranks: a function of seed and
         step alone.
         """
+        rng.seed_torch(self.config.seed, f"layers of rank {self.world.rank}", step)  # for what the model draws itself
         images, targets = self._augmented(step, self.world, self._apply_in_step)
         branch_scale = None
         if self.config.model.drop_path_rate > 0:

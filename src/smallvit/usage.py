@@ -1,5 +1,6 @@
 """What is wrong with a command line, in one line and with the nearest right name; made of what tyro reports."""
 
+import difflib
 import re
 from collections.abc import Collection, Iterator
 from dataclasses import is_dataclass
@@ -9,6 +10,7 @@ from tyro.conf import Positional
 
 from smallvit.checks import did_you_mean
 
+_POSITIONAL = get_args(Positional[str])[1]
 _NO_NUMBER = {
     r"invalid literal for int\(\) with base 10: (.+)": "a whole number",
     r"could not convert string to float: (.+)": "a number",
@@ -41,7 +43,7 @@ def one_line(box: str, options: Collection[str], help_command: str) -> str:
         return f"unexpected {unknown[1]!r}; see {help_command}"
     if unknown:
         option = unknown[1].split("=")[0]
-        return f"unknown option {option}; {did_you_mean(option, options)}see {help_command}"
+        return f"unknown option {option}; {_meant(option, options)}see {help_command}"
     return message
 
 
@@ -51,8 +53,21 @@ def options_of(kind: type, prefix: str = "--") -> Iterator[str]:
         plain = get_args(hint)[0] if get_origin(hint) is Annotated else hint
         if is_dataclass(plain):
             yield from options_of(cast("type", plain), prefix if name == "config" else f"{prefix}{name}.")
-        elif hint != Positional[plain]:
+        elif _POSITIONAL not in get_args(hint):
             yield prefix + name.replace("_", "-")
+
+
+def _meant(option: str, options: Collection[str]) -> str:
+    """Return "did you mean X? " with the options that one without its section stands for, or begins, or is near to."""
+    if "." in option:
+        return did_you_mean(option, options)
+    word, names = option.removeprefix("--"), {each: each.removeprefix("--").split(".")[-1] for each in options}
+    same = [each for each, name in names.items() if name == word]
+    begun = [each for each, name in names.items() if name.startswith(f"{word}-")]
+    nearest = difflib.get_close_matches(word, names.values(), n=1, cutoff=0.65)
+    near = [each for each, name in names.items() if name in nearest]
+    found = same or begun or near
+    return f"did you mean {' or '.join(found)}? " if found else ""
 
 
 def _message(box: str) -> str:
