@@ -1,11 +1,12 @@
 """What commands print: names of files, whatever their bytes."""
 
 import io
+from pathlib import Path
 
 import pytest
 
 from smallvit.cli import main
-from smallvit.console import plain_console, printable
+from smallvit.console import first_few, plain_console, printable
 
 CAFE = "caf\udce9"
 """How Python reads the bytes "caf" and E9, which are not UTF-8, as a file's name."""
@@ -17,6 +18,11 @@ def test_a_name_that_is_not_utf_8_can_be_printed(capsysbinary: pytest.CaptureFix
     assert printable(f"note: {CAFE}") == r"note: caf\udce9"
     assert printable("\udce6\udc97\udca5") == "\u65e5"  # as a locale of ASCII has a name that is UTF-8
     assert printable("\ud800 \u65e5") == "\\ud800 \u65e5"
+
+
+def test_what_a_terminal_would_obey_is_an_escape() -> None:
+    assert printable("\x1b]0;mine\x07\x9b1m\nnote: all is well") == r"\x1b]0;mine\x07\x9b1m\nnote: all is well"
+    assert first_few(["a\rb", Path("c")]) == r"a\rb, c"
 
 
 def test_commands_may_print_such_a_name(capsysbinary: pytest.CaptureFixture[bytes]) -> None:

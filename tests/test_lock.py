@@ -25,6 +25,15 @@ DRIVER = Path(__file__).with_name("lock_driver.py")
 Start = Callable[..., subprocess.Popen[str]]
 
 
+def test_the_owners_name_is_not_written_through_a_link(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "precious").write_text("kept")
+    (tmp_path / "run" / OWNER).symlink_to(tmp_path / "precious")
+    with run_lock(tmp_path / "run"):
+        assert not (tmp_path / "run" / OWNER).is_symlink()
+    assert (tmp_path / "precious").read_text() == "kept"
+
+
 @pytest.fixture
 def start() -> Iterator[Start]:
     """Start a driver; whatever of it lives at the end is killed."""

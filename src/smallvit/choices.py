@@ -66,8 +66,8 @@ def _why_no_native(config: RunConfig, dtype: torch.dtype) -> str | None:
     """Have the CPU's own kernel ready for a model; return why that is not possible, if it is not."""
     model = config.model
     try:
-        folder = cache_folder(config.data.cache) / "native"
-        prepare(model.num_tokens, model.embed_dim // model.num_heads, dtype, folder)
+        # Not the cache that the config names: one that came with a run of somebody else's would bring code to load.
+        prepare(model.num_tokens, model.embed_dim // model.num_heads, dtype, cache_folder(None) / "native")
     except UnavailableError as error:
         return str(error)
     return None
@@ -94,5 +94,5 @@ def _attention(
     key = f"{name}; torch {torch.__version__}; {how}; {images} x {tokens} tokens, {heads} heads of {width // heads}"
     calls = attention_calls(names, qkv, heads, compiled=compiled and device == "cuda", mask=mask)
     with one_thread():
-        best, reason = fastest(calls, device, cache_folder(config.data.cache) / "attention.json", key)
+        best, reason = fastest(calls, device, cache_folder(None) / "attention.json", key)
     return cast("Attention", best), reason if missing is None else f"{reason}; native left out: {missing}"

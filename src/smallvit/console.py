@@ -3,6 +3,7 @@
 import io
 import itertools
 import os
+import re
 import sys
 from collections.abc import Iterable
 from contextlib import suppress
@@ -45,14 +46,15 @@ MOST_NAMED = 3
 
 def first_few(names: Iterable[object]) -> str:
     """Return the first names, by commas, and dots where there are more."""
-    named = list(itertools.islice(map(str, names), MOST_NAMED + 1))
+    named = [printable(str(name)) for name in itertools.islice(names, MOST_NAMED + 1)]
     return ", ".join([*named[:MOST_NAMED], *(["..."] if len(named) > MOST_NAMED else [])])
 
 
 def printable(text: str) -> str:
-    """Return the text with the bytes of files' names that are not UTF-8 as escapes, as standard error has them;
-    whatever the locale, the same.
+    """Return the text with the bytes of files' names that are not UTF-8 as escapes, as standard error has them,
+    whatever the locale; so, too, what a terminal would obey: newlines and other controls.
     """
     with suppress(UnicodeEncodeError):  # half a character that stands for no byte
         text = text.encode(errors="surrogateescape").decode(errors="surrogateescape")
-    return text.encode(errors="backslashreplace").decode()
+    text = text.encode(errors="backslashreplace").decode()
+    return re.sub(r"[\x00-\x1f\x7f-\x9f]", lambda found: repr(found[0])[1:-1], text)

@@ -23,6 +23,7 @@ from pathlib import Path
 from filelock import BaseFileLock, FileLock, SoftFileLock, Timeout
 
 from smallvit.errors import SmallvitError
+from smallvit.files import write_atomically
 from smallvit.strict_json import from_json, read, to_json
 
 LOCK, OWNER = ".lock", ".owner.json"
@@ -102,7 +103,7 @@ def _write_owner(folder: Path) -> None:
     now = datetime.now(UTC).isoformat(timespec="seconds")
     owner = Owner(host=socket.gethostname(), pid=os.getpid(), since=now, command=shlex.join(sys.orig_argv))
     try:
-        (folder / OWNER).write_text(json.dumps(to_json(owner)) + "\n", encoding="utf-8")
+        write_atomically(folder / OWNER, json.dumps(to_json(owner)) + "\n")  # never through a link
     except OSError as error:
         raise SmallvitError(f"{folder} cannot be locked: {error.strerror or error}") from None
 

@@ -48,6 +48,7 @@ def test_python_faults_are_named(small, tmp_path: Path, load) -> None:
         "call": ({**batch, b"x": Touches(tmp_path / "made")}, "refused, it wants to call posix.mkdir"),
         "label": ({**batch, b"labels": [0, 1, 2, 0, 9, 1]}, "row 4: label 9; small has labels 0 to 2"),
         "huge": ({**batch, b"labels": [0, 1, 2, 0, 10**30, 1]}, f"row 4: label {10**30}"),
+        "endless": ({**batch, b"labels": [0, 1, 2, 0, 10**5000, 1]}, "'labels' is not a list of whole numbers"),
         "text": ({**batch, b"labels": ["a"] * 6}, "'labels' is not a list of whole numbers"),
         "count": ({**batch, b"labels": [0, 1]}, "6 images but 2 labels"),
         "shape": ({**batch, b"data": batch[b"data"][:, :-1]}, "'data' is not a uint8 array of 3072 columns"),
@@ -90,6 +91,15 @@ def test_a_member_that_would_fill_the_memory_is_refused(tmp_path: Path, load) ->
     member = tarfile.TarInfo("cifar-10-batches-bin/data_batch_1.bin")
     with pytest.raises(SmallvitError, match="has 9,000,000 bytes; expected at most 1,2"):
         load(hostile(tmp_path / "cifar-10-binary.tar.gz", member, b"\0" * 9_000_000))
+
+
+@pytest.mark.parametrize("kind", [tarfile.XHDTYPE, tarfile.GNUTYPE_LONGNAME])
+def test_a_header_that_would_fill_the_memory_is_refused(tmp_path: Path, load, kind: bytes) -> None:
+    """A long name and the like are read whole, before any member is there to be looked at."""
+    header = tarfile.TarInfo("x")
+    header.type = kind
+    with pytest.raises(SmallvitError, match="a header of 2,000,000 bytes"):
+        load(hostile(tmp_path / "cifar-10-binary.tar.gz", header, b"a" * 2_000_000))
 
 
 def test_every_cut_of_an_archive_is_an_error(small, tmp_path: Path, load) -> None:

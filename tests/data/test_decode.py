@@ -114,6 +114,12 @@ def test_a_decompression_bomb_is_an_error_and_never_a_warning(tmp_path: Path, si
         decode_all([path], lambda item: fitted(item, 32), size=32, title="")
 
 
+def test_a_picture_in_memory_has_the_same_limit() -> None:
+    """Pillow warns between its limit and twice as many pixels, and decodes."""
+    with warnings.catch_warnings(action="ignore"), pytest.raises(BadImageError, match="more than 89,478,485 pixels"):
+        decode_upright(io.BytesIO(bomb(10_000, 10_000)))
+
+
 def test_no_warning_filter_is_left_behind() -> None:
     before = list(warnings.filters)
     decode_all([COLOUR], lambda item: item, size=32, title="")

@@ -13,6 +13,7 @@ from PIL import Image
 
 from smallvit.data.config import DataConfig
 from smallvit.data.decode import DARK
+from smallvit.data.folder import find_images
 from smallvit.data.store import Dataset, load_dataset
 from smallvit.errors import SmallvitError
 
@@ -127,9 +128,21 @@ def test_tiny_imagenet_is_read_from_its_annotations(tmp_path: Path, load) -> Non
     annotations.write_text("val_9.png\tn01\t0\t0\t9\t9\n")
     with pytest.raises(SmallvitError, match=r"val_annotations\.txt line 1: .*val_9\.png is missing"):
         load(root)
+    annotations.write_text("../../train/n01/0.png\tn01\t0\t0\t9\t9\n")
+    with pytest.raises(
+        SmallvitError, match=r"line 1: '\.\./\.\./train/n01/0\.png' is not the name of a file in images/"
+    ):
+        load(root)
     (root / "val" / "images" / "val_0.png").rename(root / "val" / "images" / CAFE)
     annotations.write_bytes(b"caf\xe9.png\tn01\n")
     assert load(root, val_fraction=0.0).test.labels.tolist() == [0]
+
+
+def test_a_pipe_is_passed_over(tmp_path: Path) -> None:
+    """To read it would wait for ever."""
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
+    os.mkfifo(tmp_path / "pipe.png")
+    assert find_images(tmp_path) == ([tmp_path / "a.png"], [tmp_path / "pipe.png"])
 
 
 def test_system_files_are_passed_over_and_others_named(tmp_path: Path, load) -> None:

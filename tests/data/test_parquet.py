@@ -96,6 +96,16 @@ def test_wrong_counts_are_named(small, tmp_path: Path, load) -> None:
         load(root)
 
 
+def test_cells_that_would_fill_the_memory_are_refused(small, tmp_path: Path, load) -> None:
+    """By its dictionary a file of a few kilobytes holds one cell of a megabyte thousands of times."""
+    root = small.parquet(tmp_path / "root", shards=1)
+    shard = root / "train-00000-of-00001.parquet"
+    small.write_cells(shard, [{"img": {"bytes": bytes(1 << 20), "path": None}, "label": 0}] * 600)
+    assert shard.stat().st_size < 1 << 20
+    with pytest.raises(SmallvitError, match="images of more than 65,536 bytes each; expected encoded 32 x 32 ones"):
+        load(root)
+
+
 def test_a_parquet_file_cut_short_or_of_other_columns_is_named(small, tmp_path: Path, load) -> None:
     root = small.parquet(tmp_path / "root", shards=1)
     path = root / "train-00000-of-00001.parquet"

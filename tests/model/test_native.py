@@ -1,6 +1,7 @@
 """The kernel for a CPU against plain products in float64, in every form that it is compiled to."""
 
 import hashlib
+import os
 import re
 import shutil
 import time
@@ -269,6 +270,21 @@ def test_a_damaged_library_is_made_anew(tmp_path: Path, monkeypatch: pytest.Monk
     assert max(distances((5, 1, 4), torch.float32)) < TOLERANCE[torch.float32]
     (anew,) = (tmp_path / "damaged").iterdir()
     assert hashlib.sha256(anew.read_bytes()).hexdigest()[:16] in anew.name
+
+
+@needs_compiler
+def test_a_library_that_others_may_write_is_not_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(native, "_libraries", {})
+    prepare(5, 4, torch.float32, tmp_path)
+    (made,) = tmp_path.iterdir()
+    before = made.stat().st_ino
+    for change, anew in ((lambda: None, False), (lambda: made.chmod(0o666), True)):
+        change()
+        monkeypatch.setattr(native, "_libraries", {})
+        prepare(5, 4, torch.float32, tmp_path)
+        assert (made.stat().st_ino != before) == anew
+    monkeypatch.setattr(os, "getuid", lambda: made.stat().st_uid + 1)
+    assert not native._is_ours(made)
 
 
 def test_why_it_is_not_there_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

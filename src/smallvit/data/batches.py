@@ -9,6 +9,7 @@ import pickle
 import tarfile
 import zlib
 from pathlib import Path, PurePosixPath
+from typing import Self
 
 import numpy as np
 
@@ -18,6 +19,8 @@ from smallvit.data.unpickle import load
 from smallvit.errors import SmallvitError
 
 _SLACK = 1 << 20
+_MOST_HEADER = 1 << 20
+"""Bytes of a header of an archive: its members have short names."""
 
 
 def read_batches(place: Path, spec: DatasetSpec, layout: BinaryBatches | PythonBatches) -> dict[str, Split]:
@@ -56,7 +59,7 @@ def _from_folder(folder: Path, names: tuple[str, ...]) -> dict[str, bytes]:
 def _from_tar(archive: Path, names: tuple[str, ...], limit: int) -> dict[str, bytes]:
     members: dict[str, bytes] = {}
     try:
-        with tarfile.open(archive, "r:*") as tar:
+        with tarfile.open(archive, "r:*", tarinfo=_Member) as tar:
             for member in tar:
                 _check_member(archive, member)
                 name = PurePosixPath(member.name).name
@@ -71,6 +74,17 @@ def _from_tar(archive: Path, names: tuple[str, ...], limit: int) -> dict[str, by
     except (tarfile.TarError, EOFError, zlib.error, OSError) as error:
         raise SmallvitError(f"{archive}: cut short, or not a tar archive ({error})") from error
     return members
+
+
+class _Member(tarfile.TarInfo):
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
+        """Return the header's member; a long name or extended header, which is read whole at once, has a limit."""
+        member = super().frombuf(buf, encoding, errors)
+        is_file = member.type in (*tarfile.REGULAR_TYPES, tarfile.DIRTYPE)
+        if not is_file and member.size > _MOST_HEADER:
+            raise tarfile.ReadError(f"a header of {member.size:,} bytes")
+        return member
 
 
 def _check_member(archive: Path, member: tarfile.TarInfo) -> None:
@@ -103,7 +117,7 @@ def _python(data: bytes, spec: DatasetSpec, layout: PythonBatches, where: str) -
     width = _pixels(spec)
     if not (isinstance(pixels, np.ndarray) and pixels.dtype == np.uint8 and pixels.shape == (len(pixels), width)):
         raise SmallvitError(f"{where}: 'data' is not a uint8 array of {width} columns")
-    if not (isinstance(labels, list) and all(type(label) is int for label in labels)):
+    if not (isinstance(labels, list) and all(type(label) is int and abs(label) < 10**100 for label in labels)):
         raise SmallvitError(f"{where}: {layout.label_key!r} is not a list of whole numbers")
     if len(labels) != len(pixels):
         raise SmallvitError(f"{where}: {len(pixels)} images but {len(labels)} labels")

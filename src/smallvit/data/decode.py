@@ -10,6 +10,7 @@ Shapes: n images, H height, W width.
 """
 
 import io
+import math
 import sys
 import threading
 import warnings
@@ -241,18 +242,27 @@ def _tag(image: Image.Image, number: int) -> object:
     return image.tag_v2.get(number) if isinstance(image, TiffImagePlugin.TiffImageFile) else None
 
 
+def _not_too_large(image: Image.Image) -> None:
+    """Raise `BadImageError` for more pixels than Pillow allows: up to twice as many it only warns of."""
+    if image.width * image.height > (Image.MAX_IMAGE_PIXELS or math.inf):
+        raise BadImageError(_too_large())
+
+
+def _too_large() -> str:
+    limit = f"{Image.MAX_IMAGE_PIXELS:,}" if Image.MAX_IMAGE_PIXELS else "any"
+    return f"would unpack to more than {limit} pixels (a decompression bomb): make it smaller"
+
+
 def _opened(source: Path | io.BytesIO, convert: Callable[[Image.Image], Image.Image]) -> Image.Image:
     try:
         _not_empty(source)
         with Image.open(source, formats=formats()) as image:
+            _not_too_large(image)
             return convert(image)
     except BadImageError:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        limit = f"{Image.MAX_IMAGE_PIXELS:,}" if Image.MAX_IMAGE_PIXELS else "any"
-        raise BadImageError(
-            f"would unpack to more than {limit} pixels (a decompression bomb): make it smaller"
-        ) from error
+        raise BadImageError(_too_large()) from error
     except Image.UnidentifiedImageError as error:
         raise BadImageError(_unknown(source)) from error
     except Exception as error:  # decoders of broken files raise almost anything: OSError, SyntaxError, struct.error

@@ -84,7 +84,7 @@ def passed_over(paths: Sequence[Path], what: str, root: Path) -> str:
         kinds = ", ".join(f"{count} {ending}" for ending, count in endings)
         what = f"{len(paths)} {what} ({kinds})" if kinds else f"{len(paths)} {what}"
     named = first_few(path.relative_to(root) for path in sorted(paths))
-    return f"{root}: passed over {what}: {named}"
+    return printable(f"{root}: passed over {what}: {named}")
 
 
 def _require_known_splits(root: Path, folders: list[str]) -> None:
@@ -220,7 +220,8 @@ def find_images(folder: Path) -> tuple[list[Path], list[Path]]:
             path = Path(parent) / name
             if name.startswith(".") or name.lower() in _SYSTEM_FILES or name == f"{folder.name}_boxes.txt":
                 continue
-            (images if _is_image(path) else strays).append(path)
+            special = path.exists() and not path.is_file()  # a pipe, or a device, has no end
+            (images if _is_image(path) and not special else strays).append(path)
     return sorted(images), sorted(strays)
 
 
@@ -256,6 +257,8 @@ def _annotated(folder: Path, listing: Listing) -> list[tuple[Path, int]]:
         cells = line.split("\t")
         if len(cells) < 2 or cells[1] not in numbers:
             raise SmallvitError(f"{where}: {line!r}; expected an image, a tab and a class of train/")
+        if Path(cells[0]).name != cells[0]:
+            raise SmallvitError(f"{where}: {cells[0]!r} is not the name of a file in images/")
         path = folder / "images" / cells[0]
         if not path.is_file():
             raise SmallvitError(f"{where}: {path} is missing")

@@ -7,6 +7,7 @@ counted from 0 within their file.
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -15,6 +16,12 @@ from smallvit.data.spec import DatasetSpec, Parquet
 from smallvit.data.split import Split
 from smallvit.errors import SmallvitError
 
+if TYPE_CHECKING:
+    from pyarrow.parquet import ParquetFile
+
+_ROWS = 256
+_MOST_BYTES = 1 << 16
+"""Of an encoded image of 32 x 32 pixels, on average of as many rows: ten times what it has without any compression."""
 _JPEG = b"\xff\xd8\xff"
 _SHARD = re.compile(r"(?P<stem>.+)-(?P<index>\d{5})-of-(?P<count>\d{5})\.parquet")
 
@@ -77,7 +84,21 @@ def _columns(shard: Path, layout: Parquet) -> tuple[list[bytes | None], list[int
                 raise SmallvitError(f"{shard}: column {image!r} is {types[image]}; {wanted}")
             if not pa.types.is_integer(types[label]):
                 raise SmallvitError(f"{shard}: column {label!r} is {types[label]}; {wanted}")
-            table = file.read(columns=[f"{image}.bytes", label])
+            table = _read(file, [f"{image}.bytes", label], shard)
     except (pa.ArrowException, OSError) as error:
         raise SmallvitError(f"{shard}: not a whole parquet file ({' '.join(str(error).split())})") from error
     return [cell and cell["bytes"] for cell in table.column(image).to_pylist()], table.column(label).to_pylist()
+
+
+def _read(file: "ParquetFile", columns: list[str], shard: Path) -> Any:
+    """Return the columns as a table, read bit by bit: by its dictionary a small file may hold cells without end."""
+    import pyarrow as pa
+
+    batches: list[pa.RecordBatch] = []
+    for batch in file.iter_batches(batch_size=_ROWS, columns=columns):
+        if batch.nbytes > _ROWS * _MOST_BYTES:
+            raise SmallvitError(
+                f"{shard}: images of more than {_MOST_BYTES:,} bytes each; expected encoded 32 x 32 ones"
+            )
+        batches.append(batch)
+    return pa.Table.from_batches(batches) if batches else file.read(columns=columns)

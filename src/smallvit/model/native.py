@@ -15,6 +15,7 @@ import hashlib
 import os
 import shlex
 import shutil
+import stat
 import subprocess
 import sys
 from pathlib import Path
@@ -71,6 +72,7 @@ def _compiled(shape: tuple[str, ...], folder: Path) -> Path:
     """Return the library for a shape, from `folder` where it lies for this source, compiler and processor.
 
     Its name has a hash of its content, too: a damaged one, which would crash or compute something else, is replaced.
+    One that another user may have written is not taken.
     """
     try:
         compiler = shlex.split(os.environ.get("CXX") or "c++")  # perhaps `ccache g++`
@@ -82,7 +84,7 @@ def _compiled(shape: tuple[str, ...], folder: Path) -> Path:
     defined = _output([*compiler, *FLAGS, "-dM", "-E", "-x", "c++", "/dev/null"])
     what = "\0".join([*shape, *FLAGS, *LIBRARY_FLAGS, defined]).encode() + SOURCE.read_bytes()
     name = f"attention-{_short_hash(what)}"
-    for library in folder.glob(f"{name}-*.so"):
+    for library in filter(_is_ours, folder.glob(f"{name}-*.so")):
         if library.name == f"{name}-{_short_hash(library.read_bytes())}.so":
             return library
         library.unlink(missing_ok=True)
@@ -94,6 +96,12 @@ def _compiled(shape: tuple[str, ...], folder: Path) -> Path:
     library = folder / f"{name}-{_short_hash(content)}.so"
     write_atomically(library, content)
     return library
+
+
+def _is_ours(library: Path) -> bool:
+    """Return whether nobody but this user can have written a library: it is code."""
+    state = library.stat()
+    return state.st_uid == os.getuid() and not state.st_mode & stat.S_IWOTH
 
 
 def _short_hash(content: bytes) -> str:

@@ -59,7 +59,7 @@ class Process:
         with log.open("ab") as output:
             self._begins = output.tell()
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "smallvit.study.job"],
+                [sys.executable, "-P", "-m", "smallvit.study.job"],  # -P: no json.py of the current folder
                 bufsize=0,
                 stdin=subprocess.PIPE,
                 stdout=output,
