@@ -27,9 +27,20 @@ TINY = RunConfig(
 )
 
 
-def test_it_is_measured_once_in_the_data_sets_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    config = replace(TINY, data=DataConfig(cache=tmp_path))
-    first = decide(config, ALONE, None)
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SMALLVIT_CACHE", str(tmp_path))
+
+
+def test_nothing_is_taken_from_or_put_into_a_cache_that_the_config_names(tmp_path: Path) -> None:
+    """It may be of a run of somebody else's, and a kernel is code."""
+    decide(replace(TINY, data=DataConfig(cache=tmp_path / "theirs")), ALONE, None)
+    assert not (tmp_path / "theirs").exists()
+    assert {path.name for path in tmp_path.iterdir()} >= {"attention.json"}
+
+
+def test_it_is_measured_once_in_the_users_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = decide(TINY, ALONE, None)
     (key, seconds), *rest = json.loads((tmp_path / "attention.json").read_text())["seconds"].items()
     assert not rest
     assert re.search(r"; torch .*; cpu, float32, not compiled; 20 x 7 tokens, 2 heads of 8$", key)
@@ -37,14 +48,14 @@ def test_it_is_measured_once_in_the_data_sets_cache(tmp_path: Path, monkeypatch:
     assert seconds[first.attention] <= TIE * min(seconds.values())
     assert f"; {first.attention} attention measured" in first.reason
     monkeypatch.setattr("smallvit.device.fastest.measured", lambda *_: pytest.fail("measured again"))
-    assert decide(config, ALONE, None) == first
+    assert decide(TINY, ALONE, None) == first
 
 
 @pytest.mark.parametrize("fast", ["sdpa", "native", "bmm"])
 def test_the_fastest_one_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fast: str) -> None:
     times = {"sdpa": 2.0, "native": 2.5, "bmm": 3.0, fast: 1.0}
     monkeypatch.setattr("smallvit.device.fastest.measured", lambda *_: times)
-    found = decide(replace(TINY, data=DataConfig(cache=tmp_path)), ALONE, None)
+    found = decide(TINY, ALONE, None)
     assert found.attention == fast
     others = ", ".join(f"{times[name]:.2g} times {name}'s speed" for name in times if name != fast)
     assert found.reason == f"as asked; {fast} attention measured {others}"
@@ -54,16 +65,15 @@ def test_the_fastest_one_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     "change", [{"precision": "bfloat16"}, {"compile": "on"}, {"precision": "bfloat16", "compile": "on"}]
 )
 def test_what_times_depend_on_is_measured_apart(tmp_path: Path, change: dict[str, Any]) -> None:
-    config = replace(TINY, data=DataConfig(cache=tmp_path))
-    decide(config, ALONE, None)
-    decide(replace(config, device=replace(config.device, **change)), ALONE, None)
-    decide(replace(config, model=replace(config.model, patch_size=8)), ALONE, None)
+    decide(TINY, ALONE, None)
+    decide(replace(TINY, device=replace(TINY.device, **change)), ALONE, None)
+    decide(replace(TINY, model=replace(TINY.model, patch_size=8)), ALONE, None)
     assert len(json.loads((tmp_path / "attention.json").read_text())["seconds"]) == 3
 
 
 def test_on_a_cpu_a_part_of_a_large_batch_is_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "ATTENTION_WEIGHTS", 5 * 2 * 7 * 7)
-    decide(replace(TINY, data=DataConfig(cache=tmp_path)), ALONE, None)
+    decide(TINY, ALONE, None)
     assert "; 5 x 7 tokens" in (tmp_path / "attention.json").read_text()
 
 
@@ -94,24 +104,23 @@ def test_what_the_device_does_not_have_is_refused_in_one_line() -> None:
 def test_without_a_compiler_the_native_kernel_is_no_contestant(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("smallvit.model.native._libraries", {})
     monkeypatch.setenv("CXX", "no-such-compiler")
-    config = replace(TINY, data=DataConfig(cache=tmp_path))
-    found = decide(config, ALONE, None)
+    found = decide(TINY, ALONE, None)
     assert found.attention in ("sdpa", "bmm")
     reason = "no C++ compiler was found (c++, or what $CXX names)"
     assert found.reason.endswith(f"; native left out: {reason}")
     ((_, seconds),) = json.loads((tmp_path / "attention.json").read_text())["seconds"].items()
     assert seconds.keys() == {"sdpa", "bmm"}
     with pytest.raises(UsageError) as caught:
-        decide(replace(config, device=replace(TINY.device, attention="native")), ALONE, None)
+        decide(replace(TINY, device=replace(TINY.device, attention="native")), ALONE, None)
     assert str(caught.value) == f"device.attention is native: {reason}; allowed are sdpa, bmm, or auto"
-    went_on = decide(config, ALONE, earlier(attention="native"))
+    went_on = decide(TINY, ALONE, earlier(attention="native"))
     assert went_on == earlier(attention="sdpa"), "a run that began where there was one"
 
 
 def test_what_the_native_kernel_is_not_made_for_has_the_others(tmp_path: Path) -> None:
-    local = replace(TINY, model=replace(TINY.model, locality="lsa"), data=DataConfig(cache=tmp_path))
+    local = replace(TINY, model=replace(TINY.model, locality="lsa"))
     assert decide(local, ALONE, None).attention in ("sdpa", "bmm")
-    odd = replace(TINY, model=replace(TINY.model, embed_dim=12), data=DataConfig(cache=tmp_path))
+    odd = replace(TINY, model=replace(TINY.model, embed_dim=12))
     assert decide(odd, ALONE, None).attention in ("sdpa", "bmm")
 
 
@@ -135,7 +144,7 @@ def test_it_measures_on_one_thread_and_gives_the_others_back(tmp_path: Path, mon
     before = torch.get_num_threads()
     try:
         device = replace(TINY.device, num_threads=2, precision="auto")
-        found = decide(replace(TINY, device=device, data=DataConfig(cache=tmp_path)), ALONE, None)
+        found = decide(replace(TINY, device=device), ALONE, None)
         assert (seen, found.num_threads, torch.get_num_threads()) == ([1], 2, 2)
     finally:
         torch.set_num_threads(before)

@@ -511,7 +511,11 @@ def test_a_step_that_is_left_out_leaves_the_weights_and_is_counted(
 
 def test_too_many_steps_left_out_in_a_row_end_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     train = TrainConfig(epochs=1, passes_per_epoch=1, batch_size=100, on_nonfinite="skip", max_skips=2)
-    monkeypatch.setattr(module.Session, "loss_function", lambda self: lambda *_: self.model.head.bias.sum() * math.nan)
+
+    def nan(self: module.Session) -> Callable[..., torch.Tensor]:
+        return lambda *_: sum((p.sum() for p in self.model.parameters()), torch.zeros(())) * math.nan
+
+    monkeypatch.setattr(module.Session, "loss_function", nan)
     with pytest.raises(SmallvitError, match=r"the loss is nan at step 2 .*the batch is in .*nonfinite-step-00000002"):
         run(replace(TINY, train=train), tmp_path)
     assert (tmp_path / "checkpoints" / "step-00000002").is_dir()
