@@ -20,6 +20,7 @@ from smallvit.strict_json import digest, from_json, read, to_json
 from smallvit.train.config import CheckpointConfig, OptimConfig, TrainConfig
 
 MOST_SCALE = 1000
+"""Times its full length that a run may take."""
 
 
 @dataclass(frozen=True, kw_only=True)
