@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 
+from outcomes import outcome
 from smallvit.recipes import RECIPES
 from smallvit.record import RunRecord
 from smallvit.run import run
@@ -84,6 +85,16 @@ def test_train_then_evaluate_prints_the_records_accuracy(trained: tuple[Path, st
     calibrated = record.test_calibrated
     error = f"{100 * calibrated.calibration_error:.2f} %"
     assert f"fitted on val, as in predict: {calibrated.negative_log_likelihood:.4f} nats, {error}\n" in done.stdout
+
+
+@pytest.mark.parametrize("file", ["record.json", "config.json"])
+def test_a_runs_file_in_a_recipes_place_gives_the_run_again(
+    trained: tuple[Path, str], tmp_path: Path, file: str
+) -> None:
+    folder, _ = trained
+    done = smallvit(tmp_path, "train", str(folder / "run" / file), *TINY[-8:], "--out", "again")
+    assert done.returncode == 0, done.stderr
+    assert outcome(tmp_path / "again") == outcome(folder / "run")
 
 
 def test_a_finished_run_is_refused_and_untouched(trained: tuple[Path, str]) -> None:

@@ -14,6 +14,7 @@ from smallvit.recipes import RECIPES
 
 TO_PARSE = {"docstring_parser", "smallvit", "typeguard", "typing_extensions", "tyro"}
 """All that may be imported to parse and to help (typeguard by tyro, where it is): 0.3 s on an idle core."""
+BEST = str(Path(__file__).parents[1] / "results" / "weights" / "best" / "record.json")
 
 
 def smallvit(*words: str, columns: int = 80, encoding: str = "utf-8") -> subprocess.CompletedProcess[str]:
@@ -93,6 +94,10 @@ USAGE = [
     (["train"], "train needs a recipe first, one of "),
     (["train", "--out", "x", "small"], "train needs a recipe first, one of "),
     (["train", "smal"], "unknown recipe 'smal'; did you mean small?"),
+    (["train", "runs/mine"], "baseline, ddp256, ddp1024, a run's config.json or record.json"),
+    (["train", BEST, "more"], "unexpected 'more'; see smallvit train best --help"),
+    (["train", BEST, "--optim.lrr", "3"], "unknown option --optim.lrr; did you mean --optim.lr?"),
+    (["train", BEST, "--resume", "x"], "--resume goes on with the recipe of its run: leave out '/"),
     (["train", "small", "--optim.lrr", "3"], "unknown option --optim.lrr; did you mean --optim.lr?"),
     (["train", "small", "--optim.lrr=3"], "unknown option --optim.lrr; did you mean --optim.lr?"),
     (["train", "small", "--epochs", "3"], "unknown option --epochs; did you mean --train.epochs? "),

@@ -14,14 +14,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from smallvit.augment.config import AugmentConfig
+from smallvit.cli import main
 from smallvit.config import EvaluateConfig, RunConfig
 from smallvit.data.config import DataConfig
 from smallvit.device.config import DeviceConfig
 from smallvit.errors import SmallvitError, UsageError
 from smallvit.model.config import ModelConfig
-from smallvit.recipes import RECIPES
+from smallvit.recipes import RECIPES, read_recipe
 from smallvit.train.config import OptimConfig, TrainConfig
 
+RESULTS = Path(__file__).parents[1] / "results"
 UNIT = st.floats(0, 1)
 BELOW_ONE = st.floats(0, 1, exclude_max=True)
 RANGE = st.tuples(st.floats(1e-3, 0.5), st.floats(0.5, 1))
@@ -473,6 +475,55 @@ def test_recipes_are_named_after_themselves_and_described_in_a_line() -> None:
         assert recipe().recipe == name
         assert recipe.__doc__
         assert len(recipe.__doc__.splitlines()) == 1
+
+
+def test_a_runs_file_gives_its_experiment_and_not_its_machine(tmp_path: Path) -> None:
+    file, machine = tmp_path / "config.json", DeviceConfig(device="cuda", precision="bfloat16", num_threads=3)
+    for root, kept in ((tmp_path, tmp_path), (tmp_path / "gone", None)):
+        data = DataConfig(dataset="cifar10", root=root, cache=tmp_path, val_fraction=0.2)
+        run = dataclasses.replace(RECIPES["best"](), seed=4, data=data, device=machine).resolve(10)
+        file.write_text(json.dumps(run.to_json()))
+        again = read_recipe(file)
+        assert again.digest() == run.digest()
+        assert again.data == dataclasses.replace(data, root=kept, cache=None)
+        assert again.device == DeviceConfig(precision="bfloat16")
+        assert again.model.num_classes is None  # so that it may go on other data
+    folder = dataclasses.replace(run, data=DataConfig(dataset="folder", root=tmp_path / "gone"))
+    file.write_text(json.dumps(folder.to_json()))
+    assert read_recipe(file).data == folder.data
+
+
+@pytest.mark.parametrize("path", sorted(RESULTS.glob("runs/*/seed0.json")), ids=lambda path: path.parent.name)
+def test_every_published_run_can_be_started_again(path: Path) -> None:
+    record = json.loads(path.read_text())
+    assert read_recipe(path).digest() == record["config_digest"]
+
+
+def test_a_file_that_is_no_runs_is_refused(tmp_path: Path) -> None:
+    record = json.loads((RESULTS / "weights" / "best" / "record.json").read_text())
+    file = tmp_path / "record.json"
+    for change, words in (
+        ({"config": {**record["config"], "seed": 1}}, "record.json: config_digest is not that of its config"),
+        ({"config": None}, "record.json: config has schema None"),
+        ({"config": {**record["config"], "sede": 1}}, "record.json: config.sede is not known: did you mean seed?"),
+    ):
+        file.write_text(json.dumps({**record, **change}))
+        with pytest.raises(SmallvitError) as refused:
+            read_recipe(file)
+        assert words in str(refused.value)
+    for text in ("[]", "{}", "no JSON"):
+        file.write_text(text)
+        with pytest.raises(SmallvitError, match=r"record\.json"):
+            read_recipe(file)
+
+
+def test_a_fork_is_run_again_with_its_weights_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "config.json"
+    file.write_text(json.dumps(dataclasses.replace(RECIPES["small"](), fork="0" * 64).to_json()))
+    assert main(["train", str(file)]) == 2
+    assert "is of a fork: name the run folder with the weights that it starts from, --fork" in capsys.readouterr().err
+    assert main(["train", str(file), "--fork", str(tmp_path / "none")]) == 2
+    assert "none': it must be a run folder" in capsys.readouterr().err
 
 
 @SLOW

@@ -10,7 +10,7 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -26,7 +26,7 @@ from smallvit.commands.train import Quickstart, Train
 from smallvit.config import RunConfig
 from smallvit.console import set_stdout
 from smallvit.errors import SmallvitError, UsageError, line_of
-from smallvit.recipes import RECIPES
+from smallvit.recipes import RECIPES, read_recipe
 from smallvit.stop import InterruptedRunError
 from smallvit.usage import one_line, options_of
 
@@ -43,7 +43,8 @@ COMMANDS: dict[str, Any] = {
     "bench": Bench,
 }
 STARTS_FROM_RECIPE = ("train", "show-augment", "bench")
-"""Commands whose first word is a recipe, from which their options start."""
+"""Commands whose first word is a recipe, or a run's file, from which their options start."""
+_A_FILE = "a run's config.json or record.json"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -89,6 +90,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parse(words: list[str]) -> Any:
     """Return the command that the words ask for; tyro's boxed usage errors become one line."""
     config = _starting_config(words)
+    if _names_file(words):
+        words[1] = config.recipe
     commands: list[Any] = []
     for name, kind in COMMANDS.items():
         if words in (["--help"], ["-h"]):  # to list the commands, tyro need not read all their options
@@ -126,7 +129,7 @@ def _union(commands: list[Any]) -> Any:
 
 
 def _starting_config(words: list[str]) -> RunConfig:
-    """Return the values that the options start from: those of the recipe that the words name, if they name one."""
+    """Return the values that the options start from: those of the recipe or the file that the words name, if any."""
     if words and not words[0].startswith("-"):
         require_known("command", words[0], COMMANDS)
     command, recipe = (*words[:2], "", "")[:2]
@@ -139,11 +142,22 @@ def _starting_config(words: list[str]) -> RunConfig:
         return RECIPES["baseline"]()
     if not recipe or recipe.startswith("-"):
         first = ", or --resume FOLDER" if command == "train" else ""
-        raise UsageError(f"{command} needs a recipe first, one of {', '.join(RECIPES)}{first}")
-    require_known("recipe", recipe, RECIPES)
-    if command == "train" and any(word.split("=")[0] == "--resume" for word in words[2:]):
+        raise UsageError(f"{command} needs a recipe first, one of {', '.join(RECIPES)}, {_A_FILE}{first}")
+    given = {word.split("=")[0] for word in words[2:]}
+    if command == "train" and "--resume" in given:
         raise UsageError(f"--resume goes on with the recipe of its run: leave out {recipe!r}")
+    if _names_file(words):
+        config = read_recipe(Path(recipe))
+        if command == "train" and config.fork is not None and "--fork" not in given:
+            raise UsageError(f"{recipe} is of a fork: name the run folder with the weights that it starts from, --fork")
+        return replace(config, fork=None)
+    require_known("recipe", recipe, (*RECIPES, _A_FILE))
     return RECIPES[recipe]()
+
+
+def _names_file(words: list[str]) -> bool:
+    """Return whether a run's file stands where a recipe may."""
+    return len(words) > 1 and words[0] in STARTS_FROM_RECIPE and words[1].endswith(".json")
 
 
 def _config_to_resume(words: list[str]) -> RunConfig:

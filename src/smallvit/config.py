@@ -58,7 +58,8 @@ class RunConfig:
     recipe: Annotated[
         Positional[str], arg(metavar="RECIPE", help_behavior_hint="(the defaults below are its, or quickstart's)")
     ] = field(default="custom", metadata={"digest": False})
-    """Recipe that the run starts from, the first word after the command; `smallvit recipes` lists them."""
+    """Recipe that the run starts from, the first word after the command (`smallvit recipes` lists them), or a run's
+    config.json or record, to run it again."""
     seed: int = 0
     """Seed of the weights, the order, the augmentation and stochastic depth."""
     scale: float = field(default=1.0, metadata={"digest": "unless default"})

@@ -1,13 +1,18 @@
-"""Named starting points: each recipe is a function that returns a whole config."""
+"""Named starting points: each recipe is a function that returns a whole config; and any run, to be run again."""
 
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
+from typing import Any, cast
 
 from smallvit.augment.config import AugmentConfig
 from smallvit.config import EvaluateConfig, RunConfig
 from smallvit.data.config import DataConfig
+from smallvit.device.config import DeviceConfig
+from smallvit.errors import SmallvitError
 from smallvit.model.config import ModelConfig
-from smallvit.train.config import OptimConfig, TrainConfig
+from smallvit.strict_json import read
+from smallvit.train.config import CheckpointConfig, OptimConfig, TrainConfig
 
 
 def quickstart() -> RunConfig:
@@ -115,3 +120,30 @@ def speedrun() -> RunConfig:
 RECIPES: dict[str, Callable[[], RunConfig]] = {
     f.__name__: f for f in (quickstart, small, laptop, speedrun, best, baseline, ddp256, ddp1024)
 }
+
+
+def read_recipe(path: Path) -> RunConfig:
+    """Return what a run's config.json, or its record, says of the experiment, to be run again: all that its digest
+    covers. What belongs to the machine of then is left to this one: its device, its cache, and where its data lay,
+    unless that is there, or is a folder of pictures, which nothing else names.
+
+    Raises `SmallvitError` for a file that is neither, and for a record whose config was changed after it was written.
+    """
+    value = read(path, "config or record")
+    is_record = isinstance(value, dict) and "config_digest" in value
+    record = cast("dict[str, Any]", value)
+    try:
+        config = RunConfig.from_json(record.get("config") if is_record else value)
+    except SmallvitError as error:
+        raise SmallvitError(f"{path}: {error}") from None
+    if is_record and record["config_digest"] != config.digest():
+        raise SmallvitError(f"{path}: config_digest is not that of its config")
+    data = config.data
+    there = data.root if data.dataset == "folder" or (data.root is not None and data.root.exists()) else None
+    return replace(
+        config,
+        data=replace(data, root=there, cache=None),
+        model=replace(config.model, num_classes=None),
+        checkpoint=CheckpointConfig(),
+        device=DeviceConfig(precision=config.device.precision),
+    )
