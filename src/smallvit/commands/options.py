@@ -9,8 +9,8 @@ class DataPlace:
     """Where the data set lies."""
 
     root: Path | None = None
-    """Folder or .tar.gz that holds the data set; without it the one that the run's config names, else the cache, then
-    the Hugging Face hub."""
+    """Folder, .tar.gz or .npz that holds the data set; without it the one that the run's config names, else the cache,
+    then the Hugging Face hub."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,7 +18,7 @@ class StudyData(DataPlace):
     """What to train on, and where it lies."""
 
     dataset: str | None = None
-    """digits, cifar10, cifar100 or folder (your own images, under root), for all rows; without it the study's own."""
+    """digits, cifar10, cifar100 or folder (your own images, at root), for all rows; without it the study's own."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,10 +15,10 @@ class DataConfig:
     """The data set, where its files lie, and how it is divided into train, val and test."""
 
     dataset: str = "digits"
-    """digits (embedded), cifar10, cifar100, or folder (your own images, under root)."""
+    """digits (embedded), cifar10, cifar100, or folder (your own images, at root: a folder a class, or an .npz)."""
 
     root: Path | None = field(default=None, metadata={"digest": False})
-    """Folder or .tar.gz that holds the data set; without it the cache is read, then the Hugging Face hub."""
+    """Folder, .tar.gz or .npz that holds the data set; without it the cache is read, then the Hugging Face hub."""
 
     cache: Path | None = field(default=None, metadata={"digest": False})
     """Folder of decoded images; by default $SMALLVIT_CACHE, else $XDG_CACHE_HOME/smallvit, else ~/.cache/smallvit."""

@@ -26,8 +26,8 @@ from smallvit.errors import SmallvitError
 
 _SYSTEM_FILES = ("thumbs.db", "desktop.ini")
 _ANNOTATIONS = "val_annotations.txt"
-_SPLITS = ("train", "val", "test")
-_SPLIT_LIKE = (*_SPLITS, "training", "valid", "validation", "testing")
+SPLITS = ("train", "val", "test")
+_SPLIT_LIKE = (*SPLITS, "training", "valid", "validation", "testing")
 NAMED_BROKEN = 20
 """Files that cannot be used that are named one by one."""
 
@@ -69,7 +69,7 @@ def list_images(root: Path) -> Listing:
         listing.notes.append(f"{root / 'val'} serves as test (test/ has no labels); val is held out of train")
     elif split_layout:
         _own_splits(root, listing)
-    if others := [root / name for name in folders if split_layout and name not in _SPLITS]:
+    if others := [root / name for name in folders if split_layout and name not in SPLITS]:
         listing.notes.append(passed_over(others, "folders beside train/", root))
     if listing.strays:
         listing.notes.append(passed_over(listing.strays, "files that are not images of a class", root))
@@ -90,7 +90,7 @@ def passed_over(paths: Sequence[Path], what: str, root: Path) -> str:
 def _require_known_splits(root: Path, folders: list[str]) -> None:
     """Raise `SmallvitError` where folders that are named like splits would be read as something else."""
     alike = [name for name in folders if name.lower() in _SPLIT_LIKE]
-    misnamed = [name for name in alike if name not in _SPLITS]
+    misnamed = [name for name in alike if name not in SPLITS]
     if "train" in folders and misnamed:
         raise SmallvitError(f"{root}: has {'/, '.join(misnamed)}/ beside train/; rename it to val/ or test/")
     if "train" not in folders and (len(alike) > 1 or alike != misnamed):
@@ -124,7 +124,7 @@ def read_images(listing: Listing, size: int) -> Decoded:
         train=splits["train"],
         val=splits.get("val"),
         test=splits.get("test"),
-        train_moments=_moments(splits["train"].images),
+        train_moments=moments(splits["train"].images),
         class_names=tuple(map(printable, listing.class_names)),
         notes=tuple(notes),
     )
@@ -147,7 +147,7 @@ def picture_key(upright: Image.Image) -> bytes:
     return key.digest()
 
 
-def _moments(images: UInt8[np.ndarray, "n 3 H W"]) -> Float64[np.ndarray, "n 2 3"]:
+def moments(images: UInt8[np.ndarray, "n 3 H W"]) -> Float64[np.ndarray, "n 2 3"]:
     """Return each image's mean and mean square per channel, in units of 0..1."""
     moments = np.empty((len(images), 2, 3))
     for row, image in enumerate(images):

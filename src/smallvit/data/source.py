@@ -14,6 +14,7 @@ import numpy as np
 from smallvit.cores import usable_cores
 from smallvit.data import folder as own
 from smallvit.data import hub
+from smallvit.data.arrays import read_arrays
 from smallvit.data.batches import read_batches
 from smallvit.data.parquet import find_shards, read_shards
 from smallvit.data.spec import BinaryBatches, DatasetSpec, PythonBatches
@@ -44,10 +45,13 @@ class Source:
 
 
 def find_folder(root: Path, size: int) -> Source:
-    """Return the source of a folder of the user's own images, to be fitted to `size`."""
+    """Return the source of the user's own images, a folder of pictures or an .npz of arrays, to be fitted to `size`."""
     _exists(root)
-    if not root.is_dir():
-        raise SmallvitError(f"data.root: {root} is a file; expected a folder of images, one subfolder a class")
+    if root.is_file():
+        if root.suffix != ".npz":
+            expected = "a folder of images, one subfolder a class, or an .npz file of arrays"
+            raise SmallvitError(f"data.root: {root} is a file; expected {expected}")
+        return Source(where=root.parent, files=(root,), read=lambda: read_arrays(root, size))
     listing = own.list_images(root)
     return Source(
         where=root, files=listing.files(), read=lambda: own.read_images(listing, size), notes=tuple(listing.notes)
