@@ -19,24 +19,6 @@ Optimizers = Sequence[torch.optim.Optimizer]
 Build = Callable[[nn.Module], Optimizers]
 
 
-class Counting(torch.optim.Optimizer):
-    """Momentum that keeps plain numbers of every kind."""
-
-    def __init__(self, parameters: Any) -> None:
-        super().__init__(parameters, {"lr": 0.1})
-
-    @torch.no_grad()
-    def step(self, closure: Any = None) -> None:
-        for group in self.param_groups:
-            for parameter in group["params"]:
-                state = self.state[parameter]
-                state["count"] = state.get("count", 0) + 1
-                state["sum"] = state.get("sum", 0.0) + 1 / (3 * state["count"])
-                state["odd"] = not state.get("odd", False)
-                state["last"] = state.get("last", torch.zeros_like(parameter)).mul_(state["sum"]).add_(parameter.grad)
-                parameter.sub_(state["last"], alpha=group["lr"] * (2 if state["odd"] else 1))
-
-
 def model(seed: int = 0) -> nn.Module:
     """Matrices inside and outside of blocks, a convolution, biases, and CLS tokens."""
     torch.manual_seed(seed)
@@ -65,22 +47,10 @@ def from_config(name: str, **options: Any) -> Build:
     return lambda net: build_optimizers(net, OptimConfig(optimizer=name, weight_decay=0.05, **options))
 
 
-def of_torch(kind: Any, **options: Any) -> Build:
-    return lambda net: [kind(net.parameters(), **options)]
-
-
 BUILDS = {
     **{name: from_config(name) for name in get_args(Optimizer)},
     "adamw, only matrices decay": from_config("adamw", decay_on="matrices"),
     "muon, only matrices decay": from_config("muon", decay_on="matrices"),
-    "torch's sgd": of_torch(torch.optim.SGD, lr=0.1),
-    "sgd with momentum": of_torch(torch.optim.SGD, lr=0.1, momentum=0.9, nesterov=True),
-    "adam, plain": of_torch(torch.optim.Adam, foreach=False),
-    "adam, amsgrad": of_torch(torch.optim.Adam, amsgrad=True),
-    "rmsprop": of_torch(torch.optim.RMSprop, momentum=0.5, centered=True),
-    "adafactor": of_torch(torch.optim.Adafactor),
-    "asgd": of_torch(torch.optim.ASGD),
-    "plain numbers": of_torch(Counting),
 }
 
 
@@ -147,17 +117,6 @@ def test_without_its_state_it_would_go_elsewhere(name: str) -> None:
     assert not torch.equal(straight["head"].weight, stopped["head"].weight)
 
 
-def test_a_parameter_that_never_had_a_gradient_has_no_state() -> None:
-    used, unused = nn.Parameter(torch.ones(3)), nn.Parameter(torch.ones(2))
-    optimizer = torch.optim.AdamW([unused, used])
-    used.square().sum().backward()
-    optimizer.step()
-    other = torch.optim.AdamW([unused, used])
-    load_optimizer_tensors([other], optimizer_tensors([optimizer]))
-    assert list(other.state) == [used]
-    assert_equal_state(state(optimizer), state(other))
-
-
 def test_loading_leaves_the_weights_and_shares_no_memory() -> None:
     net = model()
     optimizers = BUILDS["adamw"](net)
@@ -178,71 +137,25 @@ def trained(name: str) -> tuple[Optimizers, dict[str, Tensor]]:
     return optimizers, optimizer_tensors(optimizers)
 
 
-def without(tensors: dict[str, Tensor], name: str) -> dict[str, Tensor]:
-    return {key: tensor for key, tensor in tensors.items() if key != name}
-
-
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (lambda t: without(t, "0.3.exp_avg"), "optimizer state 0.3.exp_avg is missing: AdamW has it"),
-        (lambda t: without(t, "0.has_state"), "optimizer state 0.has_state is missing: AdamW has it"),
-        (lambda _: {}, "optimizer state 0.has_state is missing: AdamW has it"),
-        (lambda t: {**t, "0.group0.step": torch.tensor(3)}, "optimizer state 0.group0.step is not known to AdamW"),
-        (lambda t: {**t, "0.3.extra": torch.ones(())}, "optimizer state 0.3.extra is not known to AdamW"),
-        (lambda t: {**t, "1.has_state": t["0.has_state"]}, "optimizer state 1.has_state is not known to AdamW"),
-        (
-            lambda t: {**t, "0.0.exp_avg": torch.ones(3)},
-            "optimizer state 0.0.exp_avg is float32 of shape (3,): AdamW has float32 of shape (1, 2, 12)",
-        ),
-        (
-            lambda t: {**t, "0.0.exp_avg": t["0.0.exp_avg"].double()},
-            "optimizer state 0.0.exp_avg is float64 of shape (1, 2, 12): AdamW has float32 of shape (1, 2, 12)",
-        ),
-        (
-            lambda t: {**t, "0.has_state": t["0.has_state"][1:]},
-            "optimizer state 0.has_state is bool of shape (11,): AdamW has bool of shape (12,)",
-        ),
-        (
-            lambda t: {**t, "0.has_state": ~t["0.has_state"]},
-            "optimizer state 0.0.exp_avg is not known to AdamW",
-        ),
+        (lambda t: {**t, "0.11.exp_avg": torch.ones(3)}, "0.11.exp_avg is of another model or optimiser"),
+        (lambda t: {**t, "1.0.exp_avg": torch.ones(3)}, "1.0.exp_avg is of another model or optimiser"),
+        (lambda t: {**t, "0.group2.step": torch.tensor(3)}, "0.group2.step is of another model or optimiser"),
+        (lambda t: {**t, "0.0.exp_avg": torch.ones(3)}, "0.0.exp_avg is of another model or optimiser"),
+        (lambda t: {**t, "momentum": torch.ones(3)}, "momentum is of another model or optimiser"),
+        (lambda t: {key: t[key] for key in t if not key.startswith("0.3.")}, "0 is of 10 of 11 parameters"),
     ],
 )
-def test_what_does_not_fit_is_refused_and_nothing_changes(change: Any, said: str) -> None:
-    optimizers, tensors = trained("adamw")
-    before = {name: tensor.clone() for name, tensor in tensors.items()}
+def test_what_does_not_fit_is_refused(change: Any, said: str) -> None:
+    tensors = change(trained("adamw")[1])
     with pytest.raises(SmallvitError) as error:
-        load_optimizer_tensors(optimizers, change(tensors))
-    assert str(error.value) == said
-    assert_equal_state(before, optimizer_tensors(optimizers))
-
-
-@pytest.mark.parametrize(
-    ("saved", "now", "said"),
-    [
-        ("lion", "adamw", "0.0.step is missing: AdamW has it"),
-        ("adamw", "lion", "0.0.exp_avg_sq is not known to Lion"),
-        ("adamw", "muon", "0.has_state is bool of shape (12,): Muon has bool of shape (3,)"),
-        ("muon", "adamw", "0.has_state is bool of shape (3,): AdamW has bool of shape (12,)"),
-    ],
-)
-def test_the_state_of_another_optimiser_is_refused(saved: str, now: str, said: str) -> None:
-    with pytest.raises(SmallvitError) as error:
-        load_optimizer_tensors(BUILDS[now](model()), trained(saved)[1])
+        load_optimizer_tensors(BUILDS["adamw"](model()), tensors)
     assert str(error.value) == "optimizer state " + said
 
 
-def test_state_of_another_kind_is_refused() -> None:
-    weight = nn.Parameter(torch.ones(2))
-    optimizer = torch.optim.LBFGS([weight])
-
-    def closure() -> Tensor:
-        optimizer.zero_grad()
-        loss = weight.square().sum()
-        loss.backward()
-        return loss
-
-    optimizer.step(closure)
-    with pytest.raises(TypeError, match=r"0\.0\.\w+ is a \w+, neither a tensor nor a number"):
-        optimizer_tensors([optimizer])
+@pytest.mark.parametrize(("saved", "now"), [("adamw", "muon"), ("muon", "adamw")])
+def test_the_state_of_another_optimiser_is_refused(saved: str, now: str) -> None:
+    with pytest.raises(SmallvitError, match=r"optimizer state .* is of "):
+        load_optimizer_tensors(BUILDS[now](model()), trained(saved)[1])
