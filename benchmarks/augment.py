@@ -11,7 +11,6 @@ Then a few training steps of width 96 (recipe small's model, with that stack), a
 """
 
 import argparse
-import json
 import random
 import statistics
 from collections.abc import Callable
@@ -33,7 +32,7 @@ from smallvit.bench.record import circumstances
 from smallvit.bench.workload import Workload
 from smallvit.device.choose import timed
 from smallvit.device.config import DeviceConfig
-from smallvit.files import write_atomically
+from smallvit.files import write_json
 from smallvit.recipes import small
 from smallvit.rng import generator
 
@@ -254,7 +253,7 @@ def main() -> None:
             "training_step_seconds": round(step, 4),
             "augmentation_seconds": round(augmenting, 5),
         }
-        write_atomically(options.json, json.dumps(record, indent=1) + "\n")
+        write_json(options.json, record)
 
 
 if __name__ == "__main__":

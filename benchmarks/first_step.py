@@ -8,7 +8,6 @@ cache empty, and one with what it left.
 """
 
 import argparse
-import json
 import os
 import statistics
 import subprocess
@@ -18,7 +17,7 @@ import time
 from pathlib import Path
 
 from smallvit.bench.record import circumstances
-from smallvit.files import write_atomically
+from smallvit.files import write_json
 
 # The command, told to say when it has taken a step.
 RUN = """
@@ -83,7 +82,7 @@ def main() -> None:
         print(f"{name}: {found[name]}", flush=True)
     if options.json is not None:
         record = {"kind": "first-step", "schema": 1, **beginning, "threads": options.threads, "recipes": found}
-        write_atomically(options.json, json.dumps(record, indent=1, allow_nan=False) + "\n")
+        write_json(options.json, record)
 
 
 if __name__ == "__main__":

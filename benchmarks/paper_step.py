@@ -9,7 +9,6 @@ width 192 with one CLS token and width 96 with two, twelve heads each.
 """
 
 import argparse
-import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -25,7 +24,7 @@ from smallvit.bench.workload import TrainingStep, Workload
 from smallvit.config import RunConfig
 from smallvit.device.choose import timed
 from smallvit.device.config import DeviceConfig
-from smallvit.files import write_atomically
+from smallvit.files import write_json
 from smallvit.model.config import ModelConfig
 from smallvit.model.vit import count_macs
 from smallvit.recipes import baseline
@@ -198,7 +197,7 @@ def main() -> None:
             **beginning,
             "shapes": shapes,
         }
-        write_atomically(options.json, json.dumps(record, indent=1, allow_nan=False) + "\n")
+        write_json(options.json, record)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,6 @@ measured steps and evaluations. What is taken is the time of a process that does
 """
 
 import argparse
-import json
 import tempfile
 import time
 from dataclasses import replace
@@ -19,7 +18,7 @@ from smallvit.bench.cost import cost
 from smallvit.bench.pace import num_steps
 from smallvit.bench.record import circumstances
 from smallvit.config import RunConfig
-from smallvit.files import write_atomically
+from smallvit.files import write_json
 from smallvit.recipes import baseline, quickstart, small
 from smallvit.record import RunRecord
 from smallvit.run_folder import RECORD
@@ -86,7 +85,7 @@ def main() -> None:
             **beginning,
             "recipes": found,
         }
-        write_atomically(options.json, json.dumps(record, indent=1, allow_nan=False) + "\n")
+        write_json(options.json, record)
 
 
 if __name__ == "__main__":

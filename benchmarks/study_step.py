@@ -7,14 +7,13 @@ process, in turns after a warm-up; the median turn counts. A run's own seconds a
 """
 
 import argparse
-import json
 from dataclasses import replace
 from pathlib import Path
 
 from smallvit.bench.clock import take_turns
 from smallvit.bench.record import circumstances
 from smallvit.bench.workload import Workload
-from smallvit.files import write_atomically
+from smallvit.files import write_json
 from smallvit.study.studies import STUDIES
 
 
@@ -42,7 +41,7 @@ def main() -> None:
     if options.json is not None:
         choices = str(works[study.reference].session.choices)
         record = {"kind": "study-step", "schema": 1, **beginning, "study": study.name, "choices": choices, "rows": rows}
-        write_atomically(options.json, json.dumps(record, indent=1, allow_nan=False) + "\n")
+        write_json(options.json, record)
 
 
 if __name__ == "__main__":

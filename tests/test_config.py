@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from smallvit.augment.config import AugmentConfig
+from smallvit.checks import is_number
 from smallvit.cli import main
 from smallvit.config import EvaluateConfig, RunConfig
 from smallvit.data.config import DataConfig
@@ -55,6 +56,13 @@ def test_numbers_beyond_their_bounds_are_refused(section: str, field: str, value
         kind(**{field: value})
     assert str(refused.value).startswith(f"{section}.{field} is ")
     assert words in str(refused.value)
+
+
+def test_a_whole_number_that_no_float_holds_is_refused() -> None:
+    for wrong in (10**400, -(10**400)):
+        assert not is_number(wrong)
+        with pytest.raises(SmallvitError, match=r"config\.scale is -?1000.*expected a finite number"):
+            RunConfig.from_json({**BASE.to_json(), "scale": wrong})
 
 
 def test_words_and_kinds_that_are_not_allowed_are_refused_in_python_too() -> None:

@@ -4,9 +4,10 @@ import io
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from smallvit.cli import main
-from smallvit.console import first_few, plain_console, printable
+from smallvit.console import first_few, plain_console, printable, say
 
 CAFE = "caf\udce9"
 """How Python reads the bytes "caf" and E9, which are not UTF-8, as a file's name."""
@@ -23,6 +24,13 @@ def test_a_name_that_is_not_utf_8_can_be_printed(capsysbinary: pytest.CaptureFix
 def test_what_a_terminal_would_obey_is_an_escape() -> None:
     assert printable("\x1b]0;mine\x07\x9b1m\nnote: all is well") == r"\x1b]0;mine\x07\x9b1m\nnote: all is well"
     assert first_few(["a\rb", Path("c")]) == r"a\rb, c"
+
+
+def test_any_console_says_a_name_as_it_is() -> None:
+    out = io.StringIO()
+    name = "pics [old]/[/x] :smile: " + 30 * "long "
+    say(Console(file=out, width=40, force_terminal=True), name)
+    assert out.getvalue() == f"{name}\n"
 
 
 def test_commands_may_print_such_a_name(capsysbinary: pytest.CaptureFixture[bytes]) -> None:

@@ -2,6 +2,7 @@
 
 import difflib
 import math
+import sys
 from collections.abc import Collection
 from functools import cache
 from typing import Any, Literal, get_args, get_origin, get_type_hints
@@ -23,11 +24,11 @@ def is_whole(value: object, least: int, most: int | None = None) -> bool:
 
 
 def is_number(value: object, least: int | float = -math.inf, most: int | float = math.inf) -> bool:
-    """Return whether a value is a finite number in the range, ends included; True and False are none."""
+    """Return whether a value is a number that a float holds, in the range, ends included; True and False are none."""
     return (
         isinstance(value, int | float)
         and not isinstance(value, bool)
-        and math.isfinite(value)
+        and abs(value) <= sys.float_info.max
         and least <= value <= most
     )
 

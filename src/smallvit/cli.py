@@ -11,6 +11,8 @@ import signal
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import reduce
+from operator import or_
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -105,7 +107,7 @@ def _parse(words: list[str]) -> Any:
     with contextlib.redirect_stderr(errors):
         try:
             return tyro.cli(
-                _union(commands),
+                reduce(or_, commands),
                 args=words,
                 prog="smallvit",
                 description="Small Vision Transformers, trained from scratch on small images. `smallvit --version` "
@@ -119,13 +121,6 @@ def _parse(words: list[str]) -> Any:
     named = words[: 2 if words[1:2] and words[1] in RECIPES else 1] if command else []
     options = ["--help", *(options_of(command) if command else ("--version", "--tyro-print-completion"))]
     raise UsageError(one_line(errors.getvalue(), options, " ".join(["smallvit", *named, "--help"])))
-
-
-def _union(commands: list[Any]) -> Any:
-    union = commands[0]
-    for command in commands[1:]:
-        union = union | command
-    return union
 
 
 def _starting_config(words: list[str]) -> RunConfig:

@@ -40,6 +40,13 @@ def set_stdout(errors: str, *, encoding: str | None = None) -> None:
         sys.stdout.reconfigure(encoding=encoding, errors=errors)
 
 
+def say(console: "Console", text: str) -> None:
+    """Print a text as it is, on any console: names in it are neither markup nor broken, as they are not on a
+    `plain_console`.
+    """
+    console.print(text, highlight=False, markup=False, emoji=False, soft_wrap=True)
+
+
 MOST_NAMED = 3
 """How many of many files a note names."""
 

@@ -1,11 +1,13 @@
 """Files that are written whole or not at all, and folders whose names last."""
 
+import json
 import os
 import secrets
 from collections.abc import Generator
 from contextlib import contextmanager
 from errno import EINVAL, ENOTSUP
 from pathlib import Path
+from typing import Any
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:
@@ -14,6 +16,21 @@ def write_atomically(path: Path, content: str | bytes) -> None:
         file.write(content.encode() if isinstance(content, str) else content)
         file.flush()
         os.fsync(file.fileno())
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write a JSON value, in lines; `ValueError` for NaN or infinities, which are none."""
+    write_atomically(path, json.dumps(value, indent=1, allow_nan=False) + "\n")
+
+
+def last_lines(path: Path, most_bytes: int, begin: int = 0) -> list[str]:
+    """Return the lines that end a file, of so many bytes and from `begin` on; the first may be cut. None of no file."""
+    try:
+        with path.open("rb") as file:
+            file.seek(max(begin, path.stat().st_size - most_bytes))
+            return file.read().decode(errors="replace").strip().splitlines()
+    except OSError:
+        return []
 
 
 def remove_leftovers(path: Path) -> None:

@@ -7,11 +7,8 @@ that is found while the lock is free was left by a process that died. Where a fi
 back to the existence of the file, and takes over from a dead process of the same host only.
 """
 
-import json
 import os
-import shlex
 import socket
-import sys
 import time
 import warnings
 from collections.abc import Generator
@@ -23,7 +20,7 @@ from pathlib import Path
 from filelock import BaseFileLock, FileLock, SoftFileLock, Timeout
 
 from smallvit.errors import SmallvitError
-from smallvit.files import write_atomically
+from smallvit.files import write_json
 from smallvit.strict_json import from_json, read, to_json
 
 LOCK, OWNER = ".lock", ".owner.json"
@@ -42,7 +39,6 @@ class Owner:
     pid: int
     since: str
     """Coordinated universal time, ISO 8601."""
-    command: str
 
     def __str__(self) -> str:
         return f"process {self.pid} on {self.host}, since {self.since}"
@@ -101,9 +97,9 @@ def _note_of_the_dead(folder: Path) -> str | None:
 
 def _write_owner(folder: Path) -> None:
     now = datetime.now(UTC).isoformat(timespec="seconds")
-    owner = Owner(host=socket.gethostname(), pid=os.getpid(), since=now, command=shlex.join(sys.orig_argv))
+    owner = Owner(host=socket.gethostname(), pid=os.getpid(), since=now)
     try:
-        write_atomically(folder / OWNER, json.dumps(to_json(owner)) + "\n")  # never through a link
+        write_json(folder / OWNER, to_json(owner))  # never through a link
     except OSError as error:
         raise SmallvitError(f"{folder} cannot be locked: {error.strerror or error}") from None
 

@@ -7,6 +7,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Column
 
+from smallvit.console import say
 from smallvit.evaluate import Metrics
 from smallvit.record import CurvePoint
 
@@ -56,7 +57,7 @@ class RunProgress:
 
     def say(self, line: str) -> None:
         """Print a line above the bar."""
-        self.console.print(line, highlight=False)
+        say(self.console, line)
 
     def numbers(self, loss: float, lr: float, images_per_second: float) -> None:
         """Show the newest loss, learning rate and speed beside the steps and the time left, for which a terminal of 60
@@ -71,7 +72,7 @@ class RunProgress:
         parts = [f"epoch {point.epoch:>{len(str(epochs))}}/{epochs}", f"loss {_loss(point)}"]
         splits = (("val", point.val), ("test", point.test))
         parts += [f"{name} {100 * metrics.accuracy:.2f} %" for name, metrics in splits if metrics is not None]
-        self.console.print("  ".join([*parts, duration(point.seconds)]), highlight=False)
+        self.say("  ".join([*parts, duration(point.seconds)]))
 
 
 def _loss(point: CurvePoint) -> str:

@@ -1,7 +1,6 @@
 """What a run leaves behind for its readers: one JSON file that holds everything a published number rests on."""
 
 import hashlib
-import json
 import platform
 from dataclasses import dataclass
 from functools import cache
@@ -14,7 +13,7 @@ from smallvit.data.split import uneven
 from smallvit.device.choose import Choices
 from smallvit.errors import SmallvitError
 from smallvit.evaluate import Metrics
-from smallvit.files import write_atomically
+from smallvit.files import write_json
 from smallvit.schema import RECORD_MIGRATIONS, RECORD_SCHEMA, upgrade
 from smallvit.strict_json import digest, from_json, read, to_json
 
@@ -110,7 +109,7 @@ class RunRecord:
 
     def save(self, path: Path) -> None:
         """Write the record whole or not at all."""
-        write_atomically(path, json.dumps(self.to_json(), indent=1, allow_nan=False) + "\n")
+        write_json(path, self.to_json())
 
     @classmethod
     def load(cls, path: Path | str) -> "RunRecord":

@@ -1,12 +1,12 @@
 """One whole run: `run(config, folder) -> RunRecord` wires data, augmentation, model, training and evaluation.
 
-The run folder holds config.json, metrics.jsonl (as the run goes) and checkpoints, and at the end model.safetensors (the
-weights of the last epoch, or the average that was measured), test.safetensors (logits, labels, the files of a folder's
-pictures, and the surest mistakes as pictures) and record.json. A run folder without record.json is an unfinished run,
+The run folder holds config.json, metrics.jsonl (as the run goes), checkpoints, the weights that a fork starts from, and
+those best on val if they are kept (best.safetensors), and at the end model.safetensors (the weights of the last epoch,
+or the average that was measured), test.safetensors (logits, labels, the files of a folder's pictures, and the surest
+mistakes as pictures) and record.json; its page is the report's. A run folder without record.json is an unfinished run,
 which goes on where its newest whole checkpoint left it.
 """
 
-import json
 import shlex
 from contextlib import nullcontext, suppress
 from dataclasses import replace
@@ -17,11 +17,12 @@ from typing import Literal
 from rich.console import Console
 
 from smallvit.config import RunConfig
+from smallvit.console import say
 from smallvit.data.split import digest
 from smallvit.data.store import Dataset, load_dataset
 from smallvit.errors import SmallvitError, UsageError
 from smallvit.evaluate import Metrics, measure
-from smallvit.files import flush_folder, write_atomically
+from smallvit.files import flush_folder, write_json
 from smallvit.fork import (
     MAY_BE_SEEN,
     Origin,
@@ -128,7 +129,7 @@ def _run(
     for split in seen:
         note(MAY_BE_SEEN[split])
     session = Session(config, dataset, world, found[1].choices if found else None)
-    console.print(f"{config.recipe} on {_sizes(dataset)}\n{session.choices}", highlight=False)
+    say(console, f"{config.recipe} on {_sizes(dataset)}\n{session.choices}")
     training = Training(session, folder, stop, may_be_seen=seen)
     if found:
         checkpoint, saved = found
@@ -137,14 +138,14 @@ def _run(
         if world.is_main:
             delete_lost_best(saved, folder, note)
         training.go_on_from(checkpoint, saved.gathered)
-        console.print(f"going on after step {checkpoint.step:,} of {training.total_steps:,}", highlight=False)
+        say(console, f"going on after step {checkpoint.step:,} of {training.total_steps:,}")
     elif config.fork is not None and world.is_main:
         if origin is not None:
             keep_weights(origin, folder / FORKED_WEIGHTS)
         for text in take_weights(session.model, folder / FORKED_WEIGHTS, config, dataset.spec.class_names, origin):
             note(text)
     if world.is_main:
-        write_atomically(folder / CONFIG, json.dumps(config.to_json(), indent=1) + "\n")
+        write_json(folder / CONFIG, config.to_json())
     try:
         with stop:
             training.run(console)
@@ -217,7 +218,7 @@ def _require_same_data(record: RunRecord, dataset: Dataset, folder: Path) -> Non
 
 
 def _note(console: Console, text: str) -> None:
-    console.print(f"note: {text}", highlight=False)
+    say(console, f"note: {text}")
 
 
 def _notes(config: RunConfig, dataset: Dataset) -> list[str]:

@@ -8,7 +8,7 @@ import dataclasses
 import difflib
 import hashlib
 import json
-import math
+import sys
 import types
 from functools import cache
 from pathlib import Path
@@ -139,18 +139,11 @@ def _convert_sequence(origin: Any, arguments: tuple[Any, ...], value: Any, where
 def _convert_scalar(kind: Any, value: Any, where: str) -> Any:
     if kind is Path and isinstance(value, str):
         return Path(value)
-    if kind is float and _is_finite(value):
+    if kind is float and type(value) in (int, float) and abs(value) <= sys.float_info.max:
         return float(value)
     if kind is not float and type(value) is kind:
         return value
     raise _wrong(where, value, {Path: "a path", float: "a finite number"}.get(kind, kind.__name__))
-
-
-def _is_finite(value: Any) -> bool:
-    try:
-        return type(value) in (int, float) and math.isfinite(value)
-    except OverflowError:  # a whole number that no float holds
-        return False
 
 
 def _wrong(where: str, value: Any, expected: str) -> SmallvitError:

@@ -5,7 +5,6 @@ with it, so that an interrupted run ends with the record of an uninterrupted one
 """
 
 import hashlib
-import json
 import math
 import shlex
 import time
@@ -21,7 +20,7 @@ from torch import Tensor
 from smallvit.device.choose import synchronize
 from smallvit.errors import SmallvitError
 from smallvit.evaluate import Metrics, measure
-from smallvit.files import write_atomically
+from smallvit.files import write_atomically, write_json
 from smallvit.metrics import MetricsFile
 from smallvit.progress import RunProgress
 from smallvit.record import CurvePoint, versions
@@ -248,7 +247,7 @@ class Training:
         }
         if self.world.is_main:
             with suppress(OSError):
-                write_atomically(path, json.dumps(found, indent=1) + "\n")
+                write_json(path, found)
         return SmallvitError(f"{error}; the weights are as before it; the batch is in {path}")
 
     def _skipped_in_a_row(self) -> int:

@@ -21,7 +21,7 @@ from smallvit.errors import SmallvitError
 from smallvit.fork import MAY_BE_SEEN
 from smallvit.recipes import RECIPES
 from smallvit.record import RunRecord
-from smallvit.report.html import printable
+from smallvit.report.html import shown_name
 from smallvit.report.page import write_page
 from smallvit.report.predictions import read_mistakes
 from smallvit.run import run
@@ -407,4 +407,4 @@ def _ratio(one: np.ndarray, other: np.ndarray) -> float:
     ],
 )
 def test_names_keep_their_letters_and_lose_what_moves_others(name: str, shown: str) -> None:
-    assert printable(name) == shown
+    assert shown_name(name) == shown

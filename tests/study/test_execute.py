@@ -92,6 +92,21 @@ def test_a_run_that_cannot_be_started_has_failed_and_the_rest_go_on(tmp_path: Pa
     assert (ending.finished, ending.left) == (2, [])
 
 
+def test_a_job_that_cannot_be_submitted_has_failed_and_the_rest_go_on(tmp_path: Path) -> None:
+    engine = HereEngine()
+    begin = engine.start
+
+    def start(order: Order, log: Path) -> Here:
+        if len(engine.orders) == 1 and order.folder.endswith("erase/seed0"):
+            raise SmallvitError("a job cannot be submitted: QOSMaxSubmitJobPerUserLimit")
+        return begin(order, log)
+
+    engine.start = start
+    ending = execute(study(), tmp_path, engine)
+    assert ending.failed == ["erase row, seed 0: a job cannot be submitted: QOSMaxSubmitJobPerUserLimit"]
+    assert (ending.finished, ending.left) == (3, [])
+
+
 def test_a_record_of_another_run_is_refused_before_anything_runs(tmp_path: Path) -> None:
     execute(replace(study(), seeds=(0,)), tmp_path)
     other = study(erase=replace(BASE, recipe="erase"))

@@ -31,6 +31,12 @@ def test_seeds_are_a_number_or_a_list() -> None:
     assert parse_seeds("5,") == (5,)
 
 
+def test_a_seed_that_is_no_count_is_asked_about() -> None:
+    with pytest.raises(UsageError, match=r"'20240101': as how many, more than 1000; for that seed: 20240101,$"):
+        parse_seeds("20240101")
+    assert parse_seeds("20240101,") == (20240101,)
+
+
 @pytest.mark.parametrize("text", ["", "0", "-1", "a", "1,,2", "1,1", "0,-2", "1.5", ","])
 def test_anything_else_is_no_seeds(text: str) -> None:
     with pytest.raises(UsageError, match="--seeds is "):

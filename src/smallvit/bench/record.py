@@ -1,6 +1,5 @@
 """What a measurement leaves behind: one JSON object that says what was measured, where, and how fast it was."""
 
-import json
 import os
 import subprocess
 from dataclasses import dataclass
@@ -11,7 +10,7 @@ from typing import Any
 import smallvit
 from smallvit.bench.clock import Timing
 from smallvit.device.choose import Choices, hardware
-from smallvit.files import write_atomically
+from smallvit.files import write_json
 from smallvit.record import versions
 from smallvit.strict_json import to_json
 
@@ -127,7 +126,7 @@ class BenchRecord:
 
     def save(self, path: Path) -> None:
         """Write the record whole or not at all."""
-        write_atomically(path, json.dumps(self.to_json(), indent=1, allow_nan=False) + "\n")
+        write_json(path, self.to_json())
 
 
 def circumstances() -> dict[str, Any]:

@@ -61,7 +61,6 @@ def _from_tar(archive: Path, names: tuple[str, ...], limit: int) -> dict[str, by
     try:
         with tarfile.open(archive, "r:*", tarinfo=_Member) as tar:
             for member in tar:
-                _check_member(archive, member)
                 name = PurePosixPath(member.name).name
                 if not member.isfile() or name not in names or name in members:
                     continue
@@ -85,14 +84,6 @@ class _Member(tarfile.TarInfo):
         if not is_file and member.size > _MOST_HEADER:
             raise tarfile.ReadError(f"a header of {member.size:,} bytes")
         return member
-
-
-def _check_member(archive: Path, member: tarfile.TarInfo) -> None:
-    path = PurePosixPath(member.name)
-    if path.is_absolute() or ".." in path.parts:
-        raise SmallvitError(f"{archive}: member {member.name!r} climbs out of the archive's folder; refused")
-    if not (member.isfile() or member.isdir()):
-        raise SmallvitError(f"{archive}: member {member.name!r} is a link or a device; expected files and folders only")
 
 
 def _binary(data: bytes, spec: DatasetSpec, layout: BinaryBatches, where: str) -> Split:

@@ -3,20 +3,26 @@
 The file is a convenience: one that is damaged, of another version or not to be written costs a new measurement.
 """
 
-import json
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Literal
 
 from smallvit.device.choose import TIE, timed, times
 from smallvit.errors import SmallvitError, ran_out_of_memory
-from smallvit.files import write_atomically
+from smallvit.files import write_json
+from smallvit.strict_json import from_json, read, to_json
 
-SCHEMA = 1
 TURNS = 5
 Seconds = dict[str, float | None]
 """By contestant; None for one that does not work here."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Memory:
+    schema: Literal[1] = 1
+    seconds: dict[str, dict[str, float | None]]
 
 
 def fastest(contestants: Mapping[str, Callable[[], object]], device: str, memory: Path, key: str) -> tuple[str, str]:
@@ -67,24 +73,15 @@ def measured(contestants: Mapping[str, Callable[[], object]], device: str) -> Se
 
 
 def _remembered(memory: Path) -> dict[str, Seconds]:
-    """Return what the file holds, as far as it is what this module writes."""
+    """Return what the file holds, if it is what this module writes."""
     try:
-        value = json.loads(memory.read_bytes())
-    except (OSError, ValueError, RecursionError):
+        entries = from_json(_Memory, read(memory, "memory")).seconds
+    except SmallvitError:
         return {}
-    if not isinstance(value, dict) or cast("dict[str, Any]", value).get("schema") != SCHEMA:
-        return {}
-    entries = cast("dict[str, Any]", value).get("seconds")
-    return {key: found for key, found in entries.items() if _is_whole(found)} if isinstance(entries, dict) else {}
-
-
-def _is_whole(found: Any) -> bool:
-    values = list(cast("dict[str, Any]", found).values()) if isinstance(found, dict) else []
-    return any(values) and all(v is None or (isinstance(v, float) and v > 0) for v in values)
+    return {key: found for key, found in entries.items() if any(found.values())}
 
 
 def _remember(memory: Path, key: str, found: Seconds) -> None:
-    text = json.dumps({"schema": SCHEMA, "seconds": {**_remembered(memory), key: found}}, indent=1) + "\n"
     with suppress(OSError):  # a read-only home is no reason not to train
         memory.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(memory, text)
+        write_json(memory, to_json(_Memory(seconds={**_remembered(memory), key: found})))

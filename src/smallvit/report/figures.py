@@ -13,7 +13,7 @@ from matplotlib.ticker import MaxNLocator
 
 from smallvit.record import CurvePoint, RunRecord
 from smallvit.report.cells import length_of
-from smallvit.report.html import printable
+from smallvit.report.html import shown_name
 from smallvit.report.svg import GRID, INK, MUTED, TEST, VAL, svg_file, svg_of
 
 _RIGHT_RGB, _WRONG_RGB = (0.16, 0.46, 0.90), (0.90, 0.40, 0.06)
@@ -55,7 +55,7 @@ def label_scaled(figure: Figure, scale: float) -> None:
 
 def short(label: str, most: int) -> str:
     """Return a row's label as a figure has room for it."""
-    label = printable(label)
+    label = shown_name(label)
     return label if len(label) <= most else label[: most - 1] + "\N{HORIZONTAL ELLIPSIS}"
 
 
@@ -176,7 +176,7 @@ def _scale(axes: Axes) -> None:
 
 
 def _tick(name: str) -> str:
-    name = printable(name)
+    name = shown_name(name)
     if len(name) <= _LONGEST_TICK:
         return name
     half = _LONGEST_TICK // 2  # names that begin alike end differently

@@ -32,7 +32,7 @@ def write_html(path: Path, template: str, **values: Any) -> None:
     write_atomically(path, html.encode("ascii", "xmlcharrefreplace").decode())
 
 
-def printable(name: str) -> str:
+def shown_name(name: str) -> str:
     """Return `name` with every character that would not show, or would move others, replaced; any space is a plain one.
 
     The joiners stay: Persian and Indic scripts are written with them.
@@ -54,7 +54,7 @@ def _environment() -> Environment:
         "duration": duration,
         "percent": _percent,
         "exactly": _exactly,
-        "name": printable,
+        "name": shown_name,
     }
     environment.filters.update(filters)
     return environment

@@ -143,7 +143,7 @@ class Execution:
             self.board[task].state = "running" if does == "run" else "measuring"
             try:
                 handle = self.engine.start(order, task.log)
-            except OSError as error:  # its folder cannot be made, say: the others go on
+            except (OSError, SmallvitError) as error:  # its folder cannot be made, or no job submitted: others go on
                 self._after(does, task, Outcome(status=1, line=line_of(error) or str(error)), stop)
                 continue
             self._running.append(_Running(task=task, does=does, handle=handle))

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Protocol, runtime_checkable
 
+from smallvit.files import last_lines
 from smallvit.stop import OUT_OF_TIME
 from smallvit.study.job import Order
 
@@ -76,7 +77,7 @@ class Process:
         if status is None:
             return None
         self._input.close()
-        last = self._last_line()
+        last = next(reversed(last_lines(self._log, _LINE_BYTES, self._begins)), "")
         if status >= 0:
             return Outcome(status=status, line=last or f"ended with status {status}; see {self._log}")
         name = signal.Signals(-status).name
@@ -103,9 +104,3 @@ class Process:
     def _input(self) -> IO[bytes]:
         assert self._process.stdin is not None
         return self._process.stdin
-
-    def _last_line(self) -> str:
-        with self._log.open("rb") as file:
-            file.seek(max(self._begins, self._log.stat().st_size - _LINE_BYTES))
-            lines = file.read().decode(errors="replace").strip().splitlines()
-        return lines[-1] if lines else ""

@@ -7,6 +7,8 @@ from smallvit.checks import did_you_mean
 from smallvit.errors import UsageError
 from smallvit.study.rows import Row, Study
 
+MOST_SEEDS = 1000
+"""How many a study may have that are not named one by one."""
 _UNITS = {"": 1.0, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
 
 
@@ -26,6 +28,8 @@ def parse_seeds(text: str) -> tuple[int, ...]:
     except ValueError:
         seeds = ()
     if len(seeds) == 1 and "," not in text:
+        if seeds[0] > MOST_SEEDS:
+            raise UsageError(f"--seeds is {text!r}: as how many, more than {MOST_SEEDS}; for that seed: {seeds[0]},")
         seeds = tuple(range(seeds[0]))
     if not seeds or min(seeds) < 0 or len(set(seeds)) < len(seeds):
         raise UsageError(

@@ -11,6 +11,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from smallvit.console import say
 from smallvit.progress import duration, percent
 from smallvit.study.board import Board, Line
 from smallvit.study.process import Outcome
@@ -85,7 +86,7 @@ class View:
 
     def say(self, text: str) -> None:
         """Print a line."""
-        self.console.print(text, highlight=False, markup=False, emoji=False, soft_wrap=True)
+        say(self.console, text)
 
     def _draw(self) -> None:
         assert self._board is not None

@@ -1,16 +1,16 @@
 """How far a run is, read from its folder; so it works wherever the run takes place."""
 
 import json
-import re
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from smallvit.files import last_lines
 from smallvit.run_folder import CHECKPOINTS, METRICS
+from smallvit.train.checkpoint import listed
 
 TAIL_BYTES = 65536
-_STEP = re.compile(r"step-([0-9]{8,})")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,7 +27,7 @@ def read_progress(folder: Path) -> Progress:
     """Return how far the run in a folder is; nothing where it has not begun."""
     step: dict[str, Any] = {}
     point: dict[str, Any] = {}
-    for line in reversed(_last_lines(folder / METRICS)):
+    for line in reversed(last_lines(folder / METRICS, TAIL_BYTES)):
         with suppress(ValueError):  # the tail may begin within a line
             row = json.loads(line)
             if not step and "step" in row:
@@ -46,14 +46,4 @@ def read_progress(folder: Path) -> Progress:
 
 def checkpoint_step(folder: Path) -> int:
     """Return the steps done at the newest checkpoint of a run, 0 where there is none."""
-    names = (_STEP.fullmatch(path.name) for path in (folder / CHECKPOINTS).glob("step-*"))
-    return max((int(match[1]) for match in names if match), default=0)
-
-
-def _last_lines(path: Path) -> list[str]:
-    try:
-        with path.open("rb") as file:
-            file.seek(max(0, path.stat().st_size - TAIL_BYTES))
-            return file.read().decode(errors="replace").splitlines()
-    except OSError:
-        return []
+    return max((step for step, _ in listed(folder / CHECKPOINTS)), default=0)

@@ -63,7 +63,7 @@ def load_newest(folder: Path) -> tuple[Checkpoint | None, list[DamagedError]]:
     """
     passed_over: list[DamagedError] = []
     try:
-        found = _listed(folder)
+        found = listed(folder)
     except OSError as error:
         raise SmallvitError(f"{folder} cannot be searched for checkpoints: {error.strerror or error}") from None
     for step, path in found:
@@ -94,7 +94,7 @@ def _problem(path: Path, step: int) -> DamagedError | None:
 
 def _what_remains(folder: Path) -> str:
     with suppress(OSError):
-        for step, path in _listed(folder):
+        for step, path in listed(folder):
             if _problem(path, step) is None:
                 return f"the newest whole one is {path.name}"
     return "there is no whole one"
@@ -105,7 +105,7 @@ def _path(folder: Path, step: int) -> Path:
     return folder / f"step-{step:08d}"
 
 
-def _listed(folder: Path) -> list[tuple[int, Path]]:
+def listed(folder: Path) -> list[tuple[int, Path]]:
     """Return steps and paths of what is named as a checkpoint, newest first."""
     paths = list(folder.iterdir()) if folder.is_dir() else []
     found = [(int(match[1]), path) for path in paths if (match := _NAME.fullmatch(path.name))]
@@ -154,7 +154,7 @@ def _write(path: Path, data: bytes) -> None:
 
 def _delete_old(folder: Path, step: int, keep: int) -> None:
     older: list[tuple[int, Path]] = []
-    for other, path in _listed(folder):
+    for other, path in listed(folder):
         if other <= step:
             older.append((other, path))
         elif type(_problem(path, other)) is DamagedError:
