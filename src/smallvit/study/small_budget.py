@@ -11,7 +11,7 @@ from smallvit.study.rows import Row, Study, changed
 
 SETTING = "depth 6, heads of 32, patches of 8 x 8, Muon at 2e-3, batch 256, float32"
 PLAIN = "augment-crop-flip"
-"""Folder of the runs that every study here has in common: width 96, 2 CLS tokens, flip and crop."""
+"""Folder of the runs that two of the studies have in common: width 96, 2 CLS tokens, flip and crop."""
 
 
 def small_budget() -> RunConfig:
@@ -74,12 +74,17 @@ def cls_tokens_small() -> Study:
 
 
 def latents_small() -> Study:
-    """Low-rank queries, keys and values, alone and together, from a quarter of the width to all but full."""
+    """Low-rank queries, keys and values, alone and together, from a quarter of the width to all but full.
+
+    Muon has them apart in every row, as they are stored where one is low-rank: the full row differs in rank alone.
+    """
+    full, *others = latent_rows(small_budget(), lambda parts, latent: f"latent-{parts}-{latent}")
+    apart = changed(replace(full.config, recipe="latent-full"), {"optim.muon_qkv": "apart"})
     return Study(
         name="latents-small",
         title="Which of q, k and v can be low-rank, at a small budget",
-        setting=f"{SETTING}, width 96, 2 CLS tokens, flip and crop",
+        setting=f"{SETTING}, q, k and v apart to Muon, width 96, 2 CLS tokens, flip and crop",
         reference="full q, k and v",
-        rows=latent_rows(small_budget(), lambda parts, latent: f"latent-{parts}-{latent}"),
+        rows=(replace(full, config=apart), *others),
         seeds=(0, 1),
     )
