@@ -51,6 +51,8 @@ def _latents(numbers: Numbers) -> Iterator[Drawing]:
     points: list[_Point] = []
     for label, config in _configs(numbers):
         latents = {part: dim for part, dim in zip("qkv", config.model.latent_dims, strict=True) if dim is not None}
+        # What is low-rank is stored apart, whatever Muon would do with one matrix of them.
+        config = replace(config, optim=replace(config.optim, muon_qkv=base.optim.muon_qkv))
         if not latents or len(set(latents.values())) > 1 or not _same_but(base, config, LATENT_DIMS):
             continue
         share = 100 * next(iter(latents.values())) / config.model.embed_dim
