@@ -160,6 +160,8 @@ USAGE = [
     (["study", "paper", "--jobs", "0"], "--jobs is 0: it must be a whole number, at least 1"),
     (["study", "paper", "--device.num-threads", "0"], "device.num_threads is 0: "),
     (["quickstart", "--sed", "1"], "unknown option --sed; did you mean --seed?"),
+    (["bench", "--json=nowhere/bench.json"], "--json is 'nowhere/bench.json': its folder must exist"),
+    (["train", "--resume=gone.json"], "--resume is 'gone.json': it must be the folder of a run"),
     (["bench", "--tunrs", "3"], "did you mean --turns? see smallvit bench --help"),
     (
         ["study", "paper", "--slurm.partition", "gpu"],

@@ -64,7 +64,7 @@ def test_commands_exist() -> None:
     used = set(re.findall(r"^ {4}smallvit (\w+)", README, flags=re.MULTILINE))
     assert used
     assert used <= set(COMMANDS)
-    trained = set(re.findall(r"^ {4}smallvit train (\w+) ", README, flags=re.MULTILINE))
+    trained = set(re.findall(r"^ {4}smallvit train (\w+)(?!\S)", README, flags=re.MULTILINE))
     assert trained <= set(RECIPES)
     targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), flags=re.MULTILINE))
     assert set(re.findall(r"^ {4}make (\w+)", README, flags=re.MULTILINE)) <= targets

@@ -152,7 +152,8 @@ def _starting_config(words: list[str]) -> RunConfig:
 
 def _names_file(words: list[str]) -> bool:
     """Return whether a run's file stands where a recipe may."""
-    return len(words) > 1 and words[0] in STARTS_FROM_RECIPE and words[1].endswith(".json")
+    named = len(words) > 1 and words[0] in STARTS_FROM_RECIPE
+    return named and words[1].endswith(".json") and not words[1].startswith("-")
 
 
 def _config_to_resume(words: list[str]) -> RunConfig:

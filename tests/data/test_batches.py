@@ -77,12 +77,12 @@ def hostile(archive: Path, member: tarfile.TarInfo, data: bytes = b"") -> Path:
 def test_an_archive_that_climbs_out_or_links_writes_nothing_and_is_not_followed(tmp_path: Path, load) -> None:
     archive = tmp_path / "cifar-10-binary.tar.gz"
     for name in ("/etc/data_batch_1.bin", "../data_batch_1.bin", "a/../../data_batch_1.bin"):
-        with pytest.raises(SmallvitError, match=r"data_batch_\d\.bin"):
+        with pytest.raises(SmallvitError, match=r": data_batch_2\.bin is missing"):
             load(hostile(archive, tarfile.TarInfo(name), b"x"))
     for kind in (tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.FIFOTYPE, tarfile.CHRTYPE):
         member = tarfile.TarInfo("cifar-10-batches-bin/data_batch_1.bin")
         member.type, member.linkname = kind, "/etc/passwd"
-        with pytest.raises(SmallvitError, match=r"data_batch_1\.bin"):
+        with pytest.raises(SmallvitError, match=r": data_batch_1\.bin is missing"):
             load(hostile(archive, member))
     assert not [path for path in tmp_path.rglob("*") if "data_batch" in path.name]
 

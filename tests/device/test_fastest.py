@@ -74,6 +74,7 @@ def test_another_key_or_contestant_is_measured_and_nothing_else_is_forgotten(clo
         b'{"schema": 1}',
         b'{"schema": 1, "seconds": []}',
         b'{"schema": 1, "seconds": {"k": {"a": "9"}}}',
+        b'{"schema": 1, "seconds": {"k": {"a": -1.0}}}',
         b'{"schema": 1, "seconds": {"k": 3}}',
         b'{"schema": 1, "seconds": {"k": {}}}',
         b'{"schema": 1, "seconds": {"k": {"a": null}}}',

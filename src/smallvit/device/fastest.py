@@ -78,7 +78,8 @@ def _remembered(memory: Path) -> dict[str, Seconds]:
         entries = from_json(_Memory, read(memory, "memory")).seconds
     except SmallvitError:
         return {}
-    return {key: found for key, found in entries.items() if any(found.values())}
+    least = {key: min((s for s in found.values() if s is not None), default=0.0) for key, found in entries.items()}
+    return {key: found for key, found in entries.items() if least[key] > 0}
 
 
 def _remember(memory: Path, key: str, found: Seconds) -> None:

@@ -46,4 +46,6 @@ def read_progress(folder: Path) -> Progress:
 
 def checkpoint_step(folder: Path) -> int:
     """Return the steps done at the newest checkpoint of a run, 0 where there is none."""
-    return max((step for step, _ in listed(folder / CHECKPOINTS)), default=0)
+    with suppress(OSError):  # of a folder that cannot be read, or that a run which ends deletes at this moment
+        return max((step for step, _ in listed(folder / CHECKPOINTS)), default=0)
+    return 0

@@ -38,8 +38,8 @@ def optimizer_tensors(optimizers: Sequence[torch.optim.Optimizer]) -> dict[str, 
 
 def load_optimizer_tensors(optimizers: Sequence[torch.optim.Optimizer], tensors: Mapping[str, Tensor]) -> None:
     """Give optimisers, new ones of the same kind for the same model, the state that `optimizer_tensors` returned: on
-    their parameters' devices, bit for bit. Raises `SmallvitError` for an entry without a place, and where only some of
-    an optimiser's parameters have any.
+    their parameters' devices, bit for bit. Raises `SmallvitError` for an entry without a place, and where an optimiser's
+    parameters have not all the same.
     """
     parameters = [_parameters(optimizer) for optimizer in optimizers]
     for name, saved in tensors.items():
@@ -55,8 +55,8 @@ def load_optimizer_tensors(optimizers: Sequence[torch.optim.Optimizer], tensors:
         except (IndexError, ValueError):
             raise SmallvitError(f"optimizer state {name} is of another model or optimiser") from None
     for i, optimizer in enumerate(optimizers):
-        if len(optimizer.state) not in (0, len(parameters[i])):
-            raise SmallvitError(f"optimizer state {i} is of {len(optimizer.state)} of {len(parameters[i])} parameters")
+        if len({frozenset(optimizer.state.get(parameter, {})) for parameter in parameters[i]}) > 1:
+            raise SmallvitError(f"optimizer state {i} is not whole: its parameters have different entries")
 
 
 def _parameters(optimizer: torch.optim.Optimizer) -> list[Any]:
@@ -64,9 +64,9 @@ def _parameters(optimizer: torch.optim.Optimizer) -> list[Any]:
 
 
 def _beside(parameter: Tensor, saved: Tensor) -> Tensor:
-    """Return a copy on the parameter's device, in its order in memory; `ValueError` for another shape."""
+    """Return a copy on the parameter's device, in its order in memory; `ValueError` for another shape or type."""
     if saved.ndim == 0:
         return saved.clone().to(parameter.device)
-    if saved.shape != parameter.shape:
+    if (saved.shape, saved.dtype) != (parameter.shape, parameter.dtype):
         raise ValueError
-    return torch.empty_like(parameter, dtype=saved.dtype).copy_(saved)
+    return torch.empty_like(parameter).copy_(saved)
