@@ -24,6 +24,7 @@ import numpy as np
 import torch
 
 from smallvit.data.spec import SPECS
+from smallvit.files import write_json
 
 ROOT = Path(__file__).parents[1]
 TINY_MODEL = ["--model.embed-dim", "24", "--model.num-heads", "2", "--model.depth", "2", "--model.patch-size", "8"]
@@ -178,7 +179,7 @@ def main() -> int:
             ended.append(run(part, out / f"{number}.log"))
     table = summary(out, ended)
     print("\n".join(["", *table]))
-    (out / SUMMARY).write_text(json.dumps({"parts": ended, "table": table}, indent=1) + "\n", encoding="utf-8")
+    write_json(out / SUMMARY, {"parts": ended, "table": table})
     return 0 if all(each["ok"] for each in ended) else 1
 
 

@@ -19,6 +19,7 @@ import torch
 
 from smallvit.bench.record import circumstances
 from smallvit.bench.workload import Workload
+from smallvit.files import write_json
 from smallvit.metrics import MetricsFile
 from smallvit.recipes import RECIPES
 from smallvit.session import Session
@@ -49,7 +50,7 @@ def main() -> None:
     for name in ("checkpoint_bytes", "save_seconds", "step_seconds", "check_seconds", "check_share_of_a_step"):
         print(f"{name:24}{found[name]}")
     if options.json:
-        options.json.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+        write_json(options.json, found)
 
 
 def measured(session: Session, folder: Path) -> dict[str, object]:

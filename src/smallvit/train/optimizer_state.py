@@ -38,8 +38,8 @@ def optimizer_tensors(optimizers: Sequence[torch.optim.Optimizer]) -> dict[str, 
 
 def load_optimizer_tensors(optimizers: Sequence[torch.optim.Optimizer], tensors: Mapping[str, Tensor]) -> None:
     """Give optimisers, new ones of the same kind for the same model, the state that `optimizer_tensors` returned: on
-    their parameters' devices, bit for bit. Raises `SmallvitError` for an entry without a place, and where an optimiser's
-    parameters have not all the same.
+    their parameters' devices, bit for bit. Raises `SmallvitError` for an entry without a place, and where not all
+    parameters of an optimiser have the same entries.
     """
     parameters = [_parameters(optimizer) for optimizer in optimizers]
     for name, saved in tensors.items():
