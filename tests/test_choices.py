@@ -1,4 +1,4 @@
-"""Attention by measuring: what decides, what is remembered and where, and what a later run keeps."""
+"""Attention and convolution by measuring: what decides, what is remembered and where, and what a later run keeps."""
 
 import json
 import re
@@ -79,7 +79,13 @@ def test_on_a_cpu_a_part_of_a_large_batch_is_measured(tmp_path: Path, monkeypatc
 
 def earlier(**changes: Any) -> Choices:
     kept = Choices(
-        device="cpu", precision="bfloat16", attention="bmm", compile=False, num_threads=1, reason="of before"
+        device="cpu",
+        precision="bfloat16",
+        attention="bmm",
+        convolution="torch",
+        compile=False,
+        num_threads=1,
+        reason="of before",
     )
     return replace(kept, **changes)
 
@@ -102,7 +108,7 @@ def test_what_the_device_does_not_have_is_refused_in_one_line() -> None:
 
 
 def test_without_a_compiler_the_native_kernel_is_no_contestant(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("smallvit.model.native._libraries", {})
+    monkeypatch.setattr("smallvit.model.native_attention._libraries", {})
     monkeypatch.setenv("CXX", "no-such-compiler")
     found = decide(TINY, ALONE, None)
     assert found.attention in ("sdpa", "bmm")
@@ -122,6 +128,60 @@ def test_what_the_native_kernel_is_not_made_for_has_the_others(tmp_path: Path) -
     assert decide(local, ALONE, None).attention in ("sdpa", "bmm")
     odd = replace(TINY, model=replace(TINY.model, embed_dim=12))
     assert decide(odd, ALONE, None).attention in ("sdpa", "bmm")
+
+
+CONVOLVES = replace(TINY, model=replace(TINY.model, embed_dim=32, tokenizer="conv-pool"))
+
+
+@pytest.mark.parametrize("fast", ["torch", "native"])
+def test_the_faster_convolution_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fast: str) -> None:
+    monkeypatch.setattr("smallvit.device.fastest.measured", lambda given, _: {**dict.fromkeys(given, 2.0), fast: 1.0})
+    found = decide(CONVOLVES, ALONE, None)
+    assert found.convolution == fast
+    other = {"torch": "native", "native": "torch"}[fast]
+    assert found.reason.endswith(f"; {fast} convolution measured 2 times {other}'s speed")
+    ((key, seconds),) = json.loads((tmp_path / "convolution.json").read_text())["seconds"].items()
+    assert re.search(r"; torch .*; 20 x 32 x 32, 24 to 8$", key)
+    assert seconds.keys() == {"torch", "native"}
+
+
+def test_a_convolution_is_measured_on_few_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "CONVOLUTION_MACS", 3 * 9 * 32 * 32 * 24 * 8)
+    assert "convolution measured" in decide(CONVOLVES, ALONE, None).reason
+    assert "; 3 x 32 x 32, " in (tmp_path / "convolution.json").read_text()
+
+
+@pytest.mark.parametrize(
+    ("model", "device", "why"),
+    [
+        ({}, {"precision": "bfloat16"}, "it is for cpu and float32, and this is cpu and bfloat16"),
+        ({"tokenizer": "patch"}, {}, "the model has no 3 x 3 convolution whose channels are multiples of 8"),
+        ({"tokenizer": "conv"}, {}, "the model has no 3 x 3 convolution whose channels are multiples of 8"),
+        ({"embed_dim": 20}, {}, "the model has no 3 x 3 convolution whose channels are multiples of 8"),
+    ],
+)
+def test_where_it_is_not_for_a_model_there_is_nothing_to_choose(
+    tmp_path: Path, model: dict[str, Any], device: dict[str, Any], why: str
+) -> None:
+    config = replace(CONVOLVES, model=replace(CONVOLVES.model, **model), device=replace(CONVOLVES.device, **device))
+    found = decide(config, ALONE, None)
+    assert found.convolution == "torch"
+    assert "convolution" not in found.reason
+    assert not (tmp_path / "convolution.json").exists()
+    with pytest.raises(UsageError) as caught:
+        decide(replace(config, device=replace(config.device, convolution="native")), ALONE, None)
+    assert str(caught.value) == f"device.convolution is native: {why}; allowed are torch, or auto"
+    kept = earlier(precision=config.device.precision, convolution="native")
+    assert decide(config, ALONE, kept) == replace(kept, convolution="torch")
+
+
+def test_without_a_compiler_convolutions_are_torchs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("smallvit.model.native_conv._libraries", [])
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    found = decide(CONVOLVES, ALONE, None)
+    assert found.convolution == "torch"
+    reason = "no C++ compiler was found (c++, or what $CXX names)"
+    assert found.reason.endswith(f"; native convolution left out: {reason}")
 
 
 def test_rank_0_decides_and_the_others_do_not_measure(monkeypatch: pytest.MonkeyPatch) -> None:

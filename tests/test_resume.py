@@ -57,7 +57,7 @@ TOY = RunConfig(
     optim=OptimConfig(lr=1e-2, warmup_epochs=1.5),
     train=TrainConfig(epochs=3, passes_per_epoch=1, batch_size=200),
     evaluate=EvaluateConfig(every_epochs=2),
-    device=DeviceConfig(device="cpu", precision="float32", num_threads=1),
+    device=DeviceConfig(device="cpu", precision="float32", attention="sdpa", num_threads=1),
 )
 STEPS_PER_EPOCH = 6
 STEPS = 3 * STEPS_PER_EPOCH

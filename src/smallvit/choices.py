@@ -8,15 +8,20 @@ import torch
 
 from smallvit.config import RunConfig
 from smallvit.data.cache import cache_folder
-from smallvit.device.choose import Attention, Choices, Device, Precision, choose, hardware, one_thread
+from smallvit.device.choose import Attention, Choices, Convolution, Device, Precision, choose, hardware, one_thread
 from smallvit.device.fastest import fastest
 from smallvit.errors import UsageError
+from smallvit.model import native_attention, native_conv
 from smallvit.model.attention import AttentionImplementation, attention_calls, implementations
-from smallvit.model.native import UnavailableError, prepare
+from smallvit.model.native import UnavailableError
+from smallvit.model.tokenizer import MatrixConv, conv_calls
+from smallvit.model.vit import largest_convolution
 from smallvit.train.distributed import World
 
 ATTENTION_WEIGHTS = 2**20
 """Query-key pairs over which attention is measured on a CPU: 20 images of the baseline, 0.2 s."""
+CONVOLUTION_MACS = 2**30
+"""Multiply-accumulates, as a plain sum has them, over which a convolution is measured: 28 images of `laptop`, 1 s."""
 
 
 def decide(config: RunConfig, world: World, earlier: Choices | None) -> Choices:
@@ -24,11 +29,20 @@ def decide(config: RunConfig, world: World, earlier: Choices | None) -> Choices:
     device, model = config.device, config.model
     images = config.train.batch_size // world.size
     if earlier is not None:
-        device = replace(device, precision=earlier.precision, attention=earlier.attention)
+        device = replace(
+            device,
+            precision=earlier.precision,
+            attention=earlier.attention,
+            convolution=earlier.convolution,
+        )
     elif not world.is_main:
-        device = replace(device, precision="float32", attention="sdpa")
+        device = replace(device, precision="float32", attention="sdpa", convolution="torch")
     own = choose(
-        device, rows=images * model.num_tokens, embed_dim=model.embed_dim, attention=partial(_attention, config, images)
+        device,
+        rows=images * model.num_tokens,
+        embed_dim=model.embed_dim,
+        attention=partial(_attention, config, images),
+        convolution=partial(_convolution, config, images),
     )
     works = implementations(own.device, compiled=own.compile, masked=model.locality == "lsa")
     if earlier is not None:
@@ -43,6 +57,11 @@ def decide(config: RunConfig, world: World, earlier: Choices | None) -> Choices:
     if own.attention not in works:
         allowed = f"for {own.device}, {'' if own.compile else 'not '}compiled, allowed are {', '.join(works)}, or auto"
         raise UsageError(f"device.attention is {own.attention}: {allowed}")
+    missing = _why_no_native_conv(config, own.device, own.precision) if own.convolution == "native" else None
+    if missing is not None:
+        if earlier is None:
+            raise UsageError(f"device.convolution is native: {missing}; allowed are torch, or auto")
+        own = replace(own, convolution="torch")
     if world.size == 1:
         return own
     world.barrier()  # patient, where rank 0 has much to measure
@@ -59,6 +78,11 @@ def decide(config: RunConfig, world: World, earlier: Choices | None) -> Choices:
     if world.any(missing is not None):
         found = missing or "it works here, but not on every rank"
         raise UsageError(f"device.attention is native, on rank {world.rank}: {found}; give sdpa or bmm")
+    native = shared.convolution == "native"
+    missing = _why_no_native_conv(config, shared.device, shared.precision) if native else None
+    if world.any(missing is not None):
+        found = missing or "it works here, but not on every rank"
+        raise UsageError(f"device.convolution is native, on rank {world.rank}: {found}; give torch")
     return shared
 
 
@@ -67,7 +91,8 @@ def _why_no_native(config: RunConfig, dtype: torch.dtype) -> str | None:
     model = config.model
     try:
         # Not the cache that the config names: one that came with a run of somebody else's would bring code to load.
-        prepare(model.num_tokens, model.embed_dim // model.num_heads, dtype, cache_folder(None) / "native")
+        width = model.embed_dim // model.num_heads
+        native_attention.prepare(model.num_tokens, width, dtype, cache_folder(None) / "native")
     except UnavailableError as error:
         return str(error)
     return None
@@ -94,5 +119,38 @@ def _attention(
     key = f"{name}; torch {torch.__version__}; {how}; {images} x {tokens} tokens, {heads} heads of {width // heads}"
     calls = attention_calls(names, qkv, heads, compiled=compiled and device == "cuda", mask=mask)
     with one_thread():
-        best, reason = fastest(calls, device, cache_folder(None) / "attention.json", key)
+        best, reason = fastest("attention", calls, device, cache_folder(None) / "attention.json", key)
     return cast("Attention", best), reason if missing is None else f"{reason}; native left out: {missing}"
+
+
+def _why_no_native_conv(config: RunConfig, device: Device, precision: Precision) -> str | None:
+    """Have the CPU's kernel for a model's convolutions ready; return why that is not possible, if it is not."""
+    if device != "cpu" or precision != "float32":
+        return f"it is for cpu and float32, and this is {device} and {precision}"
+    if largest_convolution(config.model) is None:
+        return f"the model has no 3 x 3 convolution whose channels are multiples of {native_conv.CHANNELS}"
+    try:
+        native_conv.prepare(cache_folder(None) / "native")  # not the config's, as above
+    except UnavailableError as error:
+        return str(error)
+    return None
+
+
+def _convolution(
+    config: RunConfig, images: int, device: Device, precision: Precision
+) -> tuple[Convolution, str | None]:
+    """Measure which convolution is faster for a model, forward and backward; see `fastest`."""
+    shape = largest_convolution(config.model)
+    if device != "cpu" or precision != "float32" or shape is None:
+        return "torch", None
+    missing = _why_no_native_conv(config, device, precision)
+    if missing is not None:
+        return "torch", f"native convolution left out: {missing}"
+    size, channels, width = shape
+    images = max(1, min(images, CONVOLUTION_MACS // (9 * size**2 * channels * width)))
+    pixels = torch.randn(images, channels, size, size, generator=torch.Generator().manual_seed(0))
+    key = f"{hardware()['processor']}; torch {torch.__version__}; {images} x {size} x {size}, {channels} to {width}"
+    with one_thread():
+        calls = conv_calls(MatrixConv(channels, width), pixels)
+        best, reason = fastest("convolution", calls, device, cache_folder(None) / "convolution.json", key)
+    return cast("Convolution", best), reason

@@ -64,6 +64,8 @@ class SavedState:
             forked = isinstance(config, dict) and cast("dict[str, Any]", config).get("fork") is not None
             val = state.pop("val_may_be_seen", forked and state["val_sha256"] is not None)
             state["may_be_seen"] = ["val"] if val else []
+        if isinstance(choices := state.get("choices"), dict):
+            state["choices"] = {"convolution": "torch", **cast("dict[str, Any]", choices)}
         if isinstance(gathered := state.get("gathered"), dict):
             state["gathered"] = {"best_sha256": None, **cast("dict[str, Any]", gathered)}
         return from_json(cls, state, where)
@@ -143,7 +145,7 @@ def note_other_arithmetic(saved: SavedState, choices: Choices, world_size: int, 
 
     def facts(devices: int, of: Choices) -> dict[str, object]:
         found = {"devices": devices, "threads": of.num_threads, "device": of.device, "attention": of.attention}
-        return {**found, "step": compiled[of.compile]}
+        return {**found, "convolution": of.convolution, "step": compiled[of.compile]}
 
     before, now = facts(saved.world_size, saved.choices), facts(world_size, choices)
     for name, value in now.items():

@@ -9,8 +9,8 @@ from typing import Any, cast
 
 from smallvit.errors import SmallvitError
 
-CONFIG_SCHEMA = 8
-RECORD_SCHEMA = 4
+CONFIG_SCHEMA = 9
+RECORD_SCHEMA = 5
 
 Migration = Callable[[dict[str, Any]], None]
 
@@ -67,6 +67,11 @@ def _config_7_to_8(config: dict[str, Any]) -> None:
     _section(config, "optim").setdefault("muon_qkv", "fused")
 
 
+def _config_8_to_9(config: dict[str, Any]) -> None:
+    """Convolutions by a kernel of our own."""
+    _section(config, "device").update(convolution="torch")
+
+
 def _record_1_to_2(record: dict[str, Any]) -> None:
     """Interruptions, steps left out, and several devices."""
     record.update(resumed_at_steps=[], skipped_steps=[], world_size=1)
@@ -82,6 +87,11 @@ def _record_3_to_4(record: dict[str, Any]) -> None:
     record.update(temperature=None, test_calibrated=None, val_sha256=None)
 
 
+def _record_4_to_5(record: dict[str, Any]) -> None:
+    """Convolutions by a kernel of our own."""
+    _section(record, "choices").setdefault("convolution", "torch")
+
+
 CONFIG_MIGRATIONS: dict[int, Migration] = {
     1: _config_1_to_2,
     2: _config_2_to_3,
@@ -90,8 +100,9 @@ CONFIG_MIGRATIONS: dict[int, Migration] = {
     5: _config_5_to_6,
     6: _config_6_to_7,
     7: _config_7_to_8,
+    8: _config_8_to_9,
 }
-RECORD_MIGRATIONS: dict[int, Migration] = {1: _record_1_to_2, 2: _record_2_to_3, 3: _record_3_to_4}
+RECORD_MIGRATIONS: dict[int, Migration] = {1: _record_1_to_2, 2: _record_2_to_3, 3: _record_3_to_4, 4: _record_4_to_5}
 
 
 def upgrade(value: Any, what: str, newest: int, migrations: dict[int, Migration]) -> dict[str, Any]:

@@ -90,7 +90,10 @@ class Session:
             )
         rng.seed_torch(config.seed, "layers")  # for layers that draw their first weights themselves
         self.model = VisionTransformer(
-            config.model, attention=self.choices.attention, generator=rng.torch_generator(config.seed, "init")
+            config.model,
+            attention=self.choices.attention,
+            convolution=self.choices.convolution,
+            generator=rng.torch_generator(config.seed, "init"),
         )
         self._whiten()
         if world.size > 1:  # whitening may round otherwise on another machine

@@ -1,5 +1,6 @@
 """What `auto` becomes, and what is said where it cannot be had."""
 
+from functools import partial
 from typing import Any
 
 import pytest
@@ -15,6 +16,13 @@ DTYPES = {torch.float32: "float32", torch.bfloat16: "bfloat16"}
 
 def quicker(device: str, precision: str, compiled: bool) -> tuple[Any, str]:
     return "sdpa", f"sdpa quicker on {device} in {precision}, {compiled}"
+
+
+def nothing_to_choose(device: str, precision: str) -> tuple[Any, None]:
+    return "torch", None
+
+
+decided = partial(choose, rows=64, embed_dim=16, attention=quicker, convolution=nothing_to_choose)
 
 
 def not_asked(*arguments: object) -> Any:
@@ -36,27 +44,51 @@ def cpu_only(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("cpu_only")
 def test_auto_on_a_cpu() -> None:
-    choices = choose(DeviceConfig(precision="float32", num_threads=1), rows=64, embed_dim=16, attention=quicker)
+    choices = choose(
+        DeviceConfig(precision="float32", num_threads=1),
+        rows=64,
+        embed_dim=16,
+        attention=quicker,
+        convolution=nothing_to_choose,
+    )
     assert (choices.device, choices.attention, choices.compile, choices.num_threads) == ("cpu", "sdpa", False, 1)
     reason = "as asked; sdpa quicker on cpu in float32, False"
     assert (choices.precision, choices.reason) == ("float32", reason)
     assert str(choices) == f"cpu with 1 thread, float32 ({reason}), sdpa attention, not compiled"
 
 
+@pytest.mark.usefixtures("cpu_only")
+def test_a_convolution_that_is_our_own_is_told_with_its_reason() -> None:
+    def native(device: str, precision: str) -> tuple[Any, str]:
+        return "native", f"native quicker on {device} in {precision}"
+
+    config = DeviceConfig(precision="float32", num_threads=1)
+    choices = choose(config, rows=64, embed_dim=16, attention=quicker, convolution=native)
+    reason = "as asked; sdpa quicker on cpu in float32, False; native quicker on cpu in float32"
+    assert (choices.convolution, choices.reason) == ("native", reason)
+    assert str(choices) == f"cpu with 1 thread, float32 ({reason}), sdpa attention, native convolution, not compiled"
+
+
 def test_a_gpu_of_cuda_is_compiled_for_and_mps_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    choices = choose(DeviceConfig(device="mps", precision="bfloat16"), rows=64, embed_dim=16, attention=quicker)
+    choices = choose(
+        DeviceConfig(device="mps", precision="bfloat16"),
+        rows=64,
+        embed_dim=16,
+        attention=quicker,
+        convolution=nothing_to_choose,
+    )
     assert (choices.device, choices.attention, choices.compile) == ("mps", "sdpa", False)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    choices = choose(DeviceConfig(precision="bfloat16"), rows=64, embed_dim=16, attention=quicker)
+    choices = decided(DeviceConfig(precision="bfloat16"))
     assert (choices.device, choices.attention, choices.compile) == ("cuda", "sdpa", True)
 
 
 @pytest.mark.usefixtures("cpu_only")
 def test_what_is_asked_for_is_taken() -> None:
-    config = DeviceConfig(precision="bfloat16", attention="bmm", compile="on", num_threads=2)
-    choices = choose(config, rows=64, embed_dim=16, attention=not_asked)
+    config = DeviceConfig(precision="bfloat16", attention="bmm", convolution="torch", compile="on", num_threads=2)
+    choices = choose(config, rows=64, embed_dim=16, attention=not_asked, convolution=not_asked)
     assert (choices.precision, choices.attention, choices.compile, choices.num_threads) == ("bfloat16", "bmm", True, 2)
     assert choices.reason == "as asked"
     assert torch.get_num_threads() == 2
@@ -66,7 +98,7 @@ def test_what_is_asked_for_is_taken() -> None:
 @pytest.mark.parametrize("device", ["cuda", "mps"])
 def test_a_device_that_is_not_there_is_bad_usage(device: Any) -> None:
     with pytest.raises(UsageError) as caught:
-        choose(DeviceConfig(device=device), rows=64, embed_dim=16, attention=quicker)
+        decided(DeviceConfig(device=device))
     assert str(caught.value) == f"device.device is {device}: torch sees none here; available: cpu, or auto"
 
 
@@ -74,7 +106,7 @@ def test_a_device_that_is_not_there_is_bad_usage(device: Any) -> None:
 @pytest.mark.parametrize(("half", "expected"), [(0.5, "bfloat16"), (4.0, "float32")])
 def test_the_precision_is_the_faster_one(monkeypatch: pytest.MonkeyPatch, half: float, expected: str) -> None:
     monkeypatch.setattr(module, "_matmul_seconds", lambda device, rows, embed_dim: (1.0, half))
-    choices = choose(DeviceConfig(), rows=64, embed_dim=16, attention=quicker)
+    choices = decided(DeviceConfig())
     assert choices.precision == expected
     assert choices.reason.startswith(f"bfloat16 products measured {1 / half:.2g} times as fast; sdpa quicker")
 
@@ -84,7 +116,7 @@ def test_where_a_gpus_products_take_alike_the_precision_is_bfloat16(monkeypatch:
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
     for half, expected in ((1.05, "bfloat16"), (1.2, "float32")):
         monkeypatch.setattr(module, "_matmul_seconds", lambda device, rows, embed_dim, half=half: (1.0, half))
-        assert choose(DeviceConfig(), rows=64, embed_dim=16, attention=quicker).precision == expected
+        assert decided(DeviceConfig()).precision == expected
     assert not torch.backends.cudnn.allow_tf32
 
 
@@ -105,7 +137,7 @@ def clocked(monkeypatch: pytest.MonkeyPatch, turns: list[tuple[float, float]]) -
 def test_other_work_in_some_turns_does_not_change_the_precision(monkeypatch: pytest.MonkeyPatch) -> None:
     """Float32 takes 1 s and bfloat16 2 s, but all turns of float32 but one are ten times slower."""
     left = clocked(monkeypatch, [(10.0, 2.0)] * 6 + [(1.0, 2.0)] + [(10.0, 2.0)] * 3)
-    choices = choose(DeviceConfig(), rows=64, embed_dim=16, attention=quicker)
+    choices = decided(DeviceConfig())
     assert choices.precision == "float32"
     assert choices.reason.startswith("bfloat16 products measured 0.5 times as fast")
     assert not left
@@ -114,7 +146,7 @@ def test_other_work_in_some_turns_does_not_change_the_precision(monkeypatch: pyt
 @pytest.mark.usefixtures("cpu_only")
 def test_a_processor_without_bfloat16_is_not_asked_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
     left = clocked(monkeypatch, [(1.0, 30.0), (2.0, 20.0), (1.0, 20.0)])
-    choices = choose(DeviceConfig(), rows=64, embed_dim=16, attention=quicker)
+    choices = decided(DeviceConfig())
     assert choices.precision == "float32"
     assert choices.reason.startswith("bfloat16 products measured 0.05 times as fast")
     assert left == [1.0, 20.0]
@@ -122,7 +154,7 @@ def test_a_processor_without_bfloat16_is_not_asked_for_long(monkeypatch: pytest.
 
 @pytest.mark.usefixtures("cpu_only")
 def test_the_measurement_runs() -> None:
-    assert choose(DeviceConfig(), rows=64, embed_dim=16, attention=quicker).precision in DTYPES.values()
+    assert decided(DeviceConfig()).precision in DTYPES.values()
 
 
 def test_auto_takes_no_device_that_is_untested(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -39,11 +39,11 @@ def broken() -> None:
 def test_the_fastest_is_said_and_remembered(clock: Clock, tmp_path: Path) -> None:
     memory = tmp_path / "new" / "attention.json"
     contestants = {"slow": clock.contestant(3.0), "quick": clock.contestant(1.5), "none": broken}
-    found = fastest(contestants, "cpu", memory, "a machine")
+    found = fastest("attention", contestants, "cpu", memory, "a machine")
     assert found == ("quick", "quick attention measured 2 times slow's speed")
     assert [times(ratio) for ratio in (1.0, 1.44, 162.3)] == ["1 times", "1.4 times", "160 times"]
     assert clock.calls == 2 * 6  # a warm round and five that count
-    assert fastest(contestants, "cpu", memory, "a machine") == found
+    assert fastest("attention", contestants, "cpu", memory, "a machine") == found
     assert clock.calls == 12
     assert json.loads(memory.read_text())["seconds"] == {"a machine": {"slow": 3.0, "quick": 1.5, "none": None}}
     assert [path.name for path in memory.parent.iterdir()] == ["attention.json"]
@@ -51,13 +51,13 @@ def test_the_fastest_is_said_and_remembered(clock: Clock, tmp_path: Path) -> Non
 
 def test_another_key_or_contestant_is_measured_and_nothing_else_is_forgotten(clock: Clock, tmp_path: Path) -> None:
     memory, one = tmp_path / "x.json", {"a": clock.contestant(1.0)}
-    fastest(one, "cpu", memory, "first")
-    fastest(one, "cpu", memory, "second")
+    fastest("attention", one, "cpu", memory, "first")
+    fastest("attention", one, "cpu", memory, "second")
     assert clock.calls == 12
-    assert fastest({**one, "b": clock.contestant(0.5)}, "cpu", memory, "first")[0] == "b"
+    assert fastest("attention", {**one, "b": clock.contestant(0.5)}, "cpu", memory, "first")[0] == "b"
     assert clock.calls == 24
     # Of what is known only those count that are asked for.
-    assert fastest(one, "cpu", memory, "first") == ("a", "a attention measured alone")
+    assert fastest("attention", one, "cpu", memory, "first") == ("a", "a attention measured alone")
     assert clock.calls == 24
     assert json.loads(memory.read_text())["seconds"].keys() == {"first", "second"}
 
@@ -83,26 +83,26 @@ def test_another_key_or_contestant_is_measured_and_nothing_else_is_forgotten(clo
 def test_a_damaged_memory_is_measured_over(clock: Clock, tmp_path: Path, content: bytes) -> None:
     memory = tmp_path / "x.json"
     memory.write_bytes(content)
-    assert fastest({"a": clock.contestant(1.0)}, "cpu", memory, "k")[0] == "a"
+    assert fastest("attention", {"a": clock.contestant(1.0)}, "cpu", memory, "k")[0] == "a"
     assert clock.calls == 6
     assert json.loads(memory.read_text()) == {"schema": 1, "seconds": {"k": {"a": 1.0}}}
 
 
 def test_a_memory_that_cannot_be_written_is_done_without(clock: Clock, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    assert fastest({"a": clock.contestant(1.0)}, "cpu", tmp_path / "file" / "x.json", "k")[0] == "a"
+    assert fastest("attention", {"a": clock.contestant(1.0)}, "cpu", tmp_path / "file" / "x.json", "k")[0] == "a"
 
 
 def test_a_failed_write_leaves_the_old_memory(clock: Clock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     memory = tmp_path / "x.json"
-    fastest({"a": clock.contestant(1.0)}, "cpu", memory, "k")
+    fastest("attention", {"a": clock.contestant(1.0)}, "cpu", memory, "k")
     before = memory.read_text()
 
     def full(descriptor: int) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("os.fsync", full)
-    fastest({"a": clock.contestant(1.0)}, "cpu", memory, "another")
+    fastest("attention", {"a": clock.contestant(1.0)}, "cpu", memory, "another")
     assert memory.read_text() == before
     assert [path.name for path in tmp_path.iterdir()] == ["x.json"]
 
@@ -113,13 +113,13 @@ def test_other_work_in_some_turns_does_not_decide(clock: Clock, tmp_path: Path) 
     def disturbed() -> None:
         clock.now += next(seconds)
 
-    assert fastest({"a": disturbed, "b": clock.contestant(2.0)}, "cpu", tmp_path / "x.json", "k")[0] == "a"
+    assert fastest("attention", {"a": disturbed, "b": clock.contestant(2.0)}, "cpu", tmp_path / "x.json", "k")[0] == "a"
 
 
 @pytest.mark.parametrize(("second", "best"), [(0.95, "a"), (1.08, "a"), (0.85, "b")])
 def test_of_equals_the_first_is_taken(clock: Clock, tmp_path: Path, second: float, best: str) -> None:
     contestants = {"a": clock.contestant(1.0), "b": clock.contestant(second)}
-    found, reason = fastest(contestants, "cpu", tmp_path / "x.json", "k")
+    found, reason = fastest("attention", contestants, "cpu", tmp_path / "x.json", "k")
     assert found == best
     ratio = 1 / second if best == "b" else second
     assert reason.startswith(f"{best} attention measured {ratio:.2g} times")
@@ -128,9 +128,9 @@ def test_of_equals_the_first_is_taken(clock: Clock, tmp_path: Path, second: floa
 def test_where_nothing_works_it_says_so_and_forgets_it(clock: Clock, tmp_path: Path) -> None:
     said = "^device.attention is auto: none of a, b works on cpu; name one to see why$"
     with pytest.raises(SmallvitError, match=said):
-        fastest({"a": broken, "b": broken}, "cpu", tmp_path / "x.json", "k")
+        fastest("attention", {"a": broken, "b": broken}, "cpu", tmp_path / "x.json", "k")
     assert not (tmp_path / "x.json").exists()
-    assert fastest({"a": broken, "b": clock.contestant(1.0)}, "cpu", tmp_path / "x.json", "k")[0] == "b"
+    assert fastest("attention", {"a": broken, "b": clock.contestant(1.0)}, "cpu", tmp_path / "x.json", "k")[0] == "b"
 
 
 @pytest.mark.parametrize(
@@ -152,10 +152,13 @@ def test_what_ran_out_of_memory_is_measured_again(clock: Clock, tmp_path: Path, 
         clock.now += 1.0
 
     contestants = {"large": large, "small": clock.contestant(2.0), "none": broken}
-    assert fastest(contestants, "cpu", memory, "k") == ("small", "small attention measured alone")
+    assert fastest("attention", contestants, "cpu", memory, "k") == ("small", "small attention measured alone")
     with pytest.raises(SmallvitError, match="none of large works on cpu"):
-        fastest({"large": large}, "cpu", memory, "k")
+        fastest("attention", {"large": large}, "cpu", memory, "k")
     assert not memory.exists()
     full = False
-    assert fastest(contestants, "cpu", memory, "k") == ("large", "large attention measured 2 times small's speed")
+    assert fastest("attention", contestants, "cpu", memory, "k") == (
+        "large",
+        "large attention measured 2 times small's speed",
+    )
     assert json.loads(memory.read_text())["seconds"] == {"k": {"large": 1.0, "small": 2.0, "none": None}}

@@ -63,7 +63,13 @@ def make_run(
         num_parameters=209738,
         num_macs=16519424,
         choices=Choices(
-            device="cpu", precision="float32", attention="bmm", compile=False, num_threads=2, reason="as asked"
+            device="cpu",
+            precision="float32",
+            attention="bmm",
+            convolution="torch",
+            compile=False,
+            num_threads=2,
+            reason="as asked",
         ),
         hardware={"processor": "A Processor", "cores": 2, "platform": "Linux", "memory_gib": 24},
         versions={"python": "3.11.7", "smallvit": "0.1.0", "torch": "2.13.0", "numpy": "2.4.6", "pillow": "13.0.0"},

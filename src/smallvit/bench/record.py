@@ -14,7 +14,7 @@ from smallvit.files import write_json
 from smallvit.record import versions
 from smallvit.strict_json import to_json
 
-SCHEMA = 1
+SCHEMA = 2
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -74,7 +74,7 @@ def run_sweep(base: BenchRecord, cases: Sequence[Case], seconds: float, say: Cal
             try:
                 points.append(_measured(case, base))
                 continue
-            except SmallvitError as error:  # the attention of the others is not for its shape, say
+            except SmallvitError as error:  # what the others have is not for its shape, say
                 why = str(error)
         say(f"{case.field} {case.value} is left out: {why}")
         points.append(_point(case, base, left_out=why))
@@ -99,7 +99,11 @@ def _measured(case: Case, base: BenchRecord) -> SweepPoint:
     memory = PeakMemory()
     # What `auto` chose for the recipe holds for every point, so that one thing changes at a time.
     choices = replace(
-        case.config.device, precision=base.choices.precision, attention=base.choices.attention, device=device
+        case.config.device,
+        device=device,
+        precision=base.choices.precision,
+        attention=base.choices.attention,
+        convolution=base.choices.convolution,
     )
     work = Workload(replace(case.config, device=choices))
     first_step = timed(work.step, device)

@@ -13,12 +13,14 @@ from pathlib import Path
 import torch
 
 from smallvit.cores import usable_cores
-from smallvit.device.config import Attention, Device, DeviceConfig, DeviceUse, Precision
+from smallvit.device.config import Attention, Convolution, Device, DeviceConfig, DeviceUse, Precision
 from smallvit.device.memory import keep_freed_memory
 from smallvit.errors import UsageError
 
 MeasureAttention = Callable[[Device, Precision, bool], tuple[Attention, str]]
 """From device, precision and whether the step is compiled to the fastest implementation, and the reason."""
+MeasureConvolution = Callable[[Device, Precision], tuple[Convolution, str | None]]
+"""Likewise; no reason where there is nothing to choose."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,10 +30,11 @@ class Choices:
     device: Device
     precision: Precision
     attention: Attention
+    convolution: Convolution
     compile: bool
     num_threads: int
     reason: str
-    """How precision and attention were chosen, for the user."""
+    """How precision, attention and convolution were chosen, for the user."""
 
     @property
     def dtype(self) -> torch.dtype:
@@ -42,14 +45,17 @@ class Choices:
         threads = f"{self.num_threads} thread{'s' if self.num_threads > 1 else ''}"
         where = f"cpu with {threads}" if self.device == "cpu" else self.device
         compiled = "compiled" if self.compile else "not compiled"
-        return f"{where}, {self.precision} ({self.reason}), {self.attention} attention, {compiled}"
+        convolution = ", native convolution" if self.convolution == "native" else ""
+        return f"{where}, {self.precision} ({self.reason}), {self.attention} attention{convolution}, {compiled}"
 
 
-def choose(config: DeviceConfig, *, rows: int, embed_dim: int, attention: MeasureAttention) -> Choices:
+def choose(
+    config: DeviceConfig, *, rows: int, embed_dim: int, attention: MeasureAttention, convolution: MeasureConvolution
+) -> Choices:
     """Decide what `config` leaves to `auto` and a record keeps, and set torch's thread count.
 
-    `rows` and `embed_dim` are the shape of the matrix products to come (tokens in a batch, width); `attention` measures
-    where that is left to `auto`. Raises `UsageError` for a device that torch does not see.
+    `rows` and `embed_dim` are the shape of the matrix products to come (tokens in a batch, width); `attention` and
+    `convolution` measure where they are left to `auto`. Raises `UsageError` for a device that torch does not see.
     """
     seen = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     device = device_of(config)
@@ -71,10 +77,16 @@ def choose(config: DeviceConfig, *, rows: int, embed_dim: int, attention: Measur
         reason = f"{reason}; {why}"
     else:
         chosen = config.attention
+    if config.convolution == "auto":
+        convolved, why = convolution(device, precision)
+        reason = reason if why is None else f"{reason}; {why}"
+    else:
+        convolved = config.convolution
     return Choices(
         device=device,
         precision=precision,
         attention=chosen,
+        convolution=convolved,
         compile=compiled,
         num_threads=torch.get_num_threads(),
         reason=reason,

@@ -8,9 +8,11 @@ from smallvit.checks import require_whole, require_words
 Device = Literal["cpu", "cuda", "mps"]
 Precision = Literal["float32", "bfloat16"]
 Attention = Literal["bmm", "sdpa", "native", "flash", "efficient", "cudnn", "flex"]
+Convolution = Literal["torch", "native"]
 DeviceChoice = Literal["auto", Device]
 PrecisionChoice = Literal["auto", Precision]
 AttentionChoice = Literal["auto", Attention]
+ConvolutionChoice = Literal["auto", Convolution]
 Switch = Literal["auto", "on", "off"]
 CompileMode = Literal["default", "reduce-overhead", "max-autotune"]
 
@@ -19,8 +21,8 @@ CompileMode = Literal["default", "reduce-overhead", "max-autotune"]
 class DeviceUse:
     """How to use the machine, as far as it is no part of a run's identity (its digest).
 
-    `auto` is decided at the start of a run. Device, threads, precision, attention and whether the step is compiled are
-    said aloud and kept in the record.
+    `auto` is decided at the start of a run. Device, threads, precision, attention, convolution and whether the step is
+    compiled are said aloud and kept in the record.
     """
 
     device: DeviceChoice = field(default="auto", metadata={"digest": False})
@@ -30,6 +32,9 @@ class DeviceUse:
     end), on a CPU native (a C++ kernel of our own for few tokens, compiled when first needed), and on a GPU flash,
     efficient and cudnn (that back end of sdpa) and flex (torch's FlexAttention, compiled only); auto: the fastest in a
     short measurement of those that work on this device, remembered in the cache."""
+    convolution: ConvolutionChoice = field(default="auto", metadata={"digest": False})
+    """Implementation of the tokenizer's 3 x 3 convolutions: torch, and on a CPU in float32 native (a C++ kernel of our
+    own, Winograd's, compiled when first needed); auto: the faster in a short measurement, remembered in the cache."""
     compile: Switch = field(default="auto", metadata={"digest": False})
     """Whether torch.compile makes the training step; auto: on a GPU only."""
     compile_mode: CompileMode = field(default="default", metadata={"digest": False})

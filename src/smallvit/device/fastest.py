@@ -25,8 +25,11 @@ class _Memory:
     seconds: dict[str, dict[str, float | None]]
 
 
-def fastest(contestants: Mapping[str, Callable[[], object]], device: str, memory: Path, key: str) -> tuple[str, str]:
-    """Return the name of the fastest contestant, of equals the first, and a reason for a person.
+def fastest(
+    what: str, contestants: Mapping[str, Callable[[], object]], device: str, memory: Path, key: str
+) -> tuple[str, str]:
+    """Return the name of the fastest contestant, of equals the first, and a reason for a person, in which they are ways
+    of `what`.
 
     What `memory`, a JSON file, holds under `key` is taken instead of a measurement if it covers the contestants; `key`
     names all that the times depend on. A contestant that raises is left out; raises `SmallvitError` where all do.
@@ -40,12 +43,12 @@ def fastest(contestants: Mapping[str, Callable[[], object]], device: str, memory
     works = {name: seconds for name in contestants if (seconds := found.get(name)) is not None}
     if not works:
         names = ", ".join(contestants)
-        raise SmallvitError(f"device.attention is auto: none of {names} works on {device}; name one to see why")
+        raise SmallvitError(f"device.{what} is auto: none of {names} works on {device}; name one to see why")
     least = min(works.values())
     best = next(name for name, seconds in works.items() if seconds <= TIE * least)
     others = sorted(works.keys() - {best}, key=lambda name: works[name])
     ratios = ", ".join(f"{times(works[other] / works[best])} {other}'s speed" for other in others)
-    return best, f"{best} attention measured {ratios or 'alone'}"
+    return best, f"{best} {what} measured {ratios or 'alone'}"
 
 
 def measured(contestants: Mapping[str, Callable[[], object]], device: str) -> Seconds:

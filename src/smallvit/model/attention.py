@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.attention.flex_attention import flex_attention
 
-from smallvit.model.native import native_attention
+from smallvit.model.native_attention import native_attention
 from smallvit.model.query_key import QueryKey
 
 AttentionImplementation = Literal["bmm", "sdpa", "native", "flash", "efficient", "cudnn", "flex"]

@@ -4,12 +4,17 @@ Shapes: B batch, S image size, P patch size, G = S / P patches a side, N = G * G
 """
 
 import itertools
-from typing import cast
+from collections.abc import Callable
+from typing import Literal, cast, get_args
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
+
+from smallvit.model.native_conv import native_conv, takes
+
+ConvolutionImplementation = Literal["torch", "native"]
 
 
 class ConvTokenizer(nn.Module):
@@ -20,7 +25,9 @@ class ConvTokenizer(nn.Module):
     With a `depth` of more than 1 as many convolutions less one follow each of these, see `ResidualConv`.
     """
 
-    def __init__(self, patch_size: int, embed_dim: int, depth: int = 1) -> None:
+    def __init__(
+        self, patch_size: int, embed_dim: int, depth: int = 1, implementation: ConvolutionImplementation = "torch"
+    ) -> None:
         super().__init__()
         count = patch_size.bit_length() - 1
         widths = [3, *(max(embed_dim >> (count - 1 - i), 1) for i in range(count))]
@@ -29,7 +36,7 @@ class ConvTokenizer(nn.Module):
             if i > 0:
                 layers += [_ChannelNorm(widths[i]), nn.GELU()]
             layers.append(nn.Conv2d(widths[i], widths[i + 1], 3, stride=2, padding=1))
-            layers += [ResidualConv(widths[i + 1]) for _ in range(depth - 1)]
+            layers += [ResidualConv(widths[i + 1], implementation) for _ in range(depth - 1)]
         # As the norm and the tokens want it: on a CPU a quarter to a third quicker, forward and backward.
         self.layers = nn.Sequential(*layers)
         self.layers.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]  # not in torch's overloads
@@ -55,24 +62,44 @@ class _ChannelNorm(nn.LayerNorm):
 class MatrixConv(nn.Linear):
     """A 3 x 3 convolution, zeros around it, whose weights are one matrix: 9 values of each of the channels that go in,
     for each that comes out, as Muon wants them and linear layers are drawn.
+
+    By the kernel for CPUs (`model.native_conv`) where `implementation` is "native" and the kernel is for its channels.
     """
 
-    def __init__(self, in_channels: int, out_channels: int) -> None:
+    def __init__(
+        self, in_channels: int, out_channels: int, implementation: ConvolutionImplementation = "torch"
+    ) -> None:
         super().__init__(9 * in_channels, out_channels)
+        self.in_channels = in_channels
+        self.implementation = implementation if takes(in_channels, out_channels) else "torch"
 
     def forward(self, input: Float[Tensor, "B C H W"]) -> Float[Tensor, "B E H W"]:  # noqa: A002  # torch's name
         """Return the convolved image."""
-        weight = self.weight.view(self.out_features, 3, 3, input.shape[1]).permute(0, 3, 1, 2)
+        if self.implementation == "native":
+            return native_conv(input, self.weight, self.bias)
+        weight = self.weight.view(self.out_features, 3, 3, self.in_channels).permute(0, 3, 1, 2)
         return F.conv2d(input, weight, self.bias, padding=1)
+
+
+def conv_calls(layer: MatrixConv, images: Float[Tensor, "B C H W"]) -> dict[str, Callable[[], object]]:
+    """Return for each implementation a call that takes it forward and backward once, with a layer's weights."""
+
+    def call(name: ConvolutionImplementation) -> Callable[[], object]:
+        own = MatrixConv(layer.in_channels, layer.out_features, name)
+        own.load_state_dict(layer.state_dict())
+        pixels = images.to(memory_format=torch.channels_last).requires_grad_()
+        return lambda: torch.autograd.grad(own(pixels).sum(), [pixels, *own.parameters()])
+
+    return {name: call(name) for name in get_args(ConvolutionImplementation)}
 
 
 class ResidualConv(nn.Module):
     """Norm, GELU and a 3 x 3 convolution, added to what comes in."""
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, implementation: ConvolutionImplementation = "torch") -> None:
         super().__init__()
         self.norm = _ChannelNorm(channels)
-        self.conv = MatrixConv(channels, channels)
+        self.conv = MatrixConv(channels, channels, implementation)
 
     def forward(self, x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:
         """Return the image, changed."""
@@ -89,15 +116,15 @@ class ConvPoolTokenizer(nn.Module):
     Shang et al., 2016).
     """
 
-    def __init__(self, patch_size: int, embed_dim: int) -> None:
+    def __init__(self, patch_size: int, embed_dim: int, implementation: ConvolutionImplementation = "torch") -> None:
         super().__init__()
         halvings = patch_size.bit_length() - 1
         widths = [max(embed_dim // 4, 1), *[embed_dim] * (halvings - 1)] if halvings > 1 else [embed_dim]
         self.first = nn.Conv2d(3, 12, 2)
         layers: list[nn.Module] = []
         for before, width in itertools.pairwise([2 * self.first.out_channels, *widths]):
-            layers += [MatrixConv(before, width), nn.MaxPool2d(2), _ChannelNorm(width), nn.GELU()]
-            layers += [MatrixConv(width, width), _ChannelNorm(width), nn.GELU()]
+            layers += [MatrixConv(before, width, implementation), nn.MaxPool2d(2), _ChannelNorm(width), nn.GELU()]
+            layers += [MatrixConv(width, width, implementation), _ChannelNorm(width), nn.GELU()]
         self.layers = nn.Sequential(*layers)
         self.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]  # not in torch's overloads
 

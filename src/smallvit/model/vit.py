@@ -22,7 +22,13 @@ from smallvit.model.init import init_weights
 from smallvit.model.mimetic import init_mimetic
 from smallvit.model.mlp import DepthwiseMlp, Mlp
 from smallvit.model.query_key import query_key
-from smallvit.model.tokenizer import ConvPoolTokenizer, ConvTokenizer, ShiftedPatchEmbed
+from smallvit.model.tokenizer import (
+    ConvolutionImplementation,
+    ConvPoolTokenizer,
+    ConvTokenizer,
+    MatrixConv,
+    ShiftedPatchEmbed,
+)
 
 
 class VisionTransformer(nn.Module):
@@ -38,15 +44,17 @@ class VisionTransformer(nn.Module):
         config: ModelConfig,
         *,
         attention: AttentionImplementation = "sdpa",
+        convolution: ConvolutionImplementation = "torch",
         generator: torch.Generator | None = None,
     ) -> None:
         super().__init__()
         if config.num_classes is None:
             raise UsageError("model.num_classes is None: set it, as in dataclasses.replace(config, num_classes=10)")
         require_one_of("attention", attention, get_args(AttentionImplementation))
+        require_one_of("convolution", convolution, get_args(ConvolutionImplementation))
         self.config = config
         width, tokens = config.embed_dim, config.num_cls_tokens
-        self.patch_embed = _tokenizer(config)
+        self.patch_embed = _tokenizer(config, convolution)
         self.cls_token = nn.Parameter(torch.empty(1, tokens, width)) if tokens else None
         self.reg_token = nn.Parameter(torch.empty(1, config.num_registers, width)) if config.num_registers else None
         self._make_positions()
@@ -183,12 +191,14 @@ def count_parameters(model: nn.Module) -> int:
     return sum(p.numel() for p in model.parameters() if p.requires_grad)
 
 
-def _tokenizer(config: ModelConfig) -> PatchEmbed | ConvTokenizer | ConvPoolTokenizer | ShiftedPatchEmbed:
+def _tokenizer(
+    config: ModelConfig, convolution: ConvolutionImplementation
+) -> PatchEmbed | ConvTokenizer | ConvPoolTokenizer | ShiftedPatchEmbed:
     size, width = config.patch_size, config.embed_dim
     if config.tokenizer == "conv":
-        return ConvTokenizer(size, width, config.tokenizer_depth)
+        return ConvTokenizer(size, width, config.tokenizer_depth, convolution)
     if config.tokenizer == "conv-pool":
-        return ConvPoolTokenizer(size, width)
+        return ConvPoolTokenizer(size, width, convolution)
     return (ShiftedPatchEmbed if config.tokenizer == "shifted" else PatchEmbed)(size, width)
 
 
@@ -204,3 +214,23 @@ def count_macs(config: ModelConfig) -> int:
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         model(images)
     return counter.get_total_flops() // 2
+
+
+def largest_convolution(config: ModelConfig) -> tuple[int, int, int] | None:
+    """Return image size, channels in and channels out of the tokenizer's convolution with the most arithmetic, of those
+    that the kernel for CPUs is for; None where it is for none.
+    """
+    found: list[tuple[int, int, int]] = []
+
+    def note(layer: nn.Module, given: tuple[Tensor]) -> None:
+        conv = cast("MatrixConv", layer)
+        found.append((given[0].shape[-1], conv.in_channels, conv.out_features))
+
+    with torch.device("meta"):
+        tokenizer = _tokenizer(config, "native")
+        images = torch.empty(1, 3, config.image_size, config.image_size)
+    for layer in tokenizer.modules():
+        if isinstance(layer, MatrixConv) and layer.implementation == "native":
+            layer.register_forward_pre_hook(note)
+    tokenizer(images)
+    return max(found, key=lambda shape: shape[0] ** 2 * shape[1] * shape[2], default=None)

@@ -50,6 +50,7 @@ def _surroundings(run: Run) -> dict[str, str]:
         "device": choices.device,
         "precision": choices.precision,
         "attention": choices.attention,
+        "convolution": choices.convolution,
         "compiled": choices.compile,
         "threads": choices.num_threads,
         "processes": record.world_size,

@@ -14,6 +14,7 @@ _CONDITIONS: dict[str, Callable[[RunRecord], object]] = {
     "another machine, or number of threads or processes": lambda record: hardware([record]),
     "another precision": lambda record: record.choices.precision,
     "another attention": lambda record: record.choices.attention,
+    "another convolution": lambda record: record.choices.convolution,
     "another torch": lambda record: record.versions.get("torch"),
     "another source of smallvit": lambda record: record.versions.get(SOURCE),
     "another number of training images": lambda record: record.num_train,

@@ -15,9 +15,11 @@ import torch
 from torch import Tensor
 
 from smallvit.model import native
+from smallvit.model import native_attention as module
 from smallvit.model.attention import attend
 from smallvit.model.config import ModelConfig
-from smallvit.model.native import UnavailableError, native_attention, prepare
+from smallvit.model.native import UnavailableError
+from smallvit.model.native_attention import native_attention, prepare
 from smallvit.model.vit import VisionTransformer
 
 needs_compiler = pytest.mark.skipif(shutil.which("c++") is None, reason="the kernel needs a C++ compiler")
@@ -87,7 +89,7 @@ def test_lesser_processors_have_the_same_values(
         pytest.skip("this processor has no AVX-512")
     flags = [flag.replace("native", processor) for flag in native.FLAGS]
     monkeypatch.setattr(native, "FLAGS", tuple(flags))
-    monkeypatch.setattr(native, "_libraries", {})
+    monkeypatch.setattr(module, "_libraries", {})
     prepare(65, 16, dtype, tmp_path)
     assert max(distances((65, 2, 16), dtype)) < TOLERANCE[dtype]
 
@@ -241,7 +243,7 @@ def test_it_is_compiled_once_for_a_shape_and_again_for_another_source(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def files() -> set[str]:
-        monkeypatch.setattr(native, "_libraries", {})
+        monkeypatch.setattr(module, "_libraries", {})
         prepare(5, 4, torch.float32, tmp_path)
         return {path.name for path in tmp_path.iterdir()}
 
@@ -257,7 +259,7 @@ def test_it_is_compiled_once_for_a_shape_and_again_for_another_source(
 @pytest.mark.parametrize("kept", [100, 12_288, None])
 def test_a_damaged_library_is_made_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kept: int | None) -> None:
     """One that was cut short would end the process, one with another bit compute something else."""
-    monkeypatch.setattr(native, "_libraries", {})
+    monkeypatch.setattr(module, "_libraries", {})
     prepare(5, 4, torch.float32, tmp_path / "whole")
     (made,) = (tmp_path / "whole").iterdir()
     (tmp_path / "damaged").mkdir()
@@ -265,7 +267,7 @@ def test_a_damaged_library_is_made_anew(tmp_path: Path, monkeypatch: pytest.Monk
     content = bytearray(made.read_bytes()[:kept])
     content[len(content) // 2] ^= 1
     damaged.write_bytes(content)
-    monkeypatch.setattr(native, "_libraries", {})
+    monkeypatch.setattr(module, "_libraries", {})
     prepare(5, 4, torch.float32, tmp_path / "damaged")
     assert max(distances((5, 1, 4), torch.float32)) < TOLERANCE[torch.float32]
     (anew,) = (tmp_path / "damaged").iterdir()
@@ -274,13 +276,13 @@ def test_a_damaged_library_is_made_anew(tmp_path: Path, monkeypatch: pytest.Monk
 
 @needs_compiler
 def test_a_library_that_others_may_write_is_not_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(native, "_libraries", {})
+    monkeypatch.setattr(module, "_libraries", {})
     prepare(5, 4, torch.float32, tmp_path)
     (made,) = tmp_path.iterdir()
     before = made.stat().st_ino
     for change, anew in ((lambda: None, False), (lambda: made.chmod(0o666), True)):
         change()
-        monkeypatch.setattr(native, "_libraries", {})
+        monkeypatch.setattr(module, "_libraries", {})
         prepare(5, 4, torch.float32, tmp_path)
         assert (made.stat().st_ino != before) == anew
     monkeypatch.setattr(os, "getuid", lambda: made.stat().st_uid + 1)
@@ -288,7 +290,7 @@ def test_a_library_that_others_may_write_is_not_loaded(tmp_path: Path, monkeypat
 
 
 def test_why_it_is_not_there_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(native, "_libraries", {})
+    monkeypatch.setattr(module, "_libraries", {})
     refused = ((301, 8, torch.float32), (65, 6, torch.float32), (65, 132, torch.float32), (65, 8, torch.float64))
     for shape in refused:
         with pytest.raises(UnavailableError, match=r"up to 300 tokens and heads of 4 to 128, a multiple of 4$"):
