@@ -185,6 +185,24 @@ def test_a_model_has_the_logits_and_gradients_of_plain_sums(
         assert (ours - wanted).norm() < 2e-5 * wanted.norm()
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+def test_memory_is_not_read_as_another_type(dtype: torch.dtype) -> None:
+    inputs, _ = draws(2, 4, 8, 16)
+    with pytest.raises(UnavailableError, match=r"in torch.float32 and weight \(16, 72\) in torch\."):
+        native_conv(inputs[0], inputs[1].to(dtype), inputs[2])
+    with pytest.raises(
+        UnavailableError, match=r"for square float32 images .*, not for images \(2, 4, 4, 8\) in torch\."
+    ):
+        native_conv(inputs[0].to(dtype), *inputs[1:])
+
+
+def test_memory_is_not_read_in_another_shape() -> None:
+    images, weight, bias = draws(2, 4, 8, 16)[0]
+    for wrong in ((images, weight[:, :71], bias), (images, weight[:12], bias[:12])):
+        with pytest.raises(UnavailableError, match=r"channels that are multiples of 8, not for images"):
+            native_conv(*wrong)
+
+
 def test_why_it_is_not_there_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_libraries", [])
     with pytest.raises(UnavailableError, match=r"^the kernel for convolutions was not prepared$"):

@@ -49,7 +49,7 @@ def native_conv(
     """Return square images convolved, with zeros around them; K = 9 C, row by row of the 3 x 3, the channels last.
 
     The output's channels lie last in memory, as the kernel reads the input's. Raises `UnavailableError` where it was
-    not prepared.
+    not prepared, and for what it is not made for, as under autocast.
     """
     return _conv(images.permute(0, 2, 3, 1).contiguous(), weight.contiguous(), bias).permute(0, 3, 1, 2)
 
@@ -84,7 +84,13 @@ def _library(images: Tensor, weight: Tensor) -> tuple[ctypes.CDLL, list[ctypes.c
     """Return the kernel, the sizes B, S, C and E, and the images that it is to take at a time."""
     if not _libraries:
         raise UnavailableError("the kernel for convolutions was not prepared")
-    count, size, _, channels = images.shape
+    count, size, other, channels = images.shape
+    kinds = {images.dtype, weight.dtype}
+    if size != other or weight.shape[1] != 9 * channels or not takes(channels, len(weight)) or kinds != {torch.float32}:
+        raise UnavailableError(
+            f"the kernel for convolutions is for square float32 images and channels that are multiples of {CHANNELS}, "
+            f"not for images {tuple(images.shape)} in {images.dtype} and weight {tuple(weight.shape)} in {weight.dtype}"
+        )
     grid = math.ceil(size / TILE)
     chunk = max(1, min(count, TILES // grid**2))
     sizes = [ctypes.c_int64(number) for number in (count, size, channels, len(weight))]
