@@ -1,6 +1,7 @@
 """The scripts of benchmarks/, which are no part of the package: that they run, and measure what they say."""
 
 import json
+import shutil
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
@@ -52,6 +53,22 @@ def test_the_steps_of_a_studys_rows_are_measured(tmp_path: Path, monkeypatch: py
     assert found["choices"].startswith("cpu with 1 thread, float32")
     assert {label: row["over_reference"] for label, row in found["rows"].items()}["plain row"] == 1
     assert all(row["seconds"] > 0 for row in found["rows"].values())
+
+
+@pytest.mark.skipif(shutil.which("c++") is None, reason="the kernel needs a C++ compiler")
+def test_what_our_convolutions_bring_is_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    script = benchmark_named("convolution")
+    tiny = replace(TINY, model=replace(TINY.model, embed_dim=32, tokenizer="conv-pool"))
+    monkeypatch.setattr(script, "RECIPES", dict.fromkeys(script.CONVOLVING, lambda: tiny))
+    monkeypatch.setattr("sys.argv", ["convolution", "--turns", "1", "--json", str(tmp_path / "found.json")])
+    script.main()
+    found = json.loads((tmp_path / "found.json").read_text())["recipes"]
+    assert list(found) == ["laptop", "best"]
+    for row in found.values():
+        speeds = row["images_per_second"]
+        assert list(speeds) == ["torch", "native"]
+        assert row["native_over_torch"] == speeds["native"] / speeds["torch"] > 0
+        assert ", native convolution, " in row["choices"]
 
 
 @pytest.mark.parametrize("tokens", [1, 2])
