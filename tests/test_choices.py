@@ -130,6 +130,7 @@ def test_what_the_native_kernel_is_not_made_for_has_the_others(tmp_path: Path) -
     assert decide(odd, ALONE, None).attention in ("sdpa", "bmm")
 
 
+NO_LAYER = "the model has no 3 x 3 convolution of stride 1 whose channels are multiples of 8"
 CONVOLVES = replace(TINY, model=replace(TINY.model, embed_dim=32, tokenizer="conv-pool"))
 
 
@@ -155,9 +156,13 @@ def test_a_convolution_is_measured_on_few_images(tmp_path: Path, monkeypatch: py
     ("model", "device", "why"),
     [
         ({}, {"precision": "bfloat16"}, "it is for cpu and float32, and this is cpu and bfloat16"),
-        ({"tokenizer": "patch"}, {}, "the model has no 3 x 3 convolution whose channels are multiples of 8"),
-        ({"tokenizer": "conv"}, {}, "the model has no 3 x 3 convolution whose channels are multiples of 8"),
-        ({"embed_dim": 20}, {}, "the model has no 3 x 3 convolution whose channels are multiples of 8"),
+        (
+            {"tokenizer": "patch"},
+            {},
+            NO_LAYER,
+        ),
+        ({"tokenizer": "conv"}, {}, NO_LAYER),
+        ({"embed_dim": 20}, {}, NO_LAYER),
     ],
 )
 def test_where_it_is_not_for_a_model_there_is_nothing_to_choose(
@@ -191,6 +196,37 @@ def test_rank_0_decides_and_the_others_do_not_measure(monkeypatch: pytest.Monkey
     monkeypatch.setattr(World, "broadcast_object", lambda self, value: vars(earlier()))
     config = replace(TINY, device=DeviceConfig(device="cpu", num_threads=1))
     assert decide(config, World(rank=1, size=2), None) == earlier()
+
+
+@pytest.mark.parametrize(("what", "instead"), module.INSTEAD.items())
+@pytest.mark.parametrize("here", [True, False])
+def test_a_kernel_that_one_of_the_ranks_lacks_is_no_ranks(
+    monkeypatch: pytest.MonkeyPatch, what: str, instead: str, here: bool
+) -> None:
+    """Refused in a new run; one that began with it goes on without, on every rank."""
+    theirs = earlier(**{"precision": "float32", "attention": "sdpa", what: "native"})
+    asked: list[bool] = []
+
+    def reported(world: World, flag: bool) -> bool:
+        asked.append(flag)
+        return flag or len(asked) == 1 + list(module.INSTEAD).index(what) + 1  # after that of the devices
+
+    monkeypatch.setattr(World, "barrier", lambda self: None)
+    monkeypatch.setattr(World, "any", reported)
+    monkeypatch.setattr(World, "broadcast_object", lambda self, value: vars(theirs))
+    if here:
+        monkeypatch.setattr("smallvit.model.native_attention._libraries", {})
+        monkeypatch.setattr("smallvit.model.native_conv._libraries", [])
+        monkeypatch.setenv("CXX", "no-such-compiler")
+    why = "no C++ compiler was found (c++, or what $CXX names)" if here else "it works here, but not on every rank"
+    config = replace(CONVOLVES, device=replace(CONVOLVES.device, attention="auto"))
+    with pytest.raises(UsageError) as caught:
+        decide(config, World(rank=1, size=2), None)
+    assert str(caught.value) == f"device.{what} is native, on rank 1: {why}; give {instead}"
+    asked.clear()
+    went_on = decide(config, World(rank=1, size=2), theirs)
+    assert went_on == replace(theirs, **{what: instead})
+    assert len(asked) == 3, "as often as every other rank"
 
 
 def test_it_measures_on_one_thread_and_gives_the_others_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

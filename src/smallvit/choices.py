@@ -22,6 +22,8 @@ ATTENTION_WEIGHTS = 2**20
 """Query-key pairs over which attention is measured on a CPU: 20 images of the baseline, 0.2 s."""
 CONVOLUTION_MACS = 2**30
 """Multiply-accumulates, as a plain sum has them, over which a convolution is measured: 28 images of `laptop`, 1 s."""
+INSTEAD = {"attention": "sdpa", "convolution": "torch"}
+"""What a run goes on with where a kernel of ours, with which it began, is not to be had."""
 
 
 def decide(config: RunConfig, world: World, earlier: Choices | None) -> Choices:
@@ -48,20 +50,14 @@ def decide(config: RunConfig, world: World, earlier: Choices | None) -> Choices:
     if earlier is not None:
         # A run of a GPU may go on, or be measured anew, on a CPU.
         own = replace(own, reason=earlier.reason, attention=own.attention if own.attention in works else "sdpa")
-    missing = _why_no_native(config, own.dtype) if own.attention == "native" else None
-    if missing is not None:
+    for what, why in _missing(config, own).items():
         if earlier is None:
-            others = ", ".join(name for name in works if name != "native")
-            raise UsageError(f"device.attention is native: {missing}; allowed are {others}, or auto")
-        own = replace(own, attention="sdpa")
+            others = ", ".join(name for name in works if name != "native") if what == "attention" else INSTEAD[what]
+            raise UsageError(f"device.{what} is native: {why}; allowed are {others}, or auto")
+        own = replace(own, **{what: INSTEAD[what]})
     if own.attention not in works:
         allowed = f"for {own.device}, {'' if own.compile else 'not '}compiled, allowed are {', '.join(works)}, or auto"
         raise UsageError(f"device.attention is {own.attention}: {allowed}")
-    missing = _why_no_native_conv(config, own.device, own.precision) if own.convolution == "native" else None
-    if missing is not None:
-        if earlier is None:
-            raise UsageError(f"device.convolution is native: {missing}; allowed are torch, or auto")
-        own = replace(own, convolution="torch")
     if world.size == 1:
         return own
     world.barrier()  # patient, where rank 0 has much to measure
@@ -74,16 +70,24 @@ def decide(config: RunConfig, world: World, earlier: Choices | None) -> Choices:
             f"device.device is {config.device.device}, rank {world.rank} would have {own.device}: "
             f"{world.size} ranks need cpu on all, or a cuda GPU for each"
         )
-    missing = _why_no_native(config, shared.dtype) if shared.attention == "native" else None
-    if world.any(missing is not None):
-        found = missing or "it works here, but not on every rank"
-        raise UsageError(f"device.attention is native, on rank {world.rank}: {found}; give sdpa or bmm")
-    native = shared.convolution == "native"
-    missing = _why_no_native_conv(config, shared.device, shared.precision) if native else None
-    if world.any(missing is not None):
-        found = missing or "it works here, but not on every rank"
-        raise UsageError(f"device.convolution is native, on rank {world.rank}: {found}; give torch")
+    missing = _missing(config, shared)
+    for what, instead in INSTEAD.items():
+        if world.any(what in missing):
+            if earlier is None:
+                why = missing.get(what, "it works here, but not on every rank")
+                raise UsageError(f"device.{what} is native, on rank {world.rank}: {why}; give {instead}")
+            shared = replace(shared, **{what: instead})
     return shared
+
+
+def _missing(config: RunConfig, choices: Choices) -> dict[str, str]:
+    """Have the kernels ready that are chosen; return which of them cannot be had, and why."""
+    attention, convolution = choices.attention == "native", choices.convolution == "native"
+    found = {
+        "attention": _why_no_native(config, choices.dtype) if attention else None,
+        "convolution": _why_no_native_conv(config, choices.device, choices.precision) if convolution else None,
+    }
+    return {what: why for what, why in found.items() if why is not None}
 
 
 def _why_no_native(config: RunConfig, dtype: torch.dtype) -> str | None:
@@ -128,7 +132,7 @@ def _why_no_native_conv(config: RunConfig, device: Device, precision: Precision)
     if device != "cpu" or precision != "float32":
         return f"it is for cpu and float32, and this is {device} and {precision}"
     if largest_convolution(config.model) is None:
-        return f"the model has no 3 x 3 convolution whose channels are multiples of {native_conv.CHANNELS}"
+        return f"the model has no 3 x 3 convolution of stride 1 whose channels are multiples of {native_conv.CHANNELS}"
     try:
         native_conv.prepare(cache_folder(None) / "native")  # not the config's, as above
     except UnavailableError as error:

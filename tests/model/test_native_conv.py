@@ -99,7 +99,7 @@ def test_lesser_processors_have_the_same_values(
 )
 def test_as_many_images_at_a_time_as_caches_hold(count: int, size: int, chunk: int) -> None:
     """One at a time, which the kernel took at first, it was three times as slow and had every value right."""
-    _, _, found = module._library(torch.empty(count, size, size, 8), torch.empty(8, 72))
+    _, _, found = module._library(torch.empty(count, size, size, 8), torch.empty(8, 72), torch.empty(8))
     assert found.value == chunk
 
 
@@ -186,21 +186,32 @@ def test_a_model_has_the_logits_and_gradients_of_plain_sums(
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
-def test_memory_is_not_read_as_another_type(dtype: torch.dtype) -> None:
+@pytest.mark.parametrize("place", [0, 1, 2])
+def test_memory_is_not_read_as_another_type(dtype: torch.dtype, place: int) -> None:
     inputs, _ = draws(2, 4, 8, 16)
-    with pytest.raises(UnavailableError, match=r"in torch.float32 and weight \(16, 72\) in torch\."):
-        native_conv(inputs[0], inputs[1].to(dtype), inputs[2])
-    with pytest.raises(
-        UnavailableError, match=r"for square float32 images .*, not for images \(2, 4, 4, 8\) in torch\."
-    ):
-        native_conv(inputs[0].to(dtype), *inputs[1:])
+    inputs[place] = inputs[place].to(dtype)
+    with pytest.raises(UnavailableError, match=rf"not for \(2, 4, 4, 8\) in .*{dtype}"):
+        native_conv(*inputs)
 
 
 def test_memory_is_not_read_in_another_shape() -> None:
     images, weight, bias = draws(2, 4, 8, 16)[0]
-    for wrong in ((images, weight[:, :71], bias), (images, weight[:12], bias[:12])):
-        with pytest.raises(UnavailableError, match=r"channels that are multiples of 8, not for images"):
-            native_conv(*wrong)
+    wrong = (images, weight[:, :71], bias), (images, weight[:12], bias[:12]), (images[..., :0, :0], weight, bias)
+    for inputs in wrong:
+        with pytest.raises(UnavailableError, match=r"for square float32 images, .* multiples of 8, not for"):
+            native_conv(*inputs)
+    channels_last = images.permute(0, 2, 3, 1).contiguous()
+    for inputs in ((channels_last[:, :3], weight, bias), (channels_last, weight, bias[:8])):
+        with pytest.raises(UnavailableError, match=r"multiples of 8, not for"):
+            torch.ops.smallvit.native_conv(*inputs)
+
+
+def test_a_bias_whose_values_lie_apart_or_are_one_is_read_as_it_is() -> None:
+    (images, weight, bias), gradient = draws(2, 4, 8, 16)
+    for odd in (bias.repeat_interleave(2)[::2], torch.ones(1).expand(16)):
+        found, wanted = (results(native_conv, [images, weight, each], gradient) for each in (odd, odd.clone()))
+        assert torch.equal(native_conv(images, weight, odd), native_conv(images, weight, odd.contiguous()))
+        assert all(torch.equal(a, b) for a, b in zip(found, wanted, strict=True))
 
 
 def test_why_it_is_not_there_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

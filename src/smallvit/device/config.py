@@ -33,8 +33,9 @@ class DeviceUse:
     efficient and cudnn (that back end of sdpa) and flex (torch's FlexAttention, compiled only); auto: the fastest in a
     short measurement of those that work on this device, remembered in the cache."""
     convolution: ConvolutionChoice = field(default="auto", metadata={"digest": False})
-    """Implementation of the tokenizer's 3 x 3 convolutions: torch, and on a CPU in float32 native (a C++ kernel of our
-    own, Winograd's, compiled when first needed); auto: the faster in a short measurement, remembered in the cache."""
+    """Implementation of the tokenizer's 3 x 3 convolutions of stride 1: torch, and on a CPU in float32 native (a C++
+    kernel of our own, Winograd's, compiled when first needed); auto: the faster in a short measurement, remembered in
+    the cache."""
     compile: Switch = field(default="auto", metadata={"digest": False})
     """Whether torch.compile makes the training step; auto: on a GPU only."""
     compile_mode: CompileMode = field(default="default", metadata={"digest": False})

@@ -46,9 +46,10 @@ def attend(
 
     "sdpa" is torch's fused attention, with the back end that torch takes; "flash", "efficient" and "cudnn" name one,
     and raise `RuntimeError` where it does not work. "flex" is torch's FlexAttention, for compiled steps on a GPU: it
-    has no backward pass on a CPU. "native" is our own kernel for a CPU, where it was prepared (`model.native`), with as
-    many queries as keys. "bmm" is two batched matrix products around a softmax: with some 65 tokens the
-    weights are small. Raises `ValueError` for one of those that take no mask, where there is one.
+    has no backward pass on a CPU. "native" is our own kernel for a CPU, where it was prepared
+    (`model.native_attention`), with as many queries as keys. "bmm" is two batched matrix products around a softmax:
+    with some 65 tokens the weights are small. Raises `ValueError` for one of those that take no mask, where there is
+    one.
     """
     if mask is not None and implementation not in TAKE_MASK:
         raise ValueError(f"{implementation} attention takes no mask")

@@ -49,13 +49,13 @@ def native_conv(
     """Return square images convolved, with zeros around them; K = 9 C, row by row of the 3 x 3, the channels last.
 
     The output's channels lie last in memory, as the kernel reads the input's. Raises `UnavailableError` where it was
-    not prepared, and for what it is not made for, as under autocast.
+    not prepared, and for other types, as autocast makes them, or other shapes.
     """
-    return _conv(images.permute(0, 2, 3, 1).contiguous(), weight.contiguous(), bias).permute(0, 3, 1, 2)
+    return _conv(images.permute(0, 2, 3, 1).contiguous(), weight.contiguous(), bias.contiguous()).permute(0, 3, 1, 2)
 
 
 def _forward(images: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    library, sizes, chunk = _library(images, weight)
+    library, sizes, chunk = _library(images, weight, bias)
     out = _output(images, weight, bias)
     memory = images.new_empty(library.forward_floats(*sizes[1:], chunk))
     places = map(address, (images, weight, bias, out, memory))
@@ -64,7 +64,7 @@ def _forward(images: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
 
 
 def _backward(images: Tensor, weight: Tensor, gradient: Tensor) -> tuple[Tensor, Tensor]:
-    library, sizes, chunk = _library(images, weight)
+    library, sizes, chunk = _library(images, weight, gradient)
     found = _gradients(images, weight, gradient)
     memory = images.new_empty(library.backward_floats(*sizes[1:], chunk))
     places = map(address, (images, weight, gradient, *found, memory))
@@ -80,16 +80,23 @@ def _gradients(images: Tensor, weight: Tensor, gradient: Tensor) -> tuple[Tensor
     return torch.empty_like(images), torch.empty_like(weight)
 
 
-def _library(images: Tensor, weight: Tensor) -> tuple[ctypes.CDLL, list[ctypes.c_int64], ctypes.c_int64]:
-    """Return the kernel, the sizes B, S, C and E, and the images that it is to take at a time."""
+def _library(
+    images: Tensor, weight: Tensor, outside: Tensor
+) -> tuple[ctypes.CDLL, list[ctypes.c_int64], ctypes.c_int64]:
+    """Return the kernel, the sizes B, S, C and E, and the images that it is to take at a time; `outside` is the bias or
+    the output's gradient.
+    """
     if not _libraries:
         raise UnavailableError("the kernel for convolutions was not prepared")
     count, size, other, channels = images.shape
-    kinds = {images.dtype, weight.dtype}
-    if size != other or weight.shape[1] != 9 * channels or not takes(channels, len(weight)) or kinds != {torch.float32}:
+    given = (images, weight, outside)
+    fits = size == other > 0 and takes(channels, len(weight)) and weight.shape[1] == 9 * channels
+    fits = fits and outside.shape in ((len(weight),), (*images.shape[:3], len(weight)))
+    if not fits or {each.dtype for each in given} != {torch.float32}:
+        found = ", ".join(f"{tuple(each.shape)} in {each.dtype}" for each in given)
         raise UnavailableError(
-            f"the kernel for convolutions is for square float32 images and channels that are multiples of {CHANNELS}, "
-            f"not for images {tuple(images.shape)} in {images.dtype} and weight {tuple(weight.shape)} in {weight.dtype}"
+            "the kernel for convolutions is for square float32 images, channels last, a weight of 9 values a channel, "
+            f"and channels that are multiples of {CHANNELS}, not for {found}"
         )
     grid = math.ceil(size / TILE)
     chunk = max(1, min(count, TILES // grid**2))
