@@ -156,11 +156,7 @@ def test_a_convolution_is_measured_on_few_images(tmp_path: Path, monkeypatch: py
     ("model", "device", "why"),
     [
         ({}, {"precision": "bfloat16"}, "it is for cpu and float32, and this is cpu and bfloat16"),
-        (
-            {"tokenizer": "patch"},
-            {},
-            NO_LAYER,
-        ),
+        ({"tokenizer": "patch"}, {}, NO_LAYER),
         ({"tokenizer": "conv"}, {}, NO_LAYER),
         ({"embed_dim": 20}, {}, NO_LAYER),
     ],

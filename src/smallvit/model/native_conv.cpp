@@ -259,15 +259,21 @@ static void to_input_gradients(const Layer& l, const float* points, int64_t tile
         }
 }
 
+// The points of CHANNELS weights of one output, from `c` on, of weight [E, TAPS, C]; zeros beyond it.
+static inline void weight_points(const Layer& l, const float* weight, int64_t e, int64_t c, Channels* points) {
+    Channels taps[TAPS] = {};
+    if (e < l.E && c < l.C)
+        for (int k = 0; k < TAPS; k++) taps[k] = load<Channels>(weight + (e * TAPS + k) * l.C + c);
+    turn<Weight>(taps, points);
+}
+
 // weight [E, TAPS, C] to turned [POINTS, out_panels, C, PANEL]: panels of E, zeros beyond it.
 static void turn_weights(const Layer& l, const float* weight, float* turned) {
 #pragma omp for schedule(static)
     for (int64_t e = 0; e < l.out_panels * PANEL; e++)
         for (int64_t c = 0; c < l.C; c += CHANNELS) {
-            Channels taps[TAPS] = {}, points[POINTS];
-            if (e < l.E)
-                for (int k = 0; k < TAPS; k++) taps[k] = load<Channels>(weight + (e * TAPS + k) * l.C + c);
-            turn<Weight>(taps, points);
+            Channels points[POINTS];
+            weight_points(l, weight, e, c, points);
             for (int p = 0; p < POINTS; p++)
                 for (int i = 0; i < CHANNELS; i++)
                     turned[((p * l.out_panels + e / PANEL) * l.C + c + i) * PANEL + e % PANEL] = points[p][i];
@@ -279,10 +285,8 @@ static void turn_weights_for_gradients(const Layer& l, const float* weight, floa
 #pragma omp for schedule(static)
     for (int64_t e = 0; e < l.E; e++)
         for (int64_t c = 0; c < l.in_panels * PANEL; c += CHANNELS) {
-            Channels taps[TAPS] = {}, points[POINTS];
-            if (c < l.C)
-                for (int k = 0; k < TAPS; k++) taps[k] = load<Channels>(weight + (e * TAPS + k) * l.C + c);
-            turn<Weight>(taps, points);
+            Channels points[POINTS];
+            weight_points(l, weight, e, c, points);
             for (int p = 0; p < POINTS; p++)
                 store(turned + ((p * l.in_panels + c / PANEL) * l.E + e) * PANEL + c % PANEL, points[p]);
         }
