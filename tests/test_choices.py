@@ -16,6 +16,7 @@ from smallvit.data.config import DataConfig
 from smallvit.device.choose import TIE, Choices
 from smallvit.device.config import DeviceConfig
 from smallvit.errors import UsageError
+from smallvit.model import native_attention, native_conv
 from smallvit.model.config import ModelConfig
 from smallvit.train.config import TrainConfig
 from smallvit.train.distributed import ALONE, World
@@ -69,6 +70,16 @@ def test_what_times_depend_on_is_measured_apart(tmp_path: Path, change: dict[str
     decide(replace(TINY, device=replace(TINY.device, **change)), ALONE, None)
     decide(replace(TINY, model=replace(TINY.model, patch_size=8)), ALONE, None)
     assert len(json.loads((tmp_path / "attention.json").read_text())["seconds"]) == 3
+
+
+def test_another_version_of_a_kernel_is_measured_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for versions in (("a", "b"), ("a", "b"), ("c", "b"), ("c", "d")):
+        of_attention, of_convolution = versions
+        given = {native_attention.SOURCE: of_attention, native_conv.SOURCE: of_convolution}
+        monkeypatch.setattr(module, "version", given.__getitem__)
+        decide(CONVOLVES, ALONE, None)
+    for what in ("attention", "convolution"):
+        assert len(json.loads((tmp_path / f"{what}.json").read_text())["seconds"]) == 2
 
 
 def test_on_a_cpu_a_part_of_a_large_batch_is_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -202,12 +213,13 @@ def test_a_kernel_that_one_of_the_ranks_lacks_is_no_ranks(
     """Refused in a new run; one that began with it goes on without, on every rank."""
     theirs = earlier(**{"precision": "float32", "attention": "sdpa", what: "native"})
     asked: list[bool] = []
+    waited: list[int] = []
 
     def reported(world: World, flag: bool) -> bool:
         asked.append(flag)
         return flag or len(asked) == 1 + list(module.INSTEAD).index(what) + 1  # after that of the devices
 
-    monkeypatch.setattr(World, "barrier", lambda self: None)
+    monkeypatch.setattr(World, "barrier", lambda self: waited.append(len(asked)))
     monkeypatch.setattr(World, "any", reported)
     monkeypatch.setattr(World, "broadcast_object", lambda self, value: vars(theirs))
     if here:
@@ -219,6 +231,7 @@ def test_a_kernel_that_one_of_the_ranks_lacks_is_no_ranks(
     with pytest.raises(UsageError) as caught:
         decide(config, World(rank=1, size=2), None)
     assert str(caught.value) == f"device.{what} is native, on rank 1: {why}; give {instead}"
+    assert waited == [0, 1], "patiently, for rank 0 to measure and for all to compile"
     asked.clear()
     went_on = decide(config, World(rank=1, size=2), theirs)
     assert went_on == replace(theirs, **{what: instead})

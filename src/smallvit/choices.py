@@ -13,7 +13,7 @@ from smallvit.device.fastest import fastest
 from smallvit.errors import UsageError
 from smallvit.model import native_attention, native_conv
 from smallvit.model.attention import AttentionImplementation, attention_calls, implementations
-from smallvit.model.native import UnavailableError
+from smallvit.model.native import UnavailableError, version
 from smallvit.model.tokenizer import MatrixConv, conv_calls
 from smallvit.model.vit import largest_convolution
 from smallvit.train.distributed import World
@@ -71,6 +71,7 @@ def decide(config: RunConfig, world: World, earlier: Choices | None) -> Choices:
             f"{world.size} ranks need cpu on all, or a cuda GPU for each"
         )
     missing = _missing(config, shared)
+    world.barrier()  # patient, where another machine compiles the kernels
     for what, instead in INSTEAD.items():
         if world.any(what in missing):
             if earlier is None:
@@ -120,7 +121,8 @@ def _attention(
         names = tuple[AttentionImplementation, ...](name for name in names if name != "native")
     name = hardware()["gpu" if device == "cuda" else "processor"]
     how = f"{device}, {precision}, {'' if compiled else 'not '}compiled{', masked' if masked else ''}"
-    key = f"{name}; torch {torch.__version__}; {how}; {images} x {tokens} tokens, {heads} heads of {width // heads}"
+    name = f"{name}; torch {torch.__version__}; kernel {version(native_attention.SOURCE)}"
+    key = f"{name}; {how}; {images} x {tokens} tokens, {heads} heads of {width // heads}"
     calls = attention_calls(names, qkv, heads, compiled=compiled and device == "cuda", mask=mask)
     with one_thread():
         best, reason = fastest("attention", calls, device, cache_folder(None) / "attention.json", key)
@@ -153,7 +155,8 @@ def _convolution(
     size, channels, width = shape
     images = max(1, min(images, CONVOLUTION_MACS // (9 * size**2 * channels * width)))
     pixels = torch.randn(images, channels, size, size, generator=torch.Generator().manual_seed(0))
-    key = f"{hardware()['processor']}; torch {torch.__version__}; {images} x {size} x {size}, {channels} to {width}"
+    name = f"{hardware()['processor']}; torch {torch.__version__}; kernel {version(native_conv.SOURCE)}"
+    key = f"{name}; {images} x {size} x {size}, {channels} to {width}"
     with one_thread():
         calls = conv_calls(MatrixConv(channels, width), pixels)
         best, reason = fastest("convolution", calls, device, cache_folder(None) / "convolution.json", key)

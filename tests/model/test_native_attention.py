@@ -4,6 +4,7 @@ import hashlib
 import os
 import re
 import shutil
+import stat
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -279,12 +280,13 @@ def test_a_library_that_others_may_write_is_not_loaded(tmp_path: Path, monkeypat
     monkeypatch.setattr(module, "_libraries", {})
     prepare(5, 4, torch.float32, tmp_path)
     (made,) = tmp_path.iterdir()
-    before = made.stat().st_ino
-    for change, anew in ((lambda: None, False), (lambda: made.chmod(0o666), True)):
-        change()
+    for mode, anew in ((0o600, False), (0o606, True), (0o660, True)):
+        made.chmod(mode)
+        before = made.stat().st_ino
         monkeypatch.setattr(module, "_libraries", {})
         prepare(5, 4, torch.float32, tmp_path)
         assert (made.stat().st_ino != before) == anew
+        assert stat.S_IMODE(made.stat().st_mode) == 0o600
     monkeypatch.setattr(os, "getuid", lambda: made.stat().st_uid + 1)
     assert not native._is_ours(made)
 

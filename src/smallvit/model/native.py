@@ -42,6 +42,11 @@ def load(source: Path, macros: Sequence[str], folder: Path) -> ctypes.CDLL:
         raise UnavailableError(f"its library cannot be written or loaded: {error}") from error
 
 
+def version(source: Path) -> str:
+    """Return what tells a kernel's C++ file from what it was before."""
+    return _short_hash(source.read_bytes())
+
+
 def address(tensor: Tensor) -> ctypes.c_void_p:
     """Return where a tensor lies, for a kernel that is called while the tensor is kept."""
     return ctypes.c_void_p(tensor.data_ptr())
@@ -75,13 +80,14 @@ def _compiled(source: Path, macros: Sequence[str], folder: Path) -> Path:
         content = made.read_bytes()
     library = folder / f"{name}-{_short_hash(content)}.so"
     write_atomically(library, content)
+    library.chmod(stat.S_IRUSR | stat.S_IWUSR)  # whatever the umask leaves to a group
     return library
 
 
 def _is_ours(library: Path) -> bool:
     """Return whether nobody but this user can have written a library: it is code."""
     state = library.stat()
-    return state.st_uid == os.getuid() and not state.st_mode & stat.S_IWOTH
+    return state.st_uid == os.getuid() and not state.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
 
 
 def _short_hash(content: bytes) -> str:
