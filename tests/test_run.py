@@ -160,6 +160,7 @@ def test_the_record_loads_back_equal_and_an_edited_one_is_refused(
 
 def test_what_is_said(finished: tuple[Path, RunRecord, str]) -> None:
     _, record, said = finished
+    assert "the run is short" not in said, "these are not pictures of somebody's own"
     assert "tiny on digits (1,295 train, 143 val, 359 test images)" in said
     why = r"as asked; \w+ attention measured [\d.]+ times \w+'s speed, [\d.]+ times \w+'s speed"
     assert re.search(rf"cpu with 1 thread, float32 \({why}\), {record.choices.attention} attention, not compiled", said)
@@ -266,7 +267,9 @@ def test_evaluate_refuses_data_that_are_not_the_runs(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     with pytest.raises(UsageError, match=r"run is not there$"):
         evaluate(folder, "test")
-    record = run(config, folder)
+    console = Console(record=True, width=200, file=(tmp_path / "said").open("w"))
+    record = run(config, folder, console=console)
+    assert "note: the run is short, 3 steps: for few pictures consider --scale 334\n" in console.export_text()
     assert evaluate(folder, "test") == (record.test, record.test_calibrated)
     moved = images.rename(tmp_path / "moved")
     assert evaluate(folder, "val", moved)[0] == record.val

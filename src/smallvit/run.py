@@ -7,6 +7,7 @@ mistakes as pictures) and record.json; its page is the report's. A run folder wi
 which goes on where its newest whole checkpoint left it.
 """
 
+import math
 import shlex
 from contextlib import nullcontext, suppress
 from dataclasses import replace
@@ -64,6 +65,8 @@ from smallvit.weights import MODEL, load_weights, save_tensors
 
 TIMEOUT_SECONDS = 60.0
 """How long a process of several waits for the others before it ends the run."""
+FEW_STEPS = 1000
+"""Under so many a run on pictures of one's own is called short: 100 passes over 3,000 take 1,100 (docs/data.md)."""
 
 
 def run(
@@ -228,6 +231,11 @@ def _notes(config: RunConfig, dataset: Dataset) -> list[str]:
         case = f"{dataset.spec.name} are of another class in the mirror" if known else "for text or signs"
         random = "augment.flip to random and " if config.augment.flip == "alternating" else ""
         notes.append(f"images are mirrored; {case}: set {random}augment.horizontal_flip to 0")
+    length = config.length
+    steps = length.epochs * (length.passes_per_epoch * len(dataset.train) // config.train.batch_size)
+    if config.data.dataset == "folder" and config.fork is None and 0 < steps < FEW_STEPS:
+        longer = math.ceil(config.scale * FEW_STEPS / steps)
+        notes.append(f"the run is short, {steps:,} steps: for few pictures consider --scale {longer:,}")
     return notes
 
 
