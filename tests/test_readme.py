@@ -44,6 +44,14 @@ def test_committed_records_load_and_match_their_place() -> None:
             RunRecord.load(path)
 
 
+def test_every_record_of_few_pictures_stands_in_its_page() -> None:
+    page = (ROOT / "docs" / "data.md").read_text(encoding="utf-8")
+    records = [RunRecord.load(path) for path in (ROOT / "results" / "few-pictures").glob("*.json")]
+    assert records
+    for record in records:
+        assert f"| {100 * record.test.accuracy:.2f} % |" in page
+
+
 def test_bfloat16_ends_within_seed_noise_of_float32_as_the_page_says() -> None:
     page = " ".join((ROOT / "docs" / "performance.md").read_text(encoding="utf-8").split())
     exact, fast = (
