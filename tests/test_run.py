@@ -267,7 +267,7 @@ def test_evaluate_refuses_data_that_are_not_the_runs(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     with pytest.raises(UsageError, match=r"run is not there$"):
         evaluate(folder, "test")
-    console = Console(record=True, width=200, file=(tmp_path / "said").open("w"))
+    console = Console(record=True, width=200, file=io.StringIO())
     record = run(config, folder, console=console)
     assert "note: the run is short, 3 steps: for few pictures consider --scale 334\n" in console.export_text()
     assert evaluate(folder, "test") == (record.test, record.test_calibrated)
