@@ -235,7 +235,7 @@ def _notes(config: RunConfig, dataset: Dataset) -> list[str]:
     steps = length.epochs * (length.passes_per_epoch * len(dataset.train) // config.train.batch_size)
     if config.data.dataset == "folder" and config.fork is None and 0 < steps < FEW_STEPS:
         longer = math.ceil(config.scale * FEW_STEPS / steps)
-        notes.append(f"the run is short, {steps:,} steps: for few pictures consider --scale {longer:,}")
+        notes.append(f"the run is short, {steps:,} steps: for few pictures consider --scale {longer}")
     return notes
 
 
