@@ -1,7 +1,9 @@
 """What a config leaves to `auto`, decided once for all ranks of a run."""
 
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from functools import partial
+from pathlib import Path
 from typing import cast
 
 import torch
@@ -119,13 +121,10 @@ def _attention(
     missing = _why_no_native(config, qkv.dtype) if "native" in names else None
     if missing is not None:
         names = tuple[AttentionImplementation, ...](name for name in names if name != "native")
-    name = hardware()["gpu" if device == "cuda" else "processor"]
     how = f"{device}, {precision}, {'' if compiled else 'not '}compiled{', masked' if masked else ''}"
-    name = f"{name}; torch {torch.__version__}; kernel {version(native_attention.SOURCE)}"
-    key = f"{name}; {how}; {images} x {tokens} tokens, {heads} heads of {width // heads}"
+    key = f"{how}; {images} x {tokens} tokens, {heads} heads of {width // heads}"
     calls = attention_calls(names, qkv, heads, compiled=compiled and device == "cuda", mask=mask)
-    with one_thread():
-        best, reason = fastest("attention", calls, device, cache_folder(None) / "attention.json", key)
+    best, reason = _fastest("attention", calls, device, native_attention.SOURCE, key)
     return cast("Attention", best), reason if missing is None else f"{reason}; native left out: {missing}"
 
 
@@ -155,9 +154,18 @@ def _convolution(
     size, channels, width = shape
     images = max(1, min(images, CONVOLUTION_MACS // (9 * size**2 * channels * width)))
     pixels = torch.randn(images, channels, size, size, generator=torch.Generator().manual_seed(0))
-    name = f"{hardware()['processor']}; torch {torch.__version__}; kernel {version(native_conv.SOURCE)}"
-    key = f"{name}; {images} x {size} x {size}, {channels} to {width}"
-    with one_thread():
-        calls = conv_calls(MatrixConv(channels, width), pixels)
-        best, reason = fastest("convolution", calls, device, cache_folder(None) / "convolution.json", key)
+    calls = conv_calls(MatrixConv(channels, width), pixels)
+    key = f"{images} x {size} x {size}, {channels} to {width}"
+    best, reason = _fastest("convolution", calls, device, native_conv.SOURCE, key)
     return cast("Convolution", best), reason
+
+
+def _fastest(
+    what: str, calls: Mapping[str, Callable[[], object]], device: Device, source: Path, key: str
+) -> tuple[str, str]:
+    """Return `fastest` on one thread, remembered for this hardware, torch and, where it competes, kernel (`source`)."""
+    parts = [str(hardware()["gpu" if device == "cuda" else "processor"]), f"torch {torch.__version__}"]
+    if "native" in calls:
+        parts.append(f"kernel {version(source)}")
+    with one_thread():
+        return fastest(what, calls, device, cache_folder(None) / f"{what}.json", "; ".join([*parts, key]))

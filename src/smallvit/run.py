@@ -17,7 +17,7 @@ from typing import Literal
 
 from rich.console import Console
 
-from smallvit.config import RunConfig
+from smallvit.config import MOST_SCALE, RunConfig
 from smallvit.console import say
 from smallvit.data.split import digest
 from smallvit.data.store import Dataset, load_dataset
@@ -234,7 +234,7 @@ def _notes(config: RunConfig, dataset: Dataset) -> list[str]:
     length = config.length
     steps = length.epochs * (length.passes_per_epoch * len(dataset.train) // config.train.batch_size)
     if config.data.dataset == "folder" and config.fork is None and 0 < steps < FEW_STEPS:
-        longer = math.ceil(config.scale * FEW_STEPS / steps)
+        longer = min(math.ceil(config.scale * FEW_STEPS / steps), MOST_SCALE)
         notes.append(f"the run is short, {steps:,} steps: for few pictures consider --scale {longer}")
     return notes
 
