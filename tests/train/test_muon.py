@@ -93,6 +93,18 @@ def test_zeros_around_smaller_matrices_change_nothing() -> None:
         torch.testing.assert_close(direction, orthogonalise([matrix], *settings)[0], rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.parametrize("shape", [(48, 192), (192, 48), (48, 64)])
+@pytest.mark.parametrize("decades", [0, 3, 8])
+def test_float32_is_as_float64_also_of_matrices_that_are_nearly_singular(shape: tuple[int, int], decades: int) -> None:
+    settings = (3.4445, -4.7750, 2.0315), 5, 1e-7
+    left, _, right = torch.linalg.svd(torch.randn(shape, generator=torch.Generator().manual_seed(0)).double(), False)
+    given = left * torch.logspace(0, -decades, 48) @ right
+    exact = orthogonalise([given], *settings)[0]
+    found = orthogonalise([given.float()], *settings)[0]
+    assert found.dtype == torch.float32
+    assert (found - exact).norm() < 1e-3 * exact.norm()  # bfloat16: 1e-2
+
+
 @pytest.mark.parametrize("shape", [(12, 5), (5, 12), (7, 7)])
 def test_singular_values_come_near_to_one(shape: tuple[int, int]) -> None:
     generator = torch.Generator().manual_seed(0)

@@ -1,7 +1,8 @@
 """Muon (Jordan et al., 2024) as torch has it, in bfloat16 to the bit on a CPU, but for many matrices at once.
 
 torch's goes matrix by matrix, 17 small products each: on a GPU 36 block matrices are some 800 launches. And always in
-bfloat16, which a CPU without arithmetic for it multiplies several times slower than float32.
+bfloat16, which a CPU without arithmetic for it multiplies several times slower than float32. In float32 a CPU does it
+with less arithmetic, too.
 Shapes: n matrices of one shape, R rows, C columns.
 """
 
@@ -78,15 +79,44 @@ def orthogonalise(
 
     All is done in the matrices' own type.
     """
-    a, b, c = coefficients
     norms = torch.stack(list(torch._foreach_norm(matrices))).clamp(min=eps)
     x = torch.stack(matrices) / norms[:, None, None]
     is_tall = x.shape[1] > x.shape[2]
     x = x.mT if is_tall else x
+    # Squares are for precise products: in bfloat16, or a GPU's TF32, negative eigenvalues by rounding would grow.
+    is_long = x.shape[2] >= 2 * x.shape[1] and x.dtype == torch.float32 and x.device.type == "cpu"
+    x = (_by_gram_matrices if is_long else _directly)(x, coefficients, steps)
+    return x.mT if is_tall else x
+
+
+def _directly(
+    x: Float[Tensor, "n R C"], coefficients: tuple[float, float, float], steps: int
+) -> Float[Tensor, "n R C"]:
+    a, b, c = coefficients
     for _ in range(steps):
         gram = torch.bmm(x, x.mT)
         x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
-    return x.mT if is_tall else x
+    return x
+
+
+def _by_gram_matrices(
+    x: Float[Tensor, "n R C"], coefficients: tuple[float, float, float], steps: int
+) -> Float[Tensor, "n R C"]:
+    """Return what `_directly` does but for rounding, with two products by the long side instead of two a step.
+
+    Each step multiplies X by a polynomial of its Gram matrix, so the Gram matrix and the product of the polynomials,
+    [R, R] both, are all that steps need (Zhang, Amsel, Chen and Dao, 2026, "Gram Newton-Schulz").
+    """
+    a, b, c = coefficients
+    gram = torch.bmm(x, x.mT)
+    product = torch.eye(x.shape[1]).expand_as(gram)
+    for step in range(steps):
+        polynomial = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
+        polynomial.diagonal(dim1=1, dim2=2).add_(a)
+        product = torch.bmm(polynomial, product) if step else polynomial
+        if step + 1 < steps:
+            gram = torch.bmm(torch.bmm(polynomial, gram), polynomial)
+    return torch.bmm(product, x)
 
 
 def orthogonalise_alike(
