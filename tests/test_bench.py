@@ -6,7 +6,7 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import fields, replace
 from pathlib import Path
 from types import ModuleType
@@ -33,7 +33,7 @@ from smallvit.recipes import RECIPES
 from smallvit.session import Session
 from smallvit.strict_json import from_json
 from smallvit.train.config import TrainConfig
-from tiny_bench import TINY, loss_of
+from tiny_bench import TINY, loss_of, quick_measurements
 
 ROOT = Path(__file__).parents[1]
 TINY_WORDS = [
@@ -61,15 +61,8 @@ TINY_WORDS = [
 
 
 @pytest.fixture(autouse=True)
-def quick(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Small matrix products and copies, short turns, one thread."""
-    monkeypatch.setitem(floors.GEMM_SIDE, "cpu", 64)
-    monkeypatch.setitem(floors.COPY_BYTES, "cpu", 2**16)
-    monkeypatch.setattr("smallvit.bench.clock.TURN_SECONDS", 0.002)
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+def quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    yield from quick_measurements(monkeypatch)
 
 
 def test_the_record_says_what_was_measured_and_its_numbers_agree(tmp_path: Path) -> None:

@@ -12,23 +12,16 @@ from typing import Any
 import pytest
 import torch
 
-from smallvit.bench.floors import GEMM_SIDE
 from smallvit.bench.workload import Workload
 from smallvit.model.config import ModelConfig
 from smallvit.recipes import RECIPES
-from tiny_bench import TINY, benchmark_named, loss_of
+from tiny_bench import TINY, benchmark_named, loss_of, quick_measurements
 from tiny_study import study as tiny_study
 
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Short turns, one thread, and a small product for the machine's peak, which in bfloat16 may take half a minute."""
-    monkeypatch.setattr("smallvit.bench.clock.TURN_SECONDS", 0.002)
-    monkeypatch.setitem(GEMM_SIDE, "cpu", 64)
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+    yield from quick_measurements(monkeypatch)
 
 
 @pytest.fixture(scope="module")

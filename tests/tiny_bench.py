@@ -1,12 +1,15 @@
-"""What the tests of measurements share: a tiny config, the loss of a step, and the scripts of benchmarks/."""
+"""What the tests of measurements share: a tiny config, short turns, the loss of a step, the scripts of benchmarks/."""
 
 import importlib.util
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
+import pytest
 import torch
 
+from smallvit.bench import floors
 from smallvit.bench.workload import TrainingStep
 from smallvit.config import EvaluateConfig, RunConfig
 from smallvit.data.config import DataConfig
@@ -22,6 +25,17 @@ TINY = RunConfig(
     evaluate=EvaluateConfig(batch_size=30),
     device=DeviceConfig(device="cpu", precision="float32", num_threads=1),
 )
+
+
+def quick_measurements(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Small matrix products (2048 wide ones in bfloat16 may take half a minute) and copies, short turns, one thread."""
+    monkeypatch.setitem(floors.GEMM_SIDE, "cpu", 64)
+    monkeypatch.setitem(floors.COPY_BYTES, "cpu", 2**16)
+    monkeypatch.setattr("smallvit.bench.clock.TURN_SECONDS", 0.002)
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 def loss_of(step: TrainingStep) -> float:

@@ -17,7 +17,6 @@ from smallvit import cli
 from smallvit.errors import UsageError
 from smallvit.record import RunRecord
 from smallvit.study.engines.ray import RayEngine
-from smallvit.study.execute import PATIENCE_SECONDS
 from smallvit.study.watch import checkpoint_step
 from tiny_study import AS_WORDS, PATIENCE, owner_of, parent, started, wait_for
 
@@ -37,8 +36,7 @@ def test_a_worker_that_is_killed_and_a_study_that_is_ended_leave_the_records_of_
         os.kill(worker, signal.SIGKILL)
         wait_for(lambda: owner_of(runs[0]) not in (None, process), "the run was not begun again")
         first.send_signal(signal.SIGTERM)
-        # Ray once lost what asks a job to end, beside much other work: then the study kills it when its patience ends.
-        out, err = first.communicate(timeout=PATIENCE_SECONDS + PATIENCE)
+        out, err = first.communicate(timeout=PATIENCE)
     assert first.returncode in (0, 143), err
     steps, left = checkpoint_step(runs[0]), [run for run in runs if not (run / "record.json").exists()]
 
