@@ -1,4 +1,4 @@
-"""Runs through the command line, each in a process of its own: success, failure, interruption, repetition."""
+"""Runs through the command line: success, failure, interruption, repetition; in processes where a process matters."""
 
 import json
 import os
@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
 from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
@@ -18,9 +17,11 @@ from typing import Any
 import pytest
 
 from outcomes import outcome
+from smallvit.cli import main
 from smallvit.recipes import RECIPES
 from smallvit.record import RunRecord
 from smallvit.run import run
+from smallvit.stop import InterruptedRunError
 
 TINY = [
     *("train", "quickstart", "--seed", "3"),
@@ -43,12 +44,11 @@ def smallvit(folder: Path, *words: str, **more: str) -> subprocess.CompletedProc
     )
 
 
-def assert_failed(done: subprocess.CompletedProcess[str], expected: Sequence[str], status: int = 1) -> None:
-    assert done.returncode == status, done.stderr
-    assert len(done.stderr.splitlines()) == 1
-    assert done.stderr.startswith("smallvit: ")
+def assert_failed(line: str, *expected: str) -> None:
+    assert len(line.splitlines()) == 1
+    assert line.startswith("smallvit: ")
     for words in expected:
-        assert words in done.stderr
+        assert words in line
 
 
 def weights(folder: Path) -> str:
@@ -92,15 +92,18 @@ def test_a_runs_file_in_a_recipes_place_gives_the_run_again(
     trained: tuple[Path, str], tmp_path: Path, file: str
 ) -> None:
     folder, _ = trained
-    done = smallvit(tmp_path, "train", str(folder / "run" / file), *TINY[-8:], "--out", "again")
-    assert done.returncode == 0, done.stderr
+    assert main(["train", str(folder / "run" / file), *TINY[-8:], "--out", str(tmp_path / "again")]) == 0
     assert outcome(tmp_path / "again") == outcome(folder / "run")
 
 
-def test_a_finished_run_is_refused_and_untouched(trained: tuple[Path, str]) -> None:
+def test_a_finished_run_is_refused_and_untouched(
+    trained: tuple[Path, str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     folder, _ = trained
+    monkeypatch.chdir(folder)
     before = {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in (folder / "run").iterdir()}
-    assert_failed(smallvit(folder, *TINY, "--out", "run"), ["run already holds a finished run", "--out"], status=2)
+    assert main([*TINY, "--out", "run"]) == 2
+    assert_failed(capsys.readouterr().err, "run already holds a finished run", "--out")
     assert before == {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in (folder / "run").iterdir()}
 
 
@@ -120,22 +123,30 @@ def test_the_same_config_in_another_process_gives_the_same_bits(trained: tuple[P
     assert losses(tmp_path / "again") == losses(folder / "run")
 
 
-def test_evaluate_refuses_what_is_no_finished_run(trained: tuple[Path, str], tmp_path: Path) -> None:
+def test_evaluate_refuses_what_is_no_finished_run(
+    trained: tuple[Path, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     folder, _ = trained
     (tmp_path / "empty").mkdir()
-    assert_failed(smallvit(tmp_path, "evaluate", "empty"), ["empty holds no run"], status=2)
+    assert main(["evaluate", str(tmp_path / "empty")]) == 2
+    assert_failed(capsys.readouterr().err, "empty holds no run")
     shutil.copytree(folder / "run", tmp_path / "cut")
     path = tmp_path / "cut" / "model.safetensors"
     path.write_bytes(path.read_bytes()[:-100])
-    assert_failed(smallvit(tmp_path, "evaluate", "cut"), ["cut/model.safetensors does not hold this model's weights"])
+    assert main(["evaluate", str(tmp_path / "cut")]) == 1
+    assert_failed(capsys.readouterr().err, "cut/model.safetensors does not hold this model's weights")
 
 
-def test_no_data_is_one_line(tmp_path: Path) -> None:
-    done = smallvit(tmp_path, "train", "small", "--data.root", "nowhere")
-    assert_failed(done, ["nowhere"])
+def test_no_data_is_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["train", "small", "--data.root", "nowhere"]) == 1
+    assert_failed(capsys.readouterr().err, "nowhere")
     started = time.monotonic()
     done = smallvit(tmp_path, "train", "small", HF_ENDPOINT="http://127.0.0.1:9")
-    assert_failed(done, ["cifar10", "http://127.0.0.1:9", "--data.root", "--data.cache", "HF_ENDPOINT"])
+    assert done.returncode == 1
+    assert_failed(done.stderr, "cifar10", "http://127.0.0.1:9", "--data.root", "--data.cache", "HF_ENDPOINT")
     assert time.monotonic() - started < 60
     assert not list(tmp_path.glob("runs/*"))
 
@@ -192,9 +203,9 @@ def test_a_run_whose_output_nobody_reads_on_goes_on(trained: tuple[Path, str]) -
     assert (folder / "unread" / "index.html").exists()
 
 
-def test_a_huge_rate_is_stopped_in_one_line(tmp_path: Path) -> None:
-    done = smallvit(tmp_path, *TINY, "--optim.lr", "1e38", "--out", "run")
-    assert_failed(done, ["try a lower optim.lr"])
+def test_a_huge_rate_is_stopped_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*TINY, "--optim.lr", "1e38", "--out", str(tmp_path / "run")]) == 1
+    assert_failed(capsys.readouterr().err, "try a lower optim.lr")
     assert not (tmp_path / "run" / "record.json").exists()
 
 
@@ -220,20 +231,25 @@ def test_a_compiled_bfloat16_step_is_one_graph_and_trains_to_nearly_the_same_num
     assert compiled.first_step_seconds > plain.first_step_seconds
 
 
-def test_more_memory_than_there_is_is_one_line(tmp_path: Path) -> None:
-    done = smallvit(tmp_path, "train", "quickstart", "--model.mlp-ratio", "1e10", "--device.precision", "float32")
-    assert_failed(done, ["memory ran out (", "smaller batches, images or models need less"])
+def test_more_memory_than_there_is_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["--model.mlp-ratio", "1e10", "--device.precision", "float32", "--out", str(tmp_path)]
+    assert main(["train", "quickstart", *words]) == 1
+    assert_failed(capsys.readouterr().err, "memory ran out (", "smaller batches, images or models need less")
 
 
-def test_quickstart_replaces_an_earlier_quickstart_and_nothing_else(tmp_path: Path) -> None:
+def test_quickstart_replaces_an_earlier_quickstart_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Interrupted before the run itself: what is at stake is what it deletes."""
-    code = "import sys\nfrom smallvit import cli, run\nrun._run = lambda *_: sys.exit(0)\nsys.exit(cli.main())"
+
+    def interrupted(*_: object) -> None:
+        raise InterruptedRunError("before the run", 130)
 
     def quickstart(folder: Path) -> set[str]:
-        command = [sys.executable, "-c", code, "quickstart", "--out", str(folder)]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stderr
+        assert main(["quickstart", "--out", str(folder)]) == 130
         return {path.name for path in folder.iterdir()} - {".lock"}
+
+    monkeypatch.setattr("smallvit.run._run", interrupted)
 
     earlier = replace(RECIPES["quickstart"](), seed=7).resolve(10)
     longer = replace(earlier, train=replace(earlier.train, epochs=5000))

@@ -163,6 +163,7 @@ def _source() -> str:
     return found.hexdigest()[:12]
 
 
+@cache
 def _version(package: str) -> str:
     try:
         return version(package)

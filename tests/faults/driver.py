@@ -1,4 +1,5 @@
-"""`smallvit` processes to which something happens: imports torch once, and forks a command line for each order.
+"""`smallvit` processes to which something happens: imports once what takes seconds (an optimiser imports torch._dynamo,
+the end of a run scipy.optimize), and forks a command line for each order.
 
 An order is a line of JSON on standard input, {"do": "start", ...} or {"do": "wait", ...}; the answer is one as well.
 Moments are what happens, one after the other: [place, number, action, value]. A place is a call within a run. A "step"
@@ -20,7 +21,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import scipy.optimize
 import torch
+import torch._dynamo
 
 import smallvit.run
 import smallvit.train.checkpoint
