@@ -473,16 +473,31 @@ SPOILS = [
 ]
 
 
+TO_SPOIL = short(optim=OptimConfig(lr=1e-2, warmup_epochs=0.0))
+
+
+@pytest.fixture(scope="module")
+def unspoilt(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, RunRecord]:
+    """The weights and the record of a run without the fault."""
+    folder = tmp_path_factory.mktemp("whole")
+    record = run(TO_SPOIL, folder)
+    return weights(folder), record
+
+
 @pytest.mark.parametrize(("spoil", "message"), SPOILS)
 @pytest.mark.parametrize("step", [0, 5, 11])
 def test_what_is_no_number_ends_the_run_before_it_touches_the_weights(
-    step: int, spoil: Spoil, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    step: int,
+    spoil: Spoil,
+    message: str,
+    unspoilt: tuple[str, RunRecord],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    config = short(optim=OptimConfig(lr=1e-2, warmup_epochs=0.0))
-    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    broken = tmp_path / "broken"
     spoil_step(step, spoil, monkeypatch)
     with pytest.raises(SmallvitError, match=f"^{message}.* at step {step} ") as caught:
-        run(config, broken)
+        run(TO_SPOIL, broken)
     assert "try a lower optim.lr" in str(caught.value)
     assert len(str(caught.value).splitlines()) == 1
     assert "NaN" not in (broken / "metrics.jsonl").read_text()
@@ -493,10 +508,9 @@ def test_what_is_no_number_ends_the_run_before_it_touches_the_weights(
     assert len(found["batch_indices"]) == 100
     # Without the fault, the run goes on from before the step as if nothing had been.
     monkeypatch.undo()
-    again, undisturbed = run(config, broken), run(config, whole)
+    again = run(TO_SPOIL, broken)
     assert again.resumed_at_steps == [step]
-    assert weights(broken) == weights(whole)
-    assert again.test == undisturbed.test
+    assert (weights(broken), again.test) == (unspoilt[0], unspoilt[1].test)
 
 
 @pytest.mark.parametrize(("spoil", "_message"), SPOILS)

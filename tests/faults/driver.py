@@ -21,7 +21,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import scipy.optimize
+import scipy.optimize  # noqa: F401  # imported for the runs
 import torch
 import torch._dynamo
 
