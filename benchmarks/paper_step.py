@@ -17,8 +17,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from smallvit.bench.clock import take_turns
-from smallvit.bench.floors import machine_calls, utilisation
-from smallvit.bench.measure import measure_machine
+from smallvit.bench.floors import utilisation
+from smallvit.bench.machine import MachineRates
 from smallvit.bench.record import Speed, circumstances
 from smallvit.bench.workload import TrainingStep, Workload
 from smallvit.config import RunConfig
@@ -138,9 +138,10 @@ def compare(config: RunConfig, turns: int) -> dict[str, object]:
         losses = [float(step.learner.loss_of(step.batch)) for step in (paper, work.step)]
     first = timed(work.step, device)
     timed(paper, device)
-    timings = take_turns({"paper": paper, "ours": work.step, **machine_calls(device)}, device, turns)
+    rates = MachineRates(device)
+    timings = take_turns({"paper": paper, "ours": work.step, **rates.calls()}, device, turns)
     speeds = {name: Speed.of(timings[name], batch) for name in ("paper", "ours")}
-    choices, machine = work.session.choices, measure_machine(timings, device)
+    choices, machine = work.session.choices, rates.machine(timings)
     macs = count_macs(work.session.config.model)
     speed, peak = speeds["ours"].images_per_second, machine.peak_flop_per_second
     return {

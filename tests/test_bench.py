@@ -17,8 +17,8 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from smallvit import cli
-from smallvit.bench import floors, measure, peers, sweep
-from smallvit.bench.clock import take_turns
+from smallvit.bench import floors, machine, measure, peers, sweep
+from smallvit.bench.clock import Timing, take_turns
 from smallvit.bench.cost import cost, recipe_table
 from smallvit.bench.measure import measure_recipe
 from smallvit.bench.pace import START_SECONDS, num_images, num_steps
@@ -91,6 +91,19 @@ def test_the_record_says_what_was_measured_and_its_numbers_agree(tmp_path: Path)
     assert all(seconds > 0 for seconds in record.step_parts.values())
     assert (record.num_parameters, record.choices.device, record.choices.precision) == (17_050, "cpu", "float32")
     assert (record.peers, record.sweep) == ([], [])
+
+
+def test_a_product_that_would_take_long_is_smaller_and_its_rate_is_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in bfloat16 on a processor without it, where 256 x 256 x 256 took 46 ms."""
+    monkeypatch.setitem(machine.GEMM_SIDE, "cpu", 2048)
+    seconds = iter([*[0.1] * 4, 0.002, *[0.1] * 4, 0.046])  # the first ones while the machine is busy
+    monkeypatch.setattr(machine, "timed", lambda call, device: (call(), next(seconds))[1])
+    rates = machine.MachineRates("cpu")
+    assert rates.calls()["bfloat16"]().shape == (512, 512)
+    times = {"float32": 0.5, "bfloat16": 0.25, "copy": 1.0}
+    found = rates.machine({name: Timing(calls_in_turn=1, turns=(value,)) for name, value in times.items()})
+    assert found.gemm == "2048 x 2048 x 2048, in bfloat16 of 512 x 512 x 512"
+    assert found.peak_flop_per_second == {"float32": 2**34 / 0.5, "bfloat16": 2**28 / 0.25}
 
 
 def test_a_steps_operations_are_those_that_torch_counts_in_one() -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from smallvit.cli import COMMANDS, main
+from smallvit.cli import COMMANDS, SPIN_COUNT, main
 from smallvit.recipes import RECIPES
 
 TO_PARSE = {"docstring_parser", "smallvit", "typeguard", "typing_extensions", "tyro"}
@@ -44,6 +44,20 @@ def test_help_names_the_commands_and_their_fields() -> None:
     assert "--optim.lr FLOAT" in helped
     assert "Highest learning rate" in helped
     assert f"(default: {RECIPES['small']().optim.lr})" in helped
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="torch has another OpenMP there")
+@pytest.mark.parametrize(
+    ("given", "count"), [({}, SPIN_COUNT), ({"GOMP_SPINCOUNT": "5"}, "5"), ({"OMP_WAIT_POLICY": "PASSIVE"}, "0")]
+)
+def test_threads_that_wait_for_each_other_soon_sleep_unless_told_otherwise(given: dict[str, str], count: str) -> None:
+    """By what libgomp says of its settings when torch loads it."""
+    left_to_us = {key: value for key, value in os.environ.items() if key not in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")}
+    command = [sys.executable, "-m", "smallvit", "evaluate", "nowhere"]
+    environment = {**left_to_us, **given, "OMP_DISPLAY_ENV": "verbose"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert f"GOMP_SPINCOUNT = '{count}'" in done.stderr
+    assert "nowhere" in done.stderr
 
 
 @pytest.mark.parametrize("words", [["--help"], ["--version"], ["train", "small", "--help"]])

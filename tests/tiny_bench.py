@@ -9,7 +9,7 @@ from types import ModuleType
 import pytest
 import torch
 
-from smallvit.bench import floors
+from smallvit.bench import machine
 from smallvit.bench.workload import TrainingStep
 from smallvit.config import EvaluateConfig, RunConfig
 from smallvit.data.config import DataConfig
@@ -28,9 +28,9 @@ TINY = RunConfig(
 
 
 def quick_measurements(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Small matrix products (2048 wide ones in bfloat16 may take half a minute) and copies, short turns, one thread."""
-    monkeypatch.setitem(floors.GEMM_SIDE, "cpu", 64)
-    monkeypatch.setitem(floors.COPY_BYTES, "cpu", 2**16)
+    """Small matrix products and copies, short turns, one thread."""
+    monkeypatch.setitem(machine.GEMM_SIDE, "cpu", 64)
+    monkeypatch.setitem(machine.COPY_BYTES, "cpu", 2**16)
     monkeypatch.setattr("smallvit.bench.clock.TURN_SECONDS", 0.002)
     before = torch.get_num_threads()
     torch.set_num_threads(1)

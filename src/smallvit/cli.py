@@ -46,6 +46,10 @@ COMMANDS: dict[str, Any] = {
 }
 STARTS_FROM_RECIPE = ("train", "show-augment", "bench")
 """Commands whose first word is a recipe, or a run's file, from which their options start."""
+SPIN_COUNT = "3000"
+"""How often a thread that torch lets wait for another looks before it sleeps. libgomp's own 300,000 times keep from it
+the core that it shares with other work when it has something to do (docs/performance.md).
+"""
 _A_FILE = "a run's config.json or record.json"
 
 
@@ -55,6 +59,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if sys.stdout is None:  # pyright: ignore[reportUnnecessaryComparison]  # closed, as by `>&-`
         sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115
     set_stdout("backslashreplace")
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", SPIN_COUNT)  # which is read when torch is imported
     if sys.platform == "win32":
         return _failed("it needs Linux or macOS: on Windows run it in WSL 2", 1)
     try:

@@ -1,9 +1,8 @@
-"""The two floors under a training step, arithmetic and bytes, and the machine's rates that turn them into seconds.
+"""The two floors under a training step, arithmetic and bytes, and the memory that it needs and finds.
 
 Legend: D embed_dim, F hidden width of the MLP, H heads, N tokens, L blocks.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,8 +10,6 @@ import torch
 
 from smallvit.model.config import ModelConfig
 
-GEMM_SIDE = {"cpu": 2048, "mps": 4096, "cuda": 8192}
-COPY_BYTES = {"cpu": 2**28, "mps": 2**29, "cuda": 2**30}
 VALUE_BYTES = {"float32": 4, "bfloat16": 2}
 PASSES_OF_A_TENSOR = 5
 PASSES_OF_A_WEIGHT = 10
@@ -100,31 +97,3 @@ def memory_available(device: str) -> float:
         if line.startswith("MemAvailable:"):
             return 1024.0 * int(line.split()[1])
     return float("inf")
-
-
-def machine_calls(device: str) -> dict[str, Callable[[], object]]:
-    """Return the calls whose times tell the machine's rates: a matrix product in each precision, and a copy."""
-    side = GEMM_SIDE[device]
-    source = torch.rand(COPY_BYTES[device] // 4, device=device)
-    target = torch.empty_like(source)
-
-    def product(dtype: torch.dtype) -> Callable[[], object]:
-        left = torch.randn(side, side, device=device, dtype=dtype)
-        right = torch.randn(side, side, device=device, dtype=dtype)
-        return lambda: left @ right
-
-    return {
-        "float32": product(torch.float32),
-        "bfloat16": product(torch.bfloat16),
-        "copy": lambda: target.copy_(source),
-    }
-
-
-def gemm_flop(device: str) -> int:
-    """Return the operations of the matrix product in `machine_calls`."""
-    return 2 * GEMM_SIDE[device] ** 3
-
-
-def copy_traffic(device: str) -> int:
-    """Return the bytes that the copy in `machine_calls` reads and writes."""
-    return 2 * COPY_BYTES[device]

@@ -1,13 +1,14 @@
 """The whole measurement of a recipe: the step and what surrounds it, the machine's rates, peers, and the sweep."""
 
 import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from smallvit.bench.clock import PeakMemory, Timing, take_turns
-from smallvit.bench.floors import GEMM_SIDE, copy_traffic, gemm_flop, machine_calls, step_floors, utilisation
+from smallvit.bench.clock import PeakMemory, take_turns
+from smallvit.bench.floors import step_floors, utilisation
+from smallvit.bench.machine import MachineRates
 from smallvit.bench.peers import PEERS, PeerStep, why_missing
-from smallvit.bench.record import BenchRecord, Machine, PeerResult, Speed, circumstances
+from smallvit.bench.record import BenchRecord, PeerResult, Speed, circumstances
 from smallvit.bench.sweep import run_sweep, sweep_cases
 from smallvit.bench.workload import Workload
 from smallvit.config import RunConfig
@@ -39,15 +40,6 @@ def measure_recipe(
     return replace(record, sweep=run_sweep(record, cases, sweep_seconds, say))
 
 
-def measure_machine(timings: Mapping[str, Timing], device: str) -> Machine:
-    """Return the machine's rates from the times of `machine_calls`."""
-    return Machine(
-        gemm=" x ".join([str(GEMM_SIDE[device])] * 3),
-        peak_flop_per_second={name: gemm_flop(device) / timings[name].seconds for name in ("float32", "bfloat16")},
-        copy_bytes_per_second=copy_traffic(device) / timings["copy"].seconds,
-    )
-
-
 def _measure_one(config: RunConfig, turns: int, against: Sequence[str], say: Say) -> BenchRecord:
     beginning = circumstances()
     memory = PeakMemory()
@@ -60,7 +52,8 @@ def _measure_one(config: RunConfig, turns: int, against: Sequence[str], say: Say
     peak_memory = memory.read(device)
     peers = _peers(against, work, say)
     first_of_peers = {name: timed(peer.step, device) for name, peer in peers.items()}
-    contestants = {**work.contestants(), **{name: peer.step for name, peer in peers.items()}, **machine_calls(device)}
+    rates = MachineRates(device)
+    contestants = {**work.contestants(), **{name: peer.step for name, peer in peers.items()}, **rates.calls()}
     timings = take_turns(contestants, device, turns)
     parts = [work.step.parts(device) for _ in range(PART_STEPS)]
     batch = config.train.batch_size
@@ -70,7 +63,7 @@ def _measure_one(config: RunConfig, turns: int, against: Sequence[str], say: Say
     floors = step_floors(
         config.model, num_macs=num_macs, num_parameters=num_parameters, batch_size=batch, precision=choices.precision
     )
-    machine = measure_machine(timings, device)
+    machine = rates.machine(timings)
     peak = machine.peak_flop_per_second[choices.precision]
     return BenchRecord(
         config=config.to_json(),
