@@ -3,7 +3,8 @@
     python benchmarks/waiting.py --threads 2 --json found.json
 
 Each measurement is a process of its own, as libgomp reads GOMP_SPINCOUNT once; they take turns. The other work is a
-training on one thread.
+training on one thread in a session of its own, as what another terminal runs is (Linux may share the cores out by
+session, where a thread that spins uses up the share of its own).
 """
 
 import argparse
@@ -60,7 +61,7 @@ def measured(name: str, threads: int, spins: str | None) -> float:
 @contextmanager
 def beside_a_training() -> Generator[None]:
     """Train on one thread meanwhile."""
-    with subprocess.Popen(in_a_process("laptop", 1, math.inf)) as process:
+    with subprocess.Popen(in_a_process("laptop", 1, math.inf), start_new_session=True) as process:
         try:
             yield
         finally:
