@@ -21,7 +21,7 @@ from pathlib import Path
 
 from smallvit.bench.record import circumstances
 from smallvit.bench.workload import Workload
-from smallvit.cli import SPIN_COUNT
+from smallvit.cli import SPIN_COUNT, WAITING
 from smallvit.files import write_json
 from smallvit.recipes import RECIPES
 
@@ -51,7 +51,7 @@ def in_a_process(name: str, threads: int, seconds: float) -> list[str]:
 
 def measured(name: str, threads: int, spins: str | None) -> float:
     """Return the same in a new process with such a GOMP_SPINCOUNT."""
-    unset = {key: value for key, value in os.environ.items() if key not in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")}
+    unset = {key: value for key, value in os.environ.items() if key not in WAITING}
     given = {} if spins is None else {"GOMP_SPINCOUNT": spins}
     command = in_a_process(name, threads, SECONDS)
     done = subprocess.run(command, env={**unset, **given}, stdout=subprocess.PIPE, text=True, check=True)

@@ -66,6 +66,21 @@ def test_what_our_convolutions_bring_is_measured(tmp_path: Path, monkeypatch: py
         assert ", native convolution, " in row["choices"]
 
 
+def test_steps_are_measured_by_how_long_threads_spin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The processes say here how long they were told to spin."""
+    script = benchmark_named("waiting")
+    monkeypatch.setitem(script.RECIPES, "quickstart", lambda: TINY)
+    assert 0 < script.step_seconds("quickstart", 1, 0.0) < 10
+    say = [sys.executable, "-c", "import os; print(os.environ.get('GOMP_SPINCOUNT', -1))"]
+    monkeypatch.setattr(script, "in_a_process", lambda *_: say)
+    monkeypatch.setenv("GOMP_SPINCOUNT", "7")
+    monkeypatch.setattr("sys.argv", ["waiting", "--turns", "2", "--json", str(tmp_path / "found.json")])
+    script.main()
+    found = json.loads((tmp_path / "found.json").read_text())["step_seconds"]
+    told = {"libgomp's own": [-1, -1], "smallvit's": [3000, 3000], "none": [0, 0]}
+    assert found == dict.fromkeys(script.MEASURED, dict.fromkeys(script.BESIDE, told))
+
+
 @pytest.mark.parametrize("tokens", [1, 2])
 @pytest.mark.parametrize("attention", ["bmm", "sdpa"])
 def test_the_papers_step_restated_is_the_same_arithmetic(paper: ModuleType, tokens: int, attention: Any) -> None:

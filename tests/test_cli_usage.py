@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from smallvit.cli import COMMANDS, SPIN_COUNT, main
+from smallvit.cli import COMMANDS, SPIN_COUNT, WAITING, main
 from smallvit.recipes import RECIPES
 
 TO_PARSE = {"docstring_parser", "smallvit", "typeguard", "typing_extensions", "tyro"}
@@ -48,14 +48,30 @@ def test_help_names_the_commands_and_their_fields() -> None:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="torch has another OpenMP there")
 @pytest.mark.parametrize(
-    ("given", "count"), [({}, SPIN_COUNT), ({"GOMP_SPINCOUNT": "5"}, "5"), ({"OMP_WAIT_POLICY": "PASSIVE"}, "0")]
+    ("busy", "given", "count"),
+    [
+        (True, {}, SPIN_COUNT),
+        (False, {}, "300000"),
+        (True, {"GOMP_SPINCOUNT": "5"}, "5"),
+        (True, {"OMP_WAIT_POLICY": "PASSIVE"}, "0"),
+    ],
 )
-def test_threads_that_wait_for_each_other_soon_sleep_unless_told_otherwise(given: dict[str, str], count: str) -> None:
+def test_on_a_busy_machine_threads_that_wait_soon_sleep_unless_told_otherwise(
+    busy: bool, given: dict[str, str], count: str
+) -> None:
     """By what libgomp says of its settings when torch loads it."""
-    left_to_us = {key: value for key, value in os.environ.items() if key not in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")}
-    command = [sys.executable, "-m", "smallvit", "evaluate", "nowhere"]
-    environment = {**left_to_us, **given, "OMP_DISPLAY_ENV": "verbose"}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    environment = {key: value for key, value in os.environ.items() if key not in WAITING}
+    code = (
+        f"import sys\nfrom smallvit import cli\ncli.is_busy = lambda: {busy}\n"
+        "sys.exit(cli.main(['evaluate', 'nowhere']))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**environment, **given, "OMP_DISPLAY_ENV": "verbose"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert f"GOMP_SPINCOUNT = '{count}'" in done.stderr
     assert "nowhere" in done.stderr
 

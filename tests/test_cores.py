@@ -1,11 +1,13 @@
-"""How many processors a process may keep busy, by its affinity and by the quota of its container."""
+"""How many processors a process may keep busy, by affinity and quota, and whether others do."""
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from smallvit.cores import usable_cores
+from smallvit.cores import LOADAVG, is_busy, usable_cores
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="this system has no affinity masks")
@@ -29,3 +31,38 @@ def test_no_more_than_the_mask_and_the_quota_allow(
     if quota is not None:
         (tmp_path / "cpu.max").write_text(quota)
     assert usable_cores() == cores
+
+
+@pytest.mark.parametrize(
+    ("told", "processors", "busy"),
+    [
+        ("1.90 1.50 1.00 1/200 77\n", 2, False),  # of a minute ago
+        ("0.00 0.00 0.00 2/200 77\n", 2, True),
+        ("9.00 9.00 9.00 7/200 77\n", 8, False),  # as many as the six processors that are not ours may run
+        ("9.00 9.00 9.00 8/200 77\n", 8, True),
+        ("odd\n", 2, False),
+        (None, 2, False),
+    ],
+)
+def test_a_machine_is_busy_by_what_runs_on_it_now(
+    told: str | None, processors: int, busy: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("smallvit.cores.usable_cores", lambda: 2)
+    monkeypatch.setattr("os.cpu_count", lambda: processors)
+    monkeypatch.setattr("smallvit.cores.LOADAVG", tmp_path / "loadavg")
+    if told is not None:
+        (tmp_path / "loadavg").write_text(told)
+    assert is_busy() == busy
+
+
+@pytest.mark.skipif(not LOADAVG.exists(), reason="this system has no /proc/loadavg")
+def test_a_process_that_computes_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("smallvit.cores.usable_cores", os.cpu_count)
+    with subprocess.Popen(
+        [sys.executable, "-c", "print(flush=True)\nwhile True: pass"], stdout=subprocess.PIPE
+    ) as other:
+        assert other.stdout is not None
+        other.stdout.readline()
+        found = is_busy()
+        other.kill()
+    assert found

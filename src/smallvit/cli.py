@@ -27,6 +27,7 @@ from smallvit.commands.study import StudyCommand
 from smallvit.commands.train import Quickstart, Train
 from smallvit.config import RunConfig
 from smallvit.console import set_stdout
+from smallvit.cores import is_busy
 from smallvit.errors import SmallvitError, UsageError, line_of
 from smallvit.recipes import RECIPES, read_recipe
 from smallvit.stop import InterruptedRunError
@@ -46,9 +47,11 @@ COMMANDS: dict[str, Any] = {
 }
 STARTS_FROM_RECIPE = ("train", "show-augment", "bench")
 """Commands whose first word is a recipe, or a run's file, from which their options start."""
+WAITING = {"GOMP_SPINCOUNT", "OMP_WAIT_POLICY"}
+"""What tells torch's threads, by libgomp, how to wait for each other."""
 SPIN_COUNT = "3000"
-"""How often a thread that torch lets wait for another looks before it sleeps. libgomp's own 300,000 times keep from it
-the core that it shares with other work when it has something to do (docs/performance.md).
+"""How often one that waits looks before it sleeps, where the machine is busy. After libgomp's own 300,000 looks it has
+used up its share of a core that it has to share, just when there is something to do (docs/performance.md).
 """
 _A_FILE = "a run's config.json or record.json"
 
@@ -59,8 +62,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if sys.stdout is None:  # pyright: ignore[reportUnnecessaryComparison]  # closed, as by `>&-`
         sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115
     set_stdout("backslashreplace")
-    if "OMP_WAIT_POLICY" not in os.environ:
-        os.environ.setdefault("GOMP_SPINCOUNT", SPIN_COUNT)  # which is read when torch is imported
     if sys.platform == "win32":
         return _failed("it needs Linux or macOS: on Windows run it in WSL 2", 1)
     try:
@@ -69,7 +70,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
             print(version("smallvit"))
         else:
-            _parse(words or ["--help"])()
+            command = _parse(words or ["--help"])
+            if not WAITING & os.environ.keys() and is_busy():
+                os.environ["GOMP_SPINCOUNT"] = SPIN_COUNT  # read when torch is imported
+            command()
         sys.stdout.flush()
     except InterruptedRunError as error:
         # Every process of several is asked to end, and rank 0 says it.
