@@ -178,7 +178,7 @@ EVERYTHING = replace(
 
 def test_every_variant_at_once_resumes_to_the_bit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = run(EVERYTHING, tmp_path / "whole")
-    for look in (1, 8, 13, 20):  # the first step; a later one; and in the evaluations of the averaged weights
+    for look in (8, 13):  # a step, and the evaluation of the averaged weights
         with monkeypatch.context() as patch:
             ask_at({look}, patch)
             interrupted(EVERYTHING, tmp_path / f"{look}")

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from sklearn.metrics import balanced_accuracy_score
@@ -286,6 +287,26 @@ def _other_pictures(path: Path) -> None:
     )
 
 
+def _mistakes_beyond_the_end(path: Path) -> None:
+    tensors = load_file(path)
+    save_file({**tensors, "mistakes": tensors["mistakes"] + 10_000}, path)
+
+
+def _other_types(path: Path) -> None:
+    tensors = load_file(path)
+    save_file({**tensors, "mistakes": tensors["mistakes"].float()}, path)
+
+
+def _other_dimensions(path: Path) -> None:
+    tensors = load_file(path)
+    save_file({**tensors, "mistake_images": tensors["mistake_images"][..., 0].contiguous()}, path)
+
+
+def _files_that_are_none(path: Path) -> None:
+    tensors = load_file(path)
+    save_file({**tensors, "files": torch.zeros(len(tensors["labels"]))}, path)
+
+
 @pytest.mark.parametrize(
     ("name", "damage", "words"),
     [
@@ -297,6 +318,10 @@ def _other_pictures(path: Path) -> None:
         ("test.safetensors", _of_another_run, "is not of the run in record.json"),
         ("test.safetensors", _without_labels, "has no labels"),
         ("test.safetensors", _other_pictures, "holds mistakes that are none"),
+        ("test.safetensors", _mistakes_beyond_the_end, "holds mistakes that are none"),
+        ("test.safetensors", _other_types, "its mistakes have not the type or shape that a run writes"),
+        ("test.safetensors", _other_dimensions, "its mistake_images have not the type or shape that a run writes"),
+        ("test.safetensors", _files_that_are_none, "its files have not the type or shape that a run writes"),
         ("metrics.jsonl", _cut, "is not a line of metrics"),
     ],
 )

@@ -8,6 +8,7 @@ import io
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from jaxtyping import Float, Float64, Int64, UInt8
 from PIL import Image
 from torch import Tensor
@@ -68,8 +69,8 @@ def read_predictions(path: Path, record: RunRecord) -> Predictions:
     mistakes, pictures = tensors["mistakes"], tensors["mistake_images"]
     if not _belongs(logits, labels, record):
         raise SmallvitError(f"{path} is not of the run in record.json: its logits give other counts of right and wrong")
-    wrong = logits.argmax(-1) != labels
-    if pictures.shape[:2] != (len(mistakes), 3) or not bool(wrong[mistakes].all()):
+    wrong = (logits.argmax(-1) != labels).nonzero().flatten()
+    if pictures.shape[:2] != (len(mistakes), 3) or not bool(torch.isin(mistakes, wrong).all()):
         raise SmallvitError(f"{path} holds mistakes that are none: make the run again")
     files = tensors.get("files")
     if files is not None and len(files) != len(labels):
@@ -110,11 +111,23 @@ def picture_uri(image: UInt8[Tensor, "3 S S"]) -> str:
     return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
 
 
+_TENSORS = {
+    "logits": (torch.float32, 2),
+    "labels": (torch.int64, 1),
+    "mistakes": (torch.int64, 1),
+    "mistake_images": (torch.uint8, 4),
+    "files": (torch.uint8, 2),
+}
+
+
 def _load(path: Path) -> dict[str, Tensor]:
     tensors = read_tensors(path, "predictions")
     for name in ("logits", "labels", "mistakes", "mistake_images"):
         if name not in tensors:
             raise SmallvitError(f"{path} has no {name}: expected logits, labels, mistakes and mistake_images")
+    for name, (dtype, dims) in _TENSORS.items():
+        if name in tensors and (tensors[name].dtype, tensors[name].ndim) != (dtype, dims):
+            raise SmallvitError(f"{path} was edited: its {name} have not the type or shape that a run writes")
     return tensors
 
 
