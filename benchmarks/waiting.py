@@ -13,7 +13,6 @@ import os
 import statistics
 import subprocess
 import sys
-import time
 from collections.abc import Generator
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
@@ -22,6 +21,7 @@ from pathlib import Path
 from smallvit.bench.record import circumstances
 from smallvit.bench.workload import Workload
 from smallvit.cli import SPIN_COUNT, WAITING
+from smallvit.device.choose import timed
 from smallvit.files import write_json
 from smallvit.recipes import RECIPES
 
@@ -38,9 +38,7 @@ def step_seconds(name: str, threads: int, seconds: float) -> float:
     work.settle(work.pipeline)
     steps: list[float] = []
     while len(steps) < 3 or sum(steps) < seconds:
-        began = time.perf_counter()
-        work.pipeline()
-        steps.append(time.perf_counter() - began)
+        steps.append(timed(work.pipeline, work.device))
     return statistics.median(steps)
 
 
