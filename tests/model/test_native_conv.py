@@ -80,6 +80,41 @@ def test_so_they_are_of_any_shape(count: int, size: int, channels: int, width: i
     assert max(distances((count, size, 8 * channels, 8 * width))) < TOLERANCE
 
 
+def halved(images: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    return native_conv(images, weight, bias, halved=True)
+
+
+def halved_by_torch(images: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    return torch.nn.functional.max_pool2d(native_conv(images, weight, bias), 2)
+
+
+def assert_halved_is_torchs(inputs: list[Tensor], gradient: Tensor) -> None:
+    found, wanted = (results(conv, inputs, gradient[..., ::2, ::2]) for conv in (halved, halved_by_torch))
+    for a, b in zip(found[:3], wanted[:3], strict=True):
+        torch.testing.assert_close(a, b, rtol=0, atol=0, equal_nan=True)
+    torch.testing.assert_close(found[3], wanted[3], rtol=1e-4, atol=1e-4)  # which torch sums in another order
+
+
+@given(st.integers(1, 9), st.integers(1, 12), st.integers(1, 6), st.integers(1, 6))
+@settings(max_examples=60)
+def test_halved_it_has_the_bits_of_torchs_maxima(count: int, size: int, channels: int, width: int) -> None:
+    assert_halved_is_torchs(*draws(count, 2 * size, 8 * channels, 8 * width))
+
+
+@pytest.mark.parametrize("value", [0.0, torch.nan, torch.inf])
+def test_halved_it_has_torchs_bits_where_many_are_the_largest_or_no_numbers(value: float) -> None:
+    inputs, gradient = draws(3, 12, 8, 16)
+    inputs[0][:2, :, 3:7] = value
+    inputs[0][0] = 0
+    assert_halved_is_torchs(inputs, gradient)
+
+
+def test_an_image_of_odd_size_is_not_halved() -> None:
+    inputs, _ = draws(2, 5, 8, 8)
+    with pytest.raises(UnavailableError, match=r"^the kernel for convolutions halves no images of 5 x 5$"):
+        halved(*inputs)
+
+
 @pytest.mark.skipif("flags" not in Path("/proc/cpuinfo").read_text(), reason="the processors named are of x86")
 @pytest.mark.parametrize("processor", ["x86-64", "x86-64-v3", "x86-64-v4"])
 def test_lesser_processors_have_the_same_values(
@@ -92,6 +127,7 @@ def test_lesser_processors_have_the_same_values(
     prepare(tmp_path)
     for shape in ((3, 9, 24, 72), (9, 16, 64, 8)):
         assert max(distances(shape)) < TOLERANCE
+    assert_halved_is_torchs(*draws(9, 14, 24, 72))
 
 
 @pytest.mark.parametrize(
@@ -99,17 +135,19 @@ def test_lesser_processors_have_the_same_values(
 )
 def test_as_many_images_at_a_time_as_caches_hold(count: int, size: int, chunk: int) -> None:
     """One at a time, which the kernel took at first, it was three times as slow and had every value right."""
-    _, _, found = module._library(torch.empty(count, size, size, 8), torch.empty(8, 72), torch.empty(8))
+    _, _, found = module._library(torch.empty(count, size, size, 8), torch.empty(8, 72), torch.empty(8), False)
     assert found.value == chunk
 
 
-def test_bits_are_the_same_on_any_number_of_threads() -> None:
-    inputs, gradient = draws(7, 12, 24, 40)
+@pytest.mark.parametrize("conv", [native_conv, halved])
+def test_bits_are_the_same_on_any_number_of_threads(conv: Conv) -> None:
+    inputs, _ = draws(7, 12, 24, 40)
+    gradient = torch.randn_like(conv(*inputs))
     threads, found = torch.get_num_threads(), []
     try:
         for count in (1, 2, 5):
             torch.set_num_threads(count)
-            found.append(results(native_conv, inputs, gradient)[:3])
+            found.append(results(conv, inputs, gradient)[:3])
     finally:
         torch.set_num_threads(threads)
     for other in found[1:]:
@@ -128,6 +166,14 @@ def test_what_is_no_number_or_too_large_is_not_hidden_and_stays_in_its_image(val
     for each in (found[0], found[1]):
         assert each[[0, 2]].isfinite().all()
     assert torch.equal(found[0][[0, 2]], whole[0][[0, 2]])
+
+
+def test_no_images_have_no_gradients() -> None:
+    inputs, _ = draws(0, 4, 8, 16)
+    for conv, size in ((native_conv, 4), (halved, 2)):
+        out, *gradients = results(conv, inputs, torch.empty(0, 16, size, size))
+        assert out.shape == (0, 16, size, size)
+        assert [float(each.abs().sum()) for each in gradients] == [0, 0, 0]
 
 
 def test_parts_that_lie_apart_are_taken() -> None:
@@ -203,7 +249,7 @@ def test_memory_is_not_read_in_another_shape() -> None:
     channels_last = images.permute(0, 2, 3, 1).contiguous()
     for inputs in ((channels_last[:, :3], weight, bias), (channels_last, weight, bias[:8])):
         with pytest.raises(UnavailableError, match=r"multiples of 8, not for"):
-            torch.ops.smallvit.native_conv(*inputs)
+            torch.ops.smallvit.native_conv(*inputs, False)
 
 
 def test_a_bias_whose_values_lie_apart_or_are_one_is_read_as_it_is() -> None:

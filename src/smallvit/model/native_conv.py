@@ -44,44 +44,54 @@ def prepare(folder: Path) -> None:
 
 
 def native_conv(
-    images: Float[Tensor, "B C S S"], weight: Float[Tensor, "E K"], bias: Float[Tensor, "E"]
-) -> Float[Tensor, "B E S S"]:
-    """Return square images convolved, with zeros around them; K = 9 C, row by row of the 3 x 3, the channels last.
+    images: Float[Tensor, "B C S S"], weight: Float[Tensor, "E K"], bias: Float[Tensor, "E"], halved: bool = False
+) -> Float[Tensor, "B E R R"]:
+    """Return square images convolved, with zeros around them; K = 9 C, row by row of the 3 x 3, the channels last; R is
+    S. With `halved` only the maxima of 2 x 2 pixels, as `max_pool2d` has them; R is S / 2, and S is even.
 
     The output's channels lie last in memory, as the kernel reads the input's. Raises `UnavailableError` where it was
     not prepared, and for other types, as autocast makes them, or other shapes.
     """
-    return _conv(images.permute(0, 2, 3, 1).contiguous(), weight.contiguous(), bias.contiguous()).permute(0, 3, 1, 2)
+    out, _ = _conv(images.permute(0, 2, 3, 1).contiguous(), weight.contiguous(), bias.contiguous(), halved)
+    return out.permute(0, 3, 1, 2)
 
 
-def _forward(images: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    library, sizes, chunk = _library(images, weight, bias)
-    out = _output(images, weight, bias)
+def _forward(images: Tensor, weight: Tensor, bias: Tensor, halved: bool) -> tuple[Tensor, Tensor]:
+    library, sizes, chunk = _library(images, weight, bias, halved)
+    found = _outputs(images, weight, bias, halved)
     memory = images.new_empty(library.forward_floats(*sizes[1:], chunk))
-    places = map(address, (images, weight, bias, out, memory))
+    places = map(address, (images, weight, bias, *found, memory))
     library.forward(*places, *sizes, chunk, ctypes.c_int32(torch.get_num_threads()))
-    return out
+    return found
 
 
-def _backward(images: Tensor, weight: Tensor, gradient: Tensor) -> tuple[Tensor, Tensor]:
-    library, sizes, chunk = _library(images, weight, gradient)
-    found = _gradients(images, weight, gradient)
+def _backward(images: Tensor, weight: Tensor, gradient: Tensor, where: Tensor) -> tuple[Tensor, Tensor]:
+    library, sizes, chunk = _library(images, weight, gradient, halved=where.ndim > 1)
+    found = _gradients(images, weight, gradient, where)
     memory = images.new_empty(library.backward_floats(*sizes[1:], chunk))
-    places = map(address, (images, weight, gradient, *found, memory))
+    places = map(address, (images, weight, gradient, where, *found, memory))
     library.backward(*places, *sizes, chunk, ctypes.c_int32(torch.get_num_threads()))
     return found
 
 
-def _output(images: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    return images.new_empty(*images.shape[:3], len(weight))
+def _outputs(images: Tensor, weight: Tensor, bias: Tensor, halved: bool) -> tuple[Tensor, Tensor]:
+    """Return room for the output, and for which of 2 x 2 pixels each value of a halved one is: 0 to 3, row by row."""
+    out = images.new_empty(_output_shape(images, weight, halved))
+    return out, torch.empty(out.shape if halved else 0, dtype=torch.uint8, device=out.device)
 
 
-def _gradients(images: Tensor, weight: Tensor, gradient: Tensor) -> tuple[Tensor, Tensor]:
+def _gradients(images: Tensor, weight: Tensor, gradient: Tensor, where: Tensor) -> tuple[Tensor, Tensor]:
     return torch.empty_like(images), torch.empty_like(weight)
 
 
+def _output_shape(images: Tensor, weight: Tensor, halved: bool) -> tuple[int, int, int, int]:
+    count, size = images.shape[:2]
+    size = size // 2 if halved else size
+    return count, size, size, len(weight)
+
+
 def _library(
-    images: Tensor, weight: Tensor, outside: Tensor
+    images: Tensor, weight: Tensor, outside: Tensor, halved: bool
 ) -> tuple[ctypes.CDLL, list[ctypes.c_int64], ctypes.c_int64]:
     """Return the kernel, the sizes B, S, C and E, and the images that it is to take at a time; `outside` is the bias or
     the output's gradient.
@@ -91,7 +101,9 @@ def _library(
     count, size, other, channels = images.shape
     given = (images, weight, outside)
     fits = size == other > 0 and takes(channels, len(weight)) and weight.shape[1] == 9 * channels
-    fits = fits and outside.shape in ((len(weight),), (*images.shape[:3], len(weight)))
+    fits = fits and outside.shape in ((len(weight),), _output_shape(images, weight, halved))
+    if halved and size % 2:
+        raise UnavailableError(f"the kernel for convolutions halves no images of {size} x {size}")
     if not fits or {each.dtype for each in given} != {torch.float32}:
         found = ", ".join(f"{tuple(each.shape)} in {each.dtype}" for each in given)
         raise UnavailableError(
@@ -104,17 +116,19 @@ def _library(
     return _libraries[0], sizes, ctypes.c_int64(chunk)
 
 
-def _save(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor], output: Tensor) -> None:
-    ctx.save_for_backward(*inputs[:2])
+def _save(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor, bool], output: tuple[Tensor, Tensor]) -> None:
+    ctx.save_for_backward(*inputs[:2], output[1])
+    ctx.set_materialize_grads(False)  # no zeros for `where`, which has no gradient
 
 
-def _all_gradients(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    return *_conv_backward(*ctx.saved_tensors, gradient.contiguous()), gradient.sum((0, 1, 2))
+def _all_gradients(ctx: Any, gradient: Tensor, _: None) -> tuple[Tensor, Tensor, Tensor, None]:
+    images, weight, where = ctx.saved_tensors
+    return *_conv_backward(images, weight, gradient.contiguous(), where), gradient.sum((0, 1, 2)), None
 
 
 # For a CPU alone: elsewhere torch refuses a tensor, whose memory is not the kernel's to read.
 _conv = torch.library.custom_op("smallvit::native_conv", _forward, mutates_args=(), device_types="cpu")
-_conv.register_fake(_output)
+_conv.register_fake(_outputs)
 _conv.register_autograd(_all_gradients, setup_context=_save)
 _conv_backward = torch.library.custom_op(
     "smallvit::native_conv_backward", _backward, mutates_args=(), device_types="cpu"

@@ -81,6 +81,16 @@ class MatrixConv(nn.Linear):
         return F.conv2d(input, weight, self.bias, padding=1)
 
 
+class HalvedConv(MatrixConv):
+    """The same, and of every 2 x 2 pixels the maximum."""
+
+    def forward(self, input: Float[Tensor, "B C H W"]) -> Float[Tensor, "B E H/2 W/2"]:  # noqa: A002  # torch's name
+        """Return the convolved image at half its size; the size is even."""
+        if self.implementation == "native":
+            return native_conv(input, self.weight, self.bias, halved=True)
+        return F.max_pool2d(super().forward(input), 2)
+
+
 def conv_calls(layer: MatrixConv, images: Float[Tensor, "B C H W"]) -> dict[str, Callable[[], object]]:
     """Return for each implementation a call that takes it forward and backward once, with a layer's weights."""
 
@@ -123,7 +133,8 @@ class ConvPoolTokenizer(nn.Module):
         self.first = nn.Conv2d(3, 12, 2)
         layers: list[nn.Module] = []
         for before, width in itertools.pairwise([2 * self.first.out_channels, *widths]):
-            layers += [MatrixConv(before, width, implementation), nn.MaxPool2d(2), _ChannelNorm(width), nn.GELU()]
+            # Identity: without it the layers after it would have other names than in weights that were saved.
+            layers += [HalvedConv(before, width, implementation), nn.Identity(), _ChannelNorm(width), nn.GELU()]
             layers += [MatrixConv(width, width, implementation), _ChannelNorm(width), nn.GELU()]
         self.layers = nn.Sequential(*layers)
         self.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]  # not in torch's overloads
