@@ -143,17 +143,14 @@ def test_sharp_attention_is_as_fast_as_any(folder: Path, dtype: torch.dtype) -> 
     """
     prepare(65, 16, dtype, folder)
     qkv, gradient = draws((65, 12, 16), dtype, images=8)
-
-    def seconds(factor: float) -> float:
-        tokens = torch.cat([factor * qkv[..., :384], qkv[..., 384:]], dim=-1).requires_grad_()
-        least = float("inf")
-        for _ in range(5):
+    seconds: dict[float, list[float]] = {10.0: [], 1.0: []}
+    for _ in range(10):  # in turns, lest other work slow one of them down
+        for factor, taken in seconds.items():
+            tokens = torch.cat([factor * qkv[..., :384], qkv[..., 384:]], dim=-1).requires_grad_()
             start = time.perf_counter()
             torch.autograd.grad(native_attention(tokens, 12), tokens, gradient)
-            least = min(least, time.perf_counter() - start)
-        return least
-
-    assert seconds(10.0) < 3 * seconds(1.0)
+            taken.append(time.perf_counter() - start)
+    assert min(seconds[10.0]) < 3 * min(seconds[1.0])
 
 
 @needs_compiler
