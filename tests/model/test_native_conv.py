@@ -135,13 +135,13 @@ def test_lesser_processors_have_the_same_values(
 )
 def test_as_many_images_at_a_time_as_caches_hold(count: int, size: int, chunk: int) -> None:
     """One at a time, which the kernel took at first, it was three times as slow and had every value right."""
-    _, _, found = module._library(torch.empty(count, size, size, 8), torch.empty(8, 72), torch.empty(8), False)
+    _, _, found = module._library(torch.empty(count, size, size, 8), torch.empty(8, 72), torch.empty(8), (8,), False)
     assert found.value == chunk
 
 
 @pytest.mark.parametrize("conv", [native_conv, halved])
 def test_bits_are_the_same_on_any_number_of_threads(conv: Conv) -> None:
-    inputs, _ = draws(7, 12, 24, 40)
+    inputs, _ = draws(7, 20, 24, 40)  # 5 images, then 2
     gradient = torch.randn_like(conv(*inputs))
     threads, found = torch.get_num_threads(), []
     try:
@@ -250,6 +250,26 @@ def test_memory_is_not_read_in_another_shape() -> None:
     for inputs in ((channels_last[:, :3], weight, bias), (channels_last, weight, bias[:8])):
         with pytest.raises(UnavailableError, match=r"multiples of 8, not for"):
             torch.ops.smallvit.native_conv(*inputs, False)
+    halves = torch.zeros(2, 2, 2, 16)
+    for gradient, where in ((bias, torch.empty(0)), (halves, halves), (halves, halves[:1].byte())):
+        with pytest.raises(UnavailableError, match=r"multiples of 8, not for|one for each of them"):
+            torch.ops.smallvit.native_conv_backward(channels_last, weight, gradient, where)
+
+
+def test_an_output_that_nothing_depends_on_has_no_gradients() -> None:
+    class Stop(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: object, x: Tensor) -> Tensor:
+            return x.clone()
+
+        @staticmethod
+        def backward(ctx: object, gradient: Tensor) -> None:
+            return None
+
+    inputs = [x.requires_grad_() for x in draws(2, 4, 8, 16)[0]]
+    for conv in (native_conv, halved):
+        Stop.apply(conv(*inputs)).sum().backward()
+    assert [x.grad for x in inputs] == [None, None, None]
 
 
 def test_a_bias_whose_values_lie_apart_or_are_one_is_read_as_it_is() -> None:

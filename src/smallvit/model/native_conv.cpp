@@ -27,7 +27,7 @@ typedef float Channels __attribute__((vector_size(4 * CHANNELS)));
 typedef int32_t Which __attribute__((vector_size(4 * CHANNELS)));
 typedef uint8_t Bytes __attribute__((vector_size(CHANNELS)));
 constexpr int TILE = 4, SEEN = 6, POINTS = SEEN * SEEN, TAPS = 9;
-constexpr int APART = 16;  // floats between planes, lest they fall on the same few places of a cache
+constexpr int LINE = 16;  // floats of a cache's line; planes are one apart, lest they fall on the same few places
 
 template <class Vector, class Element>
 static inline Vector load(const Element* place) {
@@ -184,7 +184,7 @@ struct Layer {
         : images(images), S(S), C(C), E(E), chunk(chunk), G(up_to(S, TILE) / TILE) {
         in_panels = up_to(C, PANEL) / PANEL, out_panels = up_to(E, PANEL) / PANEL;
         panel = chunk * G * G * PANEL;
-        in_plane = in_panels * panel + APART, out_plane = out_panels * panel + APART;
+        in_plane = in_panels * panel + LINE, out_plane = out_panels * panel + LINE;
         weights = POINTS * std::max(in_panels * PANEL * E, out_panels * PANEL * C);
     }
 
@@ -212,7 +212,8 @@ struct Points {
     }
 
     void expect(int64_t tile, int64_t c) const {
-        for (int p = 0; p < POINTS; p++) __builtin_prefetch(at(p, tile, c), 1);
+        for (int p = 0; p < POINTS; p++)
+            for (int i = 0; i < PANEL; i += LINE) __builtin_prefetch(at(p, tile, c) + i, 1);
     }
 
     // Calls `visit` with each tile and every CHANNELS-th of its channels.

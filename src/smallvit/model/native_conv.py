@@ -21,7 +21,7 @@ SOURCE = Path(__file__).with_name("native_conv.cpp")
 CHANNELS = 8
 """What goes in and what comes out are a multiple of it; the kernel's own constant."""
 TILES = 128
-"""Of 4 x 4 pixels, at a time, or one image's: with 256 channels these need 15 MB."""
+"""Of 4 x 4 pixels, at a time, or one image's: with 256 channels these need 14 MB."""
 TILE = 4
 
 _libraries: list[ctypes.CDLL] = []
@@ -57,7 +57,7 @@ def native_conv(
 
 
 def _forward(images: Tensor, weight: Tensor, bias: Tensor, halved: bool) -> tuple[Tensor, Tensor]:
-    library, sizes, chunk = _library(images, weight, bias, halved)
+    library, sizes, chunk = _library(images, weight, bias, (len(weight),), halved)
     found = _outputs(images, weight, bias, halved)
     memory = images.new_empty(library.forward_floats(*sizes[1:], chunk))
     places = map(address, (images, weight, bias, *found, memory))
@@ -66,7 +66,10 @@ def _forward(images: Tensor, weight: Tensor, bias: Tensor, halved: bool) -> tupl
 
 
 def _backward(images: Tensor, weight: Tensor, gradient: Tensor, where: Tensor) -> tuple[Tensor, Tensor]:
-    library, sizes, chunk = _library(images, weight, gradient, halved=where.ndim > 1)
+    halved = where.ndim > 1
+    library, sizes, chunk = _library(images, weight, gradient, _output_shape(images, weight, halved), halved)
+    if halved and (where.dtype != torch.uint8 or where.shape != gradient.shape):
+        raise UnavailableError("the kernel for convolutions has where the maxima are as bytes, one for each of them")
     found = _gradients(images, weight, gradient, where)
     memory = images.new_empty(library.backward_floats(*sizes[1:], chunk))
     places = map(address, (images, weight, gradient, where, *found, memory))
@@ -91,25 +94,25 @@ def _output_shape(images: Tensor, weight: Tensor, halved: bool) -> tuple[int, in
 
 
 def _library(
-    images: Tensor, weight: Tensor, outside: Tensor, halved: bool
+    images: Tensor, weight: Tensor, outside: Tensor, shape: tuple[int, ...], halved: bool
 ) -> tuple[ctypes.CDLL, list[ctypes.c_int64], ctypes.c_int64]:
-    """Return the kernel, the sizes B, S, C and E, and the images that it is to take at a time; `outside` is the bias or
-    the output's gradient.
+    """Return the kernel, the sizes B, S, C and E, and the images that it is to take at a time; `outside`, of that
+    `shape`, is the bias or the output's gradient.
     """
     if not _libraries:
         raise UnavailableError("the kernel for convolutions was not prepared")
     count, size, other, channels = images.shape
     given = (images, weight, outside)
     fits = size == other > 0 and takes(channels, len(weight)) and weight.shape[1] == 9 * channels
-    fits = fits and outside.shape in ((len(weight),), _output_shape(images, weight, halved))
-    if halved and size % 2:
-        raise UnavailableError(f"the kernel for convolutions halves no images of {size} x {size}")
+    fits = fits and outside.shape == shape
     if not fits or {each.dtype for each in given} != {torch.float32}:
         found = ", ".join(f"{tuple(each.shape)} in {each.dtype}" for each in given)
         raise UnavailableError(
             "the kernel for convolutions is for square float32 images, channels last, a weight of 9 values a channel, "
             f"and channels that are multiples of {CHANNELS}, not for {found}"
         )
+    if halved and size % 2:
+        raise UnavailableError(f"the kernel for convolutions halves no images of {size} x {size}")
     grid = math.ceil(size / TILE)
     chunk = max(1, min(count, TILES // grid**2))
     sizes = [ctypes.c_int64(number) for number in (count, size, channels, len(weight))]
@@ -121,7 +124,9 @@ def _save(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor, bool], output: tuple[T
     ctx.set_materialize_grads(False)  # no zeros for `where`, which has no gradient
 
 
-def _all_gradients(ctx: Any, gradient: Tensor, _: None) -> tuple[Tensor, Tensor, Tensor, None]:
+def _all_gradients(ctx: Any, gradient: Tensor | None, _: None) -> tuple[Tensor | None, ...]:
+    if gradient is None:
+        return None, None, None, None
     images, weight, where = ctx.saved_tensors
     return *_conv_backward(images, weight, gradient.contiguous(), where), gradient.sum((0, 1, 2)), None
 
