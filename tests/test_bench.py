@@ -241,9 +241,8 @@ def test_the_sweep_changes_one_field_at_a_time_and_keeps_to_its_time() -> None:
 
 
 def test_points_of_a_sweep_are_measured_where_there_is_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sweep, "WIDTHS", (16, 32))
-    monkeypatch.setattr(sweep, "PATCHES", (8,))
-    monkeypatch.setattr(sweep, "BATCHES", (10, 5000))
+    values = {"model.embed_dim": (16, 32), "model.patch_size": (8,), "train.batch_size": (10, 5000)}
+    monkeypatch.setattr(sweep, "SWEEP", values)
     monkeypatch.setattr(floors, "memory_available", lambda device: 2.0 * floors.memory_needed(TINY.model, 4000, "sdpa"))
     said: list[str] = []
     record = measure_recipe(TINY, turns=1, sweep_seconds=1e6, say=said.append)
@@ -444,9 +443,11 @@ def test_the_command_prints_one_table(
     ("words", "message"),
     [
         (["--turns", "0"], "--turns is 0: it must be a whole number, at least 1"),
-        (["--sweep", "-1"], "--sweep is -1.0: it must be at least 0"),
-        (["--sweep", "nan"], "--sweep is nan: it must be at least 0"),
+        (["--sweep", "-1"], "--sweep is -1.0: it must be a number, at least 0"),
+        (["--sweep", "nan"], "--sweep is nan: it must be a number, at least 0"),
         (["--json", "no/such/folder/x.json"], "--json is 'no/such/folder/x.json': its folder must exist"),
+        (["--json", "."], "--json is '.': it must be a file, or the name of a new one"),
+        (["--json", "/dev/null"], "--json is '/dev/null': it must be a file, or the name of a new one"),
         (["--against", "kornia"], "--against is 'kornia': allowed are timm, vit-pytorch, with commas between"),
         (["--trns", "1"], "unknown option --trns; did you mean --turns?"),
         (["baselin"], "unknown recipe 'baselin'; did you mean baseline?"),

@@ -104,6 +104,10 @@ def test_the_command_writes_csv(finished: Path, pictures: Path, capsys: pytest.C
     out = pictures.parent / "answers.csv"
     assert main(["predict", str(finished), str(awkward), str(pictures / "1"), "--top", "2", "--out", str(out)]) == 0
     assert (capsys.readouterr().out, out.read_text()) == ("", said)
+    out.write_text("old")
+    (link := pictures.parent / "link.csv").symlink_to(out)
+    assert main(["predict", str(finished), str(awkward), str(pictures / "1"), "--top", "2", "--out", str(link)]) == 0
+    assert (link.is_symlink(), out.read_text()) == (True, said)
 
 
 def test_files_that_are_no_pictures_are_named_beside_the_csv(
@@ -227,6 +231,8 @@ def test_pictures_of_which_much_is_lost_are_told(
         (("{run}", "{tmp}/text.png"), "{tmp}/text.png: is not an image in a known format"),
         (("{run}",), "predict needs pictures: image files, or folders of them"),
         (("{run}", "{good}", "--out", "{tmp}/none/a.csv"), "--out is '{tmp}/none/a.csv': its folder must exist\n"),
+        (("{run}", "{good}", "--out", "."), "--out is '.': it must be a file, or the name of a new one\n"),
+        (("{run}", "{good}", "--out", "/dev/null"), "--out is '/dev/null': it must be a file, or the name of a new "),
         (("{run}", "{good}", "--top", "11"), "top is 11: the run has 10 classes"),
         (("{run}", "{good}", "--top", "0"), "top is 0: "),
         (("{tmp}", "{good}"), "{tmp} holds no run\n"),

@@ -723,6 +723,10 @@ def test_a_fork_of_images_of_another_size_has_interpolated_positions(half: Path,
     corners = mine[0, 1:].unflatten(0, (4, 4))[[0, 0, -1, -1], [0, -1, 0, -1]]  # each beyond the pixel that it is of
     assert torch.nn.functional.cosine_similarity(corners, theirs[0, 1:]).min() > 0.9
     assert all(torch.equal(v, origin.weights[k]) for k, v in model.state_dict().items() if k != "pos_embed")
+    keep_weights(replace(origin, class_names=tuple("abcdefghij")), tmp_path / "weights")
+    both = take_weights(model, tmp_path / "weights", config, DIGITS, origin)
+    assert [note.partition(":")[0] for note in both] == ["the last layer is new", "the positions are interpolated"]
+    assert torch.equal(model.state_dict()["pos_embed"], mine)
 
 
 @pytest.mark.parametrize(("position", "fits"), [("rotary", True), ("sincos", False)])

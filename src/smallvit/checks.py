@@ -2,12 +2,15 @@
 
 import difflib
 import math
+import operator
 import sys
 from collections.abc import Collection
 from functools import cache
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from smallvit.errors import UsageError
+
+_hints = cache(get_type_hints)
 
 
 def require(condition: bool, field: str, value: object, allowed: str) -> None:
@@ -39,6 +42,25 @@ def require_whole(field: str, value: object, least: int, most: int | None = None
     require(is_whole(value, least, most), field, value, f"it must be a whole number, {allowed}")
 
 
+def require_number(
+    field: str,
+    value: Any,
+    *,
+    least: int | float | None = None,
+    above: int | float | None = None,
+    most: int | float | None = None,
+    below: int | float | None = None,
+    or_none: bool = False,
+) -> None:
+    """Require a number that a float holds, in a range whose ends belong to it (`least`, `most`) or not."""
+    ends = {"at least": least, "above": above, "at most": most, "below": below}
+    limits = {word: end for word, end in ends.items() if end is not None}
+    holds = {"at least": operator.ge, "above": operator.gt, "at most": operator.le, "below": operator.lt}
+    fits = is_number(value) and all(holds[word](value, end) for word, end in limits.items())
+    allowed = f"it must be a number, {' and '.join(f'{word} {end:g}' for word, end in limits.items())}"
+    require(fits or (or_none and value is None), field, value, f"{allowed}, or None" if or_none else allowed)
+
+
 def require_one_of(field: str, value: object, allowed: tuple[str, ...]) -> None:
     """Require one of some words."""
     require(value in allowed, field, value, f"allowed are {', '.join(allowed)}")
@@ -49,11 +71,6 @@ def require_words(section: str, config: object) -> None:
     for name, kind in _hints(type(config)).items():
         if get_origin(kind) is Literal:
             require_one_of(f"{section}.{name}", getattr(config, name), get_args(kind))
-
-
-@cache
-def _hints(kind: type) -> dict[str, Any]:
-    return get_type_hints(kind)
 
 
 def require_flag(field: str, value: object) -> None:

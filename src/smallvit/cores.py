@@ -1,8 +1,9 @@
-"""How many processors this process may keep busy, and whether others keep them busy already."""
+"""What Linux says: of the processors that this process may keep busy, whether others do already, and of /proc."""
 
 import math
 import os
 import time
+from contextlib import suppress
 from pathlib import Path
 
 CPU_QUOTA = Path("/sys/fs/cgroup/cpu.max")
@@ -19,6 +20,16 @@ def usable_cores() -> int:
         return max(1, min(cores, math.ceil(int(quota) / int(period))))
     except (OSError, ValueError):  # there is none: "max 100000"
         return cores
+
+
+def proc(file: str, key: str) -> str | None:
+    """Return what a file in /proc has after the first `key:`; None where there is none."""
+    with suppress(OSError):
+        for line in Path("/proc", file).read_text().splitlines():
+            name, _, rest = line.partition(":")
+            if name.strip() == key:
+                return rest.strip()
+    return None
 
 
 def is_busy() -> bool:

@@ -186,17 +186,17 @@ def take_weights(
         theirs = (file.metadata() or {}).get(_CLASS_NAMES)
     if theirs is not None and theirs != json.dumps(class_names):
         tensors = {name: tensor for name, tensor in tensors.items() if not name.startswith(HEAD)}
+    resampled = _for_image_size(tensors, config.model)
+    tensors |= resampled
     others = [name for name in own if name not in tensors or own[name].shape != tensors[name].shape]
-    fits = all(
+    new_head = bool(others) and all(
         name.startswith(HEAD) and (name not in tensors or own[name].shape[1:] == tensors[name].shape[1:])
         for name in others
     )
-    new_head = bool(others) and fits
     if new_head:
         tensors |= {name: own[name] for name in others}
-    resampled = _for_image_size(tensors, config.model)
     try:
-        put_weights(model, tensors | resampled, path)
+        put_weights(model, tensors, path)
     except SmallvitError:
         if origin is None:
             raise

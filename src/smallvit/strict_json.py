@@ -8,6 +8,7 @@ import dataclasses
 import difflib
 import hashlib
 import json
+import math
 import sys
 import types
 from functools import cache
@@ -17,6 +18,7 @@ from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get
 from smallvit.errors import SmallvitError
 
 T = TypeVar("T")
+_hints = cache(get_type_hints)
 
 
 def to_json(value: Any) -> Any:
@@ -45,13 +47,8 @@ def from_json(kind: type[T], value: Any, where: str = "config") -> T:
     missing = [name for name in fields if name not in items]
     if missing:
         raise SmallvitError(f"{where}.{missing[0]} is missing")
-    hints = _hints(kind)
+    hints = _hints(cast("Any", kind))
     return kind(**{name: _convert(hints[name], items[name], f"{where}.{name}") for name in fields})
-
-
-@cache
-def _hints(kind: type) -> dict[str, Any]:
-    return get_type_hints(kind)
 
 
 def canonical(value: Any) -> str:
@@ -62,7 +59,7 @@ def canonical(value: Any) -> str:
 def parse(text: str) -> Any:
     """Return the value of a JSON text; raise `ValueError` also for NaN, infinities and repeated keys."""
     try:
-        return json.loads(text, parse_constant=_refuse_constant, object_pairs_hook=_unique)
+        return json.loads(text, parse_float=_finite, parse_constant=_refuse_constant, object_pairs_hook=_unique)
     except RecursionError:
         raise ValueError("nested too deeply") from None
 
@@ -78,6 +75,11 @@ def read(path: Path | str, what: str) -> Any:
 def digest(value: Any) -> str:
     """Return the sha256 of the canonical JSON text, in hexadecimal."""
     return hashlib.sha256(canonical(value).encode()).hexdigest()
+
+
+def _finite(number: str) -> float:
+    value = float(number)
+    return value if math.isfinite(value) else _refuse_constant(number)
 
 
 def _refuse_constant(name: str) -> Any:

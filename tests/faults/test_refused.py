@@ -79,7 +79,7 @@ def test_what_does_not_fit_an_unfinished_run_is_refused_and_changes_nothing(half
     line = refused(*TOY, "--fork", "empty", "--out", "forked")
     assert line == "empty holds neither model.safetensors nor a whole checkpoint to start from"
     line = refused(*TOY, "--out", "half", "--max-seconds", "-1")
-    assert line.startswith("--max-seconds is -1.0: it must be at least 0")
+    assert line.startswith("--max-seconds is -1.0: it must be a number, at least 0")
 
 
 def test_a_finished_run_and_a_damaged_config_are_refused(

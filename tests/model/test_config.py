@@ -86,10 +86,10 @@ WRONG: list[tuple[dict[str, Any], str, str]] = [
     ({"position": "rotary", "num_heads": 32}, "model.num_heads is 32", "width of a head, 6, that is a multiple of 4"),
     ({"init": "zero"}, "model.init is 'zero'", "allowed are normal, mimetic"),
     ({"init": "mimetic", "latent_dim_k": 48}, "model.init is 'mimetic'", "latent_dim_v of None"),
-    ({"drop_path_rate": 1.0}, "model.drop_path_rate is 1.0", "0 up to, not including, 1"),
-    ({"drop_path_rate": -0.1}, "model.drop_path_rate is -0.1", "0 up to, not including, 1"),
-    ({"drop_path_rate": float("nan")}, "model.drop_path_rate is nan", "0 up to, not including, 1"),
-    ({"drop_path_rate": "0.1"}, "model.drop_path_rate is '0.1'", "0 up to, not including, 1"),
+    ({"drop_path_rate": 1.0}, "model.drop_path_rate is 1.0", "a number, at least 0 and below 1"),
+    ({"drop_path_rate": -0.1}, "model.drop_path_rate is -0.1", "a number, at least 0 and below 1"),
+    ({"drop_path_rate": float("nan")}, "model.drop_path_rate is nan", "a number, at least 0 and below 1"),
+    ({"drop_path_rate": "0.1"}, "model.drop_path_rate is '0.1'", "a number, at least 0 and below 1"),
 ]
 
 

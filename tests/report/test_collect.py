@@ -12,6 +12,7 @@ from smallvit.errors import SmallvitError, UsageError
 from smallvit.record import RunRecord
 from smallvit.report.collect import Section, collect, section_in
 from smallvit.report.records import Run
+from smallvit.report.study_page import write_report
 from smallvit.strict_json import digest
 from smallvit.study.rows import Study
 from smallvit.study.studies import STUDIES
@@ -69,6 +70,7 @@ def test_runs_of_other_pictures_are_no_seeds_of_each_other(tmp_path: Path) -> No
         fake_record(grown, 60.0, test_sha256="2" * 64, num_train=num_train).save(tmp_path / name / "record.json")
     groups = [sorted(run.path.name for run in group) for group in collect([tmp_path]).others]
     assert sorted(groups) == [["a"], ["b", "c"], ["d"], ["e"]]
+    assert "<title>Report of 5 runs" in write_report([tmp_path], tmp_path / "out").page.read_text()
 
 
 def test_a_row_of_other_pictures_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from smallvit.checks import is_number, require, require_whole, require_words
+from smallvit.checks import is_number, require, require_number, require_whole, require_words
 
 PolicyName = Literal[
     "none",
@@ -18,10 +18,6 @@ Variant = Literal["deepvoltaire", "paper", "torchvision", "tf"]
 EraseFill = Literal["raw-mean", "mean", "noise"]
 MixPer = Literal["batch", "image"]
 Flip = Literal["random", "alternating"]
-
-
-def _require_number(name: str, value: object, least: int, most: int) -> None:
-    require(is_number(value, least, most), f"augment.{name}", value, f"it must be a number, from {least} to {most}")
 
 
 def _require_pair(name: str, pair: Any, most: int) -> None:
@@ -100,11 +96,11 @@ class AugmentConfig:
 
     def __post_init__(self) -> None:
         for name in ("horizontal_flip", "affine_translate", "erase_probability", "mix_probability"):
-            _require_number(name, getattr(self, name), 0, 1)
-        _require_number("affine_degrees", self.affine_degrees, 0, 180)
-        _require_number("affine_shear", self.affine_shear, 0, 60)
+            require_number(f"augment.{name}", getattr(self, name), least=0, most=1)
+        require_number("augment.affine_degrees", self.affine_degrees, least=0, most=180)
+        require_number("augment.affine_shear", self.affine_shear, least=0, most=60)
         for name in ("cutmix_alpha", "mixup_alpha"):
-            _require_number(name, getattr(self, name), 0, 1024)
+            require_number(f"augment.{name}", getattr(self, name), least=0, most=1024)
         require_whole("augment.crop_padding", self.crop_padding, 0, 1024)
         require_whole("augment.randaugment_num_ops", self.randaugment_num_ops, 1, 14)
         require_whole("augment.randaugment_magnitude", self.randaugment_magnitude, 0, 30)

@@ -7,10 +7,10 @@ import statistics
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 
+from smallvit.cores import proc
 from smallvit.device.choose import timed
 
 TURN_SECONDS = 0.2
@@ -65,9 +65,8 @@ class PeakMemory:
 
 
 def _peak_resident_bytes() -> int:
-    status = Path("/proc/self/status")
-    _, found, rest = status.read_text().partition("VmHWM:") if status.exists() else ("", "", "")
-    if found:  # getrusage's peak may be that of the process that started this one
-        return int(rest.split()[0]) * 1024
+    found = proc("self/status", "VmHWM")
+    if found is not None:  # getrusage's peak may be that of the process that started this one
+        return 1024 * int(found.split()[0])
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024

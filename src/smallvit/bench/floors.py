@@ -4,10 +4,10 @@ Legend: D embed_dim, F hidden width of the MLP, H heads, N tokens, L blocks.
 """
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 
+from smallvit.cores import proc
 from smallvit.model.config import ModelConfig
 
 VALUE_BYTES = {"float32": 4, "bfloat16": 2}
@@ -92,8 +92,5 @@ def memory_available(device: str) -> float:
     """Return the bytes that are free on the device; infinity where that is not known."""
     if device == "cuda":
         return float(torch.cuda.mem_get_info()[0])
-    table = Path("/proc/meminfo")
-    for line in table.read_text().splitlines() if table.exists() else ():
-        if line.startswith("MemAvailable:"):
-            return 1024.0 * int(line.split()[1])
-    return float("inf")
+    found = proc("meminfo", "MemAvailable")
+    return float("inf") if found is None else 1024.0 * int(found.split()[0])

@@ -17,7 +17,7 @@ from smallvit.errors import SmallvitError
 from smallvit.model.vit import count_macs
 from smallvit.progress import duration
 
-WIDTHS, PATCHES, BATCHES = (96, 192, 384), (4, 2), (64, 256, 1024)
+SWEEP = {"model.embed_dim": (96, 192, 384), "model.patch_size": (4, 2), "train.batch_size": (64, 256, 1024)}
 SWEEP_TURNS = 2
 CALLS = SWEEP_TURNS + 2
 """Steps of a point, the first and the warm one included."""
@@ -45,17 +45,12 @@ def sweep_cases(config: RunConfig) -> list[Case]:
     cases: list[Case] = []
     num_classes = spec_of(config).num_classes
 
-    def add(field: str, value: int, changed: RunConfig) -> None:
-        model = changed.resolve(num_classes).model
-        same = changed == config
-        cases.append(Case(field=field, value=value, config=changed, num_macs=count_macs(model), is_base=same))
-
-    for width in WIDTHS:
-        add("model.embed_dim", width, replace(config, model=replace(config.model, embed_dim=width)))
-    for patch in PATCHES:
-        add("model.patch_size", patch, replace(config, model=replace(config.model, patch_size=patch)))
-    for batch in BATCHES:
-        add("train.batch_size", batch, replace(config, train=replace(config.train, batch_size=batch)))
+    for field, values in SWEEP.items():
+        section, name = field.split(".")
+        for value in values:
+            changed = replace(config, **{section: replace(getattr(config, section), **{name: value})})
+            macs = count_macs(changed.resolve(num_classes).model)
+            cases.append(Case(field=field, value=value, config=changed, num_macs=macs, is_base=changed == config))
     return cases
 
 

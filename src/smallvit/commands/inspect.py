@@ -7,8 +7,8 @@ from typing import Annotated, Literal
 
 from tyro.conf import Positional, arg
 
-from smallvit.checks import is_number, require, require_whole
-from smallvit.commands.options import DataPlace
+from smallvit.checks import require_number, require_whole
+from smallvit.commands.options import DataPlace, file_to_write
 from smallvit.config import RunConfig
 from smallvit.console import plain_console, set_stdout
 from smallvit.errors import UsageError
@@ -25,11 +25,11 @@ class ShowAugment:
 
     def __call__(self) -> None:
         """Write the picture and say where."""
-        require(self.out.parent.is_dir(), "--out", str(self.out), "its folder must exist")
+        place = file_to_write("--out", self.out)
         from smallvit.preview import show_augment
 
         console = plain_console()
-        for note in show_augment(self.config, self.out):
+        for note in show_augment(self.config, place):
             console.print(f"note: {note}")
         console.print(self.out)
 
@@ -84,8 +84,7 @@ class Predict:
         """Write the lines."""
         if not self.pictures:
             raise UsageError("predict needs pictures: image files, or folders of them")
-        if self.out is not None:
-            require(self.out.parent.is_dir(), "--out", str(self.out), "its folder must exist")
+        place = None if self.out is None else file_to_write("--out", self.out)
         import csv
         import sys
 
@@ -96,9 +95,9 @@ class Predict:
         set_stdout("surrogateescape", encoding="utf-8")  # a file's name as its bytes are, UTF-8 or not
         with contextlib.ExitStack() as stack:
             file = sys.stdout
-            if self.out is not None:
-                place = stack.enter_context(replacing(self.out))
-                file = stack.enter_context(place.open("w", encoding="utf-8", errors="surrogateescape", newline=""))
+            if place is not None:
+                new = stack.enter_context(replacing(place))
+                file = stack.enter_context(new.open("w", encoding="utf-8", errors="surrogateescape", newline=""))
             writer = csv.writer(file, lineterminator="\n")
             writer.writerow(("file", "class", "probability"))
             writer.writerows((row.path, row.class_name, f"{row.probability:.4f}") for row in rows)
@@ -136,9 +135,8 @@ class Bench:
         """Measure, print the table, write the record."""
         require_whole("--turns", self.turns, 1)
         if self.sweep is not None:
-            require(is_number(self.sweep, 0), "--sweep", self.sweep, "it must be at least 0")
-        if self.json is not None:
-            require(self.json.parent.is_dir(), "--json", str(self.json), "its folder must exist")
+            require_number("--sweep", self.sweep, least=0)
+        place = None if self.json is None else file_to_write("--json", self.json)
         from smallvit.bench.measure import measure_recipe
         from smallvit.bench.peers import parse_peers
         from smallvit.bench.table import bench_table
@@ -152,6 +150,6 @@ class Bench:
             say=console.print,
         )
         console.print(bench_table(record))
-        if self.json is not None:
-            record.save(self.json)
+        if place is not None:
+            record.save(place)
             console.print(f"record {self.json}")

@@ -1,7 +1,21 @@
 """Options that several commands have, or that stand beside the run's own: where bytes lie, what is asked of Slurm."""
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
+
+from smallvit.checks import require
+
+
+def file_to_write(option: str, path: Path) -> Path:
+    """Return where a file that an option names will lie, which of a link is what it leads to.
+
+    Raises `UsageError` where no file can: no folder for it, or something else is there.
+    """
+    place = Path(os.path.realpath(path))  # Path.resolve raises for links in a circle
+    require(place.parent.is_dir(), option, str(path), "its folder must exist")
+    require(place.is_file() or not place.exists(), option, str(path), "it must be a file, or the name of a new one")
+    return place
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,7 +9,7 @@ from typing import Annotated
 
 from tyro.conf import arg
 
-from smallvit.checks import is_number, require
+from smallvit.checks import require_number
 from smallvit.config import RunConfig
 from smallvit.console import plain_console
 from smallvit.errors import SmallvitError, UsageError, line_of
@@ -48,7 +48,7 @@ class Train:
     def __call__(self) -> None:
         """Train in a folder named after the config, unless told where."""
         if self.max_seconds is not None:
-            require(is_number(self.max_seconds, 0), "--max-seconds", self.max_seconds, "it must be at least 0")
+            require_number("--max-seconds", self.max_seconds, least=0)
         if self.resume is not None and (self.out is not None or self.fork is not None):
             raise UsageError("--resume goes on in its own folder, from its own weights: leave out --out and --fork")
         if self.fork is not None and not self.fork.is_dir():

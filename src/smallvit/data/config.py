@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from smallvit.checks import did_you_mean, is_number, require, require_whole
+from smallvit.checks import did_you_mean, require, require_number, require_whole
 from smallvit.data.spec import SPECS
 from smallvit.errors import SmallvitError
 
@@ -43,11 +43,8 @@ class DataConfig:
         require(given, "data.root", root, "data.dataset 'folder' needs the folder of your images")
         useful = self.dataset != "digits" or root is None
         require(useful, "data.root", root, "it has no use with data.dataset 'digits', which is embedded")
-        val, test = self.val_fraction, self.test_fraction
-        ok = is_number(val, 0) and val < 1
-        require(ok, "data.val_fraction", val, "it must be a number, at least 0 and below 1")
-        ok = is_number(test, 0) and 0 < test < 1
-        require(ok, "data.test_fraction", test, "it must be a number, above 0 and below 1")
+        require_number("data.val_fraction", self.val_fraction, least=0, below=1)
+        require_number("data.test_fraction", self.test_fraction, above=0, below=1)
         require_whole("data.split_seed", self.split_seed, 0)
 
     def same_source(self, other: "DataConfig") -> bool:

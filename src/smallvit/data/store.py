@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from smallvit.checks import require_whole
 from smallvit.console import first_few, printable
 from smallvit.data import cache as cached
 from smallvit.data.config import DataConfig, expanded
@@ -40,8 +41,7 @@ def load_dataset(config: DataConfig, *, image_size: int = 32) -> Dataset:
     Decoded once and memory-mapped from the cache after that. SmallvitError names the file, the row and what was
     expected.
     """
-    if image_size < 1:
-        raise SmallvitError(f"image_size: {image_size} is not allowed; image_size >= 1")
+    require_whole("image_size", image_size, 1)
     try:
         return load_from_spec(SPECS.get(config.dataset), config, image_size=image_size)
     except OSError as error:

@@ -8,11 +8,10 @@ from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 
 import torch
 
-from smallvit.cores import usable_cores
+from smallvit.cores import proc, usable_cores
 from smallvit.device.config import Attention, Convolution, Device, DeviceConfig, DeviceUse, Precision
 from smallvit.device.memory import keep_freed_memory
 from smallvit.errors import UsageError
@@ -113,7 +112,7 @@ def num_threads(config: DeviceUse) -> int:
 def hardware() -> dict[str, str | int]:
     """Return what a reader of a number needs to know of the machine: processor, cores, memory in GiB, GPU."""
     info: dict[str, str | int] = {
-        "processor": _processor_name(),
+        "processor": proc("cpuinfo", "model name") or platform.processor() or platform.machine(),
         "cores": usable_cores(),
         "platform": platform.platform(terse=True),
     }
@@ -203,12 +202,3 @@ def _matmul_seconds(device: str, rows: int, embed_dim: int) -> tuple[float, floa
             for least, each in zip((full, half), products, strict=True)
         )
     return full, half
-
-
-def _processor_name() -> str:
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        for line in cpuinfo.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    return platform.processor() or platform.machine()

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
-from smallvit.checks import is_number, is_whole, require, require_whole, require_words
+from smallvit.checks import is_number, is_whole, require, require_number, require_whole, require_words
 
 Position = Literal["learned", "sincos", "rotary"]
 PatchInit = Literal["random", "whiten", "whiten-paper"]
@@ -94,13 +94,10 @@ class ModelConfig:
             allowed = f"it must be a whole number, from 1 to embed_dim, {self.embed_dim}, or None"
             require(width is None or is_whole(width, 1, self.embed_dim), f"model.{name}", width, allowed)
         require_words("model", self)
-        factor = self.layer_scale
-        require(factor is None or is_number(factor, 0), "model.layer_scale", factor, "a number, at least 0, or None")
+        require_number("model.layer_scale", self.layer_scale, least=0, or_none=True)
         allowed = "mlp_ratio * embed_dim must be at least 1, and finite"
         require(is_number(self.mlp_ratio, 1 / self.embed_dim), "model.mlp_ratio", self.mlp_ratio, allowed)
-        allowed = "allowed is 0 up to, not including, 1"
-        ok = is_number(self.drop_path_rate, 0) and self.drop_path_rate < 1
-        require(ok, "model.drop_path_rate", self.drop_path_rate, allowed)
+        require_number("model.drop_path_rate", self.drop_path_rate, least=0, below=1)
         self._check_together()
 
     def _check_together(self) -> None:

@@ -86,14 +86,14 @@ def write_report(folders: Sequence[Path | str], out: Path | str) -> Report:
     ]
     page = out / PAGE
     runs = [run for section in collection.sections for each in section.runs.values() for run in each]
-    digests = {run.record.config_digest for run in [*runs, *(run for group in collection.others for run in group)]}
+    other_runs = [run for group in collection.others for run in group]
     write_html(
         page,
         "study.html.j2",
         parts=parts,
         others=others,
-        other_runs=[run for group in collection.others for run in group],
-        num_runs=len(digests),
+        other_runs=other_runs,
+        num_runs=len({run.path for run in [*runs, *other_runs]}),
         scaled=sorted(
             {part.section.scale for part in parts if part.section.scale != 1}
             | {group[0].config.scale for group in collection.others if group[0].config.scale != 1}

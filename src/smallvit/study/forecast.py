@@ -7,13 +7,13 @@ from functools import cache
 from smallvit.bench.pace import Pace, num_images, pace_of
 from smallvit.config import RunConfig
 from smallvit.device.choose import device_of, hardware, num_threads
-from smallvit.model.config import ModelConfig
 from smallvit.model.vit import count_macs
 from smallvit.record import RunRecord
 from smallvit.strict_json import canonical, to_json
 from smallvit.study.tasks import Task
 from smallvit.study.watch import checkpoint_step
 
+_macs = cache(count_macs)
 FORWARD_SHARE = 1 / 3
 """Of a training step's arithmetic."""
 
@@ -89,8 +89,3 @@ def shape(config: RunConfig) -> str:
 
 def _work(config: RunConfig) -> int:
     return config.train.batch_size * _macs(replace(config.model, num_classes=config.model.num_classes or 10))
-
-
-@cache
-def _macs(model: ModelConfig) -> int:
-    return count_macs(model)

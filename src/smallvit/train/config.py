@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from smallvit.checks import is_number, require, require_flag, require_whole, require_words
+from smallvit.checks import is_number, require, require_flag, require_number, require_whole, require_words
 
 Optimizer = Literal["adamw", "adam", "lion", "muon", "lamb"]
 DecayOn = Literal["all", "matrices"]
@@ -45,10 +45,9 @@ class OptimConfig:
 
     def __post_init__(self) -> None:
         require_words("optim", self)
-        require(is_number(self.lr, 0) and self.lr > 0, "optim.lr", self.lr, "it must be a number above 0")
+        require_number("optim.lr", self.lr, above=0)
         for name in ("weight_decay", "warmup_epochs"):
-            value = getattr(self, name)
-            require(is_number(value, 0), f"optim.{name}", value, "it must be a number, at least 0")
+            require_number(f"optim.{name}", getattr(self, name), least=0)
         betas: Any = self.betas
         if betas is not None:
             ok = isinstance(betas, tuple) and len(betas) == 2 and all(is_number(b, 0) and b < 1 for b in betas)
@@ -61,10 +60,8 @@ class OptimConfig:
         for name, value in (("muon_lr", rate), ("muon_weight_decay", decay), ("muon_qkv", apart)):
             fits = value is None or self.optimizer == "muon"
             require(fits, f"optim.{name}", value, f"it has no use with optim.optimizer {self.optimizer}")
-        ok = rate is None or (is_number(rate, 0) and rate > 0)
-        require(ok, "optim.muon_lr", rate, "it must be a number above 0, or None")
-        allowed = "it must be a number, at least 0, or None"
-        require(decay is None or is_number(decay, 0), "optim.muon_weight_decay", decay, allowed)
+        require_number("optim.muon_lr", rate, above=0, or_none=True)
+        require_number("optim.muon_weight_decay", decay, least=0, or_none=True)
 
     def scaled_lr(self, batch_size: int) -> float:
         """Return the highest learning rate for batches of this size, all devices together."""
@@ -107,9 +104,7 @@ class TrainConfig:
         require_words("train", self)
         require_whole("train.max_skips", self.max_skips, 1)
         for name in ("label_smoothing", "ema_decay"):
-            share = getattr(self, name)
-            ok = is_number(share, 0) and share < 1
-            require(ok, f"train.{name}", share, "allowed is 0 up to, not including, 1")
+            require_number(f"train.{name}", getattr(self, name), least=0, below=1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,6 +117,5 @@ class CheckpointConfig:
     """Keep the weights of the best accuracy on val as well, in best.safetensors."""
 
     def __post_init__(self) -> None:
-        allowed = "it must be a number of seconds, at least 0"
-        require(is_number(self.every_seconds, 0), "checkpoint.every_seconds", self.every_seconds, allowed)
+        require_number("checkpoint.every_seconds", self.every_seconds, least=0)
         require_flag("checkpoint.best", self.best)
