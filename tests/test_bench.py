@@ -293,9 +293,7 @@ def test_a_point_that_the_others_attention_is_not_for_is_left_out(monkeypatch: p
         raise UsageError("device.attention is native: heads are too wide")
 
     base = measure_recipe(TINY, turns=1, say=lambda text: None)
-    monkeypatch.setattr(sweep, "WIDTHS", (16, 32))
-    monkeypatch.setattr(sweep, "PATCHES", ())
-    monkeypatch.setattr(sweep, "BATCHES", ())
+    monkeypatch.setattr(sweep, "SWEEP", {"model.embed_dim": (16, 32)})
     monkeypatch.setattr(sweep, "Workload", refused)
     said: list[str] = []
     same, wide = sweep.run_sweep(base, sweep.sweep_cases(TINY), 1e6, said.append)
@@ -424,9 +422,7 @@ def test_the_command_reads_every_option(tmp_path: Path, monkeypatch: pytest.Monk
 def test_the_command_prints_one_table(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sweep, "WIDTHS", (16,))
-    monkeypatch.setattr(sweep, "PATCHES", (8,))
-    monkeypatch.setattr(sweep, "BATCHES", ())
+    monkeypatch.setattr(sweep, "SWEEP", {"model.embed_dim": (16,), "model.patch_size": (8,)})
     path = tmp_path / "x.json"
     assert cli.main(["bench", *TINY_WORDS, "--sweep", "120", "--json", str(path)]) == 0
     said, record = capsys.readouterr().out, json.loads(path.read_text())
