@@ -724,9 +724,13 @@ def test_a_fork_of_images_of_another_size_has_interpolated_positions(half: Path,
     assert torch.nn.functional.cosine_similarity(corners, theirs[0, 1:]).min() > 0.9
     assert all(torch.equal(v, origin.weights[k]) for k, v in model.state_dict().items() if k != "pos_embed")
     keep_weights(replace(origin, class_names=tuple("abcdefghij")), tmp_path / "weights")
-    both = take_weights(model, tmp_path / "weights", config, DIGITS, origin)
+    other = VisionTransformer(model.config, generator=torch.Generator().manual_seed(0))
+    drawn = other.head.weight.detach().clone()
+    both = take_weights(other, tmp_path / "weights", config, DIGITS, origin)
     assert [note.partition(":")[0] for note in both] == ["the last layer is new", "the positions are interpolated"]
-    assert torch.equal(model.state_dict()["pos_embed"], mine)
+    assert torch.equal(other.head.weight, drawn)
+    assert torch.equal(other.state_dict()["pos_embed"], mine)
+    assert torch.equal(other.norm.weight, origin.weights["norm.weight"])
 
 
 @pytest.mark.parametrize(("position", "fits"), [("rotary", True), ("sincos", False)])

@@ -1,4 +1,4 @@
-"""What Linux says: of the processors that this process may keep busy, whether others do already, and of /proc."""
+"""What the system tells: how many processors this process may keep busy, whether others do already; and of /proc."""
 
 import math
 import os

@@ -25,11 +25,11 @@ class ShowAugment:
 
     def __call__(self) -> None:
         """Write the picture and say where."""
-        place = file_to_write("--out", self.out)
+        file_to_write("--out", self.out)
         from smallvit.preview import show_augment
 
         console = plain_console()
-        for note in show_augment(self.config, place):
+        for note in show_augment(self.config, self.out):
             console.print(f"note: {note}")
         console.print(self.out)
 
