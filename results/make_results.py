@@ -17,7 +17,7 @@ from smallvit.evaluate import Metrics
 from smallvit.files import write_atomically
 from smallvit.progress import duration
 from smallvit.recipes import RECIPES
-from smallvit.report.cells import large, signed, written_interval, written_spread
+from smallvit.report.cells import NONE, large, signed, written_interval, written_spread
 from smallvit.report.collect import Collection, collect
 from smallvit.report.figures import learning_curve_file
 from smallvit.report.numbers import Line, Numbers, Spread, hardware, numbers_of
@@ -97,7 +97,7 @@ def _costs(numbers: Numbers, root: Path) -> list[str]:
     note = (
         f"Step: a training step as a run takes it ({machine}), all rows in one process, in turns "
         f"([record](benchmarks/{path.name}))."
-        + (" A dash: the row came later." if any(row[-1] == "-" for row in rows) else "")
+        + (" A dash: the row came later." if any(row[-1] == NONE for row in rows) else "")
     )
     return [markdown(table).strip(), markdown_note(note)]
 
@@ -105,7 +105,7 @@ def _costs(numbers: Numbers, root: Path) -> list[str]:
 def _step(measured: dict[str, float] | None) -> tuple[str, str]:
     """Return the cells of a row's step, dashes where the row came after the measurement."""
     if measured is None:
-        return "-", "-"
+        return NONE, NONE
     return f"{measured['over_reference']:.2f}", f"{1000 * measured['seconds']:.0f}"
 
 

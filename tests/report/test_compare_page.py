@@ -189,6 +189,19 @@ def test_seeds_that_all_differ_by_the_same_are_not_tested(
     page = Page(tmp_path / "out" / "compare.html")
     assert f"Not tested: {reason}." in page.text
     assert "nan" not in page.text
+    assert "hardly show" not in page.text, "of what is not tested"
+
+
+def test_what_makes_a_side_too_good_stands_before_the_numbers(
+    tmp_path: Path, run_folder: MakeRun, capsys: pytest.CaptureFixture[str]
+) -> None:
+    note = "test: 2 of 300 pictures are in train, too: test/a/0.png"
+    for name, notes in (("a", []), ("b", ["7 were grey", note])):
+        run_folder(tmp_path / name, dataset_notes=notes, draw=len(notes))
+    assert f"note: B: {note}" in _compare(tmp_path, capsys)
+    header = (tmp_path / "out" / "compare.html").read_text(encoding="ascii").partition("</header>")[0]
+    assert f"B: {note}" in header
+    assert f"A: {note}" not in header
 
 
 def _edit(folder: Path) -> None:

@@ -15,6 +15,7 @@ from smallvit.study.studies import STUDIES
 from study_records import fake_record, noisy, write_study
 
 RESULTS = Path(__file__).parents[2] / "results" / "runs"
+COPIES = "test: 2 of 300 pictures are in train, too: test/a/0.png"
 MakeRun = Callable[..., RunRecord]
 
 
@@ -27,7 +28,7 @@ def scaled(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_study(study, folder / "runs", noisy(), {study.rows[2].label: 1})
     other = STUDIES["cifar100"]().rows[0].at(3)
     (folder / "runs" / "other").mkdir()
-    record = fake_record(other, 50.0, dataset_notes=[])
+    record = fake_record(other, 50.0, dataset_notes=["7 were grey", COPIES])
     record.save(folder / "runs" / "other" / "record.json")
     assert cli.main(["report", str(folder / "runs"), "--out", str(folder / "out")]) == 0
     return folder / "out"
@@ -53,6 +54,12 @@ def test_every_table_figure_and_section_of_scaled_runs_says_so(scaled: Path) -> 
     assert re.search("<strong>2 rows against baseline: .*1 not tested[.]", section)
     for path in (scaled / "tables").glob("paper*"):
         assert "of the full length" in path.read_text()
+
+
+def test_what_makes_another_run_too_good_is_told(scaled: Path) -> None:
+    section = (scaled / "index.html").read_text().partition('aria-labelledby="other-runs"')[2]
+    assert f"/runs/other: {COPIES}</p>" in section
+    assert "grey" not in section
 
 
 def test_the_files_are_those_that_are_named(scaled: Path) -> None:

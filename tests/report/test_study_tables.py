@@ -130,6 +130,40 @@ def test_rows_of_other_conditions_are_named(tmp_path: Path) -> None:
     ]
 
 
+def test_runs_of_a_seed_that_the_reference_has_not_are_held_against_all_of_its_runs(tmp_path: Path) -> None:
+    study = _study()
+
+    def told(processor: str) -> list[str]:
+        for row in study.rows:
+            for seed in (0, 1) if row.label == study.reference else (0, 1, 2):
+                path = tmp_path / row.folder / f"seed{seed}.json"
+                path.parent.mkdir(exist_ok=True)
+                record = fake_record(row.at(seed), 60.0 + seed)
+                another = (row.label, seed) == ("low-rank q", 2)
+                name = processor if another else f"Processor {seed % 2}"
+                replace(record, hardware={**record.hardware, "processor": name}).save(path)
+        return [note for note in notes(numbers_of(collect([tmp_path]).sections[0])) if "Unlike" in note]
+
+    assert told("Processor 0") == told("Processor 1") == []
+    assert told("Processor 2") == [
+        "Unlike baseline's run of the same seed, or all of its runs where it has not that seed, which counts as the "
+        "row's own doing: another machine, or number of threads or processes, 1 row (low-rank q)."
+    ]
+
+
+def test_rows_that_were_measured_on_what_they_were_trained_on_are_named(tmp_path: Path) -> None:
+    study, note = _study(), "test: 2 of 300 pictures are in train, too: test/a/0.png"
+    for row in study.rows:
+        for seed in (0, 1):
+            path = tmp_path / row.folder / f"seed{seed}.json"
+            path.parent.mkdir(exist_ok=True)
+            spoilt = row.label == "low-rank q"
+            fake_record(row.at(seed), 60.0, dataset_notes=["7 were grey", *([note] if spoilt else [])]).save(path)
+    said = notes(numbers_of(collect([tmp_path]).sections[0]))
+    assert f"Too good, perhaps, 1 row (low-rank q): {note}." in said
+    assert not any("grey" in each for each in said)
+
+
 def test_rows_of_other_seeds_are_explained(tmp_path: Path) -> None:
     even = _numbers(tmp_path / "even", _study(1.0, "baseline", "low-rank q"), _accuracy, {})
     assert not any("other seeds" in note for note in notes(even))

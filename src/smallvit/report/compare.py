@@ -24,6 +24,7 @@ from smallvit.report.compare_numbers import (
 from smallvit.report.compare_pairs import Pairs, pair
 from smallvit.report.compare_sides import Side, read_sides
 from smallvit.report.html import write_html
+from smallvit.report.records import too_good
 from smallvit.report.stats import LEVEL, Difference, differences
 
 PAGE = "compare.html"
@@ -74,8 +75,10 @@ class Comparison:
                 found.append(f"{side.name} read test along the curve; compared is its last epoch")
             if any(run.config.fork is not None for run in side.runs):
                 found.append(f"{side.name} began with the weights of another run, of which nothing is counted here")
+            told = [note for run in side.runs for note in too_good(run.record)]
+            found += [f"{side.name}: {note}" for note in dict.fromkeys(told)]
             found += side.notes
-        if self.by_seed is not None and len(self.a.runs) < FEW_SEEDS:
+        if self.by_seed is not None and self.by_seed.tested and len(self.a.runs) < FEW_SEEDS:
             found.append(
                 f"{len(self.a.runs)} seeds hardly show how far seeds scatter, by which their difference is tested "
                 "here; a study tests it by the scatter of all its rows"

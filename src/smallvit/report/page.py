@@ -12,9 +12,7 @@ from typing import Any
 from markupsafe import Markup
 
 from smallvit.data.spec import SPECS
-from smallvit.data.store import IN_TRAIN
 from smallvit.errors import SmallvitError
-from smallvit.fork import MAY_BE_SEEN
 from smallvit.record import CurvePoint, RunRecord
 from smallvit.report.cells import large
 from smallvit.report.command import changed_options, repeat_command
@@ -22,7 +20,7 @@ from smallvit.report.figures import MOST_NUMBERED, confusion_matrix, learning_cu
 from smallvit.report.html import write_html
 from smallvit.report.numbers import hardware
 from smallvit.report.predictions import read_mistakes
-from smallvit.report.records import read_record
+from smallvit.report.records import read_record, too_good
 from smallvit.report.stats import wilson_interval
 from smallvit.run_folder import METRICS, PAGE, PREDICTIONS
 
@@ -69,7 +67,7 @@ def write_page(folder: Path | str) -> Path:
         config=config,
         credit=SPECS.get(config.data.dataset),
         config_json=json.dumps(record.config, indent=2),
-        too_good=[note for note in record.dataset_notes if IN_TRAIN in note or note in MAY_BE_SEEN.values()],
+        too_good=too_good(record),
         record_digest=record.to_json()["sha256"],
         command=repeat_command(config),
         changed=changed_options(config),

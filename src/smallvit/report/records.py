@@ -6,7 +6,9 @@ from itertools import combinations
 from pathlib import Path
 
 from smallvit.config import RunConfig
+from smallvit.data.store import IN_TRAIN
 from smallvit.errors import SmallvitError
+from smallvit.fork import MAY_BE_SEEN
 from smallvit.record import RunRecord
 from smallvit.run_folder import PREDICTIONS, RECORD, record_of
 
@@ -30,6 +32,11 @@ class Run:
     def counts(self) -> list[int]:
         """Test images of each class."""
         return [sum(row) for row in self.record.test_confusion]
+
+
+def too_good(record: RunRecord) -> list[str]:
+    """Return the notes on a run's data that say why its accuracy may be more than it is worth."""
+    return [note for note in record.dataset_notes if IN_TRAIN in note or note in MAY_BE_SEEN.values()]
 
 
 def read_record(path: Path) -> RunRecord:

