@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 from smallvit.bench.cost import cost
-from smallvit.bench.pace import num_steps
 from smallvit.bench.record import circumstances
 from smallvit.config import RunConfig
 from smallvit.files import write_json
@@ -55,7 +54,7 @@ def compare(config: RunConfig) -> dict[str, Any]:
             raise SystemExit(ended.line)
         record = RunRecord.load(folder / RECORD)
     return {
-        "steps": num_steps(config, record.num_train),
+        "steps": config.num_steps(record.num_train),
         "choices": str(record.choices),
         "predicted_seconds": round(predicted, 2),
         "taken_seconds": round(taken, 2),

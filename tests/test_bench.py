@@ -21,7 +21,7 @@ from smallvit.bench import floors, machine, measure, peers, sweep
 from smallvit.bench.clock import Timing, take_turns
 from smallvit.bench.cost import cost, recipe_table
 from smallvit.bench.measure import measure_recipe
-from smallvit.bench.pace import START_SECONDS, num_images, num_steps
+from smallvit.bench.pace import START_SECONDS, num_images
 from smallvit.bench.record import BenchRecord, commit
 from smallvit.bench.workload import Workload
 from smallvit.config import RunConfig
@@ -122,8 +122,8 @@ def test_a_steps_operations_are_those_that_torch_counts_in_one() -> None:
 
 def test_the_bytes_of_the_baselines_step_by_hand() -> None:
     model = replace(RECIPES["baseline"]().model, num_classes=10)
-    found = floors.step_floors(model, num_macs=0, num_parameters=100, batch_size=256, precision="bfloat16")
-    assert found.num_bytes == 5 * 2 * 256 * 9 * 65 * (8 * 192 + 384) + 40 * 100
+    found = floors.step_bytes(model, num_parameters=100, batch_size=256, precision="bfloat16")
+    assert found == 5 * 2 * 256 * 9 * 65 * (8 * 192 + 384) + 40 * 100
 
 
 def test_utilisation_is_three_times_two_macs_an_image() -> None:
@@ -492,8 +492,8 @@ def test_a_cost_is_the_whole_runs_by_the_times_of_the_pipeline_and_the_evaluatio
     digits = replace(TINY, data=DataConfig(dataset="digits"), train=TrainConfig(epochs=30, batch_size=50))
     images = num_images(digits)
     assert images is not None
-    assert num_steps(digits, images[0]) == 30 * (3 * 1294 // 50)
-    assert num_steps(digits, 45_000) == 30 * (3 * 45_000 // 50)
+    assert digits.num_steps(images[0]) == 30 * (3 * 1294 // 50)
+    assert digits.num_steps(45_000) == 30 * (3 * 45_000 // 50)
     small = replace(digits, train=TrainConfig(epochs=10, passes_per_epoch=1, batch_size=500))
     evaluated = (10 // small.evaluate.every_epochs) * images[1] + images[2]
     assert cost(small).seconds == pytest.approx(START_SECONDS + 7 + 2.0 * 10 * 2 + evaluated * 2.0 / 30)

@@ -109,6 +109,13 @@ def test_a_run_that_goes_on_keeps_what_was_chosen(monkeypatch: pytest.MonkeyPatc
     assert decide(config, ALONE, on_a_gpu) == earlier(attention="sdpa")
 
 
+def test_a_run_that_goes_on_has_what_is_asked_for_now(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "fastest", lambda *_: pytest.fail("measured anew"))
+    for what, kept, asked in (("attention", "bmm", "sdpa"), ("convolution", "native", "torch")):
+        config = replace(TINY, device=replace(DeviceConfig(device="cpu", num_threads=1), **{what: asked}))
+        assert decide(config, ALONE, earlier(**{what: kept})) == earlier(**{what: asked})
+
+
 def test_what_the_device_does_not_have_is_refused_in_one_line() -> None:
     for name in ("flash", "efficient", "cudnn", "flex"):
         config = replace(TINY, device=replace(TINY.device, attention=name))

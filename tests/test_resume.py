@@ -24,6 +24,7 @@ from smallvit.augment.config import AugmentConfig
 from smallvit.config import EvaluateConfig, RunConfig
 from smallvit.data import split
 from smallvit.data.config import DataConfig
+from smallvit.data.spec import SPECS
 from smallvit.data.store import load_dataset
 from smallvit.device.config import DeviceConfig
 from smallvit.errors import SmallvitError, UsageError
@@ -647,6 +648,21 @@ def test_a_fork_knows_the_folder_of_its_images_by_any_name(
     assert may_be_seen(replace(forked, config=None), mine, drawn) == ["val", "test"]
     held = replace(origin, test_sha256=split.digest(drawn.test), val_sha256=split.digest(drawn.val))
     assert may_be_seen(held, mine, drawn) == []
+
+
+@pytest.mark.parametrize("dataset", ["digits", "cifar10"])
+def test_weights_of_unknown_origin_may_have_seen_val_and_a_test_that_is_drawn(dataset: str, tmp_path: Path) -> None:
+    drawn = load_dataset(TOY.data)
+    loaded = replace(drawn, spec=SPECS[dataset])
+    mine = replace(TOY, data=replace(TOY.data, dataset=dataset))
+    unknown = ["val", "test"] if dataset == "digits" else ["val"]
+    weights_alone = Origin(folder=tmp_path, weights={}, config=None)
+    assert may_be_seen(weights_alone, mine, loaded) == unknown
+    theirs = replace(TOY, data=replace(TOY.data, dataset="cifar100"))
+    assert may_be_seen(replace(weights_alone, config=theirs), mine, loaded) == []
+    forked = replace(theirs, fork="0" * 64)
+    assert may_be_seen(replace(weights_alone, config=forked), mine, loaded) == unknown
+    assert may_be_seen(weights_alone, mine, replace(loaded, val=None)) == unknown[1:]
 
 
 DIGITS = tuple("0123456789")

@@ -36,8 +36,8 @@ def decide(config: RunConfig, world: World, earlier: Choices | None) -> Choices:
         device = replace(
             device,
             precision=earlier.precision,
-            attention=earlier.attention,
-            convolution=earlier.convolution,
+            attention=earlier.attention if device.attention == "auto" else device.attention,
+            convolution=earlier.convolution if device.convolution == "auto" else device.convolution,
         )
     elif not world.is_main:
         device = replace(device, precision="float32", attention="sdpa", convolution="torch")

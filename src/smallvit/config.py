@@ -90,7 +90,7 @@ class RunConfig:
         most = f"it must be at most train.epochs, {epochs}; lower it, too"
         require(warmup <= epochs, "optim.warmup_epochs", warmup, most)
         passes = self.train.epochs * self.train.passes_per_epoch
-        ok = is_number(self.scale, 0) and self.scale <= MOST_SCALE and round(self.scale * passes) >= 1
+        ok = is_number(self.scale, 0, MOST_SCALE) and round(self.scale * passes) >= 1
         allowed = f"a number up to {MOST_SCALE}, and of {passes} passes at least one must be left"
         require(ok, "scale", self.scale, allowed)
         spec = SPECS.get(self.data.dataset)
@@ -116,6 +116,11 @@ class RunConfig:
             warmup_epochs=self.optim.warmup_epochs * scaled / epochs,
             every_epochs=max(1, round(self.evaluate.every_epochs * scaled / epochs)),
         )
+
+    def num_steps(self, num_train: int) -> int:
+        """Return the steps of the whole run on so many training images."""
+        length = self.length
+        return length.epochs * (num_train * length.passes_per_epoch // self.train.batch_size)
 
     def _check_classes(self, num_classes: int) -> None:
         given, name = self.model.num_classes, self.data.dataset

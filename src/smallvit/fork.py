@@ -131,18 +131,18 @@ def may_be_seen(origin: Origin | None, config: RunConfig, dataset: Dataset) -> l
     """Return those of val and test on some of whose images the weights of `origin` may have been trained, by its run or
     one that this was forked off. Of a fork that is started over without its `origin` nothing is known.
     """
-    folder = config.data.dataset == "folder"
-    unknown = [split for split, held in (("val", dataset.val is not None), ("test", folder)) if held]
+    open_test = config.data.dataset == "folder" or not dataset.spec.test_size  # may be another one, or is drawn
+    unknown = [split for split, may_be in (("val", dataset.val is not None), ("test", open_test)) if may_be]
     if origin is None:
         return [] if config.fork is None else unknown
     theirs = origin.config
     if theirs is None or theirs.data.dataset != config.data.dataset:
-        return unknown if folder and (theirs is None or theirs.fork is not None) else []
+        return unknown if theirs is None or theirs.fork is not None else []
     if theirs.model.image_size != config.model.image_size:
         dataset = load_dataset(config.data, image_size=theirs.model.image_size)
     seen = ["val"] if dataset.val is not None and _val_may_be_seen(origin, theirs, config, dataset.val) else []
     held = theirs.fork is None and origin.test_sha256 == digest(dataset.test)
-    return seen if held or not folder else [*seen, "test"]
+    return seen if held or not open_test else [*seen, "test"]
 
 
 def _val_may_be_seen(origin: Origin, theirs: RunConfig, config: RunConfig, val: Split) -> bool:

@@ -118,13 +118,8 @@ def share_checkpoint(world: World, found: tuple[Checkpoint, SavedState] | None) 
     header = world.broadcast_object(own)
     if header is None:
         return None
-    parts = checkpoint.tensors if checkpoint else {}
-    flat = world.broadcast_tensors({f"{part}/{key}": t for part, items in parts.items() for key, t in items.items()})
     step, state, texts, names = header
-    tensors = {
-        name: {key.removeprefix(f"{name}/"): t for key, t in flat.items() if key.startswith(f"{name}/")}
-        for name in names
-    }
+    tensors = {name: world.broadcast_tensors(checkpoint.tensors[name] if checkpoint else {}) for name in names}
     checkpoint = Checkpoint(step=step, tensors=tensors, state=state, texts=texts)
     return checkpoint, SavedState.of(checkpoint, "state")
 

@@ -178,7 +178,8 @@ def evaluate(
     record = record_of(folder)
     config = record.run_config()
     device = "cpu" if record.choices.device == "cpu" else "auto"
-    config = replace(config, device=replace(config.device, device=device, cuda_graphs="auto"))
+    own = replace(config.device, device=device, attention="auto", convolution="auto", cuda_graphs="auto")
+    config = replace(config, device=own)
     if data_root is not None:
         config = replace(config, data=replace(config.data, root=Path(data_root)))
     dataset = load_dataset(config.data, image_size=config.model.image_size)
@@ -231,8 +232,7 @@ def _notes(config: RunConfig, dataset: Dataset) -> list[str]:
         case = f"{dataset.spec.name} are of another class in the mirror" if known else "for text or signs"
         random = "augment.flip to random and " if config.augment.flip == "alternating" else ""
         notes.append(f"images are mirrored; {case}: set {random}augment.horizontal_flip to 0")
-    length = config.length
-    steps = length.epochs * (length.passes_per_epoch * len(dataset.train) // config.train.batch_size)
+    steps = config.num_steps(len(dataset.train))
     if config.data.dataset == "folder" and config.fork is None and 0 < steps < FEW_STEPS:
         longer = min(math.ceil(config.scale * FEW_STEPS / steps), MOST_SCALE)
         notes.append(f"the run is short, {steps:,} steps: for few pictures consider --scale {longer}")

@@ -19,7 +19,7 @@ CONFIG, METRICS, RECORD, PREDICTIONS = "config.json", "metrics.jsonl", "record.j
 FORKED_WEIGHTS = "fork.safetensors"
 """What a forked run started from."""
 PAGE = "index.html"
-_FILES = (METRICS, RECORD, MODEL, BEST, PREDICTIONS, PAGE, FORKED_WEIGHTS)
+_FILES = (METRICS, RECORD, MODEL, BEST, PREDICTIONS, PAGE, FORKED_WEIGHTS, CONFIG)
 CHECKPOINTS = "checkpoints"
 """Folder of the checkpoints."""
 
@@ -37,7 +37,7 @@ def claimed(folder: Path, note: Callable[[str], None]) -> Generator[None]:
             if died is not None and not (folder / RECORD).exists():
                 note(died)
             remove_leftovers(folder / CHECKPOINTS)
-            for name in (*_FILES, CONFIG):
+            for name in _FILES:
                 files.remove_leftovers(folder / name)
             yield
         finally:
@@ -73,7 +73,7 @@ def delete_run(folder: Path) -> None:
         shutil.rmtree(folder / CHECKPOINTS)
     for path in folder.glob("nonfinite-step-*.json"):
         path.unlink()
-    for name in (*_FILES, CONFIG):
+    for name in _FILES:
         (folder / name).unlink(missing_ok=True)
 
 

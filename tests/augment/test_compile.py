@@ -48,7 +48,9 @@ INDUCTOR = """
 from dataclasses import replace
 import numpy as np
 import torch
-from smallvit.augment import OPS, SPACES, AugmentConfig, apply_augment, encode_ops, sample_augment
+from smallvit.augment import AugmentConfig, apply_augment, sample_augment
+from smallvit.augment.ops import OPS, SPACES
+from smallvit.augment.policy import encode_ops
 from smallvit.rng import generator
 setting = dict(mean=(0.5, 0.5, 0.5), std=(0.2, 0.2, 0.2), num_classes=10, label_smoothing=0.1)
 used, values = ("AutoContrast", "Color", "Rotate"), (0.0, 1.6, 25.0)

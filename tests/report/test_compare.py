@@ -205,7 +205,7 @@ def test_pictures_are_of_images_that_changed(tmp_path: Path, run_folder: MakeRun
         for each in changed:
             assert each.index in wrong["mistakes"].tolist()
             assert each.true == f"class {int(right['logits'][each.index].argmax())}"
-            assert each.true != each.wrong == f"class {int(wrong['logits'][each.index].argmax())}"
+            assert each.true != each.predicted == f"class {int(wrong['logits'][each.index].argmax())}"
     assert pairs.kept == (24, 24)
 
 
@@ -281,7 +281,7 @@ def test_confidences_are_at_the_runs_temperatures(tmp_path: Path, run_folder: Ma
         of = {each: load_file(tmp_path / each / "test.safetensors")["logits"].double() for each in "ab"}
         for each in changed:
             sure = (of[wrong][each.index] / 0.5).softmax(-1)
-            assert each.wrong_confidence == pytest.approx(float(sure.max()))
+            assert each.confidence == pytest.approx(float(sure.max()))
             other = (of[right][each.index] / 0.5).softmax(-1)
             assert each.right_confidence == pytest.approx(float(other.max()))
         assert changed

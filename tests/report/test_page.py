@@ -24,7 +24,7 @@ from smallvit.recipes import RECIPES
 from smallvit.record import RunRecord
 from smallvit.report.html import shown_name
 from smallvit.report.page import write_page
-from smallvit.report.predictions import read_mistakes
+from smallvit.report.predictions import mistakes_of, read_predictions
 from smallvit.run import run
 from smallvit.session import Session
 from tiny_study import BASE
@@ -62,7 +62,7 @@ def test_mistakes_are_as_sure_as_the_temperature_has_them(tmp_path: Path, run_fo
     record = run_folder(tmp_path, count=1000)
     kept = load_file(tmp_path / "test.safetensors")
     expected = (kept["logits"][kept["mistakes"]].double() / 0.5).softmax(-1).amax(-1)
-    found = read_mistakes(tmp_path / "test.safetensors", record)
+    found = mistakes_of(read_predictions(tmp_path / "test.safetensors", record), record.class_names)
     assert [each.confidence for each in found] == pytest.approx(expected.tolist())
 
 

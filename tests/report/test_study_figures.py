@@ -38,7 +38,7 @@ def _numbers(study: Study, accuracies: dict[str, Sequence[float]]) -> Numbers:
     """Return the numbers of rows with these accuracies, a seed each."""
     runs = {
         row.label: [
-            Run(path=Path("x"), record=fake_record(config, value, seconds=100.0 + 40 * number), config=config)
+            Run(path=Path("x"), record=fake_record(config, value, seconds=100.0 + 40 * number))
             for seed, value in enumerate(accuracies.get(row.label, ()))
             for config in [row.at(seed)]
         ]

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from smallvit.bench.pace import START_SECONDS, Pace, measured_pace, num_images, num_steps, pace_of
+from smallvit.bench.pace import START_SECONDS, Pace, measured_pace, num_images, pace_of
 from smallvit.bench.workload import Workload
 from smallvit.data.store import load_dataset
 from smallvit.recipes import RECIPES
@@ -47,7 +47,7 @@ def test_a_finished_run_tells_how_long_it_took(record: RunRecord) -> None:
     seconds = pace_of(record).seconds(CONFIG) - START_SECONDS
     assert seconds == pytest.approx(record.train_seconds + record.evaluate_seconds, rel=0.05)
     tenfold = replace(CONFIG, train=replace(CONFIG.train, epochs=60))
-    assert num_steps(tenfold, record.num_train) == 10 * num_steps(CONFIG, record.num_train) == 360
+    assert tenfold.num_steps(record.num_train) == 10 * CONFIG.num_steps(record.num_train) == 360
 
 
 def test_seconds_are_those_of_steps_and_of_images_that_are_evaluated() -> None:

@@ -84,28 +84,25 @@ def sample_augment(
 
     flips_or_crops = config.horizontal_flip > 0 or config.crop_padding > 0
     erases = config.erase_probability > 0
+    policy = None
+    if config.policy != "none":
+        policy = sample_policy(
+            config.policy,
+            part("policy"),
+            batch_size,
+            image_size,
+            variant=config.policy_variant,
+            num_ops=config.randaugment_num_ops,
+            magnitude=config.randaugment_magnitude,
+        )
     return AugmentParams(
         rows=torch.arange(batch_size),
         image_size=image_size,
         flip_crop=sample_flip_crop(config, part("flip"), part("crop"), batch_size) if flips_or_crops else None,
         affine=sample_affine(config, part("affine"), batch_size, image_size) if config.has_affine else None,
-        policy=None if config.policy == "none" else _sample_policy(config, part("policy"), batch_size, image_size),
+        policy=policy,
         erase=sample_erase(config, part("erase"), batch_size, image_size) if erases else None,
         mix=sample_mix(config, part("mix"), batch_size, image_size) if config.has_mix else None,
-    )
-
-
-def _sample_policy(
-    config: AugmentConfig, generator: np.random.Generator, batch_size: int, image_size: tuple[int, int]
-) -> PolicyParams:
-    return sample_policy(
-        config.policy,
-        generator,
-        batch_size,
-        image_size,
-        variant=config.policy_variant,
-        num_ops=config.randaugment_num_ops,
-        magnitude=config.randaugment_magnitude,
     )
 
 

@@ -3,8 +3,6 @@
 Legend: D embed_dim, F hidden width of the MLP, H heads, N tokens, L blocks.
 """
 
-from dataclasses import dataclass
-
 import torch
 
 from smallvit.cores import proc
@@ -16,20 +14,10 @@ PASSES_OF_A_WEIGHT = 10
 MEMORY_SHARE = 0.5
 
 
-@dataclass(frozen=True, kw_only=True)
-class Floors:
-    """What no step can do without."""
+def step_bytes(config: ModelConfig, *, num_parameters: int, batch_size: int, precision: str) -> int:
+    """Return the bytes of a step through memory, with no two matrix products fused.
 
-    flop: int
-    """Floating-point operations: 2 a multiply-accumulate, once forward and twice backward."""
-    num_bytes: int
-    """Bytes through memory, with no two matrix products fused; see `step_floors`."""
-
-
-def step_floors(config: ModelConfig, *, num_macs: int, num_parameters: int, batch_size: int, precision: str) -> Floors:
-    """Return the floors of a step.
-
-    The bytes are those of the 8 D + F values a token and block that stand between two matrix products or are kept for
+    They are those of the 8 D + F values a token and block that stand between two matrix products or are kept for
     the backward pass (two residuals, two normed inputs, q, k and v, the attended tokens, the MLP's hidden layer). Each
     is written once and read twice (by the next operation and by the backward pass), and its gradient is written and
     read once. Attention weights stay on the chip. A weight, in float32, is read by both passes, its gradient is written
@@ -38,10 +26,7 @@ def step_floors(config: ModelConfig, *, num_macs: int, num_parameters: int, batc
     tokens = config.num_tokens
     between = 8 * config.embed_dim + round(config.mlp_ratio * config.embed_dim)
     activations = batch_size * config.depth * tokens * between * VALUE_BYTES[precision]
-    return Floors(
-        flop=step_flop(num_macs, batch_size),
-        num_bytes=PASSES_OF_A_TENSOR * activations + PASSES_OF_A_WEIGHT * 4 * num_parameters,
-    )
+    return PASSES_OF_A_TENSOR * activations + PASSES_OF_A_WEIGHT * 4 * num_parameters
 
 
 def step_flop(num_macs: int, batch_size: int) -> int:

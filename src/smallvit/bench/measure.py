@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from smallvit.bench.clock import PeakMemory, take_turns
-from smallvit.bench.floors import step_floors, utilisation
+from smallvit.bench.floors import step_bytes, step_flop, utilisation
 from smallvit.bench.machine import MachineRates
 from smallvit.bench.peers import PEERS, PeerStep, why_missing
 from smallvit.bench.record import BenchRecord, PeerResult, Speed, circumstances
@@ -60,9 +60,7 @@ def _measure_one(config: RunConfig, turns: int, against: Sequence[str], say: Say
     images = {"step": batch, "augmentation": batch, "pipeline": batch, "evaluation": config.evaluate.batch_size}
     speeds = {name: Speed.of(timings[name], count) for name, count in images.items()}
     num_macs, num_parameters = count_macs(config.model), count_parameters(work.session.model)
-    floors = step_floors(
-        config.model, num_macs=num_macs, num_parameters=num_parameters, batch_size=batch, precision=choices.precision
-    )
+    num_bytes = step_bytes(config.model, num_parameters=num_parameters, batch_size=batch, precision=choices.precision)
     machine = rates.machine(timings)
     peak = machine.peak_flop_per_second[choices.precision]
     return BenchRecord(
@@ -79,7 +77,10 @@ def _measure_one(config: RunConfig, turns: int, against: Sequence[str], say: Say
             name: utilisation(num_macs, speeds[name].images_per_second, peak) for name in ("step", "pipeline")
         },
         machine=machine,
-        floor_seconds={"arithmetic": floors.flop / peak, "bytes": floors.num_bytes / machine.copy_bytes_per_second},
+        floor_seconds={
+            "arithmetic": step_flop(num_macs, batch) / peak,
+            "bytes": num_bytes / machine.copy_bytes_per_second,
+        },
         peak_memory_bytes=peak_memory,
         peers=[
             PeerResult(

@@ -29,7 +29,7 @@ class Pace:
 
     def seconds(self, config: RunConfig, steps_done: int = 0) -> float:
         """Return how long a run takes from its start, or from a checkpoint, to its end."""
-        length, steps = config.length, max(1, num_steps(config, self.num_train))
+        length, steps = config.length, max(1, config.num_steps(self.num_train))
         points = math.ceil(length.epochs / length.every_epochs)
         images = points * self.num_val + (points if config.evaluate.test_curve else 1) * self.num_test
         whole = steps * self.step_seconds + images * self.evaluate_seconds
@@ -45,12 +45,6 @@ def num_images(config: RunConfig) -> tuple[int, int, int] | None:
     rest = spec.train_size if spec.test_size else spec.train_size - test
     val = round(rest * data.val_fraction)
     return rest - val, val, test
-
-
-def num_steps(config: RunConfig, num_train: int) -> int:
-    """Return the steps of a whole run on so many training images."""
-    length = config.length
-    return length.epochs * (num_train * length.passes_per_epoch // config.train.batch_size)
 
 
 def measured_pace(work: Workload) -> Pace:

@@ -13,6 +13,7 @@ from smallvit.bench.workload import TrainingStep, Workload
 from smallvit.checks import did_you_mean, require
 from smallvit.config import RunConfig
 from smallvit.model.config import ModelConfig
+from smallvit.model.vit import count_parameters
 from smallvit.train.average import WeightAverage
 from smallvit.train.loop import Learner
 from smallvit.train.losses import soft_cross_entropy
@@ -102,7 +103,7 @@ class PeerStep:
             torch.manual_seed(session.config.seed)
             module = import_beside_torch(PEERS[name].module)
             model = PEERS[name].build(module, session.config.model).to(workload.device)
-        self.num_parameters = sum(p.numel() for p in model.parameters())
+        self.num_parameters = count_parameters(model)
         loss = _PeerLoss(model, workload.device, session.choices.precision)
         if session.choices.compile:
             loss.compile(fullgraph=True)

@@ -74,8 +74,8 @@ def find_published(root: Path, spec: DatasetSpec) -> Source:
                 if candidate.is_file() or any((candidate / name).is_file() for name in (*layout.train, *layout.test)):
                     return _batches(candidate, spec, layout)
     found = ", ".join(sorted(entry.name for entry in root.iterdir())[:5]) or "nothing"
-    own = any(entry.is_dir() for entry in root.iterdir())
-    hint = "; for images of your own, --data.dataset folder" if own else ""
+    holds_folders = any(entry.is_dir() for entry in root.iterdir())
+    hint = "; for images of your own, --data.dataset folder" if holds_folders else ""
     raise SmallvitError(f"data.root: {root} holds {found}; expected {forms(spec)}{hint}")
 
 

@@ -85,12 +85,6 @@ class VisionTransformer(nn.Module):
         else:  # rotary, in attention
             self.pos_embed = None
 
-    def forward_features(
-        self, images: Float[Tensor, "B 3 S S"], branch_scale: Float[Tensor, "L 2 B"] | None = None
-    ) -> Float[Tensor, "B N D"]:
-        """Return every token after the last norm: CLS tokens, registers, patches; `branch_scale` as in `forward`."""
-        return self._features(images, branch_scale, None)
-
     def forward_head(self, tokens: Float[Tensor, "B N D"]) -> Float[Tensor, "B C"]:
         """Return the logits of normalised tokens."""
         read = tokens[:, : self.config.num_cls_tokens].flatten(1)
@@ -111,15 +105,18 @@ class VisionTransformer(nn.Module):
         from torch's global generator; a model in evaluation mode skips nothing.
         """
         weights: list[Tensor] | None = [] if return_attention else None
-        logits = self.forward_head(self._features(images, branch_scale, weights))
+        logits = self.forward_head(self.forward_features(images, branch_scale, weights))
         return logits if weights is None else (logits, weights)
 
-    def _features(
+    def forward_features(
         self,
         images: Float[Tensor, "B 3 S S"],
-        branch_scale: Float[Tensor, "L 2 B"] | None,
-        weights: list[Tensor] | None,
+        branch_scale: Float[Tensor, "L 2 B"] | None = None,
+        weights: list[Tensor] | None = None,
     ) -> Float[Tensor, "B N D"]:
+        """Return every token after the last norm: CLS tokens, registers, patches; `branch_scale` as in `forward`. Each
+        block's attention weights are added to `weights`, a list, if there is one.
+        """
         size = self.config.image_size
         if tuple(images.shape[1:]) != (3, size, size):
             raise UsageError(f"images have shape {tuple(images.shape)}, expected (batch, 3, {size}, {size})")

@@ -119,11 +119,8 @@ def section_in(study: Study, folder: Path) -> Section:
     """
     runs: dict[str, list[Run]] = {}
     for row, records in zip(study.rows, read_records(study, folder).values(), strict=True):
-        configs = [record.run_config() for record in records]
-        runs[row.label] = [
-            Run(path=record_path(folder, row, config.seed), record=record, config=config)
-            for record, config in zip(records, configs, strict=True)
-        ]
+        paths = [record_path(folder, row, record.run_config().seed) for record in records]
+        runs[row.label] = [Run(path=path, record=record) for path, record in zip(paths, records, strict=True)]
     section = Section(study=study, runs=runs)
     require_one_test_set(run for runs in section.runs.values() for run in runs)
     return section

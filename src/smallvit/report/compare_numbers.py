@@ -13,6 +13,7 @@ import numpy as np
 from smallvit.record import RunRecord
 from smallvit.report.cells import NONE, PLUS_MINUS, signed
 from smallvit.report.compare_sides import Side, val_differs
+from smallvit.report.numbers import hardware
 from smallvit.report.stats import wilson_interval
 
 MOST_CONFUSIONS = 8
@@ -85,7 +86,7 @@ class ClassChange:
     @property
     def change(self) -> float:
         """What share of the class is right in B and was not in A, in points."""
-        return 100 * (self.b - self.a) / self.count if self.count else 0.0
+        return 100 * (self.b - self.a) / self.count
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,7 +107,7 @@ class ConfusionChange:
 def quantities(a: Side, b: Side) -> list[Quantity]:
     """Return what a reader wants to know first: test, val, time, size."""
     no_val = "they held out different images" if val_differs(a.first, b.first) else ""
-    no_time = "" if _machine(a) == _machine(b) else "hardware, device or threads differ"
+    no_time = "" if _machines(a) == _machines(b) else "hardware, device or threads differ"
 
     def of(name: str, unit: str, form: str, get: Callable[[RunRecord], float | None], **rest: Any) -> Quantity:
         values = [[get(run.record) for run in side.runs] for side in (a, b)]
@@ -160,10 +161,5 @@ def _mean_confusion(side: Side) -> np.ndarray:
     return np.mean([run.record.test_confusion for run in side.runs], axis=0)
 
 
-def _machine(side: Side) -> list[Any]:
-    """Return what the seconds of each run of a side depend on beside its config."""
-    found: list[Any] = []
-    for run in side.runs:
-        record, choices = run.record, run.record.choices
-        found.append((record.hardware, choices.device, choices.num_threads, record.world_size))
-    return found
+def _machines(side: Side) -> list[list[str]]:
+    return [hardware([run.record]) for run in side.runs]

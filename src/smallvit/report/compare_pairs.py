@@ -15,7 +15,7 @@ from torch import Tensor
 from smallvit.data.spec import SPECS
 from smallvit.errors import SmallvitError
 from smallvit.report.compare_sides import Side
-from smallvit.report.predictions import Predictions, picture_uri, read_predictions
+from smallvit.report.predictions import Mistake, Predictions, mistakes_of, read_predictions
 from smallvit.report.records import Run
 from smallvit.report.stats import Z_95, holm
 
@@ -41,22 +41,11 @@ class McNemar:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Changed:
-    """A test image that one run has right and the other wrong."""
+class Changed(Mistake):
+    """A mistake of one run that the other has right."""
 
-    index: int
-    """Row of the test split."""
-    place: str
-    """The row in words, or the picture's file in its folder."""
-    true: str
-    wrong: str
-    """The answer of the run that has it wrong."""
-    wrong_confidence: float
-    """That run's probability of its answer, 0 to 1."""
     right_confidence: float
     """The other run's probability of the true class."""
-    picture: str
-    """A PNG as a data URI."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,7 +109,7 @@ def mcnemar(right_a: Bool[Tensor, " n"], right_b: Bool[Tensor, " n"]) -> McNemar
 
 
 def _mid_p(only_a: int, only_b: int) -> float:
-    """Return the exact p value less half of the probability of the very counts that were found."""
+    """Return the two-sided mid-p: the exact one less half of the probability of the found counts on each side."""
     either = only_a + only_b
     if only_a == only_b:
         return 1.0
@@ -166,16 +155,8 @@ def _require_the_same_pictures(mine: Predictions, theirs: Predictions, one: Run,
 
 def _changed(wrong: Predictions, right: Predictions, names: Sequence[str]) -> Iterator[Changed]:
     """Yield the kept mistakes of one run that the other has right, the surest first."""
-    sure, other = wrong.probabilities, right.probabilities
-    for place, row in enumerate(wrong.mistakes.tolist()):
-        label, answer = int(wrong.labels[row]), int(sure[row].argmax())
+    other = right.probabilities
+    for mistake in mistakes_of(wrong, names):
+        row, label = mistake.index, int(wrong.labels[mistake.index])
         if int(other[row].argmax()) == label:
-            yield Changed(
-                index=row,
-                place=wrong.place(row),
-                true=names[label],
-                wrong=names[answer],
-                wrong_confidence=float(sure[row, answer]),
-                right_confidence=float(other[row, label]),
-                picture=picture_uri(wrong.pictures[place]),
-            )
+            yield Changed(**vars(mistake), right_confidence=float(other[row, label]))

@@ -19,8 +19,8 @@ from smallvit.report.command import changed_options, repeat_command
 from smallvit.report.figures import MOST_NUMBERED, confusion_matrix, learning_curve
 from smallvit.report.html import write_html
 from smallvit.report.numbers import hardware
-from smallvit.report.predictions import read_mistakes
-from smallvit.report.records import read_record, too_good
+from smallvit.report.predictions import mistakes_of, read_predictions
+from smallvit.report.records import read_run, too_good
 from smallvit.report.stats import wilson_interval
 from smallvit.run_folder import METRICS, PAGE, PREDICTIONS
 
@@ -55,11 +55,11 @@ def write_page(folder: Path | str) -> Path:
     Raises `SmallvitError` if the record or the predictions are absent, cut short, edited, or of different runs.
     """
     folder = Path(folder)
-    record = read_record(folder)
-    mistakes = read_mistakes(folder / PREDICTIONS, record)
+    run = read_run(folder)
+    record, config = run.record, run.config
+    mistakes = mistakes_of(read_predictions(folder / PREDICTIONS, record), record.class_names)
     rows = read_metrics(folder / METRICS)
     page = folder / PAGE
-    config = record.run_config()
     write_html(
         page,
         "run.html.j2",

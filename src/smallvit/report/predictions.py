@@ -5,6 +5,7 @@ Shapes: n test images, C classes, m mistakes kept, S height and width in pixels.
 
 import base64
 import io
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -86,25 +87,24 @@ def read_predictions(path: Path, record: RunRecord) -> Predictions:
     )
 
 
-def read_mistakes(path: Path, record: RunRecord) -> list[Mistake]:
-    """Return the wrong answers that `path` keeps, the surest first; raises as `read_predictions` does."""
-    kept = read_predictions(path, record)
+def mistakes_of(kept: Predictions, class_names: Sequence[str]) -> list[Mistake]:
+    """Return the wrong answers of which there are pictures, the surest first."""
     probabilities = kept.probabilities
     classes = kept.logits.argmax(-1)
     return [
         Mistake(
             index=index,
             place=kept.place(index),
-            true=record.class_names[int(kept.labels[index])],
-            predicted=record.class_names[int(classes[index])],
+            true=class_names[int(kept.labels[index])],
+            predicted=class_names[int(classes[index])],
             confidence=float(probabilities[index].max()),
-            picture=picture_uri(image),
+            picture=_picture_uri(image),
         )
         for index, image in zip(kept.mistakes.tolist(), kept.pictures, strict=True)
     ]
 
 
-def picture_uri(image: UInt8[Tensor, "3 S S"]) -> str:
+def _picture_uri(image: UInt8[Tensor, "3 S S"]) -> str:
     """Return a picture as a PNG in a data URI."""
     file = io.BytesIO()
     Image.fromarray(image.permute(1, 2, 0).contiguous().numpy()).save(file, "PNG", optimize=True)

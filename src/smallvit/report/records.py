@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import combinations
 from pathlib import Path
 
@@ -20,7 +21,11 @@ class Run:
     path: Path
     """Its folder, or its record file where that is all there is."""
     record: RunRecord
-    config: RunConfig
+
+    @cached_property
+    def config(self) -> RunConfig:
+        """Its record's."""
+        return self.record.run_config()
 
     @property
     def predictions(self) -> Path | None:
@@ -39,8 +44,8 @@ def too_good(record: RunRecord) -> list[str]:
     return [note for note in record.dataset_notes if IN_TRAIN in note or note in MAY_BE_SEEN.values()]
 
 
-def read_record(path: Path) -> RunRecord:
-    """Return the record of a run folder, or of a record file.
+def read_run(path: Path) -> Run:
+    """Return the run of a run folder, or of a record file.
 
     Raises `SmallvitError` if there is none, or it was edited, or its parts do not fit each other.
     """
@@ -48,16 +53,7 @@ def read_record(path: Path) -> RunRecord:
     classes, matrix = len(record.class_names), record.test_confusion
     if len(matrix) != classes or any(len(row) != classes for row in matrix):
         raise SmallvitError(f"{path}: test_confusion is not {classes} x {classes}, one row and column a class")
-    return record
-
-
-def read_run(path: Path) -> Run:
-    """Return the run of a run folder, or of a record file.
-
-    Raises as `read_record`.
-    """
-    record = read_record(path)
-    return Run(path=path.parent if path.name == RECORD else path, record=record, config=record.run_config())
+    return Run(path=path.parent if path.name == RECORD else path, record=record)
 
 
 def require_one_test_set(runs: Iterable[Run]) -> None:

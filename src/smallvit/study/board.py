@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from smallvit.bench.pace import num_images, num_steps
+from smallvit.bench.pace import num_images
 from smallvit.record import RunRecord
 from smallvit.study.forecast import Forecast
 from smallvit.study.tasks import Task
@@ -47,7 +47,7 @@ class Line:
 
     def _num_steps(self) -> int | None:
         images = num_images(self.task.config)
-        return None if images is None else max(1, num_steps(self.task.config, images[0]))
+        return None if images is None else max(1, self.task.config.num_steps(images[0]))
 
 
 class Board:
