@@ -12,13 +12,14 @@ SEEDS = (0, 1, 2)
 
 
 def latent_rows(full: RunConfig, folder: Callable[[str, int], str]) -> tuple[Row, ...]:
-    """Return a row of `full`, and one for each union of q, k and v and each latent width, two to seven eighths of full.
+    """Return a row of `full`, and one for each union of q, k and v and each latent width, two to eight eighths of full.
 
+    Of eight the rank is that of a full matrix: what such a row loses, two factors in place of one matrix cost.
     `folder` names the folder of a union ("qk") at a latent width.
     """
     width = full.model.embed_dim
     rows = [Row(label="full q, k and v", config=full)]
-    for latent in (width * eighths // 8 for eighths in range(2, 8)):
+    for latent in (width * eighths // 8 for eighths in range(2, 9)):
         for parts in ("q", "k", "v", "qk", "kv", "qv", "qkv"):
             config = changed(replace(full, recipe=folder(parts, latent)), latent_dims(parts, latent))
             alone = tuple(f"{part} at {latent} of {width}" for part in parts) if len(parts) > 1 else ()
@@ -36,7 +37,7 @@ def token_rows(config_of: Callable[[int, int], RunConfig]) -> tuple[Row, ...]:
 
 
 def latents() -> Study:
-    """Low-rank queries, keys and values, alone and together, from a quarter of the width to all but full."""
+    """Low-rank queries, keys and values, alone and together, from a quarter of the width to all of it."""
 
     def folder(parts: str, latent: int) -> str:
         return f"paper-mla-{parts}" if latent == LATENT else f"latent-{parts}-{latent}-of-192"

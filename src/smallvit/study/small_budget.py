@@ -74,7 +74,7 @@ def cls_tokens_small() -> Study:
 
 
 def latents_small() -> Study:
-    """Low-rank queries, keys and values, alone and together, from a quarter of the width to all but full.
+    """Low-rank queries, keys and values, alone and together, from a quarter of the width to all of it.
 
     Muon has them apart in every row, as they are stored where one is low-rank: the full row differs in rank alone.
     """
