@@ -9,7 +9,7 @@ quickstart: $(VENV)/user  ## train on handwritten digits and open the numbers in
 	$(BIN)/smallvit quickstart
 
 test: $(VENV)/dev  ## the tests
-	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses auto
+	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses auto --dist worksteal
 
 check: lint test  ## everything that CI runs
 

@@ -6,6 +6,7 @@ Shapes: n images of the whole batch, B of this rank's share, S image size, C cla
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
@@ -33,7 +34,8 @@ def step_draws(
     size = (config.model.image_size, config.model.image_size)
     draws = sample_augment(config.augment, rng.generator(config.seed, "augment", step), len(indices), size)
     if config.augment.flip == "alternating":
-        return alternated(draws, rng.generator(config.seed, "flip"), indices, showings)
+        key = int(rng.generator(config.seed, "flip").integers(0, 2**64, dtype=np.uint64))
+        return alternated(draws, key, indices, showings)
     return draws
 
 

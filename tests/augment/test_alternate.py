@@ -20,7 +20,7 @@ CONFIG = RunConfig(augment=AugmentConfig(flip="alternating", mixup_alpha=1.0))
 
 def flips(indices: torch.Tensor, showings: torch.Tensor, seed: int = 0) -> torch.Tensor:
     draws = sample_augment(CONFIG.augment, rng.generator(seed, "augment", 0), len(indices), (8, 8))
-    found = alternated(draws, rng.generator(seed, "flip"), indices, showings).flip_crop
+    found = alternated(draws, seed, indices, showings).flip_crop
     assert found is not None
     return found.flip
 

@@ -43,6 +43,20 @@ def test_merging_gives_a_plain_model_with_equal_outputs(
     assert torch.equal(model.head.weight, before["head.weight"]), "the copy shares no storage"
 
 
+def test_merging_keeps_what_is_frozen_and_draws_nothing(rough_model: BuildModel) -> None:
+    model = rough_model(low_rank(SMALL, (4, None, 8))).eval().requires_grad_(False)
+    model.head.requires_grad_(True)
+    state = torch.get_rng_state()
+    merged = model.merge_low_rank()
+    assert torch.equal(torch.get_rng_state(), state)
+    assert [name for name, each in merged.named_parameters() if each.requires_grad] == ["head.weight", "head.bias"]
+    assert not any(module.training for module in merged.modules())
+    with torch.no_grad():
+        trained = model.requires_grad_(True).train().merge_low_rank()
+    assert all(each.requires_grad for each in trained.parameters())
+    assert all(module.training for module in trained.modules())
+
+
 def test_merging_a_plain_model_changes_nothing(rough_model: BuildModel, images: Tensor) -> None:
     model = rough_model(SMALL)
     merged = model.merge_low_rank()

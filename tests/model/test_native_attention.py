@@ -5,6 +5,7 @@ import os
 import re
 import shutil
 import stat
+import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -190,6 +191,40 @@ def test_it_takes_as_many_threads_as_torch_has(folder: Path, monkeypatch: pytest
 
     with ThreadPoolExecutor(1) as fresh:  # OpenMP's threads belong to the one that begins them
         assert fresh.submit(begun).result() == 3
+
+
+@needs_compiler
+def test_the_largest_shape_needs_no_large_stack(folder: Path) -> None:
+    """As threads have it where the stack is unlimited: 2 MB. A crash would be this process's."""
+    shape = (300, 2, 128)
+    prepare(shape[0], shape[2], torch.float32, folder)
+    qkv, gradient = draws(shape, torch.float32, images=1)
+    qkv.requires_grad_(True)
+    found: list[Tensor] = []
+
+    def attended() -> None:
+        out = native_attention(qkv, shape[1])
+        found.extend((out, *torch.autograd.grad(out, qkv, gradient)))
+
+    threads, usual = torch.get_num_threads(), threading.stack_size(2**20)
+    torch.set_num_threads(1)
+    try:
+        thread = threading.Thread(target=attended)
+        thread.start()
+        thread.join()
+    finally:
+        threading.stack_size(usual)
+        torch.set_num_threads(threads)
+    out = plain(qkv, shape[1])
+    torch.testing.assert_close(found[0], out, rtol=0, atol=2e-5)
+    torch.testing.assert_close(found[1], torch.autograd.grad(out, qkv, gradient)[0], rtol=0, atol=2e-5)
+
+
+@needs_compiler
+def test_values_that_are_no_whole_heads_are_refused(folder: Path) -> None:
+    prepare(17, 4, torch.float32, folder)
+    with pytest.raises(UnavailableError, match="29 values are no queries, keys and values of 2 heads"):
+        native_attention(torch.zeros(1, 17, 29), 2)
 
 
 def test_memory_of_another_device_is_refused() -> None:

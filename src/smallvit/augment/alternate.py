@@ -15,16 +15,15 @@ from smallvit.augment.pipeline import AugmentParams
 
 
 def alternated(
-    draws: AugmentParams, generator: np.random.Generator, indices: Int64[Tensor, " B"], showings: Int64[Tensor, " B"]
+    draws: AugmentParams, key: int, indices: Int64[Tensor, " B"], showings: Int64[Tensor, " B"]
 ) -> AugmentParams:
     """Return the draws with the flips of images at `indices` that were shown `showings` times before.
 
-    `generator`, the same for every step of a run, decides which half of the images is mirrored first. The draws' own
-    flips are not used.
+    `key`, from 0 to 2^64 - 1 and the same for every step of a run, decides which half of the images is mirrored first.
+    The draws' own flips are not used.
     """
     assert draws.flip_crop is not None  # alternating goes with horizontal_flip 0.5
-    key = generator.integers(0, 2**64, dtype=np.uint64)
-    first = _hashed_bits(indices.numpy().astype(np.uint64), key)
+    first = _hashed_bits(indices.numpy().astype(np.uint64), np.uint64(key))
     flip = (first + showings.numpy()) % 2 == 1
     return replace(draws, flip_crop=replace(draws.flip_crop, flip=torch.from_numpy(flip)))
 

@@ -1,7 +1,8 @@
 """The operations' names, and what each implementation means by a magnitude index.
 
-Four public implementations of AutoAugment share their policies and differ here, in scale, signs, fill and
-interpolation: DeepVoltaire's port, the paper's code, torchvision's, and the authors' own (TensorFlow).
+Four public implementations of AutoAugment differ here, in scale, signs, fill and interpolation: DeepVoltaire's port,
+the paper's code, torchvision's, and the authors' own (TensorFlow), whose fill is painted at once here and at the end
+there, and which has more policies than were published.
 Legend: S signs (plus, minus), O ops, M magnitudes.
 """
 

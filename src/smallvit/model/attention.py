@@ -100,6 +100,16 @@ def attention_calls(
     return {name: call(name) for name in names}
 
 
+def _linear(
+    weight: Float[Tensor, "E D"], bias: Float[Tensor, " E"], weights: Sequence[Tensor], biases: Sequence[Tensor]
+) -> nn.Linear:
+    """Return the layer of what was computed from other layers' weights and biases, frozen where all of these are."""
+    layer = nn.Linear(weight.shape[1], weight.shape[0], device="meta")  # draws no numbers
+    layer.weight = nn.Parameter(weight.detach(), any(each.requires_grad for each in weights))
+    layer.bias = nn.Parameter(bias.detach(), any(each.requires_grad for each in biases))
+    return layer
+
+
 class LowRankLinear(nn.Module):
     """A linear layer through a narrow one: `up(down(x))`, with a bias on `up` alone."""
 
@@ -114,10 +124,9 @@ class LowRankLinear(nn.Module):
 
     def merged(self) -> nn.Linear:
         """Return the plain layer with the same output."""
-        plain = nn.Linear(self.down.in_features, self.up.out_features, device=self.up.weight.device)
-        plain.weight.data = self.up.weight.detach() @ self.down.weight.detach()
-        plain.bias.data = self.up.bias.detach().clone()
-        return plain
+        up, down = self.up, self.down
+        layer = _linear(up.weight @ down.weight, up.bias.clone(), [up.weight, down.weight], [up.bias])
+        return layer.train(self.training)
 
 
 def _projection(embed_dim: int, latent_dim: int | None) -> nn.Linear | LowRankLinear:
@@ -212,9 +221,6 @@ class Attention(nn.Module):
             return
         parts = [p.merged() if isinstance(p, LowRankLinear) else p for p in (self.q, self.k, self.v)]
         weights, biases = zip(*((p.get_parameter("weight"), p.get_parameter("bias")) for p in parts), strict=True)
-        width = self.proj.in_features
-        self.qkv = nn.Linear(width, 3 * width, device=self.proj.weight.device)
-        self.qkv.weight.data = torch.cat([w.detach() for w in weights])
-        self.qkv.bias.data = torch.cat([b.detach() for b in biases])
+        self.qkv = _linear(torch.cat(weights), torch.cat(biases), weights, biases).train(self.training)
         del self.q, self.k, self.v
         self.is_low_rank = False

@@ -10,6 +10,7 @@
 #include <algorithm>
 #include <cstdint>
 #include <cstring>
+#include <memory>
 #if defined(__AVX512BF16__)
 #include <immintrin.h>
 #endif
@@ -172,9 +173,8 @@ static inline auto columns_from(const ByWidth* groups, int first) {
     return [=](int r, int g) { return groups[g][first + r]; };
 }
 
-// rows[n][w] = values[w][n].
-static inline void to_rows(Value* rows, int64_t stride, const float (*values)[QUERIES]) {
-    alignas(64) uint32_t groups[WIDTH_GROUPS][QUERIES];
+// rows[n][w] = values[w][n], by way of `groups`.
+static inline void to_rows(Value* rows, int64_t stride, const float (*values)[QUERIES], ByQuery* groups) {
     for (int g = 0; g < WIDTH_GROUPS; g++)
         for (int n = 0; n < QUERIES; n += LANES)
             store(&groups[g][n], grouped(load<Floats>(&values[g * GROUP][n]), load<Floats>(&values[g * GROUP + GROUP - 1][n])));
@@ -209,13 +209,34 @@ struct Softmax {
     float shift[TOKENS], factor[TOKENS];
 };
 
-static void forward_head(const Value* q, const Value* k, const Value* v, int64_t stride, Value* out, int64_t out_stride,
-                         Softmax* softmax, float scale) {
-    alignas(64) ByQuery queries[WIDTH_GROUPS] = {};
+// What a thread works with. It stays on the heap from call to call: it has up to 2.4 MB, and a thread's stack may
+// have less. The queries that only fill vectors are never written to, and stay 0.
+struct ForwardMemory {
+    alignas(64) ByQuery queries[WIDTH_GROUPS], out_groups[WIDTH_GROUPS];
     alignas(64) ByWidth values[TOKEN_GROUPS];
     alignas(64) float scores[KEYS][VECTORS * LANES];
     alignas(64) ByQuery weights[TOKEN_GROUPS];
     alignas(64) float mean[HEAD_WIDTH][QUERIES], shift[QUERIES], factor[QUERIES];
+};
+
+struct BackwardMemory {
+    alignas(64) ByQuery queries[WIDTH_GROUPS], outs[WIDTH_GROUPS], wanted[WIDTH_GROUPS], gradient_groups[WIDTH_GROUPS];
+    alignas(64) ByWidth query_values[TOKEN_GROUPS], wanted_values[TOKEN_GROUPS], key_values[TOKEN_GROUPS];
+    alignas(64) float shift[QUERIES], factor[QUERIES];
+    alignas(64) Value weights[KEYS][QUERIES], score_gradients[KEYS][QUERIES];
+    alignas(64) ByQuery grouped_gradients[KEYS / GROUP];
+    alignas(64) float query_gradients[HEAD_WIDTH][QUERIES];
+};
+
+template <class Memory>
+static Memory& own_memory() {
+    static thread_local const std::unique_ptr<Memory> memory(new Memory());
+    return *memory;
+}
+
+static void forward_head(const Value* q, const Value* k, const Value* v, int64_t stride, Value* out, int64_t out_stride,
+                         Softmax* softmax, float scale, ForwardMemory& memory) {
+    auto& [queries, out_groups, values, scores, weights, mean, shift, factor] = memory;
     by_query(queries, q, stride);
     by_width(values, v, stride);
     for (int chunk = 0; chunk < QUERIES; chunk += VECTORS * LANES) {
@@ -252,7 +273,7 @@ static void forward_head(const Value* q, const Value* k, const Value* v, int64_t
                 for (int u = 0; u < VECTORS; u++) store(&mean[w + r][chunk + u * LANES], sums[r][u] * total[u]);
         }
     }
-    to_rows(out, out_stride, mean);
+    to_rows(out, out_stride, mean, out_groups);
     std::memcpy(softmax->shift, shift, sizeof softmax->shift);
     std::memcpy(softmax->factor, factor, sizeof softmax->factor);
 }
@@ -263,13 +284,9 @@ struct Gradients {
 
 static void backward_head(const Value* q, const Value* k, const Value* v, int64_t stride, const Value* out,
                           const Value* out_gradient, int64_t out_stride, const Softmax* softmax, Gradients gradients,
-                          float scale) {
-    alignas(64) ByQuery queries[WIDTH_GROUPS] = {}, outs[WIDTH_GROUPS] = {}, wanted[WIDTH_GROUPS] = {};
-    alignas(64) ByWidth query_values[TOKEN_GROUPS], wanted_values[TOKEN_GROUPS], key_values[TOKEN_GROUPS];
-    alignas(64) float shift[QUERIES] = {}, factor[QUERIES] = {};
-    alignas(64) Value weights[KEYS][QUERIES], score_gradients[KEYS][QUERIES];
-    alignas(64) ByQuery grouped_gradients[KEYS / GROUP];
-    alignas(64) float query_gradients[HEAD_WIDTH][QUERIES];
+                          float scale, BackwardMemory& memory) {
+    auto& [queries, outs, wanted, gradient_groups, query_values, wanted_values, key_values, shift, factor, weights,
+           score_gradients, grouped_gradients, query_gradients] = memory;
     std::memcpy(shift, softmax->shift, sizeof softmax->shift);
     std::memcpy(factor, softmax->factor, sizeof softmax->factor);
     by_query(queries, q, stride);
@@ -316,7 +333,7 @@ static void backward_head(const Value* q, const Value* k, const Value* v, int64_
                     store(&query_gradients[w + r][chunk + u * LANES], sums[r][u] * scale);
         }
     }
-    to_rows(gradients.q, stride, query_gradients);
+    to_rows(gradients.q, stride, query_gradients, gradient_groups);
     over_queries(gradients.v, stride, weights, wanted_values, 1.0f);
     over_queries(gradients.k, stride, score_gradients, query_values, scale);
 }
@@ -330,7 +347,8 @@ extern "C" void forward(const Value* qkv, Value* out, Softmax* softmax, int64_t 
         for (int64_t h = 0; h < heads; h++) {
             const Value* q = qkv + b * TOKENS * 3 * width + h * HEAD_WIDTH;
             const int64_t place = b * TOKENS * width + h * HEAD_WIDTH;
-            forward_head(q, q + width, q + 2 * width, 3 * width, out + place, width, softmax + b * heads + h, scale);
+            forward_head(q, q + width, q + 2 * width, 3 * width, out + place, width, softmax + b * heads + h, scale,
+                         own_memory<ForwardMemory>());
         }
 }
 
@@ -345,6 +363,6 @@ extern "C" void backward(const Value* qkv, const Value* out, const Value* out_gr
             const Value* q = qkv + head;
             Value* g = gradients + head;
             backward_head(q, q + width, q + 2 * width, 3 * width, out + place, out_gradient + place, width,
-                          softmax + b * heads + h, {g, g + width, g + 2 * width}, scale);
+                          softmax + b * heads + h, {g, g + width, g + 2 * width}, scale, own_memory<BackwardMemory>());
         }
 }

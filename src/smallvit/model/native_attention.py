@@ -20,7 +20,7 @@ from smallvit.model.native import UnavailableError, address, load
 
 SOURCE = Path(__file__).with_name("native_attention.cpp")
 MOST_TOKENS = 300
-"""The kernel's working memory lies on the stack: with the widest heads, in float32, 2.4 MB of a thread's usual 8."""
+"""With the widest heads, in float32, a thread's working memory is 2.4 MB: more than the nearest caches hold."""
 MOST_HEAD_WIDTH = 128
 TILE = 4
 """A head's width is a multiple of it; the kernel's own constant."""
@@ -50,6 +50,8 @@ def native_attention(qkv: Float[Tensor, "B N E"], num_heads: int) -> Float[Tenso
 
     Raises `UnavailableError` where the shape was not prepared.
     """
+    if qkv.shape[-1] % (3 * num_heads):
+        raise UnavailableError(f"{qkv.shape[-1]} values are no queries, keys and values of {num_heads} heads")
     return _attention(qkv.contiguous(), num_heads)[0]
 
 

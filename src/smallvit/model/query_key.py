@@ -15,7 +15,8 @@ from smallvit.model.config import ModelConfig
 
 RMS_NORM_EPS = 1e-6
 ROTARY_BASE = 100.0
-"""The longest wavelength is below 2 pi * 100 patches, some ten times what a small grid is wide (Heo et al., 2024)."""
+"""The longest wavelength is below 2 pi * 100 patches: on a grid of 8, with heads of 16 to 64, 25 to 59 times its width
+(Heo et al., 2024)."""
 
 
 class QueryKey(nn.Module):

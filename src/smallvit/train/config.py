@@ -26,7 +26,8 @@ class OptimConfig:
     lr: float = 1e-3
     """Highest learning rate, at the end of the warm-up."""
     weight_decay: float = 0.05
-    """Decoupled decay per unit of rate; for Adam it is an L2 penalty in the gradient, as torch has it."""
+    """Decoupled decay per unit of rate; for Adam it is an L2 penalty in the gradient, as torch has it, and for LAMB a
+    part of the update that its trust ratio scales."""
     decay_on: DecayOn = "all"
     """What decays: every parameter, as in the paper's code, or only linear and convolution weights."""
     betas: tuple[float, float] | None = None

@@ -75,7 +75,8 @@ class Muon(torch.optim.Muon):
 def orthogonalise(
     matrices: list[Float[Tensor, "R C"]], coefficients: tuple[float, float, float], steps: int, eps: float
 ) -> Float[Tensor, "n R C"]:
-    """Return near-orthogonal matrices, singular values some 0.5 to 1.5, by a quintic Newton-Schulz iteration.
+    """Return near-orthogonal matrices by a quintic Newton-Schulz iteration: singular values up to some 1.2,
+    of which small ones, as square matrices have them, stay smaller.
 
     All is done in the matrices' own type.
     """
