@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from outcomes import outcome
 from smallvit.cli import main
@@ -69,6 +70,28 @@ def test_a_closed_standard_output_is_no_error(tmp_path: Path) -> None:
         command = f"{shlex.quote(sys.executable)} -m smallvit {words} >&-"
         done = subprocess.run(command, shell=True, env=environment(tmp_path), stderr=subprocess.PIPE, check=False)
         assert (done.returncode, done.stderr) == (0, b"")
+
+
+def test_a_closed_standard_error_is_no_error(trained: tuple[Path, str]) -> None:
+    """Nor do notes go to standard output then, where lines of CSV are."""
+    folder, _ = trained
+    Image.new("L", (8, 8)).save(folder / "grey.png")
+    base = f"{shlex.quote(sys.executable)} -m smallvit predict run"
+    for pictures, status, lines in (("grey.png", 0, 2), ("absent.png", 2, 0)):
+        done = subprocess.run(
+            f"{base} {pictures} 2>&-", shell=True, cwd=folder, env=environment(folder), capture_output=True, check=False
+        )
+        assert (done.returncode, len(done.stdout.splitlines())) == (status, lines)
+
+
+def test_lines_of_csv_take_the_place_of_no_picture(trained: tuple[Path, str]) -> None:
+    folder, _ = trained
+    Image.new("L", (8, 8)).save(folder / "kept.png")
+    before = (folder / "kept.png").read_bytes()
+    done = smallvit(folder, "predict", "run", "kept.png", "--out", "kept.png")
+    assert done.returncode == 2
+    assert "--out is 'kept.png': lines of CSV are written, so it must not end as a picture" in done.stderr
+    assert (folder / "kept.png").read_bytes() == before
 
 
 def test_train_then_evaluate_prints_the_records_accuracy(trained: tuple[Path, str]) -> None:

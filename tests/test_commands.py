@@ -134,8 +134,8 @@ def test_each_row_of_the_picture_is_another_steps_draw(tmp_path: Path, monkeypat
 
 
 class _Figure:
-    def savefig(self, *_: Any, **__: Any) -> None:
-        """Write nothing."""
+    def savefig(self, path: Path, **_: Any) -> None:
+        path.touch()
 
 
 def test_the_table_of_recipes_has_a_row_for_each(

@@ -187,6 +187,13 @@ def test_evaluate_finds_what_the_record_says(finished: tuple[Path, RunRecord, st
         assert evaluate(folder, split)[0] == expected
 
 
+@pytest.mark.parametrize("seconds", [math.nan, -1.0])
+def test_a_time_that_is_none_is_refused(tmp_path: Path, seconds: float) -> None:
+    with pytest.raises(UsageError, match="max_seconds is "):
+        run(TINY, tmp_path, max_seconds=seconds)
+    assert not any(tmp_path.iterdir())
+
+
 def test_the_temperature_is_fitted_on_val_alone(finished: tuple[Path, RunRecord, str]) -> None:
     folder, record, _ = finished
     dataset = load_dataset(TINY.data)

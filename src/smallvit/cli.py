@@ -12,6 +12,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import reduce
+from itertools import pairwise
 from operator import or_
 from pathlib import Path
 from typing import Annotated, Any
@@ -53,6 +54,7 @@ SPIN_COUNT = "3000"
 """How often one that waits looks before it sleeps, where the machine is busy. After libgomp's own 300,000 looks it has
 used up its share of a core that it has to share, just when there is something to do (docs/performance.md).
 """
+_PATHS = ("--out", "--json", "--fork", "--data.root", "--data.cache")
 _A_FILE = "a run's config.json or record.json"
 
 
@@ -61,6 +63,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if arguments is None else arguments)
     if sys.stdout is None:  # pyright: ignore[reportUnnecessaryComparison]  # closed, as by `>&-`
         sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115
+    if sys.stderr is None:  # pyright: ignore[reportUnnecessaryComparison]
+        sys.stderr = Path(os.devnull).open("w")  # noqa: SIM115
     set_stdout("backslashreplace")
     if sys.platform == "win32":
         return _failed("it needs Linux or macOS: on Windows run it in WSL 2", 1)
@@ -101,6 +105,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parse(words: list[str]) -> Any:
     """Return the command that the words ask for; tyro's boxed usage errors become one line."""
+    for before, word in pairwise(words):
+        if (not word and (before in _PATHS or before[:1] != "-")) or (word[-1:] == "=" and word[:-1] in _PATHS):
+            raise UsageError(f"after {before if not word else word[:-1]} a path is empty, which would be this folder")
     config = _starting_config(words)
     if _names_file(words):
         words[1] = config.recipe

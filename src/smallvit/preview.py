@@ -3,6 +3,7 @@
 Shapes: B images (columns), D draws (rows below the originals), S image size, C classes.
 """
 
+import os
 from pathlib import Path
 
 import torch
@@ -14,10 +15,12 @@ from smallvit.config import RunConfig
 from smallvit.data.loader import DeviceSplit, Order
 from smallvit.data.store import load_dataset
 from smallvit.errors import UsageError
+from smallvit.files import replacing
 from smallvit.step_batch import augment_step
 
 SHOWN_SHARE = 0.1
 """Classes with less of a soft label than this are not written."""
+MOST_LETTERS = 14
 
 
 def show_augment(config: RunConfig, path: Path, *, num_images: int = 8, num_draws: int = 5) -> tuple[str, ...]:
@@ -31,13 +34,14 @@ def show_augment(config: RunConfig, path: Path, *, num_images: int = 8, num_draw
     order = Order(len(train), batch_size=min(num_images, len(train)), passes_per_epoch=1, seed=config.seed)
     chosen = order.batch(0)
     images, labels = train.images[chosen], train.labels[chosen]
-    rows = [([_pixels(image) for image in images], [spec.class_names[label] for label in labels.tolist()])]
+    rows = [([_pixels(image) for image in images], [_short(spec.class_names[label]) for label in labels.tolist()])]
     for step in range(num_draws):
         showings = torch.full_like(chosen, step)
         augmented, targets = augment_step(config, spec, train, chosen, showings, step)
         pixels = _displayable(augmented, spec.mean, spec.std)
         rows.append(([_pixels(image) for image in pixels], [_caption(t, spec.class_names) for t in targets]))
-    _figure(rows).savefig(path, dpi=110)
+    with replacing(Path(os.path.realpath(path))) as new:
+        _figure(rows).savefig(new, dpi=110, format=path.suffix[1:].lower())
     return dataset.notes
 
 
@@ -56,7 +60,12 @@ def _pixels(image: UInt8[Tensor, "3 S S"]) -> Tensor:
 def _caption(target: Float[Tensor, " C"], class_names: tuple[str, ...]) -> str:
     share, index = target.sort(descending=True)
     pairs = zip(share.tolist(), index.tolist(), strict=True)
-    return "\n".join(f"{class_names[i]}: {s:.2f}" for s, i in list(pairs)[:2] if s >= SHOWN_SHARE)
+    return "\n".join(f"{_short(class_names[i])}: {s:.2f}" for s, i in list(pairs)[:2] if s >= SHOWN_SHARE)
+
+
+def _short(name: str) -> str:
+    """Return a class's name as far as it fits above a picture."""
+    return name if len(name) <= MOST_LETTERS else f"{name[: MOST_LETTERS - 1]}\N{HORIZONTAL ELLIPSIS}"
 
 
 def _figure(rows: list[tuple[list[Tensor], list[str]]]) -> Figure:

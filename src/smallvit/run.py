@@ -17,6 +17,7 @@ from typing import Literal
 
 from rich.console import Console
 
+from smallvit.checks import require_number, require_one_of
 from smallvit.config import MOST_SCALE, RunConfig
 from smallvit.console import say
 from smallvit.data.split import digest
@@ -88,6 +89,8 @@ def run(
     holds a finished or another run or lies among a folder's images, a loss that is no longer a number, a full disk.
     """
     versions()  # of the source as it is now, which may be edited while this runs
+    if max_seconds is not None:
+        require_number("max_seconds", max_seconds, least=0)
     stop, folder = Stop(max_seconds), Path(folder)
     require_place_beside_data(config, folder)
     with join(timeout_seconds=TIMEOUT_SECONDS) as world:
@@ -174,6 +177,7 @@ def evaluate(
     is measured on a CPU where there is no CUDA, one of a CPU always there. Raises `SmallvitError` where the data are
     not those of the run.
     """
+    require_one_of("split", split, ("val", "test"))
     folder = Path(folder)
     record = record_of(folder)
     config = record.run_config()

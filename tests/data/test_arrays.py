@@ -77,6 +77,12 @@ def test_names_and_shapes_of_medmnist_and_of_keras(load: Callable[..., Dataset])
     assert same.notes == ("x_val serves as test (there is no other); val is held out of train",)
 
 
+def test_arrays_that_are_not_used_are_named(load: Callable[..., Dataset]) -> None:
+    unused = {"x_valid": RGB, "y_valid": LABELS, "meta": LABELS}
+    (note,) = load(x_train=RGB, y_train=LABELS, **unused).notes
+    assert note.endswith(".npz: passed over meta, x_valid, y_valid")
+
+
 def test_labels_need_not_begin_at_0(load: Callable[..., Dataset]) -> None:
     found = load(train_images=RGB, train_labels=np.array([7, -2, 40])[LABELS])
     assert found.spec.class_names == ("-2", "7", "40")

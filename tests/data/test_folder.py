@@ -122,6 +122,11 @@ def test_tiny_imagenet_is_read_from_its_annotations(tmp_path: Path, load) -> Non
     assert not any("not images" in note for note in data.notes)
     annotations.write_text("val_0.png\tn02\t0\t0\t9\t9\n")
     assert load(root, val_fraction=0.0).test.labels.tolist() == [1], "the annotations are part of the content's hash"
+    left = "val/images/val_1.png, val/images/val_2.png, val/images/val_3.png"
+    assert any(note.endswith(f"files that are not images of a class: {left}") for note in load(root).notes)
+    annotations.write_text("")
+    with pytest.raises(SmallvitError, match=r"val_annotations\.txt: names no image"):
+        load(root)
     annotations.write_text("val_0.png\tn01\t0\t0\t9\t9\nval_1.png\tn09\t0\t0\t9\t9\n")
     with pytest.raises(SmallvitError, match=r"val_annotations\.txt line 2: .*expected an image, a tab and a class"):
         load(root)
@@ -259,6 +264,46 @@ def test_folders_named_like_splits_are_no_classes(tmp_path: Path, load, names: s
     alike = [name for name in names.split() if name != "train-less"]
     with pytest.raises(SmallvitError, match=f"has {'/, '.join(sorted(alike))}/ but no train/; expected train/<class>/"):
         load(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["Test", "valid", "training"])
+def test_one_folder_named_like_a_split_is_no_class_beside_classes(tmp_path: Path, load, name: str) -> None:
+    fill(tmp_path, "ab")
+    fill(tmp_path / name, "ab")
+    with pytest.raises(SmallvitError, match=rf"has {name}/ but no train/; .*\(if it is a class, rename it\)"):
+        load(tmp_path)
+
+
+def test_splits_within_each_class_are_refused(tmp_path: Path, load) -> None:
+    for name in "ab":
+        for split in ("train", "test"):
+            fill(tmp_path / name / split, "a")
+    with pytest.raises(SmallvitError, match="a: has train/; expected the classes in train/, not train/ in each class"):
+        load(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["test", "val", "train/c"])
+def test_a_split_or_class_that_is_a_link_to_nothing_is_refused(tmp_path: Path, load, name: str) -> None:
+    fill(tmp_path / "train", "ab")
+    (tmp_path / name).symlink_to(tmp_path / "not-mounted")
+    with pytest.raises(SmallvitError, match=f"{name}: is a link to nothing"):
+        load(tmp_path)
+
+
+def test_a_split_that_is_no_folder_is_refused(tmp_path: Path, load) -> None:
+    fill(tmp_path / "train")
+    (tmp_path / "test").write_text("a list, perhaps")
+    with pytest.raises(SmallvitError, match="test: is no folder; expected test/<class>/"):
+        load(tmp_path)
+
+
+@pytest.mark.parametrize("suffix", ["png", "webp", "jpg"])
+@pytest.mark.parametrize("block", [b"hello world", b"Exif\0\0II", b"Exif\0\0MM\0*\0\0\0\x08\xff\xff"])
+def test_a_block_of_exif_that_cannot_be_read_costs_no_picture(tmp_path: Path, load, suffix: str, block: bytes) -> None:
+    fill(tmp_path / "pictures")
+    Image.new("RGB", (20, 30), colour(0, 99)).save(tmp_path / "pictures" / "a" / f"x.{suffix}", exif=block)
+    data = load(tmp_path / "pictures")
+    assert sum(len(split) for split in (data.train, data.val, data.test) if split is not None) == 31
 
 
 @pytest.mark.parametrize("name", ["valid", "validation", "Test", "testing"])

@@ -113,6 +113,17 @@ def test_a_run_folder_gets_its_page_again(
     assert "Scaled" not in page
 
 
+def test_a_report_does_not_replace_a_runs_page(
+    tmp_path: Path, run_folder: MakeRun, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_folder(tmp_path / "a")
+    (tmp_path / "a" / "config.json").write_text("{}")
+    (tmp_path / "a" / "index.html").write_text("of the run")
+    assert cli.main(["report", str(tmp_path), "--out", str(tmp_path / "a")]) == 2
+    assert "it must not be a run's own folder, whose page it would replace" in capsys.readouterr().err
+    assert (tmp_path / "a" / "index.html").read_text() == "of the run"
+
+
 def test_a_scaled_run_says_so_on_its_own_page(tmp_path: Path, run_folder: MakeRun) -> None:
     record = run_folder(tmp_path / "run")
     config = replace(record.run_config(), scale=0.5)

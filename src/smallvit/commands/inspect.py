@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from tyro.conf import Positional, arg
 
-from smallvit.checks import require_number, require_whole
+from smallvit.checks import require, require_number, require_whole
 from smallvit.commands.options import DataPlace, file_to_write
 from smallvit.config import RunConfig
 from smallvit.console import plain_console, set_stdout
@@ -89,6 +89,12 @@ class Predict:
         import sys
 
         from smallvit.classify import classify
+        from smallvit.data.folder import is_image
+
+        if place is not None:
+            require(
+                not is_image(place), "--out", str(self.out), "lines of CSV are written, so it must not end as a picture"
+            )
         from smallvit.files import replacing
 
         rows = classify(self.folder, self.pictures, top=self.top)

@@ -14,7 +14,8 @@ def file_to_write(option: str, path: Path) -> Path:
     """
     place = Path(os.path.realpath(path))  # Path.resolve raises for links in a circle
     require(place.parent.is_dir(), option, str(path), "its folder must exist")
-    require(place.is_file() or not place.exists(), option, str(path), "it must be a file, or the name of a new one")
+    new = not (path.exists() or place.exists())  # of a pipe what it leads to has no such name
+    require(place.is_file() or new, option, str(path), "it must be a file, or the name of a new one")
     return place
 
 

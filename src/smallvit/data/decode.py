@@ -11,6 +11,7 @@ Shapes: n images, H height, W width.
 
 import io
 import math
+import struct
 import sys
 import threading
 import warnings
@@ -59,6 +60,10 @@ def formats() -> tuple[str, ...]:
     """Return the image formats that are read, as this Pillow was built, by Pillow's names."""
     Image.init()
     return tuple(name for name in _FORMATS if name in Image.OPEN)
+
+
+_BAD_EXIF = (SyntaxError, ValueError, TypeError, KeyError, EOFError, OSError, struct.error)
+"""What Pillow raises of a block that it cannot read, beside pixels that it can."""
 
 
 class BadImageError(SmallvitError):
@@ -179,7 +184,8 @@ def decode_upright(source: Path | str | io.BytesIO, tell: Callable[[str], object
 
     def convert(image: Image.Image) -> Image.Image:
         image.load()
-        ImageOps.exif_transpose(image, in_place=True)
+        with suppress(*_BAD_EXIF):
+            ImageOps.exif_transpose(image, in_place=True)
         upright = to_rgb(image)
         if tell is not None:
             for words in _losses(image):

@@ -66,7 +66,9 @@ def list_images(root: Path) -> Listing:
     listing.splits["train"] = _classes(train, listing)
     if (root / "val" / _ANNOTATIONS).is_file():
         listing.splits["test"] = _annotated(root / "val", listing)
-        listing.notes.append(f"{root / 'val'} serves as test (test/ has no labels); val is held out of train")
+        listing.notes.append(f"{root / 'val'} serves as test (of {_ANNOTATIONS}); val is held out of train")
+        if (root / "test").is_dir() and not _unlabelled(root / "test", listing):
+            listing.notes.append(f"{root / 'test'}: passed over, beside val/{_ANNOTATIONS}")
     elif split_layout:
         _own_splits(root, listing)
     if others := [root / name for name in folders if split_layout and name not in SPLITS]:
@@ -93,10 +95,17 @@ def _require_known_splits(root: Path, folders: list[str]) -> None:
     misnamed = [name for name in alike if name not in SPLITS]
     if "train" in folders and misnamed:
         raise SmallvitError(f"{root}: has {'/, '.join(misnamed)}/ beside train/; rename it to val/ or test/")
-    if "train" not in folders and (len(alike) > 1 or alike != misnamed):
+    if "train" not in folders and alike:
         raise SmallvitError(
             f"{root}: has {'/, '.join(alike)}/ but no train/; expected train/<class>/, and test/<class>/ or "
-            "val/<class>/ beside it"
+            "val/<class>/ beside it (if it is a class, rename it)"
+        )
+    for name in SPLITS:
+        if "train" in folders and (root / name).exists() and name not in folders:
+            raise SmallvitError(f"{root / name}: is no folder; expected {name}/<class>/")
+    if "train" not in folders and folders and all((root / name / "train").is_dir() for name in folders):
+        raise SmallvitError(
+            f"{root / folders[0]}: has train/; expected the classes in train/, not train/ in each class"
         )
 
 
@@ -183,13 +192,16 @@ def _unlabelled(folder: Path, listing: Listing) -> bool:
 
 
 def _subfolders(folder: Path) -> list[str]:
-    return sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+    """Return the names of the folders in one, hidden ones left out; a link to nothing may have been one."""
+    entries = sorted(entry for entry in folder.iterdir() if not entry.name.startswith("."))
+    _refuse_broken({entry: "is a link to nothing" for entry in entries if entry.is_symlink() and not entry.exists()})
+    return [entry.name for entry in entries if entry.is_dir()]
 
 
 def _classes(folder: Path, listing: Listing) -> list[tuple[Path, int]]:
     items: list[tuple[Path, int]] = []
     beside = [path for path in folder.iterdir() if path.is_file() and not path.name.startswith(".")]
-    listing.strays += [path for path in beside if _is_image(path)]
+    listing.strays += [path for path in beside if is_image(path)]
     empty: list[str] = []
     for name in _subfolders(folder):
         images, strays = find_images(folder / name)
@@ -221,7 +233,7 @@ def find_images(folder: Path) -> tuple[list[Path], list[Path]]:
             if name.startswith(".") or name.lower() in _SYSTEM_FILES or name == f"{folder.name}_boxes.txt":
                 continue
             special = path.exists() and not path.is_file()  # a pipe, or a device, has no end
-            (images if _is_image(path) and not special else strays).append(path)
+            (images if is_image(path) and not special else strays).append(path)
     return sorted(images), sorted(strays)
 
 
@@ -239,7 +251,8 @@ def _refuse(error: OSError) -> None:
     raise SmallvitError(f"{error.filename} cannot be read ({error.strerror})")
 
 
-def _is_image(path: Path) -> bool:
+def is_image(path: Path) -> bool:
+    """Return whether a file's name ends as that of a picture that is read."""
     return path.suffix.lower() in _readable_suffixes()
 
 
@@ -263,4 +276,9 @@ def _annotated(folder: Path, listing: Listing) -> list[tuple[Path, int]]:
         if not path.is_file():
             raise SmallvitError(f"{where}: {path} is missing")
         items.append((path, numbers[cells[1]]))
+    if not items:
+        raise SmallvitError(
+            f"{folder / _ANNOTATIONS}: names no image; expected an image, a tab and a class on each line"
+        )
+    listing.strays += sorted({*find_images(folder / "images")[0]} - {path for path, _ in items})
     return items

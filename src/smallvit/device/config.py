@@ -5,6 +5,8 @@ from typing import Literal
 
 from smallvit.checks import require_whole, require_words
 
+MOST_THREADS = 1024
+"""Of some ten thousand a process has no room for the stacks, and crashes."""
 Device = Literal["cpu", "cuda", "mps"]
 Precision = Literal["float32", "bfloat16"]
 Attention = Literal["bmm", "sdpa", "native", "flash", "efficient", "cudnn", "flex"]
@@ -55,7 +57,7 @@ class DeviceUse:
     def __post_init__(self) -> None:
         require_words("device", self)
         if self.num_threads is not None:
-            require_whole("device.num_threads", self.num_threads, 1)
+            require_whole("device.num_threads", self.num_threads, 1, MOST_THREADS)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,6 +4,7 @@ A record belongs to every row, of any study, whose run it is: equal config diges
 the seed. A study that would only repeat a part of another one's comparisons has no section.
 """
 
+import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -165,10 +166,15 @@ def _record_paths(folders: Sequence[Path]) -> list[Path]:
     for folder in folders:
         if not folder.is_dir():
             raise UsageError(f"DIR is {str(folder)!r}: it must be a folder that holds runs")
-        for path in sorted(folder.rglob("*.json")):
+        files = [Path(parent, name) for parent, _, names in os.walk(folder, onerror=_refuse) for name in names]
+        for path in sorted(files):
             if path.name == RECORD or _PUBLISHED_FORM.fullmatch(path.name):
                 found.setdefault(path.resolve(), path)
     return list(found.values())
+
+
+def _refuse(error: OSError) -> None:
+    raise SmallvitError(f"{error.filename} cannot be read ({error.strerror})")
 
 
 def _studies(runs: Sequence[Run]) -> Iterator[Study]:
