@@ -46,7 +46,7 @@ def choices(kind: type, *names: str) -> dict[str, st.SearchStrategy[Any]]:
         ("checkpoint", "every_seconds", -1.0, "it must be a number, at least 0"),
         ("evaluate", "batch_size", 0, "it must be a whole number, at least 1"),
         ("evaluate", "every_epochs", 0, "it must be a whole number, at least 1"),
-        ("device", "num_threads", 0, "it must be a whole number, at least 1"),
+        ("device", "num_threads", 0, "it must be a whole number, from 1 to 1024"),
         ("optim", "betas", (0.9, 1.0), "a tuple of two numbers, each at least 0 and below 1, or None"),
     ],
 )
