@@ -1,6 +1,7 @@
 """Errors that are the user's to mend: one line each, shown without a traceback."""
 
 import re
+from typing import NoReturn
 
 # Of a GPU, of a CPU (three ways), of cuBLAS.
 _NO_MEMORY = re.compile("out of memory|allocate memory|enough memory|bad_alloc|ALLOC_FAILED")
@@ -18,6 +19,11 @@ class UsageError(SmallvitError):
     """The request itself is wrong (an option, a value, a name); the command line exits with 2."""
 
     exit_status = 2
+
+
+def refuse_unreadable(error: OSError) -> NoReturn:
+    """Raise `SmallvitError` for a file or folder that cannot be read, as `os.walk` takes it for `onerror`."""
+    raise SmallvitError(f"{error.filename} cannot be read ({error.strerror})")
 
 
 def ran_out_of_memory(error: BaseException) -> bool:

@@ -90,13 +90,11 @@ class Predict:
 
         from smallvit.classify import classify
         from smallvit.data.folder import is_image
-
-        if place is not None:
-            require(
-                not is_image(place), "--out", str(self.out), "lines of CSV are written, so it must not end as a picture"
-            )
         from smallvit.files import replacing
 
+        if place is not None:
+            allowed = "lines of CSV are written, so it must not end as a picture"
+            require(not is_image(place), "--out", str(self.out), allowed)
         rows = classify(self.folder, self.pictures, top=self.top)
         set_stdout("surrogateescape", encoding="utf-8")  # a file's name as its bytes are, UTF-8 or not
         with contextlib.ExitStack() as stack:

@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Int64, UInt8
 from PIL import Image
 
-from smallvit.console import MOST_NAMED, printable
+from smallvit.console import first_few, printable
 from smallvit.data.decode import LONG, decode_all, fit_image
 from smallvit.data.folder import SPLITS, moments, picture_key
 from smallvit.data.split import Decoded, Split, canonical
@@ -55,11 +55,7 @@ def read_arrays(path: Path, size: int) -> Decoded:
             raise SmallvitError(f"{path}: {names[split][1]} has {others[0]}, which {names['train'][1]} has not")
     used = {_CLASS_NAMES, *(name for pair in names.values() for name in pair)}
     left = sorted(arrays.keys() - used)
-    notes = (
-        [printable(f"{path}: passed over {', '.join(left[:MOST_NAMED])}{', ...' * (len(left) > MOST_NAMED)}")]
-        if left
-        else []
-    )
+    notes = [f"{path}: passed over {first_few(left)}"] if left else []
     splits: dict[str, Split] = {}
     for split, (images, _) in names.items():
         values = _images(arrays.pop(images), len(given[split]), f"{path}: {images}")

@@ -22,7 +22,7 @@ from PIL import Image
 from smallvit.console import MOST_NAMED, first_few, printable
 from smallvit.data.decode import decode_files, formats
 from smallvit.data.split import Decoded, Split, canonical
-from smallvit.errors import SmallvitError
+from smallvit.errors import SmallvitError, refuse_unreadable
 
 _SYSTEM_FILES = ("thumbs.db", "desktop.ini")
 _ANNOTATIONS = "val_annotations.txt"
@@ -93,17 +93,18 @@ def _require_known_splits(root: Path, folders: list[str]) -> None:
     """Raise `SmallvitError` where folders that are named like splits would be read as something else."""
     alike = [name for name in folders if name.lower() in _SPLIT_LIKE]
     misnamed = [name for name in alike if name not in SPLITS]
-    if "train" in folders and misnamed:
-        raise SmallvitError(f"{root}: has {'/, '.join(misnamed)}/ beside train/; rename it to val/ or test/")
-    if "train" not in folders and alike:
+    if "train" in folders:
+        if misnamed:
+            raise SmallvitError(f"{root}: has {'/, '.join(misnamed)}/ beside train/; rename it to val/ or test/")
+        for name in SPLITS:
+            if (root / name).exists() and name not in folders:
+                raise SmallvitError(f"{root / name}: is no folder; expected {name}/<class>/")
+    elif alike:
         raise SmallvitError(
             f"{root}: has {'/, '.join(alike)}/ but no train/; expected train/<class>/, and test/<class>/ or "
             "val/<class>/ beside it (if it is a class, rename it)"
         )
-    for name in SPLITS:
-        if "train" in folders and (root / name).exists() and name not in folders:
-            raise SmallvitError(f"{root / name}: is no folder; expected {name}/<class>/")
-    if "train" not in folders and folders and all((root / name / "train").is_dir() for name in folders):
+    elif folders and all((root / name / "train").is_dir() for name in folders):
         raise SmallvitError(
             f"{root / folders[0]}: has train/; expected the classes in train/, not train/ in each class"
         )
@@ -222,7 +223,7 @@ def find_images(folder: Path) -> tuple[list[Path], list[Path]]:
     images: list[Path] = []
     strays: list[Path] = []
     seen = {_identity(above) for above in folder.resolve().parents}
-    for parent, folders, files in os.walk(folder, onerror=_refuse, followlinks=True):
+    for parent, folders, files in os.walk(folder, onerror=refuse_unreadable, followlinks=True):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         if (identity := _identity(Path(parent))) in seen:
             folders.clear()
@@ -245,10 +246,6 @@ def unreadable(strays: Sequence[Path]) -> str:
 def _identity(folder: Path) -> tuple[int, int]:
     state = folder.stat()
     return state.st_dev, state.st_ino
-
-
-def _refuse(error: OSError) -> None:
-    raise SmallvitError(f"{error.filename} cannot be read ({error.strerror})")
 
 
 def is_image(path: Path) -> bool:

@@ -12,7 +12,7 @@ from functools import cache
 from pathlib import Path
 
 from smallvit.config import RunConfig
-from smallvit.errors import SmallvitError, UsageError
+from smallvit.errors import SmallvitError, UsageError, refuse_unreadable
 from smallvit.report.records import Run, read_run, require_one_test_set
 from smallvit.run_folder import RECORD
 from smallvit.study.rows import Published, Study
@@ -166,15 +166,13 @@ def _record_paths(folders: Sequence[Path]) -> list[Path]:
     for folder in folders:
         if not folder.is_dir():
             raise UsageError(f"DIR is {str(folder)!r}: it must be a folder that holds runs")
-        files = [Path(parent, name) for parent, _, names in os.walk(folder, onerror=_refuse) for name in names]
+        files = [
+            Path(parent, name) for parent, _, names in os.walk(folder, onerror=refuse_unreadable) for name in names
+        ]
         for path in sorted(files):
             if path.name == RECORD or _PUBLISHED_FORM.fullmatch(path.name):
                 found.setdefault(path.resolve(), path)
     return list(found.values())
-
-
-def _refuse(error: OSError) -> None:
-    raise SmallvitError(f"{error.filename} cannot be read ({error.strerror})")
 
 
 def _studies(runs: Sequence[Run]) -> Iterator[Study]:
