@@ -110,8 +110,7 @@ def data_fields(draw: st.DrawFn) -> dict[str, Any]:
 def model_fields(draw: st.DrawFn) -> dict[str, Any]:
     heads, patch, tokens = draw(st.integers(1, 8)), draw(st.integers(1, 16)), draw(st.integers(0, 3))
     width = heads * 4 * draw(st.integers(1, 16))
-    mimetic = draw(st.booleans())
-    latent = st.none() if mimetic else st.none() | st.integers(1, width)
+    latent = [draw(st.none() | st.integers(1, width)) for _ in "qkv"]
     tokenizers = [
         "patch",
         *(["conv", "conv-pool"] if patch in (2, 4, 8, 16) else []),
@@ -129,9 +128,9 @@ def model_fields(draw: st.DrawFn) -> dict[str, Any]:
         mlp_ratio=draw(st.floats(1, 8)),
         num_cls_tokens=tokens,
         num_class_attention_blocks=draw(st.integers(0, 3)) if tokens else 0,
-        latent_dim_q=draw(latent),
-        latent_dim_k=draw(latent),
-        latent_dim_v=draw(latent),
+        latent_dim_q=latent[0],
+        latent_dim_k=latent[1],
+        latent_dim_v=latent[2],
         drop_path_rate=draw(BELOW_ONE),
         num_registers=draw(st.integers(1, 3)),
         tokenizer=tokenizer,
@@ -139,7 +138,7 @@ def model_fields(draw: st.DrawFn) -> dict[str, Any]:
         patch_init=draw(st.sampled_from(first[tokenizer])),
         pooling=draw(st.sampled_from(["cls", "cls+mean"] if tokens else ["cls", "mean"])),
         layer_scale=draw(st.none() | UNIT),
-        init="mimetic" if mimetic else "normal",
+        init=draw(st.sampled_from(["normal", "spectral" if any(latent) else "mimetic"])),
         **{
             name: draw(s)
             for name, s in choices(ModelConfig, "position", "head", "qk_norm", "locality", "mlp_conv").items()

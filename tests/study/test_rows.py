@@ -87,6 +87,7 @@ def test_a_label_says_what_the_config_has(row: Row) -> None:
     if found := re.match(r"([qkv]+) at (\d+) of (\d+)", label):
         assert model.latent_dims == tuple(int(found[2]) if part in found[1] else None for part in "qkv")
         assert model.embed_dim == int(found[3])
+        assert model.init == ("spectral" if label.endswith(", spectral") else "normal")
     elif found := re.match(r"low-rank ([qkv, ]+)", label):
         assert model.latent_dims == tuple(48 if part in found[1] else None for part in "qkv")
     else:

@@ -13,7 +13,7 @@ MlpConv = Literal["none", "depthwise"]
 Pooling = Literal["cls", "mean", "cls+mean"]
 QKNorm = Literal["none", "rms"]
 Locality = Literal["none", "lsa"]
-Init = Literal["normal", "mimetic"]
+Init = Literal["normal", "spectral", "mimetic"]
 
 _UNLESS_DEFAULT = {"digest": "unless default"}
 
@@ -76,8 +76,9 @@ class ModelConfig:
     head: Head = "linear"
     """Classifier: one linear layer, or one hidden layer of width embed_dim with GELU."""
     init: Init = field(default="normal", metadata=_UNLESS_DEFAULT)
-    """First weights of attention: normal; or mimetic, of which each head's products of queries and keys are near a
-    multiple of the identity, those of values and projection near a negative one."""
+    """First weights of attention: normal; spectral, of which the product of a low-rank projection's factors is near a
+    full matrix's; or mimetic, of which each head's products of queries and keys are near a multiple of the identity,
+    those of values and projection near a negative one."""
     drop_path_rate: float = 0.1
     """Stochastic depth: the last block's probability to be skipped, for each image and branch; 0 at the first, and
     so at one that is alone."""
@@ -141,8 +142,11 @@ class ModelConfig:
         require(fits, "model.num_heads", self.num_heads, allowed)
         fits = self.locality == "none" or self.num_tokens > 1
         require(fits, "model.locality", self.locality, "no token attends to itself, so there must be at least 2")
-        fits = self.init == "normal" or self.latent_dims == (None, None, None)
-        require(fits, "model.init", self.init, "it needs latent_dim_q, latent_dim_k and latent_dim_v of None")
+        full = self.latent_dims == (None, None, None)
+        allowed = "it needs latent_dim_q, latent_dim_k and latent_dim_v of None"
+        require(full or self.init != "mimetic", "model.init", self.init, allowed)
+        allowed = "it is for low-rank projections: set latent_dim_q, latent_dim_k or latent_dim_v"
+        require(not full or self.init != "spectral", "model.init", self.init, allowed)
 
     @property
     def num_patches(self) -> int:

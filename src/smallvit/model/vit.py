@@ -15,11 +15,11 @@ from torch import Tensor, nn
 from smallvit.checks import require_one_of
 from smallvit.errors import UsageError
 from smallvit.model.attention import Attention, AttentionImplementation
+from smallvit.model.attention_init import init_mimetic, init_spectral
 from smallvit.model.block import LAYER_NORM_EPS, Block
 from smallvit.model.config import ModelConfig
 from smallvit.model.embed import PatchEmbed, sincos_positions
 from smallvit.model.init import init_weights
-from smallvit.model.mimetic import init_mimetic
 from smallvit.model.mlp import DepthwiseMlp, Mlp
 from smallvit.model.query_key import query_key
 from smallvit.model.tokenizer import (
@@ -70,9 +70,10 @@ class VisionTransformer(nn.Module):
         else:
             self.head = Mlp(features, width, config.num_classes)
         init_weights(self, generator)
-        if config.init == "mimetic":
+        init_attention = {"normal": None, "spectral": init_spectral, "mimetic": init_mimetic}[config.init]
+        if init_attention is not None:
             for block in self.all_blocks:
-                init_mimetic(block.attn, generator)
+                init_attention(block.attn, generator)
 
     def _make_positions(self) -> None:
         config = self.config

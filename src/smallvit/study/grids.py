@@ -12,18 +12,22 @@ SEEDS = (0, 1, 2)
 
 
 def latent_rows(full: RunConfig, folder: Callable[[str, int], str]) -> tuple[Row, ...]:
-    """Return a row of `full`, and one for each union of q, k and v and each latent width, two to eight eighths of full.
+    """Return a row of `full`, and one for each union of q, k and v and each latent width, two to eight eighths of full;
+    then the narrowest and the widest again, with first weights that a full matrix could have.
 
     Of eight the rank is that of a full matrix: what such a row loses, two factors in place of one matrix cost.
-    `folder` names the folder of a union ("qk") at a latent width.
+    `folder` names the folder of a union ("qk") at a latent width, before "-spectral".
     """
     width = full.model.embed_dim
     rows = [Row(label="full q, k and v", config=full)]
-    for latent in (width * eighths // 8 for eighths in range(2, 9)):
+    steps = [(eighths, "normal") for eighths in range(2, 9)] + [(2, "spectral"), (8, "spectral")]
+    for latent, init in ((width * eighths // 8, init) for eighths, init in steps):
+        suffix, marked = ("", "") if init == "normal" else (f"-{init}", f", {init}")
         for parts in ("q", "k", "v", "qk", "kv", "qv", "qkv"):
-            config = changed(replace(full, recipe=folder(parts, latent)), latent_dims(parts, latent))
-            alone = tuple(f"{part} at {latent} of {width}" for part in parts) if len(parts) > 1 else ()
-            rows.append(Row(label=f"{parts} at {latent} of {width}", config=config, parts=alone))
+            changes = {**latent_dims(parts, latent), "model.init": init}
+            config = changed(replace(full, recipe=folder(parts, latent) + suffix), changes)
+            alone = tuple(f"{part} at {latent} of {width}{marked}" for part in parts) if len(parts) > 1 else ()
+            rows.append(Row(label=f"{parts} at {latent} of {width}{marked}", config=config, parts=alone))
     return tuple(rows)
 
 
@@ -48,7 +52,7 @@ def latents() -> Study:
         title="Which of q, k and v can be low-rank, and how far",
         setting=f"{AS_PUBLISHED}, every augmentation, width 192",
         reference="full q, k and v",
-        # those of the paper's table first
+        # those of the paper's table, and the same with spectral first weights, first
         rows=tuple(replace(row, rank=0 if row.folder.startswith("paper-") else 1) for row in rows),
         seeds=SEEDS,
     )
