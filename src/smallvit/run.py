@@ -55,7 +55,6 @@ from smallvit.run_folder import (
     delete_checkpoints,
     delete_run,
     record_of,
-    require_place_beside_data,
 )
 from smallvit.session import Session
 from smallvit.stop import Stop
@@ -92,7 +91,7 @@ def run(
     if max_seconds is not None:
         require_number("max_seconds", max_seconds, least=0)
     stop, folder = Stop(max_seconds), Path(folder)
-    require_place_beside_data(config, folder)
+    config.data.require_beside("--out", folder)
     with join(timeout_seconds=TIMEOUT_SECONDS) as world:
         console = console if console and world.is_main else Console(quiet=True)
         origin = None if fork is None else read_origin(Path(fork))

@@ -7,8 +7,6 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from smallvit import files
-from smallvit.config import RunConfig
-from smallvit.data.config import expanded
 from smallvit.errors import SmallvitError, UsageError
 from smallvit.lock import LOCK, OWNER, run_lock
 from smallvit.record import RunRecord
@@ -43,16 +41,6 @@ def claimed(folder: Path, note: Callable[[str], None]) -> Generator[None]:
         finally:
             if made and {path.name for path in folder.iterdir()} <= {LOCK, OWNER, FORKED_WEIGHTS}:
                 shutil.rmtree(folder, ignore_errors=True)
-
-
-def require_place_beside_data(config: RunConfig, folder: Path) -> None:
-    """Raise `UsageError` where the run would lie among its images, in what is taken for a class."""
-    if config.data.dataset != "folder" or config.data.root is None:
-        return
-    root, place = expanded(config.data.root, "data.root"), folder.resolve()
-    images = [root / name for name in ("train", "val", "test")] if (root / "train").is_dir() else [root]
-    if any(place.is_relative_to(each.resolve()) for each in images):
-        raise UsageError(f"--out is {folder}: it lies among the images of data.root, {root}; name another folder")
 
 
 def record_of(folder: Path) -> RunRecord:

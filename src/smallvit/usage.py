@@ -16,6 +16,7 @@ _NO_NUMBER = {
     r"could not convert string to float: (.+)": "a number",
     r"no type matching \{None\}\|INT could be instantiated from \[(.+)\]": "a whole number or None",
     r"no type matching \{None\}\|FLOAT could be instantiated from \[(.+)\]": "a number or None",
+    r"no type matching \{None\}\|\{FLOAT FLOAT\} could be instantiated from \[(.*)\]": "two numbers or None",
 }
 """What tyro says of a value that is no number, and what is allowed there."""
 
@@ -33,11 +34,12 @@ def one_line(box: str, options: Collection[str], help_command: str) -> str:
     missing = re.match(r"Missing from (.*?): (\S+) (.*?)\.? \(required\)", message)
     if missing:
         return f"{missing[1]} needs {missing[2]} ({missing[3]}); see {help_command}"
-    if without := re.match(r"Missing value for argument '(.*?)'", message):
-        return f"{without[1]} needs a value; see {help_command}"
+    if without := re.match(r"Missing value for argument '(.*?)'\. Expected (\d+)", message):
+        number = "a value" if without[2] == "1" else f"{without[2]} values"
+        return f"{without[1]} needs {number}; see {help_command}"
     for words, allowed in _NO_NUMBER.items():
         if wrong := re.fullmatch(rf"Error parsing (\S+): {words}", message):
-            return f"{wrong[1]} is {wrong[2]}: it must be {allowed}"
+            return f"{wrong[1]} is {wrong[2] or 'empty'}: it must be {allowed}"
     unknown = re.match(r"Unrecognized(?: or misplaced)? options: ([^\s,]+)", message)
     if unknown and not unknown[1].startswith("-"):
         return f"unexpected {unknown[1]!r}; see {help_command}"

@@ -274,6 +274,25 @@ def test_one_folder_named_like_a_split_is_no_class_beside_classes(tmp_path: Path
         load(tmp_path)
 
 
+@pytest.mark.parametrize("place", ["", "cache", "train/cache"])
+def test_a_cache_among_the_images_is_refused_before_it_is_written(tmp_path: Path, place: str) -> None:
+    fill(tmp_path / "images" / ("train" if place.startswith("train") else ""))
+    root = tmp_path / "images"
+    before = sorted(root.rglob("*"))
+    with pytest.raises(SmallvitError, match=r"^data[.]cache \(or SMALLVIT_CACHE\) is .*: it lies among the images of"):
+        load_dataset(DataConfig(dataset="folder", root=root, cache=root / place), image_size=16)
+    assert sorted(root.rglob("*")) == before
+
+
+@pytest.mark.parametrize("place", ["images/.cache", "images/a/.cache/deeper", "images/../cache"])
+def test_a_cache_in_a_hidden_folder_is_no_class(tmp_path: Path, place: str) -> None:
+    root = fill(tmp_path / "images")
+    config = DataConfig(dataset="folder", root=root, cache=tmp_path / place)
+    first, second = (load_dataset(config, image_size=16) for _ in range(2))
+    assert (tmp_path / place).is_dir()
+    assert first.spec.class_names == second.spec.class_names == ("a", "b", "c")
+
+
 def test_splits_within_each_class_are_refused(tmp_path: Path, load) -> None:
     for name in "ab":
         for split in ("train", "test"):

@@ -260,6 +260,18 @@ def test_latents_have_a_line_for_each_set_of_them(latents: Numbers) -> None:
     assert axes.lines[0].get_ydata()[0] == 70.5
 
 
+def test_spectral_first_weights_are_a_hollow_line_beside_that_of_the_others() -> None:
+    rows = LATENTS | {"q at 24 of 96, spectral": (70.4, 70.6), "v at 96 of 96, spectral": (68.0, 69.0)}
+    found = _numbers(STUDIES["latents-small"](), rows)
+    axes = _figure(found, "latent-width").axes[0]
+    lines = {container.get_label(): container.lines[0] for container in axes.containers}
+    assert list(lines) == ["q", "q, spectral", "v, spectral", "kv"]
+    np.testing.assert_allclose(lines["q, spectral"].get_xydata()[:, 1], [70.5])
+    assert lines["q, spectral"].get_color() == lines["q"].get_color()
+    assert [line.get_markerfacecolor() == "white" for line in lines.values()] == [False, True, True, False]
+    assert "Hollow: with first weights" in _drawing(found, "latent-width").caption
+
+
 def test_tokens_have_a_line_for_each_width() -> None:
     accuracies: dict[str, Sequence[float]] = {
         "width 96, 1 CLS token": (70.0, 71.0),

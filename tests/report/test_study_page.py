@@ -124,6 +124,28 @@ def test_a_report_does_not_replace_a_runs_page(
     assert (tmp_path / "a" / "index.html").read_text() == "of the run"
 
 
+def test_a_report_replaces_no_page_but_smallvits(
+    tmp_path: Path, run_folder: MakeRun, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_folder(tmp_path / "a")
+    mine = tmp_path / "site" / "index.html"
+    mine.parent.mkdir()
+    mine.write_text("<title>by hand</title>")
+    words = ["report", str(tmp_path / "a"), "--out", str(mine.parent)]
+    assert cli.main(words) == 1
+    assert capsys.readouterr().err == (
+        f"smallvit: {mine} is not smallvit's, so it is not replaced: give the report another folder\n"
+    )
+    assert [path.name for path in mine.parent.iterdir()] == ["index.html"]
+    assert mine.read_text() == "<title>by hand</title>"
+    mine.unlink()
+    assert cli.main(words) == 0
+    before = mine.read_text()
+    mine.write_text(before + "<!-- of before -->")
+    assert cli.main(words) == 0
+    assert mine.read_text() == before
+
+
 def test_a_scaled_run_says_so_on_its_own_page(tmp_path: Path, run_folder: MakeRun) -> None:
     record = run_folder(tmp_path / "run")
     config = replace(record.run_config(), scale=0.5)

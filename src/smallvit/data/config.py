@@ -5,7 +5,7 @@ from pathlib import Path
 
 from smallvit.checks import did_you_mean, require, require_number, require_whole
 from smallvit.data.spec import SPECS
-from smallvit.errors import SmallvitError
+from smallvit.errors import SmallvitError, UsageError
 
 DATASETS = (*SPECS, "folder")
 
@@ -52,6 +52,22 @@ class DataConfig:
         if self.dataset != "folder":
             return self.dataset == other.dataset
         return other.dataset == "folder" and _place(self.root) == _place(other.root)
+
+    def require_beside(self, name: str, place: Path) -> None:
+        """Raise `UsageError` where a folder to write to lies among the images, where it would be taken for a class; a
+        hidden one would not.
+        """
+        if self.dataset != "folder" or self.root is None:
+            return
+        root = expanded(self.root, "data.root")
+        images = [root / split for split in ("train", "val", "test")] if (root / "train").is_dir() else [root]
+        resolved = place.resolve()
+        for folder in (each.resolve() for each in images):
+            parts = resolved.relative_to(folder).parts if resolved.is_relative_to(folder) else (".",)
+            if not any(part.startswith(".") for part in parts):
+                raise UsageError(
+                    f"{name} is {place}: it lies among the images of data.root, {root}; name another folder"
+                )
 
 
 def expanded(path: Path, name: str) -> Path:

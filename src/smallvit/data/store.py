@@ -57,6 +57,7 @@ def load_from_spec(spec: DatasetSpec | None, config: DataConfig, *, image_size: 
     if spec is None:
         assert config.root is not None
         source = find_folder(expanded(config.root, "data.root"), image_size)
+        config.require_beside("data.cache (or SMALLVIT_CACHE)", folder)
         entry, notes = _cached_or_built(folder, "folder", source, image_size)
         notes += source.notes
     elif config.root is not None:

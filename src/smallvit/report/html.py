@@ -14,6 +14,7 @@ from markupsafe import Markup
 from smallvit.files import write_atomically
 from smallvit.progress import duration
 
+_GENERATOR = "smallvit"
 ECE_NOTE = (
     "ECE: expected calibration error over 15 bins. Where 50 to 85 % are right, probabilities that are true have some "
     "1 % of it on 10,000 images and some 5 % on 400; where 98 % are, a quarter of that."
@@ -26,10 +27,15 @@ def write_html(path: Path, template: str, **values: Any) -> None:
     html = (
         _environment()
         .get_template(template)
-        .render(values, generator=f"smallvit {version('smallvit')}", ece_note=ECE_NOTE)
+        .render(values, generator=f"{_GENERATOR} {version('smallvit')}", ece_note=ECE_NOTE)
     )
     # Class names may hold any character; character references keep the file whole whatever the encoding.
     write_atomically(path, html.encode("ascii", "xmlcharrefreplace").decode())
+
+
+def is_ours(path: Path) -> bool:
+    """Return whether a file is a page that `write_html` wrote."""
+    return f'<meta name="generator" content="{_GENERATOR} '.encode() in path.read_bytes()[:1000]
 
 
 def shown_name(name: str) -> str:

@@ -13,7 +13,7 @@ from smallvit.errors import SmallvitError
 from smallvit.files import write_atomically
 from smallvit.report.cells import length_of, scaled_notice
 from smallvit.report.collect import Section, collect
-from smallvit.report.html import write_html
+from smallvit.report.html import is_ours, write_html
 from smallvit.report.numbers import Numbers, numbers_of
 from smallvit.report.records import too_good
 from smallvit.report.study_figures import drawings
@@ -69,6 +69,9 @@ def write_report(folders: Sequence[Path | str], out: Path | str) -> Report:
     Raises the errors of `smallvit.report.collect.collect`, before anything is written.
     """
     out = Path(out)
+    page = out / PAGE
+    if page.is_file() and not is_ours(page):
+        raise SmallvitError(f"{page} is not smallvit's, so it is not replaced: give the report another folder")
     collection = collect([Path(folder) for folder in folders])
     numbers = [numbers_of(section) for section in collection.sections]
     for folder in (out / TABLES, out / FIGURES):
@@ -85,7 +88,6 @@ def write_report(folders: Sequence[Path | str], out: Path | str) -> Report:
         for name, table in [*named, *([(others.name, others)] if others else [])]
         for path in _write_table(out / TABLES / name, table)
     ]
-    page = out / PAGE
     runs = [run for section in collection.sections for each in section.runs.values() for run in each]
     other_runs = [run for group in collection.others for run in group]
     write_html(

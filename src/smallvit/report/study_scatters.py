@@ -20,7 +20,8 @@ from smallvit.report.svg import INK, MUTED, SERIES, VAL, Drawing
 
 PARTS = ("q", "k", "v", "qk", "kv", "qv", "qkv")
 """Projections that may be low-rank, alone and together."""
-LATENT_DIMS = ("latent_dim_q", "latent_dim_k", "latent_dim_v")
+LOW_RANK = ("latent_dim_q", "latent_dim_k", "latent_dim_v", "init")
+"""Fields of a model in which the rows of that figure may differ."""
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 MOST_NUMBERED = 20
 """Points of accuracy against cost whose numbers a reader can tell apart."""
@@ -28,6 +29,7 @@ _THINNED = " Of so many rows only the reference and those that no other beats at
 LEAST_SPAN = 2.0
 """Points of accuracy that an axis covers at least: closer, the scatter of seeds would look like a finding."""
 _ERROR_BARS = {"linewidth": 1.3, "capsize": 2.5, "markersize": 5}
+_SPECTRAL = "Hollow: with first weights that a full matrix could have. "
 _INTERVALS = ", with 95 % intervals over seeds where there are several"
 
 
@@ -53,19 +55,21 @@ def _latents(numbers: Numbers) -> Iterator[Drawing]:
         latents = {part: dim for part, dim in zip("qkv", config.model.latent_dims, strict=True) if dim is not None}
         # What is low-rank is stored apart, whatever Muon would do with one matrix of them.
         config = replace(config, optim=replace(config.optim, muon_qkv=base.optim.muon_qkv))
-        if not latents or len(set(latents.values())) > 1 or not _same_but(base, config, LATENT_DIMS):
+        if not latents or len(set(latents.values())) > 1 or not _same_but(base, config, LOW_RANK):
             continue
         share = 100 * next(iter(latents.values())) / config.model.embed_dim
-        points.append(_Point(series="".join(latents), x=share, line=numbers.line(label)))
+        marked = "" if config.model.init == base.model.init else f", {config.model.init}"
+        points.append(_Point(series="".join(latents) + marked, x=share, line=numbers.line(label)))
     if not points:
         return
     width = base.model.embed_dim
+    spectral = any("spectral" in point.series for point in points)
     yield Drawing(
         name="latent-width",
         title="Test accuracy by latent width",
         caption="Test accuracy at the last epoch by the width of low-rank queries (q), keys (k) and values (v), a line "
-        f"for each set of them{_INTERVALS}. Dashed: none is low-rank. Lines are moved sideways a little, to be told "
-        "apart.",
+        f"for each set of them{_INTERVALS}. Dashed: none is low-rank. {_SPECTRAL if spectral else ''}Lines are moved "
+        "sideways a little, to be told apart.",
         draw=lambda: _draw_latents(numbers, points, width),
     )
 
@@ -147,12 +151,12 @@ def _draw_latents(numbers: Numbers, points: Sequence[_Point], width: int) -> Fig
     axes.axhline(full.mean, color=INK, linewidth=1.1, linestyle="--", label="full q, k and v")
     if not math.isnan(full.half):
         axes.axhspan(full.mean - full.half, full.mean + full.half, color=MUTED, alpha=0.15, linewidth=0)
-    present = [parts for parts in PARTS if any(point.series == parts for point in points)]
-    for parts in present:
-        index = PARTS.index(parts)
-        shift = 0.7 * (present.index(parts) - (len(present) - 1) / 2)
-        mine = sorted((point for point in points if point.series == parts), key=lambda point: point.x)
-        _error_bars(axes, [point.x + shift for point in mine], mine, index, parts)
+    present = sorted({point.series for point in points}, key=lambda name: (PARTS.index(name.split(",")[0]), name))
+    for place, series in enumerate(present):
+        shift = 0.7 * (place - (len(present) - 1) / 2)
+        mine = sorted((point for point in points if point.series == series), key=lambda point: point.x)
+        parts, _, init = series.partition(", ")
+        _error_bars(axes, [point.x + shift for point in mine], mine, PARTS.index(parts), series, hollow=init != "")
     shares = sorted({point.x for point in points} | {100.0})
     axes.set_xticks(shares, [f"{share * width / 100:g}\n{share:.3g} %" for share in shares])
     axes.set_xlabel(f"latent width, and as a share of the width of {width}")
@@ -177,11 +181,14 @@ def _draw_tokens(numbers: Numbers, points: Sequence[_Point]) -> Figure:
     return _named(figure, numbers, 3)
 
 
-def _error_bars(axes: Axes, x: Sequence[float], points: Sequence[_Point], index: int, label: str) -> None:
+def _error_bars(
+    axes: Axes, x: Sequence[float], points: Sequence[_Point], index: int, label: str, *, hollow: bool = False
+) -> None:
     means = [point.line.last.mean for point in points]
     halves = [point.line.last.half for point in points]  # nan, of one seed, draws no bar
     colour, marker = SERIES[index % len(SERIES)], MARKERS[index % len(MARKERS)]
-    axes.errorbar(x, means, yerr=halves, color=colour, marker=marker, label=label, **_ERROR_BARS)  # pyright: ignore[reportArgumentType]
+    look = _ERROR_BARS | ({"markerfacecolor": "white", "linestyle": "dotted"} if hollow else {})
+    axes.errorbar(x, means, yerr=halves, color=colour, marker=marker, label=label, **look)  # pyright: ignore[reportArgumentType]
 
 
 def _figure() -> tuple[Figure, Axes]:
