@@ -57,6 +57,14 @@ def test_merging_keeps_what_is_frozen_and_draws_nothing(rough_model: BuildModel)
     assert all(module.training for module in trained.modules())
 
 
+def test_merging_leaves_spectral_first_weights_behind(images: Tensor) -> None:
+    config = replace(low_rank(SMALL, (5, None, 8)), init="spectral")
+    model = VisionTransformer(config, generator=torch.Generator().manual_seed(0)).double().eval()
+    merged = model.merge_low_rank()
+    assert merged.config == SMALL
+    torch.testing.assert_close(merged(images), model(images), rtol=0, atol=1e-11)
+
+
 def test_merging_a_plain_model_changes_nothing(rough_model: BuildModel, images: Tensor) -> None:
     model = rough_model(SMALL)
     merged = model.merge_low_rank()

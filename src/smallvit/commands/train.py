@@ -37,7 +37,7 @@ class Train:
 
     config: Annotated[RunConfig, arg(name="")] = field(default_factory=RunConfig)
     out: Path | None = None
-    """Run folder; by default runs/RECIPE-DIGEST, with the name of a folder of pictures before the digest."""
+    """Run folder; by default runs/RECIPE-DIGEST, with "fork" and the name of a folder of pictures before the digest."""
     resume: Path | None = None
     """Run folder of an unfinished run to go on with; instead of a recipe."""
     fork: Path | None = None

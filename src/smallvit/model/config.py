@@ -47,7 +47,7 @@ class ModelConfig:
     that turn with row and column (rotary positions)."""
     tokenizer: Tokenizer = field(default="patch", metadata=_UNLESS_DEFAULT)
     """From pixels to patch tokens: one linear map of each patch; log2(patch_size) convolutions of 3 x 3 and stride 2;
-    log2(patch_size) pairs of convolutions of 3 x 3 and stride 1, with the maximum of 2 x 2 pixels in the middle of
+    one of 2 x 2, then log2(patch_size) pairs of 3 x 3 and stride 1, with the maximum of 2 x 2 pixels in the middle of
     each; or a linear map of each patch and of the image's four diagonal shifts by half a patch."""
     tokenizer_depth: int = field(default=1, metadata=_UNLESS_DEFAULT)
     """Convolutions at each resolution of tokenizer conv: the first has stride 2, any more are added to what they see.

@@ -154,7 +154,8 @@ class VisionTransformer(nn.Module):
         merged = copy.deepcopy(self)
         for block in merged.all_blocks:
             block.attn.merge_low_rank()
-        merged.config = replace(self.config, latent_dim_q=None, latent_dim_k=None, latent_dim_v=None)
+        init = "normal" if self.config.init == "spectral" else self.config.init  # which is of low-rank ones alone
+        merged.config = replace(self.config, latent_dim_q=None, latent_dim_k=None, latent_dim_v=None, init=init)
         return merged
 
 

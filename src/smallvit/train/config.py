@@ -21,8 +21,8 @@ class OptimConfig:
 
     optimizer: Optimizer = "adamw"
     """Muon orthogonalises the updates of the matrices in the blocks and of a tokenizer's convolutions, but for those of
-    tokenizer conv with a stride, and leaves the rest to AdamW, both at `lr` unless `muon_lr` is set; LAMB is for large
-    batches."""
+    tokenizer conv with a stride and the first of conv-pool, and leaves the rest, depthwise convolutions too, to AdamW,
+    both at `lr` unless `muon_lr` is set; LAMB is for large batches."""
     lr: float = 1e-3
     """Highest learning rate, at the end of the warm-up."""
     weight_decay: float = 0.05
