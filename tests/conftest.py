@@ -10,7 +10,7 @@ rewritten with `pytest --update-golden`; read its diff before committing it.
 import importlib.util
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -37,6 +37,7 @@ install_import_hook(_for_jaxtyping(), "beartype.beartype")
 beartype_package("smallvit")
 
 import pytest  # noqa: E402  # after the hooks, as is everything that may import smallvit
+import torch  # noqa: E402
 
 from smallvit.bench.peers import import_beside_torch  # noqa: E402
 
@@ -53,6 +54,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
     """The user's cache is not read or written, by no process either that a test starts."""
     os.environ["SMALLVIT_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """A run sets torch's threads for good, and with another number of them sums round otherwise."""
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(1)
 
 
 @pytest.fixture

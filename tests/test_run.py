@@ -43,7 +43,7 @@ from smallvit.schema import RECORD_SCHEMA
 from smallvit.session import Session
 from smallvit.step_batch import step_draws
 from smallvit.study.forecast import Forecast
-from smallvit.train.config import OptimConfig, TrainConfig
+from smallvit.train.config import CheckpointConfig, OptimConfig, TrainConfig
 from smallvit.train.distributed import RankLostError, World
 
 TINY = RunConfig(
@@ -58,14 +58,6 @@ TINY = RunConfig(
 )
 NUM_TRAIN, NUM_VAL, NUM_TEST = 1295, 143, 359
 STEPS = 2 * NUM_TRAIN // 50  # of an epoch
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Any:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")
@@ -299,14 +291,6 @@ def test_evaluate_refuses_data_that_are_not_the_runs(tmp_path: Path) -> None:
     assert "other test images, " in refused()
 
 
-def test_a_finished_run_is_refused_and_left_alone(finished: tuple[Path, RunRecord, str]) -> None:
-    folder, _, _ = finished
-    before = {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in folder.iterdir()}
-    with pytest.raises(UsageError, match="already holds a finished run"):
-        run(TINY, folder)
-    assert before == {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in folder.iterdir()}
-
-
 def test_test_is_read_once_unless_its_curve_is_asked_for(finished: tuple[Path, RunRecord, str], tmp_path: Path) -> None:
     _, once, _ = finished
     assert once.test_read == "once, at the last epoch"
@@ -361,12 +345,6 @@ def test_rates_and_lengths_are_the_scaled_ones(tmp_path: Path) -> None:
 def test_of_less_than_an_epoch_fewer_passes_are_taken(tmp_path: Path) -> None:
     config = replace(TINY, scale=0.25, train=TrainConfig(epochs=2, passes_per_epoch=4, batch_size=500))
     assert [point.images_seen for point in run(config, tmp_path).curve] == [2500]  # of 2 x 1,295
-
-
-def test_another_seed_differs(finished: tuple[Path, RunRecord, str], tmp_path: Path) -> None:
-    folder, _, _ = finished
-    run(replace(TINY, seed=1), tmp_path)
-    assert weights(tmp_path) != weights(folder)
 
 
 @pytest.mark.parametrize("name", ["adamw", "adam", "lion", "muon"])
@@ -533,21 +511,6 @@ def test_a_step_that_is_left_out_leaves_the_weights_and_is_counted(
     assert record.test.accuracy > 0.1
 
 
-def test_too_many_steps_left_out_in_a_row_end_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    train = TrainConfig(epochs=1, passes_per_epoch=1, batch_size=100, on_nonfinite="skip", max_skips=2)
-
-    def nan(self: module.Session) -> Callable[..., torch.Tensor]:
-        return lambda *_: sum((p.sum() for p in self.model.parameters()), torch.zeros(())) * math.nan
-
-    monkeypatch.setattr(module.Session, "loss_function", nan)
-    with pytest.raises(SmallvitError, match=r"the loss is nan at step 2 .*the batch is in .*nonfinite-step-00000002"):
-        run(replace(TINY, train=train), tmp_path)
-    assert (tmp_path / "checkpoints" / "step-00000002").is_dir()
-    # Nor does a resumed run count from 0 again.
-    with pytest.raises(SmallvitError, match="the loss is nan at step 2 "):
-        run(replace(TINY, train=train), tmp_path)
-
-
 def test_a_flip_that_changes_the_class_is_said(tmp_path: Path) -> None:
     console = Console(record=True, width=200, quiet=False, file=(tmp_path / "said").open("w"))
     run(short(augment=AugmentConfig()), tmp_path / "run", console=console)
@@ -699,6 +662,73 @@ def test_the_bar_has_what_its_terminal_has_room_for(width: int, shown: str) -> N
         progress.numbers(2.3456, 1e-3, 760.0)
         progress._bar.refresh()
     assert f"7000/7640 {shown} " in out.getvalue()
+
+
+def test_what_cannot_start_over_leaves_the_run_before(finished: tuple[Path, RunRecord, str], tmp_path: Path) -> None:
+    shutil.copytree(finished[0], tmp_path / "run")
+    before = {path: path.read_bytes() for path in (tmp_path / "run").iterdir()}
+    for changes in (
+        {"data": DataConfig(dataset="folder", root=tmp_path / "absent")},
+        {"train": replace(TINY.train, batch_size=100_000)},
+    ):
+        with pytest.raises(SmallvitError):
+            run(replace(TINY, **changes), tmp_path / "run", start_over=True)
+        assert {path: path.read_bytes() for path in (tmp_path / "run").iterdir()} == before
+
+
+def test_a_run_gives_back_the_threads_that_it_found(tmp_path: Path) -> None:
+    torch.set_num_threads(2)
+    record = run(TINY, tmp_path / "run")
+    assert (record.choices.num_threads, torch.get_num_threads()) == (1, 2)
+    evaluate(tmp_path / "run", "test")
+    assert torch.get_num_threads() == 2
+
+
+def test_a_root_is_kept_as_it_is_seen_from_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that a run can be measured, resumed and compared with a fork's from another working directory."""
+    generator = np.random.default_rng(0)
+    for name in ("cat", "dog"):
+        (tmp_path / "pictures" / name).mkdir(parents=True)
+        for i in range(20):
+            pixels = generator.integers(0, 256, (16, 16, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "pictures" / name / f"{i}.png")
+    model = ModelConfig(image_size=16, patch_size=8, embed_dim=16, depth=1, num_heads=2)
+    data = DataConfig(dataset="folder", root=Path("pictures"), cache=tmp_path / "cache")
+    train = TrainConfig(epochs=1, passes_per_epoch=1, batch_size=8)
+    monkeypatch.chdir(tmp_path)
+    record = run(replace(TINY, data=data, model=model, train=train), tmp_path / "run")
+    assert record.run_config().data.root == tmp_path / "pictures"
+    (tmp_path / "else").mkdir()
+    monkeypatch.chdir(tmp_path / "else")
+    assert evaluate(tmp_path / "run", "test")[0] == record.test
+
+
+def test_the_best_weights_without_val_are_said_to_be_none(tmp_path: Path) -> None:
+    config = replace(TINY, data=replace(TINY.data, val_fraction=0.0), checkpoint=CheckpointConfig(best=True))
+    console = Console(record=True, width=200, file=io.StringIO())
+    run(config, tmp_path, console=console)
+    said = console.export_text()
+    assert "note: checkpoint.best keeps nothing: no val was held out to tell which weights are best\n" in said
+
+
+def test_whitening_sees_as_many_pixels_of_larger_images_and_is_left_out_where_weights_come_from_a_file(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    seen: list[torch.Size] = []
+
+    def whiten(layer: torch.nn.Conv2d, patches: torch.Tensor, generator: torch.Generator) -> None:
+        seen.append(patches.shape)
+
+    monkeypatch.setattr("smallvit.session.init_whitening", whiten)
+    monkeypatch.setattr("smallvit.session.WHITENING_IMAGES", 800)
+    config = replace(TINY, model=replace(TINY.model, patch_init="whiten", patch_size=4)).resolve(10)
+    for size in (16, 32, 64):
+        model = replace(config.model, image_size=size)
+        session = Session(replace(config, model=model), load_dataset(config.data, image_size=size))
+    assert seen == [(800 * 4 * 4, 48), (800 * 8 * 8, 48), (200 * 16 * 16, 48)]
+    Session(replace(config, model=model), session.dataset, earlier=session.choices)
+    Session(replace(config, model=model, fork="0" * 64), session.dataset)
+    assert len(seen) == 3
 
 
 def test_a_run_that_is_deleted_in_part_is_known_by_its_config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -186,6 +186,8 @@ def take_weights(
         theirs = (file.metadata() or {}).get(_CLASS_NAMES)
     if theirs is not None and theirs != json.dumps(class_names):
         tensors = {name: tensor for name, tensor in tensors.items() if not name.startswith(HEAD)}
+    if config.model.position == "sincos":  # they are fixed, whatever is at their place in the file
+        tensors = {**tensors, _POSITIONS: own[_POSITIONS]}
     resampled = _for_image_size(tensors, config.model)
     tensors |= resampled
     others = [name for name in own if name not in tensors or own[name].shape != tensors[name].shape]

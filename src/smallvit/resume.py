@@ -5,7 +5,7 @@ import shlex
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from smallvit.config import RunConfig
 from smallvit.device.choose import Choices
@@ -31,8 +31,8 @@ class Gathered:
     first_step_seconds: float = 0.0
     evaluate_seconds: float = 0.0
     curve: list[CurvePoint] = field(default_factory=list)
-    best_sha256: str | None = ""
-    """Of the file of the weights that were best on val, empty where there is none; None in checkpoints from before."""
+    best_sha256: str = ""
+    """Of the file of the weights that were best on val, empty where there is none."""
     skipped_steps: list[int] = field(default_factory=list)
     resumed_at_steps: list[int] = field(default_factory=list)
 
@@ -47,28 +47,13 @@ class SavedState:
     world_size: int
     draws_sha256: str
     """Of the last step's images, labels and augmentation draws, before any arithmetic."""
-    test_sha256: str | None
-    """As a record has it; None in checkpoints from before."""
+    test_sha256: str
+    """As a record has it."""
     val_sha256: str | None
     """Likewise."""
     may_be_seen: list[str]
     """Splits of whose images the run that this one was forked off may have been trained on some."""
     gathered: Gathered
-
-    @classmethod
-    def of(cls, checkpoint: Checkpoint, where: str) -> "SavedState":
-        """Return the state of a checkpoint, of this version or an earlier one's."""
-        state = {"test_sha256": None, "val_sha256": None, **checkpoint.state}
-        if "may_be_seen" not in state:  # in a checkpoint from before, less is known of it
-            config = state.get("config")
-            forked = isinstance(config, dict) and cast("dict[str, Any]", config).get("fork") is not None
-            val = state.pop("val_may_be_seen", forked and state["val_sha256"] is not None)
-            state["may_be_seen"] = ["val"] if val else []
-        if isinstance(choices := state.get("choices"), dict):
-            state["choices"] = {"convolution": "torch", **cast("dict[str, Any]", choices)}
-        if isinstance(gathered := state.get("gathered"), dict):
-            state["gathered"] = {"best_sha256": None, **cast("dict[str, Any]", gathered)}
-        return from_json(cls, state, where)
 
 
 def find_checkpoint(
@@ -93,15 +78,15 @@ def find_checkpoint(
     if checkpoint is None:
         note(f"{folder} holds an unfinished run without a whole checkpoint, which is started over")
         return None
-    saved = SavedState.of(checkpoint, f"{folder / CHECKPOINTS}: state")
-    _require_same_run(folder, config, RunConfig.from_json(saved.config))
-    theirs, ours = saved.versions, versions()
+    theirs, ours = checkpoint.state.get("versions", {}), versions()
     if theirs.get("smallvit") != ours["smallvit"]:
         raise UsageError(
             f"{folder} was saved by smallvit {theirs.get('smallvit')}, and this is {ours['smallvit']}: go on with that "
             f"version, or start a new run from its weights with --fork {shlex.quote(str(folder))}"
         )
-    if theirs.get(SOURCE, ours[SOURCE]) != ours[SOURCE]:
+    saved = from_json(SavedState, checkpoint.state, f"{folder / CHECKPOINTS}: state")
+    _require_same_run(folder, config, RunConfig.from_json(saved.config))
+    if theirs[SOURCE] != ours[SOURCE]:
         note("smallvit's source was changed after this run began: its record will name today's alone")
     for name in (name for name in ours if name != SOURCE):
         if theirs.get(name) != ours[name]:
@@ -121,7 +106,7 @@ def share_checkpoint(world: World, found: tuple[Checkpoint, SavedState] | None) 
     step, state, texts, names = header
     tensors = {name: world.broadcast_tensors(checkpoint.tensors[name] if checkpoint else {}) for name in names}
     checkpoint = Checkpoint(step=step, tensors=tensors, state=state, texts=texts)
-    return checkpoint, SavedState.of(checkpoint, "state")
+    return checkpoint, from_json(SavedState, checkpoint.state, "state")
 
 
 def delete_lost_best(saved: SavedState, folder: Path, note: Callable[[str], None]) -> None:
@@ -129,7 +114,7 @@ def delete_lost_best(saved: SavedState, folder: Path, note: Callable[[str], None
     is lost and may come out otherwise this time.
     """
     path, kept = folder / BEST, saved.gathered.best_sha256
-    if kept is not None and path.exists() and hashlib.sha256(path.read_bytes()).hexdigest() != kept:
+    if path.exists() and hashlib.sha256(path.read_bytes()).hexdigest() != kept:
         path.unlink()
         note(f"{path} was of steps that are taken again, and is deleted: it is written anew when val improves")
 
@@ -157,7 +142,7 @@ def require_same_images(saved: SavedState, session: Session, steps_done: int, fo
     if steps_done:
         theirs["train images or draws"] = saved.draws_sha256
         ours["train images or draws"] = draws_sha256(session, steps_done - 1)
-    other = [what for what, sha256 in theirs.items() if sha256 is not None and sha256 != ours[what]]
+    other = [what for what, sha256 in theirs.items() if sha256 != ours[what]]
     if other:
         raise SmallvitError(
             f"{folder} was begun with other {', other '.join(other)} than today's: the data set has changed, or an "

@@ -20,8 +20,10 @@ from rich.console import Console
 from smallvit.checks import require_number, require_one_of
 from smallvit.config import MOST_SCALE, RunConfig
 from smallvit.console import say
+from smallvit.data.config import expanded
 from smallvit.data.split import digest
 from smallvit.data.store import Dataset, load_dataset
+from smallvit.device.choose import threads_kept
 from smallvit.errors import SmallvitError, UsageError
 from smallvit.evaluate import Metrics, measure
 from smallvit.files import flush_folder, write_json
@@ -92,24 +94,31 @@ def run(
         require_number("max_seconds", max_seconds, least=0)
     stop, folder = Stop(max_seconds), Path(folder)
     config.data.require_beside("--out", folder)
-    with join(timeout_seconds=TIMEOUT_SECONDS) as world:
+    if config.data.root is not None:  # to be found again from another working directory
+        root = expanded(config.data.root, "data.root").absolute()
+        config = replace(config, data=replace(config.data, root=root))
+    with join(timeout_seconds=TIMEOUT_SECONDS) as world, threads_kept():
         console = console if console and world.is_main else Console(quiet=True)
         origin = None if fork is None else read_origin(Path(fork))
         if origin is not None:
             config = replace(config, fork=weights_sha256(origin.weights))
         if not world.is_main:
-            return _run(config, folder, world, stop, console, origin)
+            return _run(config, folder, world, stop, console, origin, start_over)
         with claimed(folder, partial(_note, console)):
-            if start_over:
-                delete_run(folder)
-            return _run(config, folder, world, stop, console, origin)
+            return _run(config, folder, world, stop, console, origin, start_over)
 
 
 def _run(
-    config: RunConfig, folder: Path, world: World, stop: Stop, console: Console, origin: Origin | None
+    config: RunConfig,
+    folder: Path,
+    world: World,
+    stop: Stop,
+    console: Console,
+    origin: Origin | None,
+    start_over: bool,
 ) -> RunRecord:
-    note = partial(_note, console)
-    if (folder / RECORD).exists() and world.is_main:
+    note, goes_on = partial(_note, console), world.is_main and not start_over
+    if (folder / RECORD).exists() and goes_on:
         delete_checkpoints(folder)  # of a run that was killed when all but that was done
         page = folder / PAGE
         where = f"its page is {page}" if page.exists() else f"for its page: smallvit report {shlex.quote(str(folder))}"
@@ -127,7 +136,7 @@ def _run(
     for text in _notes(config, dataset):
         note(text)
     config = config.resolve(dataset.spec.num_classes)
-    found = share_checkpoint(world, find_checkpoint(folder, config, note) if world.is_main else None)
+    found = share_checkpoint(world, find_checkpoint(folder, config, note) if goes_on else None)
     if not found:
         require_unseen_test(origin, config, dataset)
     seen = found[1].may_be_seen if found else may_be_seen(origin, config, dataset)
@@ -135,6 +144,8 @@ def _run(
         note(MAY_BE_SEEN[split])
     session = Session(config, dataset, world, found[1].choices if found else None)
     say(console, f"{config.recipe} on {_sizes(dataset)}\n{session.choices}")
+    if start_over and world.is_main:
+        delete_run(folder)
     training = Training(session, folder, stop, may_be_seen=seen)
     if found:
         checkpoint, saved = found
@@ -187,11 +198,12 @@ def evaluate(
         config = replace(config, data=replace(config.data, root=Path(data_root)))
     dataset = load_dataset(config.data, image_size=config.model.image_size)
     _require_same_data(record, dataset, folder)
-    session = Session(config, dataset, earlier=record.choices)
-    if split not in session.splits:
-        raise UsageError(f"{folder} held out no val (data.val_fraction, or too few images): measure on test")
-    load_weights(session.average.measured, folder / MODEL)
-    logits, labels = session.predict(split), session.splits[split].labels
+    with threads_kept():
+        session = Session(config, dataset, earlier=record.choices)
+        if split not in session.splits:
+            raise UsageError(f"{folder} held out no val (data.val_fraction, or too few images): measure on test")
+        load_weights(session.average.measured, folder / MODEL)
+        logits, labels = session.predict(split), session.splits[split].labels
     calibrated = None if record.temperature is None else measure(logits, labels, record.temperature)
     return measure(logits, labels), calibrated
 
@@ -239,6 +251,8 @@ def _notes(config: RunConfig, dataset: Dataset) -> list[str]:
     if config.data.dataset == "folder" and config.fork is None and 0 < steps < FEW_STEPS:
         longer = min(math.ceil(config.scale * FEW_STEPS / steps), MOST_SCALE)
         notes.append(f"the run is short, {steps:,} steps: for few pictures consider --scale {longer}")
+    if config.checkpoint.best and dataset.val is None:
+        notes.append("checkpoint.best keeps nothing: no val was held out to tell which weights are best")
     return notes
 
 

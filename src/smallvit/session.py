@@ -36,6 +36,9 @@ from smallvit.train.losses import LOSSES
 from smallvit.train.optim import build_optimizers
 
 WHITENING_IMAGES = 10_000
+"""Training images whose patches whiten the first layer, of up to 32 x 32 pixels; of larger ones as many pixels: their
+patches are gigabytes already.
+"""
 
 
 class Session:
@@ -95,7 +98,8 @@ class Session:
             convolution=self.choices.convolution,
             generator=rng.torch_generator(config.seed, "init"),
         )
-        self._whiten()
+        if earlier is None and config.fork is None:  # otherwise its weights come from a file
+            self._whiten()
         if world.size > 1:  # whitening may round otherwise on another machine
             self.model.load_state_dict(world.broadcast_tensors(self.model.state_dict()))
         self.model.to(device)
@@ -222,13 +226,14 @@ class Session:
         if kind == "random" or layer is None:
             return
         generator = rng.torch_generator(self.config.seed, "whitening")
+        count = max(1, round(WHITENING_IMAGES * min(1, (32 / self.config.model.image_size) ** 2)))
         if kind == "whiten":
             train = self.splits["train"]
-            chosen = torch.randperm(len(train), generator=generator)[:WHITENING_IMAGES]
+            chosen = torch.randperm(len(train), generator=generator)[:count]
             images = normalise(train.images[chosen.to(train.images.device)], spec.mean, spec.std)
             init_whitening(layer, image_patches(images, layer).cpu(), generator)
         else:
-            batches = math.ceil(min(WHITENING_IMAGES, len(self.splits["train"])) / self.config.train.batch_size)
+            batches = math.ceil(min(count, len(self.splits["train"])) / self.config.train.batch_size)
             images = torch.cat([self._augmented(step, ALONE, self._apply)[0] for step in range(batches)])
             init_whitening_paper(layer, image_patches(images, layer).cpu())
 

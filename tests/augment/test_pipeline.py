@@ -219,14 +219,6 @@ def test_wrong_settings_name_their_field(field):
         AugmentConfig(**field)
 
 
-@pytest.mark.parametrize("field", ["policy", "policy_variant", "erase_fill", "mix_per"])
-def test_words_that_are_not_allowed_are_told_which_are(field):
-    # Without the tests' run-time checker, which would speak first.
-    code = f"from smallvit.augment.config import AugmentConfig; AugmentConfig({field}='nonsense')"
-    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False).stderr
-    assert f"augment.{field} is 'nonsense': allowed are " in told.splitlines()[-1]
-
-
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
 @pytest.mark.parametrize("config", [PAPER, IMAGES_ALONE, FULL], ids=["paper", "per image", "affine"])
 def test_cuda_gives_the_pictures_of_a_cpu(config):

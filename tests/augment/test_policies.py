@@ -195,43 +195,9 @@ def test_256_copies_of_one_image_part_as_far_as_the_policy_allows(real_images):
     assert len(results.flatten(1).unique(dim=0)) > 200
 
 
-@pytest.mark.parametrize(
-    ("text", "words"),
-    [
-        *[
-            (
-                f"Invert 1 0\n{op}",
-                f"policy op '{op}' is wrong, expected a name, a probability from 0 to 1 and",
-            )
-            for op in ("Rotate 0.5 10", "Rotate 0.5 -3", "Rotate 1.5 1", "Rotate -0.5 1", "Rotate nan 1", "Rotate a 1")
-        ],
-        ("Rotate 0.5 1.5", "policy op 'Rotate 0.5 1.5' is wrong"),
-        ("Rotate 0.5", "policy op 'Rotate 0.5' is wrong"),
-        ("Twirl 0.5 1", "op 'Twirl' is unknown, expected one of Identity, "),
-        ("Rotate 1 1; Invert 1 0\nRotate 1 1", "policy has lines of 1 and 2 ops: expected as many in each"),
-    ],
-)
-def test_a_wrong_policy_is_told(text, words):
-    with pytest.raises(UsageError, match=words):
-        read_policy(text)
-
-
-@pytest.mark.parametrize(
-    ("options", "words"),
-    [
-        ({"name": "augmix"}, "policy 'augmix' is unknown, expected one of autoaugment-cifar10, "),
-        ({"name": "autoaugment-svhn", "variant": "kornia"}, "space 'kornia' is unknown"),
-        ({"name": "randaugment", "magnitude": 31}, "magnitude is 31, expected an index from 0 to 30"),
-    ],
-)
-def test_a_policy_that_does_not_exist_is_told(options, words):
-    with pytest.raises(UsageError, match=words):
-        sample_policy(generator=np.random.default_rng(0), batch_size=2, image_size=(8, 8), **options)
-
-
-def test_every_policy_of_the_config_can_be_drawn():
-    for name in ("autoaugment-cifar10", "randaugment", "trivialaugment", "three-augment"):
-        assert draw(AugmentConfig(policy=name).policy, 3).op.shape[0] == 3
+def test_a_policy_that_does_not_exist_is_told():
+    with pytest.raises(UsageError, match=r"policy 'augmix' is unknown, expected one of autoaugment-cifar10, "):
+        sample_policy("augmix", np.random.default_rng(0), batch_size=2, image_size=(8, 8))
 
 
 def test_trivialaugment_draws_signs_and_magnitudes_apart():

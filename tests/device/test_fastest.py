@@ -93,20 +93,6 @@ def test_a_memory_that_cannot_be_written_is_done_without(clock: Clock, tmp_path:
     assert fastest("attention", {"a": clock.contestant(1.0)}, "cpu", tmp_path / "file" / "x.json", "k")[0] == "a"
 
 
-def test_a_failed_write_leaves_the_old_memory(clock: Clock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    memory = tmp_path / "x.json"
-    fastest("attention", {"a": clock.contestant(1.0)}, "cpu", memory, "k")
-    before = memory.read_text()
-
-    def full(descriptor: int) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr("os.fsync", full)
-    fastest("attention", {"a": clock.contestant(1.0)}, "cpu", memory, "another")
-    assert memory.read_text() == before
-    assert [path.name for path in tmp_path.iterdir()] == ["x.json"]
-
-
 def test_other_work_in_some_turns_does_not_decide(clock: Clock, tmp_path: Path) -> None:
     seconds = iter([1.0, 30.0, 30.0, 1.0, 30.0, 30.0])
 

@@ -1,6 +1,5 @@
 """Records found and sorted into studies; and what is refused, in a line that names the file."""
 
-import json
 import re
 import shutil
 from dataclasses import replace
@@ -13,7 +12,6 @@ from smallvit.record import RunRecord
 from smallvit.report.collect import Section, collect, section_in
 from smallvit.report.records import Run
 from smallvit.report.study_page import write_report
-from smallvit.strict_json import digest
 from smallvit.study.rows import Study
 from smallvit.study.studies import STUDIES
 from study_records import fake_record, noisy, write_study
@@ -157,43 +155,13 @@ def test_what_the_paper_reports_is_known_in_other_tables_and_at_other_lengths(tm
     }
 
 
-def _edited(path: Path, **changes: object) -> None:
-    value = json.loads(path.read_text())
-    path.write_text(json.dumps({**value, **changes}))
-
-
-def _resealed(path: Path, seed: int) -> None:
-    """Edit the config, and seal the record again as if it had been written so."""
-    value = json.loads(path.read_text())
-    value["config"]["seed"] = seed
-    del value["sha256"]
-    path.write_text(json.dumps({**value, "sha256": digest(value)}))
-
-
-@pytest.mark.parametrize("edit", ["accuracy", "seed", "schema", "cut", "config"])
-def test_an_edited_record_is_refused_with_its_path(tmp_path: Path, edit: str) -> None:
+def test_a_record_that_cannot_be_read_is_refused_with_its_path(tmp_path: Path) -> None:
     write_study(_rows("paper", "baseline", "whitening"), tmp_path, noisy(), {"whitening": 1})
     path = tmp_path / "paper-whiten" / "seed0" / "record.json"
-    expected = {
-        "accuracy": "was changed after it was written: its digest differs",
-        "seed": "config_digest is not that of its config",
-        "schema": "has schema 99: this version of smallvit reads",
-        "cut": "is not a readable record",
-        "config": "config.model.depht is not known",
-    }[edit]
-    if edit == "accuracy":
-        _edited(path, train_seconds=1.0)
-    elif edit == "seed":
-        _resealed(path, 5)
-    elif edit == "schema":
-        _edited(path, schema=99)
-    elif edit == "cut":
-        path.write_text(path.read_text()[:1000])
-    else:
-        record = RunRecord.load(path)
-        config = {**record.config, "model": {**record.config["model"], "depht": 3}}
-        replace(record, config=config).save(path)
-    with pytest.raises(SmallvitError, match=expected) as error:
+    record = RunRecord.load(path)
+    config = {**record.config, "model": {**record.config["model"], "depht": 3}}
+    replace(record, config=config).save(path)
+    with pytest.raises(SmallvitError, match=r"config\.model\.depht is not known") as error:
         collect([tmp_path])
     assert str(path) in str(error.value)
     assert "\n" not in str(error.value)

@@ -261,10 +261,6 @@ def _cut(path: Path) -> None:
     path.write_bytes(path.read_bytes()[: path.stat().st_size * 2 // 3])
 
 
-def _edit(path: Path) -> None:
-    path.write_text(path.read_text().replace('"num_train": 1295', '"num_train": 1296'))
-
-
 def _of_another_run(path: Path) -> None:
     tensors = load_file(path)
     save_file({**tensors, "labels": tensors["labels"].roll(1)}, path)
@@ -311,8 +307,6 @@ def _files_that_are_none(path: Path) -> None:
     ("name", "damage", "words"),
     [
         ("record.json", Path.unlink, "holds no run"),
-        ("record.json", _cut, "is not a readable record"),
-        ("record.json", _edit, "was changed after it was written"),
         ("test.safetensors", Path.unlink, "does not hold predictions"),
         ("test.safetensors", _cut, "does not hold predictions"),
         ("test.safetensors", _of_another_run, "is not of the run in record.json"),

@@ -6,12 +6,10 @@ import os
 import re
 import signal
 import time
-from collections.abc import Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
-import torch
 from PIL import Image
 from rich.console import Console
 
@@ -31,13 +29,6 @@ from smallvit.train.config import OptimConfig
 from tiny_study import BASE, ONE_THREAD, Here, HereEngine, study
 
 QUIET = Console(quiet=True)
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    yield
-    torch.set_num_threads(before)
 
 
 def execute(study: Study, folder: Path, engine: HereEngine | None = None, budget: float | None = None) -> Ending:

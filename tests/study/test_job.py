@@ -3,13 +3,12 @@
 import json
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 from outcomes import outcome
 from smallvit.bench.pace import Pace
@@ -23,14 +22,6 @@ from smallvit.study.watch import checkpoint_step
 from tiny_study import BASE, ONE_THREAD, long_study
 
 CONFIG = replace(BASE, device=DeviceConfig(**vars(ONE_THREAD), precision="float32")).to_json()
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def test_a_finished_run_is_left_as_it_is_and_another_is_refused(tmp_path: Path) -> None:

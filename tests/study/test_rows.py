@@ -50,16 +50,6 @@ def test_the_published_numbers_are_those_of_the_paper() -> None:
     assert {label for label, row in rows.items() if row.published} == set(LINES.values())
 
 
-@pytest.mark.parametrize("name", STUDIES)
-def test_a_study_has_its_reference_and_no_row_twice(name: str) -> None:
-    study = STUDIES[name]()
-    assert study.name == name
-    labels = [row.label for row in study.rows]
-    assert study.reference in labels
-    assert len(set(labels)) == len(labels) == len({row.config.digest() for row in study.rows})
-    assert len(study.seeds) >= 2
-
-
 def test_a_folder_belongs_to_one_run_and_a_run_to_one_folder() -> None:
     """Over all studies, so that they may share a folder of records, and the runs that they have in common."""
     runs: dict[str, set[str]] = defaultdict(set)
@@ -166,29 +156,6 @@ def test_the_budget_of_a_study_is_that_of_its_runs(name: str, dataset: str, budg
     assert STUDIES[name]().on(dataset, Path("mine") if dataset == "folder" else None).budget.startswith(budget)
 
 
-def _different(row: Row, reference: Row) -> dict[str, object]:
-    """Values by dotted field that the row has otherwise than the reference."""
-    found: dict[str, object] = {}
-    for section in ("data", "augment", "model", "optim", "train", "evaluate", "device"):
-        ours, theirs = vars(getattr(row.config, section)), vars(getattr(reference.config, section))
-        found |= {f"{section}.{name}": value for name, value in ours.items() if value != theirs[name]}
-    return found
-
-
-@pytest.mark.parametrize("name", STUDIES)
-def test_a_row_of_parts_is_its_parts_changes_and_no_other(name: str) -> None:
-    study = STUDIES[name]()
-    by_label = {row.label: row for row in study.rows}
-    reference = by_label[study.reference]
-    for row in (row for row in study.rows if row.parts):
-        assert len(row.parts) > 1
-        changes: dict[str, object] = {}
-        for part in row.parts:
-            changes |= _different(by_label[part], reference)
-        assert _different(row, reference) == changes
-        assert len(changes) >= len(row.parts)
-
-
 def _digits() -> Study:
     """Return the study that docs/study.md has as an example."""
     page = (Path(__file__).parents[2] / "docs" / "study.md").read_text(encoding="utf-8")
@@ -207,7 +174,9 @@ def test_the_example_of_the_page_is_a_study() -> None:
 
 @pytest.mark.parametrize("name", STUDIES)
 def test_every_study_is_checked(name: str) -> None:
-    assert checked(STUDIES[name]()).rows
+    study = checked(STUDIES[name]())
+    assert study.name == name
+    assert len(study.seeds) >= 2
 
 
 def _spoilt(what: str) -> Study:

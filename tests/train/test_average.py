@@ -1,7 +1,6 @@
 """The moving average of the weights: torch's own, its start, and that it is what is measured and kept."""
 
 import copy
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -31,14 +30,6 @@ TOY = RunConfig(
     train=TrainConfig(epochs=2, passes_per_epoch=1, batch_size=200, ema_decay=0.9),
     device=DeviceConfig(device="cpu", precision="float32", attention="bmm", num_threads=1),
 )
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def wandering(model: nn.Module, step: int) -> None:

@@ -1,14 +1,12 @@
 """What is saved comes back bit for bit, and what is damaged is passed over by name."""
 
 import errno
-import importlib.util
 import json
 import os
 import random
 import re
 import shutil
 import stat
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,17 +17,11 @@ from hypothesis import strategies as st
 from safetensors import safe_open
 from torch import Tensor
 
+from checkpoint_driver import example
 from smallvit.errors import SmallvitError, UsageError
 from smallvit.strict_json import canonical, digest
 from smallvit.train import checkpoint as module
 from smallvit.train.checkpoint import Checkpoint, load_newest, remove_leftovers, save_checkpoint
-
-_SPEC = importlib.util.spec_from_file_location("checkpoint_driver", Path(__file__).with_name("checkpoint_driver.py"))
-assert _SPEC is not None
-assert _SPEC.loader is not None
-_DRIVER = importlib.util.module_from_spec(_SPEC)
-_SPEC.loader.exec_module(_DRIVER)
-example = _DRIVER.example
 
 FILES = ("manifest.json", "metrics.jsonl", "model.safetensors", "optimizer.safetensors", "state.json")
 
@@ -106,8 +98,8 @@ def test_the_newest_are_kept(tmp_path: Path) -> None:
     for step in (1, 2, 3):
         assert save_checkpoint(tmp_path, example(step)) == tmp_path / f"step-{step:08d}"
     assert names(tmp_path) == ["step-00000002", "step-00000003"]
-    save_checkpoint(tmp_path, example(100_000_000), keep=3)
-    assert names(tmp_path) == ["step-00000002", "step-00000003", "step-100000000"]
+    save_checkpoint(tmp_path, example(100_000_000))
+    assert names(tmp_path) == ["step-00000003", "step-100000000"]
     assert_same(load_newest(tmp_path)[0], example(100_000_000))
 
 
@@ -134,8 +126,8 @@ def test_after_a_fall_back_the_damaged_one_does_not_count_as_one_to_keep(two: Pa
 
 
 def test_a_later_whole_one_is_left_alone(two: Path) -> None:
-    save_checkpoint(two, example(15), keep=1)
-    assert names(two) == ["step-00000015", "step-00000020"]
+    save_checkpoint(two, example(15))
+    assert names(two) == ["step-00000010", "step-00000015", "step-00000020"]
 
 
 @pytest.mark.parametrize("file", FILES)
@@ -309,8 +301,6 @@ def test_leftovers_are_removed_and_nothing_else(two: Path) -> None:
 def test_what_cannot_be_written_is_refused_before_anything_is(tmp_path: Path, change: Any, error: Any) -> None:
     with pytest.raises(error):
         save_checkpoint(tmp_path, Checkpoint(**{"step": 1, "tensors": {}, "state": {}, "texts": {}, **change}))
-    with pytest.raises(UsageError, match="keep is 0"):
-        save_checkpoint(tmp_path, example(1), keep=0)
     assert names(tmp_path) == []
 
 
@@ -398,14 +388,6 @@ def assert_passed_over(folder: Path, line: str, *, compare: bool = True) -> None
     assert loaded.step == 10
     if compare:
         assert_same(loaded, example(10))
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def test_leftovers_of_an_earlier_process_of_the_same_number_are_no_hindrance(tmp_path: Path) -> None:

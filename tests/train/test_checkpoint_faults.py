@@ -1,8 +1,6 @@
 """Real processes that are killed while they save, and real disks that are full or read-only."""
 
 import errno
-import functools
-import importlib.util
 import json
 import os
 import platform
@@ -19,22 +17,14 @@ from typing import Any
 import pytest
 import torch
 
+import checkpoint_driver
+from checkpoint_driver import example
 from disks import small_disk
 from smallvit.train.checkpoint import Checkpoint, load_newest, remove_leftovers, save_checkpoint
 
-DRIVER = Path(__file__).with_name("checkpoint_driver.py")
-_SPEC = importlib.util.spec_from_file_location("checkpoint_driver", DRIVER)
-assert _SPEC is not None
-assert _SPEC.loader is not None
-_MODULE = importlib.util.module_from_spec(_SPEC)
-_SPEC.loader.exec_module(_MODULE)
+DRIVER = Path(checkpoint_driver.__file__)
 KILLED = -9
 Order = Callable[..., Any]
-
-
-@functools.cache
-def example(step: int, size: int = 300) -> Checkpoint:
-    return _MODULE.example(step, size)
 
 
 @pytest.fixture(scope="module")
@@ -98,8 +88,8 @@ def two_whole(folder: Path) -> None:
 def damaged_in_the_way(folder: Path) -> None:
     """The save that replaces a damaged checkpoint of its step, and deletes a damaged later one."""
     two_whole(folder)
-    save_checkpoint(folder, example(30), keep=3)
-    save_checkpoint(folder, example(40), keep=4)
+    for later in ("step-00000030", "step-00000040"):
+        shutil.copytree(folder / "step-00000020", folder / later)
     (folder / "step-00000030" / "model.safetensors").write_bytes(b"")
     (folder / "step-00000040" / "state.json").unlink()
 

@@ -133,12 +133,7 @@ def _torchvision(num_bins: int, height: int, width: int, *, wide: bool) -> dict[
 
 @lru_cache(maxsize=64)
 def magnitudes(space: str, num_bins: int, image_size: tuple[int, int]) -> Float64[ndarray, "S O M"]:
-    """Return every op's value by sign (plus, minus), op id and magnitude index; image_size is (height, width).
-
-    Raises UsageError for an unknown space.
-    """
-    if space not in SPACES:
-        raise UsageError(f"space {space!r} is unknown, expected one of {', '.join(SPACES)}")
+    """Return every op's value by sign (plus, minus), op id and magnitude index; image_size is (height, width)."""
     if space == "tf":
         values = _authors(num_bins)
     elif space in ("torchvision", "wide"):

@@ -39,7 +39,7 @@ def sample_policy(
     """Draw a policy for each image; image_size is (height, width) in pixels.
 
     `variant` is for the autoaugment policies, `num_ops` and `magnitude` (0 to 30) are for randaugment.
-    Raises UsageError for a name, variant or magnitude that does not exist.
+    Raises UsageError for a name that does not exist.
     """
     if name in AUTOAUGMENT:
         return sample_autoaugment(AUTOAUGMENT[name], generator, batch_size, image_size, variant=variant)
@@ -100,8 +100,6 @@ def sample_randaugment(
     generator: np.random.Generator, batch_size: int, image_size: tuple[int, int], *, num_ops: int, magnitude: int
 ) -> PolicyParams:
     """Draw num_ops ops for each image, all at one magnitude index of 31, as torchvision has them."""
-    if not 0 <= magnitude < _NUM_BINS:
-        raise UsageError(f"randaugment's magnitude is {magnitude}, expected an index from 0 to {_NUM_BINS - 1}")
     uniform = generator.random((batch_size, num_ops, 2))
     op = _searched(uniform[..., 0])
     cells = _pick(uniform[..., 1], 2), op, np.full_like(op, magnitude)

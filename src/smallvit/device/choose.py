@@ -124,16 +124,23 @@ def hardware() -> dict[str, str | int]:
 
 
 @contextmanager
-def one_thread() -> Generator[None]:
-    """Have torch compute on one thread of the CPU: beside other work, several wait for one another, and a measurement
-    of them tells more of that than of the arithmetic.
-    """
+def threads_kept() -> Generator[None]:
+    """Give torch back the number of threads that it had before, whatever was set within."""
     threads = torch.get_num_threads()
-    torch.set_num_threads(1)
     try:
         yield
     finally:
         torch.set_num_threads(threads)
+
+
+@contextmanager
+def one_thread() -> Generator[None]:
+    """Have torch compute on one thread of the CPU: beside other work, several wait for one another, and a measurement
+    of them tells more of that than of the arithmetic.
+    """
+    with threads_kept():
+        torch.set_num_threads(1)
+        yield
 
 
 def synchronize(device: str) -> None:

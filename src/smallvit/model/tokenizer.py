@@ -64,31 +64,29 @@ class MatrixConv(nn.Linear):
     for each that comes out, as Muon wants them and linear layers are drawn.
 
     By the kernel for CPUs (`model.native_conv`) where `implementation` is "native" and the kernel is for its channels.
+    One that is `halved` gives of every 2 x 2 pixels the maximum: h = H / 2, w = W / 2, both whole; else h, w = H, W.
     """
 
     def __init__(
-        self, in_channels: int, out_channels: int, implementation: ConvolutionImplementation = "torch"
+        self,
+        in_channels: int,
+        out_channels: int,
+        implementation: ConvolutionImplementation = "torch",
+        *,
+        halved: bool = False,
     ) -> None:
         super().__init__(9 * in_channels, out_channels)
         self.in_channels = in_channels
+        self.halved = halved
         self.implementation = implementation if takes(in_channels, out_channels) else "torch"
 
-    def forward(self, input: Float[Tensor, "B C H W"]) -> Float[Tensor, "B E H W"]:  # noqa: A002  # torch's name
+    def forward(self, input: Float[Tensor, "B C H W"]) -> Float[Tensor, "B E h w"]:  # noqa: A002  # torch's name
         """Return the convolved image."""
         if self.implementation == "native":
-            return native_conv(input, self.weight, self.bias)
+            return native_conv(input, self.weight, self.bias, self.halved)
         weight = self.weight.view(self.out_features, 3, 3, self.in_channels).permute(0, 3, 1, 2)
-        return F.conv2d(input, weight, self.bias, padding=1)
-
-
-class HalvedConv(MatrixConv):
-    """The same, and of every 2 x 2 pixels the maximum."""
-
-    def forward(self, input: Float[Tensor, "B C H W"]) -> Float[Tensor, "B E H/2 W/2"]:  # noqa: A002  # torch's name
-        """Return the convolved image at half its size; the size is even."""
-        if self.implementation == "native":
-            return native_conv(input, self.weight, self.bias, halved=True)
-        return F.max_pool2d(super().forward(input), 2)
+        convolved = F.conv2d(input, weight, self.bias, padding=1)
+        return F.max_pool2d(convolved, 2) if self.halved else convolved
 
 
 def conv_calls(layer: MatrixConv, images: Float[Tensor, "B C H W"]) -> dict[str, Callable[[], object]]:
@@ -134,7 +132,8 @@ class ConvPoolTokenizer(nn.Module):
         layers: list[nn.Module] = []
         for before, width in itertools.pairwise([2 * self.first.out_channels, *widths]):
             # Identity: without it the layers after it would have other names than in weights that were saved.
-            layers += [HalvedConv(before, width, implementation), nn.Identity(), _ChannelNorm(width), nn.GELU()]
+            layers += [MatrixConv(before, width, implementation, halved=True), nn.Identity()]
+            layers += [_ChannelNorm(width), nn.GELU()]
             layers += [MatrixConv(width, width, implementation), _ChannelNorm(width), nn.GELU()]
         self.layers = nn.Sequential(*layers)
         self.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]  # not in torch's overloads

@@ -181,7 +181,7 @@ def _block(
         config.embed_dim,
         config.mlp_ratio,
         mlp=mlp,
-        layer_scale=config.layer_scale,
+        layer_scale=None if config.layer_scale is None else float(config.layer_scale),
     )
 
 

@@ -28,17 +28,17 @@ from smallvit.train.checkpoint_format import (
 )
 
 _NAME = re.compile(r"step-([0-9]{8,})")
+_KEPT = 2
 _LEFTOVER = re.compile(r"\.step-[0-9]{8,}\.[0-9]+\.(tmp|old)")
 
 
-def save_checkpoint(folder: Path, checkpoint: Checkpoint, *, keep: int = 2) -> Path:
-    """Write a checkpoint to `folder`, delete all but the newest `keep`, and return its path.
+def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> Path:
+    """Write a checkpoint to `folder`, delete all but the newest two, and return its path.
 
     One of the same step that verifies is left as it is, one that does not is replaced; later ones that do not verify
     are deleted, since the run did not go on from them. Raises one `SmallvitError` when the disk is full, the folder
     cannot be written to or the like: nothing partial is left, and the message names the newest whole checkpoint.
     """
-    require_whole("keep", keep, 1)
     target = _path(folder, checkpoint.step)
     problem = _problem(target, checkpoint.step)
     if isinstance(problem, ForeignError):
@@ -48,7 +48,7 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint, *, keep: int = 2) -> P
             files = serialise(checkpoint)
             _make_folder(folder)
             _write_whole(target, checkpoint.step, files)
-        _delete_old(folder, checkpoint.step, keep)
+        _delete_old(folder, checkpoint.step)
     except OSError as error:
         raise SmallvitError(
             f"checkpoint {target} cannot be saved: {error.strerror or error}; {_what_remains(folder)}"
@@ -152,14 +152,14 @@ def _write(path: Path, data: bytes) -> None:
         os.close(file)
 
 
-def _delete_old(folder: Path, step: int, keep: int) -> None:
+def _delete_old(folder: Path, step: int) -> None:
     older: list[tuple[int, Path]] = []
     for other, path in listed(folder):
         if other <= step:
             older.append((other, path))
         elif type(_problem(path, other)) is DamagedError:
             _retire(path)
-    for other, path in older[keep:]:
+    for other, path in older[_KEPT:]:
         if not is_foreign(path, other):
             _retire(path)
 

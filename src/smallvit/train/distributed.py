@@ -15,7 +15,7 @@ from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -29,19 +29,6 @@ class RankLostError(SmallvitError):
     """Another rank died, or did not answer in time."""
 
     ends_at_once = True  # gloo's threads still wait for that rank, and at the interpreter's end may abort the process
-
-
-@runtime_checkable
-class Event(Protocol):
-    """A point in a GPU's work, as `torch.cuda.Event` is."""
-
-    def query(self) -> bool:
-        """Return whether the GPU has come so far."""
-        ...
-
-    def synchronize(self) -> None:
-        """Wait until it has."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -126,9 +113,9 @@ class World:
             dist.all_reduce(total, dist.ReduceOp.SUM, self.control)
         return (total / self.size).to(tensor.device)
 
-    def wait_for(self, event: Event) -> None:
-        """Wait until this rank's GPU has come so far, which, where another rank is gone, it never will: the sum of the
-        gradients waits for that rank, and nccl ends its own waiting by an abort.
+    def wait_for(self, event: Any) -> None:
+        """Wait until this rank's GPU has come so far as a `torch.cuda.Event` tells, which, where another rank is gone,
+        it never will: the sum of the gradients waits for that rank, and nccl ends its own waiting by an abort.
         """
         if self.size == 1:
             event.synchronize()

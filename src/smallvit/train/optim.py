@@ -69,7 +69,7 @@ def _is_hidden(name: str) -> bool:
 
 
 def _rate(config: OptimConfig, parameters: Sequence[nn.Parameter]) -> Tensor:
-    return torch.tensor(config.lr, device=parameters[0].device)
+    return torch.tensor(float(config.lr), device=parameters[0].device)
 
 
 def _elementwise(
@@ -80,7 +80,7 @@ def _elementwise(
         raise UsageError(f"optim.optimizer is {config.optimizer!r}: the model has no parameter to train for {name}")
     options: dict[str, Any] = {"lr": config.lr}
     if config.betas is not None:
-        options["betas"] = config.betas
+        options["betas"] = tuple(map(float, config.betas))
     if name == "lion":
         return Lion(groups, **options)
     if name == "lamb":

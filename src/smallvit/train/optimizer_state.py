@@ -19,8 +19,6 @@ from smallvit.train.optim import LR_RATIO
 
 _OPTIONS = {"params", "param_names", "initial_lr", "parts", LR_RATIO}
 """What a group holds that its optimiser's defaults do not name, and no step adds."""
-_OF_BEFORE = ".has_state"
-"""How a key ends that checkpoints once had as well."""
 
 
 def optimizer_tensors(optimizers: Sequence[torch.optim.Optimizer]) -> dict[str, Tensor]:
@@ -43,8 +41,6 @@ def load_optimizer_tensors(optimizers: Sequence[torch.optim.Optimizer], tensors:
     """
     parameters = [_parameters(optimizer) for optimizer in optimizers]
     for name, saved in tensors.items():
-        if name.endswith(_OF_BEFORE):
-            continue
         try:
             i, owner, entry = name.split(".")
             if owner.startswith("group"):

@@ -7,7 +7,8 @@ def warmup_cosine(step: int, *, warmup_steps: float, total_steps: int) -> float:
     """Return the factor of the highest rate at `step`, counted from 0: a linear rise over `warmup_steps`, then half a
     cosine down to 0 at `total_steps`.
 
-    The first step of a warm-up already moves (factor 1 / warmup_steps); the last step's factor is just above 0.
+    The first step of a warm-up of several already moves (factor 1 / warmup_steps). The last step's factor is just above
+    0, but 1 where the warm-up is the whole run.
     """
     if step + 1 < warmup_steps:
         return (step + 1) / warmup_steps

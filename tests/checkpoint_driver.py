@@ -19,6 +19,7 @@ from typing import IO, Any
 
 import torch
 
+from failing_calls import fail
 from smallvit.errors import SmallvitError
 from smallvit.train.checkpoint import Checkpoint, load_newest, remove_leftovers, save_checkpoint
 
@@ -76,9 +77,6 @@ def save(folder: Path, order: dict[str, Any]) -> Any:
     if "umask" in order:
         os.umask(order["umask"])
     if "fail" in order:
-        sys.path.insert(0, str(Path(__file__).parents[1]))
-        from failing_calls import fail
-
         fail(*order["fail"])
     checkpoint = example(order["step"])
     seen = die_at(order.get("number", 0), order.get("when", ""))
