@@ -32,6 +32,7 @@ from smallvit.device.config import DeviceConfig
 from smallvit.errors import SmallvitError, UsageError
 from smallvit.evaluate import fit_temperature, measure
 from smallvit.files import write_atomically
+from smallvit.lock import LOCK, OWNER
 from smallvit.model.config import ModelConfig
 from smallvit.progress import RunProgress, duration
 from smallvit.record import RunRecord
@@ -662,6 +663,20 @@ def test_the_bar_has_what_its_terminal_has_room_for(width: int, shown: str) -> N
         progress.numbers(2.3456, 1e-3, 760.0)
         progress._bar.refresh()
     assert f"7000/7640 {shown} " in out.getvalue()
+
+
+@pytest.mark.parametrize("name", ["record.json", "model.safetensors", "index.html", "checkpoints/step-5000/weights"])
+def test_what_is_no_runs_is_left_alone(name: str, tmp_path: Path) -> None:
+    (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / name).write_text("of another program")
+    (tmp_path / ".config.json.bak-old").write_text("of an editor")
+    (tmp_path / "checkpoints" / "step-00005000").mkdir(parents=True, exist_ok=True)
+    before = {path: path.is_file() and path.read_bytes() for path in tmp_path.rglob("*")}
+    for start_over in (False, True):
+        with pytest.raises(UsageError, match="already holds a finished" if name == "record.json" else "and no run: "):
+            run(TINY, tmp_path, start_over=start_over and name != "record.json")
+        after = {path: path.is_file() and path.read_bytes() for path in tmp_path.rglob("*")}
+        assert {path: content for path, content in after.items() if path.name not in (LOCK, OWNER)} == before
 
 
 def test_what_cannot_start_over_leaves_the_run_before(finished: tuple[Path, RunRecord, str], tmp_path: Path) -> None:

@@ -2,12 +2,18 @@
 
 import json
 import os
+import re
 import secrets
 from collections.abc import Generator
 from contextlib import contextmanager
 from errno import EINVAL, ENOTSUP
 from pathlib import Path
 from typing import Any
+
+from smallvit.errors import refuse_unreadable
+
+_TEMPORARY = re.compile(r"\.\d+-[0-9a-f]{8}$")
+"""How the names of files end that are being written."""
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:
@@ -36,7 +42,26 @@ def last_lines(path: Path, most_bytes: int, begin: int = 0) -> list[str]:
 def remove_leftovers(path: Path) -> None:
     """Delete what a process that was killed while it was `replacing` a file left beside it."""
     for temporary in path.parent.glob(f".{path.name}.*-*"):
-        temporary.unlink()
+        if _TEMPORARY.search(temporary.name):
+            temporary.unlink()
+
+
+def walk(folder: Path) -> Generator[tuple[Path, list[str], list[str]]]:
+    """Yield each folder with the names of the folders and files in it, as `os.walk` does; links are followed, to no
+    folder twice. Raises `SmallvitError` for a folder that cannot be read.
+    """
+    seen = {_identity(above) for above in Path(os.path.realpath(folder)).parents}
+    for parent, folders, names in os.walk(folder, onerror=refuse_unreadable, followlinks=True):
+        if (identity := _identity(Path(parent))) in seen:
+            folders.clear()
+            continue
+        seen.add(identity)
+        yield Path(parent), folders, names
+
+
+def _identity(folder: Path) -> tuple[int, int]:
+    state = folder.stat()
+    return state.st_dev, state.st_ino
 
 
 @contextmanager

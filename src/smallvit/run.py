@@ -57,6 +57,7 @@ from smallvit.run_folder import (
     delete_checkpoints,
     delete_run,
     record_of,
+    require_own,
 )
 from smallvit.session import Session
 from smallvit.stop import Stop
@@ -119,13 +120,16 @@ def _run(
 ) -> RunRecord:
     note, goes_on = partial(_note, console), world.is_main and not start_over
     if (folder / RECORD).exists() and goes_on:
-        delete_checkpoints(folder)  # of a run that was killed when all but that was done
+        if (folder / CONFIG).exists():
+            delete_checkpoints(folder)  # of a run that was killed when all but that was done
         page = folder / PAGE
         where = f"its page is {page}" if page.exists() else f"for its page: smallvit report {shlex.quote(str(folder))}"
         raise UsageError(
             f"{folder} already holds a finished run ({where}): for another, name another folder with "
             "--out, or delete it"
         )
+    if world.is_main:
+        require_own(folder)
     dataset = load_dataset(config.data, image_size=config.model.image_size)
     if origin is not None:
         for problem in origin.passed_over:

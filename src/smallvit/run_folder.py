@@ -10,7 +10,7 @@ from smallvit import files
 from smallvit.errors import SmallvitError, UsageError
 from smallvit.lock import LOCK, OWNER, run_lock
 from smallvit.record import RunRecord
-from smallvit.train.checkpoint import remove_leftovers
+from smallvit.train.checkpoint import listed, remove_leftovers
 from smallvit.weights import BEST, MODEL
 
 CONFIG, METRICS, RECORD, PREDICTIONS = "config.json", "metrics.jsonl", "record.json", "test.safetensors"
@@ -43,6 +43,15 @@ def claimed(folder: Path, note: Callable[[str], None]) -> Generator[None]:
                 shutil.rmtree(folder, ignore_errors=True)
 
 
+def require_own(folder: Path) -> None:
+    """Raise `UsageError` for a folder that is no run's and holds something by a name that a run's files have: another
+    program's, which the run would replace.
+    """
+    names = [name for name in (*_FILES, CHECKPOINTS) if name != FORKED_WEIGHTS and (folder / name).exists()]
+    if names and not (folder / CONFIG).exists():
+        raise UsageError(f"{folder} holds {', '.join(names)}, and no run: name another folder with --out")
+
+
 def record_of(folder: Path) -> RunRecord:
     """Return the record of a finished run; `UsageError` says what the folder is instead."""
     if not (folder / RECORD).exists():
@@ -67,7 +76,7 @@ def delete_run(folder: Path) -> None:
 
 def delete_checkpoints(folder: Path) -> None:
     """Delete the checkpoints, for which a finished run has no more use, and nothing else beside them."""
-    for path in (folder / CHECKPOINTS).glob("step-*"):
+    for _, path in listed(folder / CHECKPOINTS):
         shutil.rmtree(path, ignore_errors=True)  # somebody may hold a file of it open, which a disk in a network keeps
     with suppress(OSError):
         (folder / CHECKPOINTS).rmdir()

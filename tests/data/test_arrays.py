@@ -1,6 +1,7 @@
 """Your own images as arrays in an .npz: held to a folder of the same pictures, and refused with the array's name."""
 
 import re
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,17 @@ def folder_of(root: Path, images: np.ndarray, labels: np.ndarray) -> None:
         place = root / NAMES[label]
         place.mkdir(parents=True, exist_ok=True)
         Image.fromarray(image).save(place / f"{row}.png")
+
+
+@pytest.mark.parametrize("name", ["class_names", "test_labels"])
+def test_a_member_that_is_no_array_is_named(tmp_path: Path, name: str) -> None:
+    path = tmp_path / "own.npz"
+    np.savez(path, train_images=RGB, train_labels=LABELS, test_images=RGB)
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr(name, "ant\nbee\ncat\n")
+        archive.writestr("README", "another")
+    with pytest.raises(SmallvitError, match=f"own.npz is not an .npz file of plain arrays: {name} is no array"):
+        load_dataset(DataConfig(dataset="folder", root=path, cache=tmp_path / "cache"), image_size=8)
 
 
 @pytest.mark.parametrize("images", [RGB, RGB[..., 0]], ids=["RGB", "grey"])

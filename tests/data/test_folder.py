@@ -274,6 +274,12 @@ def test_one_folder_named_like_a_split_is_no_class_beside_classes(tmp_path: Path
         load(tmp_path)
 
 
+def test_a_link_to_itself_is_one_line(tmp_path: Path, load) -> None:
+    (tmp_path / "pictures").symlink_to("pictures")
+    with pytest.raises(SmallvitError, match="pictures does not exist"):
+        load(tmp_path / "pictures")
+
+
 @pytest.mark.parametrize("place", ["", "cache", "train/cache"])
 def test_a_cache_among_the_images_is_refused_before_it_is_written(tmp_path: Path, place: str) -> None:
     fill(tmp_path / "images" / ("train" if place.startswith("train") else ""))

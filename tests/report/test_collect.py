@@ -155,6 +155,17 @@ def test_what_the_paper_reports_is_known_in_other_tables_and_at_other_lengths(tm
     }
 
 
+def test_runs_behind_links_to_folders_are_found_once(tmp_path: Path) -> None:
+    """As they lie where a cluster has its room elsewhere; a link to what is above leads nowhere new."""
+    write_study(_rows("paper", "baseline", "whitening"), tmp_path / "runs", noisy(), {"whitening": 1})
+    (tmp_path / "runs" / "paper-whiten").rename(tmp_path / "elsewhere")
+    (tmp_path / "runs" / "paper-whiten").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "runs" / "again").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "runs" / "above").symlink_to(tmp_path)
+    (section,) = collect([tmp_path / "runs"]).sections
+    assert {label: len(runs) for label, runs in section.done.items()} == {"baseline": 3, "whitening": 1}
+
+
 def test_a_record_that_cannot_be_read_is_refused_with_its_path(tmp_path: Path) -> None:
     write_study(_rows("paper", "baseline", "whitening"), tmp_path, noisy(), {"whitening": 1})
     path = tmp_path / "paper-whiten" / "seed0" / "record.json"

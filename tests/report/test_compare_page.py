@@ -247,15 +247,18 @@ def test_bad_input_is_one_line(
     assert_refused(tmp_path, capsys, words, status)
 
 
+OTHER: dict[str, object] = {"test_sha256": 64 * "b"}
+
+
 @pytest.mark.parametrize(
     ("data", "make", "words"),
     [
         (DataConfig(dataset="cifar10"), {}, "data.dataset is folder and cifar10"),
-        (DataConfig(dataset="folder", root=Path("x"), test_fraction=0.3), {}, "data.test_fraction is 0.2 and 0.3"),
-        (DataConfig(dataset="folder", root=Path("x"), split_seed=1), {}, "data.split_seed is 0 and 1"),
+        (DataConfig(dataset="folder", root=Path("x"), test_fraction=0.3), OTHER, "data.test_fraction is 0.2 and 0.3"),
+        (DataConfig(dataset="folder", root=Path("x"), split_seed=1), OTHER, "data.split_seed is 0 and 1"),
         (None, {"count": 310}, "they have 300 and 310 images"),
         (None, {"names": list("abcdefghij")}, "their classes differ"),
-        (None, {"test_sha256": 64 * "b"}, "the digests of their images and labels differ"),
+        (None, OTHER, "the digests of their images and labels differ"),
     ],
 )
 def test_other_test_sets_cannot_be_compared(
@@ -271,6 +274,27 @@ def test_other_test_sets_cannot_be_compared(
     config = dataclasses.replace(config, data=data or config.data)
     run_folder(tmp_path / "b", config=config.to_json(), config_digest=config.digest(), draw=1, **make)
     assert_refused(tmp_path, capsys, f"have different test sets: {words}", 1)
+
+
+def test_a_test_of_ones_own_is_the_same_whatever_else_is_drawn_otherwise(
+    tmp_path: Path, run_folder: MakeRun, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = run_folder(tmp_path / "a").run_config()
+    config = dataclasses.replace(config, data=dataclasses.replace(config.data, split_seed=1, test_fraction=0.3))
+    run_folder(tmp_path / "b", config=config.to_json(), config_digest=config.digest(), draw=1)
+    assert "data.split_seed: 0 -> 1" in _compare(tmp_path, capsys)
+
+
+def test_a_page_that_is_not_ours_is_not_replaced(
+    tmp_path: Path, run_folder: MakeRun, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _two(run_folder, tmp_path)
+    (tmp_path / "out").mkdir()
+    page = tmp_path / "out" / "compare.html"
+    page.write_text("by hand")
+    assert main(["compare", str(tmp_path / "a"), str(tmp_path / "b"), "--out", str(tmp_path / "out")]) == 1
+    assert f"{page} is not smallvit's, so it is not replaced" in capsys.readouterr().err
+    assert page.read_text() == "by hand"
 
 
 def test_no_two_runs_are_a_mistake_of_usage(

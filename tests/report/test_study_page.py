@@ -134,7 +134,7 @@ def test_a_report_replaces_no_page_but_smallvits(
     words = ["report", str(tmp_path / "a"), "--out", str(mine.parent)]
     assert cli.main(words) == 1
     assert capsys.readouterr().err == (
-        f"smallvit: {mine} is not smallvit's, so it is not replaced: give the report another folder\n"
+        f"smallvit: {mine} is not smallvit's, so it is not replaced: name another folder, or move it away\n"
     )
     assert [path.name for path in mine.parent.iterdir()] == ["index.html"]
     assert mine.read_text() == "<title>by hand</title>"

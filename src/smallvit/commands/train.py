@@ -55,7 +55,7 @@ class Train:
             raise UsageError(f"--fork is {str(self.fork)!r}: it must be a run folder")
         named, data = self.config.recipe if self.fork is None else f"{self.config.recipe}-fork", self.config.data
         if data.dataset == "folder" and data.root is not None:  # pictures that the digest does not know
-            named += f"-{data.root.resolve().name}"
+            named += f"-{Path(os.path.realpath(data.root)).name}"
         out = self.resume or self.out or Path("runs") / f"{named}-{self.config.digest()[:8]}"
         train_and_report(self.config, out, max_seconds=self.max_seconds, fork=self.fork)
 

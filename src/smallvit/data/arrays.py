@@ -36,6 +36,10 @@ def read_arrays(path: Path, size: int) -> Decoded:
             raise ValueError("it is no archive, or is cut short")
         with np.load(path, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
+        wanted = {_CLASS_NAMES, *(name.format(split) for pair in _NAMES for name in pair for split in SPLITS)}
+        for name in sorted(wanted & arrays.keys()):
+            if not isinstance(arrays[name], np.ndarray):  # NumPy gives the bytes of what has not its format
+                raise ValueError(f"{name} is no array")  # noqa: TRY004
     except _BROKEN as error:
         why = " ".join(str(error).split())
         raise SmallvitError(f"data.root: {path} is not an .npz file of plain arrays: {why}") from None

@@ -8,6 +8,7 @@ nothing that looks whole. One writer at a time holds the entry's lock, which the
 import hashlib
 import json
 import os
+import re
 import secrets
 import shutil
 import sys
@@ -30,6 +31,7 @@ _FOLDER_SCHEMA = 4
 """Of the entries of users' own folders: 2 ordered rows whatever the size, 3 keeps the files' names, 4 tells what
 pictures lose."""
 _KEY_DIGITS = 16
+_DRAFT = re.compile(r"\.(.+-\d+-[0-9a-f]+)\.[0-9a-f]{8}\.tmp")
 _SETTLED_SECONDS = 1.0
 _MANIFEST = "manifest.json"
 
@@ -129,7 +131,10 @@ def building(cache: Path, name: str) -> Generator[None]:
 
 def _clear_leftovers(cache: Path, held: str) -> None:
     for leftover in cache.glob(".*.tmp"):
-        owner = leftover.name[1:].rsplit(".", 2)[0]
+        draft = _DRAFT.fullmatch(leftover.name)
+        if draft is None:  # another program's
+            continue
+        owner = draft[1]
         if owner == held:
             shutil.rmtree(leftover, ignore_errors=True)
             continue

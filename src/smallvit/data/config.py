@@ -1,5 +1,6 @@
 """What to train on and where its bytes lie; free of heavy imports, so that `--help` stays fast."""
 
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -61,8 +62,8 @@ class DataConfig:
             return
         root = expanded(self.root, "data.root")
         images = [root / split for split in ("train", "val", "test")] if (root / "train").is_dir() else [root]
-        resolved = place.resolve()
-        for folder in (each.resolve() for each in images):
+        resolved = _real(place)
+        for folder in map(_real, images):
             parts = resolved.relative_to(folder).parts if resolved.is_relative_to(folder) else (".",)
             if not any(part.startswith(".") for part in parts):
                 raise UsageError(
@@ -79,4 +80,8 @@ def expanded(path: Path, name: str) -> Path:
 
 
 def _place(root: Path | None) -> Path | None:
-    return None if root is None else expanded(root, "data.root").resolve()
+    return None if root is None else _real(expanded(root, "data.root"))
+
+
+def _real(path: Path) -> Path:
+    return Path(os.path.realpath(path))  # `resolve` raises for a link to itself

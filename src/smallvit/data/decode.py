@@ -209,6 +209,8 @@ def to_rgb(image: Image.Image) -> Image.Image:
         if clear is not None:
             values[values == clear] = 65535
         image = Image.fromarray(np.rint(values / 257).astype(np.uint8))
+    if image.mode == "La":  # Pillow makes that nothing else
+        image = image.convert("LA")
     if image.has_transparency_data and not _has_fourth_band(image):
         layer = image.convert("RGBA")
         page = Image.new("RGBA", layer.size, (255, 255, 255, 255))

@@ -8,7 +8,6 @@ and folders beside `train/` are passed over and named in a note.
 """
 
 import hashlib
-import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -22,7 +21,8 @@ from PIL import Image
 from smallvit.console import MOST_NAMED, first_few, printable
 from smallvit.data.decode import decode_files, formats
 from smallvit.data.split import Decoded, Split, canonical
-from smallvit.errors import SmallvitError, refuse_unreadable
+from smallvit.errors import SmallvitError
+from smallvit.files import walk
 
 _SYSTEM_FILES = ("thumbs.db", "desktop.ini")
 _ANNOTATIONS = "val_annotations.txt"
@@ -222,15 +222,10 @@ def find_images(folder: Path) -> tuple[list[Path], list[Path]]:
     """
     images: list[Path] = []
     strays: list[Path] = []
-    seen = {_identity(above) for above in folder.resolve().parents}
-    for parent, folders, files in os.walk(folder, onerror=refuse_unreadable, followlinks=True):
+    for parent, folders, files in walk(folder):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
-        if (identity := _identity(Path(parent))) in seen:
-            folders.clear()
-            continue
-        seen.add(identity)
         for name in files:
-            path = Path(parent) / name
+            path = parent / name
             if name.startswith(".") or name.lower() in _SYSTEM_FILES or name == f"{folder.name}_boxes.txt":
                 continue
             special = path.exists() and not path.is_file()  # a pipe, or a device, has no end
@@ -241,11 +236,6 @@ def find_images(folder: Path) -> tuple[list[Path], list[Path]]:
 def unreadable(strays: Sequence[Path]) -> str:
     """Return, for an error about a folder without images, which formats are read, if there are files of others."""
     return f" ({strays[0].name} is by its name none of {', '.join(formats())})" if strays else ""
-
-
-def _identity(folder: Path) -> tuple[int, int]:
-    state = folder.stat()
-    return state.st_dev, state.st_ino
 
 
 def is_image(path: Path) -> bool:

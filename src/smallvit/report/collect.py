@@ -4,7 +4,6 @@ A record belongs to every row, of any study, whose run it is: equal config diges
 the seed. A study that would only repeat a part of another one's comparisons has no section.
 """
 
-import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -12,7 +11,8 @@ from functools import cache
 from pathlib import Path
 
 from smallvit.config import RunConfig
-from smallvit.errors import SmallvitError, UsageError, refuse_unreadable
+from smallvit.errors import SmallvitError, UsageError
+from smallvit.files import walk
 from smallvit.report.records import Run, read_run, require_one_test_set
 from smallvit.run_folder import RECORD
 from smallvit.study.rows import Published, Study
@@ -166,10 +166,7 @@ def _record_paths(folders: Sequence[Path]) -> list[Path]:
     for folder in folders:
         if not folder.is_dir():
             raise UsageError(f"DIR is {str(folder)!r}: it must be a folder that holds runs")
-        files = [
-            Path(parent, name) for parent, _, names in os.walk(folder, onerror=refuse_unreadable) for name in names
-        ]
-        for path in sorted(files):
+        for path in sorted(parent / name for parent, _, names in walk(folder) for name in names):
             if path.name == RECORD or _PUBLISHED_FORM.fullmatch(path.name):
                 found.setdefault(path.resolve(), path)
     return list(found.values())

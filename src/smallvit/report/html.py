@@ -11,6 +11,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from smallvit.errors import SmallvitError
 from smallvit.files import write_atomically
 from smallvit.progress import duration
 
@@ -23,7 +24,11 @@ _JOINERS = "\N{ZERO WIDTH NON-JOINER}\N{ZERO WIDTH JOINER}"
 
 
 def write_html(path: Path, template: str, **values: Any) -> None:
-    """Fill a template of this package, one that extends page.html.j2, and write it to `path`, whole or not at all."""
+    """Fill a template of this package, one that extends page.html.j2, and write it to `path`, whole or not at all.
+
+    Raises `SmallvitError` where another program's file is there.
+    """
+    require_ours(path)
     html = (
         _environment()
         .get_template(template)
@@ -33,9 +38,10 @@ def write_html(path: Path, template: str, **values: Any) -> None:
     write_atomically(path, html.encode("ascii", "xmlcharrefreplace").decode())
 
 
-def is_ours(path: Path) -> bool:
-    """Return whether a file is a page that `write_html` wrote."""
-    return f'<meta name="generator" content="{_GENERATOR} '.encode() in path.read_bytes()[:1000]
+def require_ours(path: Path) -> None:
+    """Raise `SmallvitError` for a file that is there and is not a page that `write_html` wrote."""
+    if path.is_file() and f'<meta name="generator" content="{_GENERATOR} '.encode() not in path.read_bytes()[:1000]:
+        raise SmallvitError(f"{path} is not smallvit's, so it is not replaced: name another folder, or move it away")
 
 
 def shown_name(name: str) -> str:

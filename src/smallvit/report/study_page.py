@@ -13,7 +13,7 @@ from smallvit.errors import SmallvitError
 from smallvit.files import write_atomically
 from smallvit.report.cells import length_of, scaled_notice
 from smallvit.report.collect import Section, collect
-from smallvit.report.html import is_ours, write_html
+from smallvit.report.html import require_ours, write_html
 from smallvit.report.numbers import Numbers, numbers_of
 from smallvit.report.records import too_good
 from smallvit.report.study_figures import drawings
@@ -70,8 +70,7 @@ def write_report(folders: Sequence[Path | str], out: Path | str) -> Report:
     """
     out = Path(out)
     page = out / PAGE
-    if page.is_file() and not is_ours(page):
-        raise SmallvitError(f"{page} is not smallvit's, so it is not replaced: give the report another folder")
+    require_ours(page)
     collection = collect([Path(folder) for folder in folders])
     numbers = [numbers_of(section) for section in collection.sections]
     for folder in (out / TABLES, out / FIGURES):

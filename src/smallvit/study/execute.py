@@ -79,6 +79,8 @@ def run_study(
     use = use or DeviceUse()
     use = replace(use, num_threads=use.num_threads or engine.threads)
     tasks = unfinished(study, folder, root=root, use=use)
+    for task in tasks[:1]:
+        task.config.data.require_beside("--out", folder)
     if budget_seconds is not None:
         tasks = by_rank(tasks)
     view = View(console, engine.slots(), budget_seconds)
