@@ -245,16 +245,16 @@ def test_more_memory_than_there_is_is_one_line(tmp_path: Path, capsys: pytest.Ca
 def test_quickstart_replaces_an_earlier_quickstart_and_nothing_else(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Interrupted before the run itself: what is at stake is what it deletes."""
+    """Interrupted before the training: what is at stake is what it deletes."""
 
-    def interrupted(*_: object) -> None:
-        raise InterruptedRunError("before the run", 130)
+    def interrupted(*_: object, **__: object) -> None:
+        raise InterruptedRunError("before the training", 130)
 
-    def quickstart(folder: Path) -> set[str]:
-        assert main(["quickstart", "--out", str(folder)]) == 130
+    def quickstart(folder: Path, status: int) -> set[str]:
+        assert main(["quickstart", "--out", str(folder)]) == status
         return {path.name for path in folder.iterdir()} - {".lock"}
 
-    monkeypatch.setattr("smallvit.run._run", interrupted)
+    monkeypatch.setattr("smallvit.run.Training", interrupted)
 
     earlier = replace(RECIPES["quickstart"](), seed=7).resolve(10)
     longer = replace(earlier, train=replace(earlier.train, epochs=5000))
@@ -269,5 +269,6 @@ def test_quickstart_replaces_an_earlier_quickstart_and_nothing_else(
         (folder / "config.json").write_text(json.dumps(config))
         (folder / "record.json").write_text("{}")
         (folder / "notes.txt").write_text("mine")
-        kept = set() if name == "earlier" else {"config.json", "record.json", "checkpoints"}
-        assert quickstart(folder) == kept | {"notes.txt"}
+        replaced = name == "earlier"
+        kept = {"notes.txt"} if replaced else {"notes.txt", "config.json", "record.json"}
+        assert quickstart(folder, 130 if replaced else 2) == kept

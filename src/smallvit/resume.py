@@ -86,7 +86,7 @@ def find_checkpoint(
         )
     saved = from_json(SavedState, checkpoint.state, f"{folder / CHECKPOINTS}: state")
     _require_same_run(folder, config, RunConfig.from_json(saved.config))
-    if theirs[SOURCE] != ours[SOURCE]:
+    if theirs.get(SOURCE) != ours[SOURCE]:
         note("smallvit's source was changed after this run began: its record will name today's alone")
     for name in (name for name in ours if name != SOURCE):
         if theirs.get(name) != ours[name]:

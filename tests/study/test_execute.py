@@ -16,7 +16,7 @@ from rich.console import Console
 from smallvit import cli
 from smallvit.bench.pace import Pace
 from smallvit.data.config import DataConfig
-from smallvit.errors import SmallvitError
+from smallvit.errors import SmallvitError, UsageError
 from smallvit.record import RunRecord
 from smallvit.stop import InterruptedRunError
 from smallvit.study.execute import END_SECONDS, Ending, run_study
@@ -186,12 +186,19 @@ def test_a_shape_that_cannot_be_measured_fails_its_rows_alone(tmp_path: Path) ->
 
 
 def test_of_a_folder_of_images_a_run_tells_the_pace(tmp_path: Path) -> None:
-    data = DataConfig(dataset="folder", root=tmp_path)
+    pictures = study(plain=replace(BASE, data=DataConfig(dataset="folder", root=tmp_path / "pictures")))
     engine = HereEngine(answer)
-    execute(study(plain=replace(BASE, data=data)), tmp_path, engine, budget=40.0)
+    execute(pictures, tmp_path / "runs", engine, budget=40.0)
     assert folders(engine, "pace") == ["erase/seed0"]
     assert folders(engine) == ["plain/seed0", "erase/seed0", "plain/seed1", "erase/seed1"]
     assert all(order.until is not None for order in engine.orders if order.do == "run")
+
+
+def test_a_study_among_its_images_is_refused_before_it_writes(tmp_path: Path) -> None:
+    pictures = study(plain=replace(BASE, data=DataConfig(dataset="folder", root=tmp_path)))
+    with pytest.raises(UsageError, match=r"--out is .*: it lies among the images of data\.root"):
+        execute(pictures, tmp_path / "runs")
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("line", ["epoch 3 of 100: val 61.20 %", '{"step_seconds": 1.0}', "[]", ""])

@@ -137,7 +137,6 @@ def test_betas_are_the_methods_own_unless_given(model: VisionTransformer) -> Non
         return [group["betas"] for group in build_optimizers(model, config)[-1].param_groups]
 
     assert betas(OptimConfig()) == [(0.9, 0.999)]
-    assert betas(OptimConfig(betas=(0, 0.999))) == [(0.0, 0.999)]
     assert betas(OptimConfig(optimizer="lion")) == [(0.9, 0.99)]
     for name in NAMES:
         assert betas(OptimConfig(optimizer=name, betas=(0.8, 0.95))) == [(0.8, 0.95)]

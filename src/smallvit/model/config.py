@@ -96,7 +96,7 @@ class ModelConfig:
             require(width is None or is_whole(width, 1, self.embed_dim), f"model.{name}", width, allowed)
         require_words("model", self)
         require_number("model.layer_scale", self.layer_scale, least=0, or_none=True)
-        most = 1e6
+        most = 1e12
         allowed = f"it must be at least 1 / embed_dim, and at most {most:g}"
         require(is_number(self.mlp_ratio, 1 / self.embed_dim, most), "model.mlp_ratio", self.mlp_ratio, allowed)
         require_number("model.drop_path_rate", self.drop_path_rate, least=0, below=1)
