@@ -50,7 +50,6 @@ from smallvit.resume import (
 from smallvit.run_folder import (
     CONFIG,
     FORKED_WEIGHTS,
-    PAGE,
     PREDICTIONS,
     RECORD,
     claimed,
@@ -58,6 +57,7 @@ from smallvit.run_folder import (
     delete_run,
     record_of,
     require_own,
+    require_unfinished,
 )
 from smallvit.session import Session
 from smallvit.stop import Stop
@@ -119,15 +119,8 @@ def _run(
     start_over: bool,
 ) -> RunRecord:
     note, goes_on = partial(_note, console), world.is_main and not start_over
-    if (folder / RECORD).exists() and goes_on:
-        if (folder / CONFIG).exists():
-            delete_checkpoints(folder)  # of a run that was killed when all but that was done
-        page = folder / PAGE
-        where = f"its page is {page}" if page.exists() else f"for its page: smallvit report {shlex.quote(str(folder))}"
-        raise UsageError(
-            f"{folder} already holds a finished run ({where}): for another, name another folder with "
-            "--out, or delete it"
-        )
+    if goes_on:
+        require_unfinished(folder)
     if world.is_main:
         require_own(folder)
     dataset = load_dataset(config.data, image_size=config.model.image_size)

@@ -43,6 +43,19 @@ def claimed(folder: Path, note: Callable[[str], None]) -> Generator[None]:
                 shutil.rmtree(folder, ignore_errors=True)
 
 
+def require_unfinished(folder: Path) -> None:
+    """Raise `UsageError` for the folder of a finished run."""
+    if not (folder / RECORD).exists():
+        return
+    if (folder / CONFIG).exists():
+        delete_checkpoints(folder)  # of a run that was killed when all but that was done
+    page = folder / PAGE
+    where = f"its page is {page}" if page.exists() else f"for its page: smallvit report {shlex.quote(str(folder))}"
+    raise UsageError(
+        f"{folder} already holds a finished run ({where}): for another, name another folder with --out, or delete it"
+    )
+
+
 def require_own(folder: Path) -> None:
     """Raise `UsageError` for a folder that is no run's and holds something by a name that a run's files have: another
     program's, which the run would replace.
