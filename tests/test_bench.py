@@ -1,5 +1,6 @@
 """The measuring: on a model so small that a turn takes milliseconds."""
 
+import io
 import json
 import math
 import os
@@ -14,12 +15,13 @@ from typing import Any
 
 import pytest
 import torch
+from rich.console import Console
 from torch.utils.flop_counter import FlopCounterMode
 
 from smallvit import cli
 from smallvit.bench import floors, machine, measure, peers, sweep
 from smallvit.bench.clock import Timing, take_turns
-from smallvit.bench.cost import cost, recipe_table
+from smallvit.bench.cost import Cost, cost, show_recipes
 from smallvit.bench.measure import measure_recipe
 from smallvit.bench.pace import START_SECONDS, num_images
 from smallvit.bench.record import BenchRecord, commit
@@ -472,9 +474,23 @@ def test_the_cost_of_a_recipe_is_measured_without_its_data() -> None:
     assert found.num_parameters == 17_050
     assert found.num_macs == count_macs(TINY.resolve(10).model)
     assert START_SECONDS < found.seconds < 1e6
-    said: list[str] = []
-    assert recipe_table({"tiny": lambda: TINY}, said.append).row_count == 1
-    assert said == ["measuring some training steps of tiny, recipe 1 of 1"]
+
+
+def test_each_recipe_is_shown_on_a_terminal_as_soon_as_it_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    screen = io.StringIO()
+    shown: list[str] = []
+
+    def measured(config: RunConfig) -> Cost:
+        shown.append(screen.getvalue())
+        return Cost(num_parameters=len(shown), num_macs=0, seconds=60.0)
+
+    monkeypatch.setattr("smallvit.bench.cost.cost", measured)
+    console = Console(file=screen, width=120, force_terminal=True)
+    show_recipes({"one": lambda: TINY, "two": lambda: TINY}, console)
+    assert "measuring some training steps of one, recipe 1 of 2" in shown[0]
+    assert "0.00 M" not in shown[0]
+    assert "0.00 M" in shown[1]
+    assert "measuring" not in screen.getvalue()[-300:]
 
 
 def test_a_recipe_that_may_not_fit_into_memory_is_not_measured(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from importlib.metadata import version
@@ -251,3 +252,16 @@ def test_completion(shell: str, tmp_path: Path) -> None:
         return
     (tmp_path / "script").write_text(done.stdout)
     subprocess.run([program, "-n", tmp_path / "script"], check=True, timeout=60)  # it parses
+
+
+def test_an_interrupt_while_it_is_still_imported_ends_it_without_a_word(tmp_path: Path) -> None:
+    (tmp_path / "tyro.py").write_text("import os, signal, time\nos.kill(os.getpid(), signal.SIGINT)\ntime.sleep(9)\n")
+    done = subprocess.run(
+        [sys.executable, "-m", "smallvit", "--version"],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])},
+        capture_output=True,
+        text=True,
+        check=False,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGINT, "", "")

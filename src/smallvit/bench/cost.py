@@ -4,6 +4,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from rich import box
+from rich.console import Console
+from rich.live import Live
 from rich.table import Table
 
 from smallvit.bench.floors import memory_lacking
@@ -39,22 +41,26 @@ def cost(config: RunConfig) -> Cost:
     )
 
 
-def recipe_table(recipes: Mapping[str, Callable[[], RunConfig]], say: Callable[[str], object]) -> Table:
-    """Return the recipes with parameters, multiply-accumulates and estimated time here; `say` which is measured."""
+def show_recipes(recipes: Mapping[str, Callable[[], RunConfig]], console: Console) -> None:
+    """Print the recipes with parameters, multiply-accumulates and estimated time here; on a terminal, each as soon as
+    it is measured.
+    """
     table = Table("recipe", "data set", box=box.SIMPLE, pad_edge=False)
     for heading in ("parameters", "MACs", "time here"):
         table.add_column(heading, justify="right", no_wrap=True)
     table.add_column("what it is")
-    for number, (name, recipe) in enumerate(recipes.items(), start=1):
-        say(f"measuring some training steps of {name}, recipe {number} of {len(recipes)}")
-        config = recipe()
-        costs = cost(config)
-        table.add_row(
-            name,
-            config.data.dataset,
-            f"{costs.num_parameters / 1e6:.2f} M",
-            f"{costs.num_macs / 1e6:,.0f} M",
-            "too little memory" if costs.seconds is None else duration(costs.seconds),
-            recipe.__doc__,
-        )
-    return table
+    with Live(table, console=console) as live:
+        for number, (name, recipe) in enumerate(recipes.items(), start=1):
+            table.caption = f"measuring some training steps of {name}, recipe {number} of {len(recipes)}"
+            live.refresh()
+            config = recipe()
+            costs = cost(config)
+            table.add_row(
+                name,
+                config.data.dataset,
+                f"{costs.num_parameters / 1e6:.2f} M",
+                f"{costs.num_macs / 1e6:,.0f} M",
+                "too little memory" if costs.seconds is None else duration(costs.seconds),
+                recipe.__doc__,
+            )
+        table.caption = None

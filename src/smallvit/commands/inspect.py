@@ -113,12 +113,9 @@ class Recipes:
 
     def __call__(self) -> None:
         """Print the table."""
-        console = plain_console()
-        with console.status("measuring some training steps of each recipe") as status:
-            from smallvit.bench.cost import recipe_table
+        from smallvit.bench.cost import show_recipes
 
-            table = recipe_table(RECIPES, status.update)
-        console.print(table)
+        show_recipes(RECIPES, plain_console())
 
 
 @dataclass(frozen=True, kw_only=True)
