@@ -3,6 +3,7 @@
 import re
 import shutil
 from dataclasses import replace
+from html import unescape
 from pathlib import Path
 
 import pytest
@@ -189,13 +190,19 @@ def test_an_empty_or_absent_folder_is_one_line(tmp_path: Path) -> None:
         collect([tmp_path / "absent"])
 
 
-def test_two_records_of_one_run_are_refused(tmp_path: Path) -> None:
+def test_of_two_runs_of_one_config_and_seed_the_first_counts_and_the_other_is_named(tmp_path: Path) -> None:
     config = STUDIES["paper"]().rows[0].at(0)
-    for name, accuracy in (("a", 60.0), ("b", 61.0)):
+    for name, accuracy, hour in (("a", 62.0, 3), ("b", 60.0, 1), ("c", 61.0, 2), ("copy", 60.0, 1)):
         (tmp_path / name).mkdir()
-        fake_record(config, accuracy).save(tmp_path / name / "record.json")
-    with pytest.raises(SmallvitError, match=r"a and .*b/record.json are different records of one run"):
-        collect([tmp_path])
+        record = replace(fake_record(config, accuracy), started=f"2026-11-29T0{hour}:00:00+00:00")
+        record.save(tmp_path / name / "record.json")
+    found = collect([tmp_path])
+    assert [[run.path.name for run in runs] for runs in found.others] == [["b"]]
+    assert [(left.name, counted.name) for left, counted in found.again] == [("a", "b"), ("c", "b")]
+    report = write_report([tmp_path], tmp_path / "report")
+    said = f"{tmp_path / 'a'} is left out: {tmp_path / 'b'}, of the same config and seed, started before it"
+    assert report.notes[0] == said
+    assert said in unescape(report.page.read_text().replace("<wbr>", ""))
 
 
 def test_other_test_images_within_a_study_are_refused(tmp_path: Path) -> None:

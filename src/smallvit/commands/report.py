@@ -44,4 +44,6 @@ class ReportCommand:
         for name, paths in (("tables", report.tables), ("figures", report.figures)):
             for path in paths:
                 print(f"{name:<8} {path}")
+        for note in report.notes:
+            print(f"note: {note}")
         print(f"page     {report.page}")

@@ -93,7 +93,10 @@ class StudyCommand:
             raise SmallvitError(failed)
         from smallvit.report.study_page import write_report
 
-        print(f"page     {write_report((self.out,), self.out / 'report').page}")
+        report = write_report((self.out,), self.out / "report")
+        for note in report.notes:
+            print(f"note: {note}")
+        print(f"page     {report.page}")
 
     def _engine(self) -> "Engine":
         if self.jobs is not None:

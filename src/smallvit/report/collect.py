@@ -65,15 +65,18 @@ class Collection:
     """In the order of `STUDIES`, the full length first; on other data sets than their own last."""
     others: list[list[Run]]
     """Runs that are in no section, those that differ in nothing but the seed together."""
+    again: list[tuple[Path, Path]]
+    """Runs that are left out, each with the one of the same config and seed that counts."""
 
 
 def collect(folders: Sequence[Path]) -> Collection:
-    """Return the runs under the folders: seed<k>.json, as they are published, and record.json of run folders.
+    """Return the runs under the folders: seed<k>.json, as they are published, and record.json of run folders. Of
+    several runs of one config and seed the one that started first counts, whatever it came to.
 
     Raises `UsageError` for a folder that is not there, `SmallvitError` for none with a record, for a record that cannot
-    be read or was edited, for two different records of one run, and for other images within a study.
+    be read or was edited, and for other images within a study.
     """
-    runs = list(_runs(folders))
+    runs, again = _runs(folders)
     if not runs:
         raise SmallvitError(
             f"{', '.join(map(str, folders))}: no finished run there; expected {RECORD} or seed<k>.json somewhere below"
@@ -96,7 +99,7 @@ def collect(folders: Sequence[Path]) -> Collection:
         if not any(_repeats(each, other, earlier=index < place) for index, other in enumerate(sections))
     ]
     others = [runs for runs in by_row.values() if runs[0].path not in used]
-    return Collection(sections=sections, others=[alike for runs in others for alike in _by_pictures(runs)])
+    return Collection(sections=sections, others=[alike for runs in others for alike in _by_pictures(runs)], again=again)
 
 
 def _is_moved(section: Section) -> bool:
@@ -127,16 +130,20 @@ def section_in(study: Study, folder: Path) -> Section:
     return section
 
 
-def _runs(folders: Sequence[Path]) -> Iterator[Run]:
-    found: dict[tuple[object, ...], Run] = {}
+def _runs(folders: Sequence[Path]) -> tuple[list[Run], list[tuple[Path, Path]]]:
+    """Return the runs that count, and those that do not, each with the one that does; copies of a record are one."""
+    found: dict[tuple[object, ...], list[Run]] = {}
     for path in _record_paths(folders):
         run = read_run(path)
-        key = (run.record.config_digest, _pictures(run))
-        earlier = found.get(key)
-        if earlier is None:
-            yield found.setdefault(key, run)
-        elif earlier.record != run.record:
-            raise SmallvitError(f"{earlier.path} and {path} are different records of one run: leave one of them out")
+        found.setdefault((run.record.config_digest, _pictures(run)), []).append(run)
+    first = [min(same, key=lambda run: run.record.started) for same in found.values()]
+    again = [
+        (run.path, one.path)
+        for one, same in zip(first, found.values(), strict=True)
+        for run in same
+        if run.record != one.record
+    ]
+    return first, again
 
 
 def _pictures(run: Run) -> tuple[object, ...]:

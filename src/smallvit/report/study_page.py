@@ -61,6 +61,8 @@ class Report:
     page: Path
     tables: list[Path]
     figures: list[Path]
+    notes: list[str]
+    """What it leaves out."""
 
 
 def write_report(folders: Sequence[Path | str], out: Path | str) -> Report:
@@ -87,6 +89,9 @@ def write_report(folders: Sequence[Path | str], out: Path | str) -> Report:
         for name, table in [*named, *([(others.name, others)] if others else [])]
         for path in _write_table(out / TABLES / name, table)
     ]
+    left_out = [
+        f"{run} is left out: {counted}, of the same config and seed, started before it" for run, counted in collection.again
+    ]
     runs = [run for section in collection.sections for each in section.runs.values() for run in each]
     other_runs = [run for group in collection.others for run in group]
     write_html(
@@ -102,8 +107,9 @@ def write_report(folders: Sequence[Path | str], out: Path | str) -> Report:
             | {group[0].config.scale for group in collection.others if group[0].config.scale != 1}
         ),
         length_of=length_of,
+        left_out=left_out,
     )
-    return Report(page=page, tables=tables, figures=figures)
+    return Report(page=page, tables=tables, figures=figures, notes=left_out)
 
 
 def _part(numbers: Numbers, out: Path, figures: list[Path]) -> Part:
