@@ -18,8 +18,23 @@ from smallvit.augment.resample import fixed_maps
 from smallvit.augment.subpolicies import AUTOAUGMENT, Policy
 from smallvit.errors import UsageError
 
-_SEARCHED = tuple(name for name in OPS if name not in ("Invert", "Cutout", "Grayscale", "GaussianBlur"))
-"""RandAugment's and TrivialAugment's 14 ops."""
+_SEARCHED = (
+    "Identity",
+    "ShearX",
+    "ShearY",
+    "TranslateX",
+    "TranslateY",
+    "Rotate",
+    "AutoContrast",
+    "Equalize",
+    "Solarize",
+    "Posterize",
+    "Contrast",
+    "Color",
+    "Brightness",
+    "Sharpness",
+)
+"""RandAugment's and TrivialAugment's."""
 
 _NUM_BINS = 31
 _JITTER = 0.3
