@@ -55,7 +55,7 @@ def test_it_is_measured_once_in_the_users_cache(tmp_path: Path, monkeypatch: pyt
 @pytest.mark.parametrize("fast", ["sdpa", "native", "bmm"])
 def test_the_fastest_one_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fast: str) -> None:
     times = {"sdpa": 2.0, "native": 2.5, "bmm": 3.0, fast: 1.0}
-    monkeypatch.setattr("smallvit.device.fastest.measured", lambda *_: times)
+    monkeypatch.setattr("smallvit.device.fastest.measured", lambda *_: (times, None))
     found = decide(TINY, ALONE, None)
     assert found.attention == fast
     others = ", ".join(f"{times[name]:.2g} times {name}'s speed" for name in times if name != fast)
@@ -154,7 +154,9 @@ CONVOLVES = replace(TINY, model=replace(TINY.model, embed_dim=32, tokenizer="con
 
 @pytest.mark.parametrize("fast", ["torch", "native"])
 def test_the_faster_convolution_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fast: str) -> None:
-    monkeypatch.setattr("smallvit.device.fastest.measured", lambda given, _: {**dict.fromkeys(given, 2.0), fast: 1.0})
+    monkeypatch.setattr(
+        "smallvit.device.fastest.measured", lambda given, _: ({**dict.fromkeys(given, 2.0), fast: 1.0}, None)
+    )
     found = decide(CONVOLVES, ALONE, None)
     assert found.convolution == fast
     other = {"torch": "native", "native": "torch"}[fast]
@@ -248,9 +250,9 @@ def test_a_kernel_that_one_of_the_ranks_lacks_is_no_ranks(
 def test_it_measures_on_one_thread_and_gives_the_others_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[int] = []
 
-    def measured(*_: object) -> dict[str, float]:
+    def measured(*_: object) -> tuple[dict[str, float], None]:
         seen.append(torch.get_num_threads())
-        return {"sdpa": 1.0, "native": 2.0, "bmm": 2.0}
+        return {"sdpa": 1.0, "native": 2.0, "bmm": 2.0}, None
 
     monkeypatch.setattr("smallvit.device.fastest.measured", measured)
     before = torch.get_num_threads()

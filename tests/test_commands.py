@@ -91,7 +91,7 @@ def test_a_study_takes_the_data_and_the_engine_that_it_is_told(
     calls: list[dict[str, Any]] = []
 
     def run_study(study: Any, folder: Path, engine: Any, console: Any, **options: Any) -> Ending:
-        calls.append({"slots": engine.slots(), **options})
+        calls.append({"slots": engine.slots(), "roots": {row.config.data.root for row in study.rows}, **options})
         raise KeyboardInterrupt
 
     monkeypatch.setattr("smallvit.study.execute.run_study", run_study)
@@ -99,7 +99,7 @@ def test_a_study_takes_the_data_and_the_engine_that_it_is_told(
     assert main([*words, "--data.root", "there", "--jobs", "3", "--device.device", "cpu"]) == 130
     assert capsys.readouterr().err == "smallvit: interrupted\n"
     assert calls[0]["slots"] == 3
-    assert calls[0]["root"] == Path("there")
+    assert calls[0]["roots"] == {Path("there")}
     assert calls[0]["use"].device == "cpu"
     assert main([*words, "--address", "auto"]) == 2
     assert "--address is 'auto': it goes with --engine ray" in capsys.readouterr().err

@@ -1,6 +1,8 @@
 """What commands print: names of files, whatever their bytes."""
 
 import io
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -37,6 +39,33 @@ def test_commands_may_print_such_a_name(capsysbinary: pytest.CaptureFixture[byte
     main(["--version"])
     print(CAFE)
     assert capsysbinary.readouterr().out.endswith(b"\ncaf\\udce9\n")
+
+
+class Full(io.StringIO):
+    def write(self, text: str) -> int:
+        raise OSError(28, "No space left on device")
+
+
+def test_a_run_goes_on_where_what_it_says_cannot_be_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    dropped: list[bool] = []
+    monkeypatch.setattr("smallvit.console.drop_output", lambda: dropped.append(True))
+    monkeypatch.setattr("sys.stdout", Full())
+    console = plain_console(unread=True)
+    console.print("note")
+    console.print("another")
+    assert dropped == [True]
+    with pytest.raises(OSError, match="No space left"):
+        plain_console().print("note")
+
+
+def test_a_full_disk_under_the_output_is_one_line_and_one_status() -> None:
+    if not Path("/dev/full").exists():
+        pytest.skip("there is no /dev/full here")
+    with Path("/dev/full").open("w") as full:
+        command = [sys.executable, "-m", "smallvit", "--version"]
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr == "smallvit: standard output, or a file: No space left on device\n"
 
 
 class Unread(io.StringIO):

@@ -1,5 +1,6 @@
 """How many processors a process may keep busy, by affinity and quota, and whether others do."""
 
+import math
 import os
 import subprocess
 import sys
@@ -7,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from smallvit.cores import LOADAVG, is_busy, usable_cores
+from smallvit.cores import LOADAVG, free_memory, is_busy, usable_cores
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="this system has no affinity masks")
@@ -66,3 +67,27 @@ def test_a_process_that_computes_is_seen(monkeypatch: pytest.MonkeyPatch) -> Non
         found = is_busy()
         other.kill()
     assert found
+
+
+@pytest.mark.parametrize(
+    ("available", "limit", "free"),
+    [
+        ("2000 kB", None, 2000 * 1024),
+        ("2000 kB", "max\n", 2000 * 1024),
+        ("2000 kB", "1000000\n", 1_000_000 - 700_000 + 500_000),
+        ("20 kB", "1000000\n", 20 * 1024),
+        (None, "1000000\n", 1_000_000 - 700_000 + 500_000),
+        (None, None, math.inf),
+    ],
+)
+def test_no_more_memory_is_free_than_the_container_allows(
+    available: str | None, limit: str | None, free: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of what it uses, files that were read make way."""
+    monkeypatch.setattr("smallvit.cores.proc", lambda file, key: available)
+    monkeypatch.setattr("smallvit.cores.MEMORY_LIMIT", tmp_path / "memory.max")
+    if limit is not None:
+        (tmp_path / "memory.max").write_text(limit)
+        (tmp_path / "memory.current").write_text("700000\n")
+        (tmp_path / "memory.stat").write_text("anon 100000\ninactive_file 500000\nactive_file 100000\n")
+    assert free_memory() == free

@@ -3,10 +3,12 @@
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
 import torch
 from PIL import Image
 
 from smallvit.augment import normalise
+from smallvit.cli import main
 from smallvit.data.config import DataConfig
 from smallvit.preview import _displayable, show_augment
 from smallvit.recipes import RECIPES
@@ -28,3 +30,11 @@ def test_a_preview_shows_the_pixels_that_were_normalised() -> None:
     images = torch.randint(0, 256, (4, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     mean, std = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
     assert torch.equal(_displayable(normalise(images, mean, std), mean, std), images)
+
+
+def test_no_picture_is_written_among_those_that_it_is_of(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "pets" / "cat").mkdir(parents=True)
+    words = ["show-augment", "small", "--data.dataset", "folder", "--data.root", str(tmp_path / "pets"), "--out"]
+    for name in ("augment.png", "cat/1.png"):
+        assert main([*words, str(tmp_path / "pets" / name)]) == 2
+        assert "it lies among the images of data.root" in capsys.readouterr().err

@@ -39,9 +39,10 @@ def test_committed_records_load_and_match_their_place() -> None:
         scale = "" if config.scale == 1 else f"-scale-{config.scale:g}"
         assert path == ROOT / "results" / "runs" / f"{name}{scale}" / f"seed{config.seed}.json"
     results = ROOT / "results"
-    for path in {*results.glob("*-tuning/*.json"), *results.glob("few-pictures/*.json")}:
-        if path != results / "laptop-tuning" / "trials.json":
-            RunRecord.load(path)
+    for folder in ("*-tuning", "few-pictures", "controls"):
+        for path in results.glob(f"{folder}/*.json"):
+            if path != results / "laptop-tuning" / "trials.json":
+                RunRecord.load(path)
 
 
 def test_every_record_of_few_pictures_stands_in_its_page() -> None:

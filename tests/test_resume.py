@@ -1,10 +1,10 @@
 """Interrupted at any step and resumed, a run ends with the same bits as if nothing had happened."""
 
 import io
+import itertools
 import json
 import re
 import shutil
-import time
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import replace
@@ -48,6 +48,7 @@ from smallvit.stop import InterruptedRunError, Stop
 from smallvit.strict_json import canonical, digest
 from smallvit.train.checkpoint import load_newest
 from smallvit.train.config import CheckpointConfig, OptimConfig, TrainConfig
+from smallvit.train.distributed import World
 from smallvit.weights import save_tensors
 
 TOY = RunConfig(
@@ -108,6 +109,23 @@ def test_interrupted_anywhere_and_resumed_equals_uninterrupted(
     assert record.resumed_at_steps == [steps]
     assert outcome(tmp_path) == undisturbed
     assert not (tmp_path / "checkpoints").exists()
+
+
+@pytest.mark.parametrize(("look", "steps"), [(4, 4), (13, 12)])
+def test_where_another_rank_is_asked_to_end_all_do_with_its_exit_status(
+    look: int, steps: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a step, and in an evaluation."""
+    looked, gather = itertools.count(1), World.gather_rows
+
+    def gather_rows(self: World, rows: torch.Tensor) -> torch.Tensor:
+        return gather(self, rows) if rows.is_floating_point() else torch.cat([rows, rows * 0 + 143])
+
+    monkeypatch.setattr(World, "any", lambda self, flag: flag or next(looked) == look)
+    monkeypatch.setattr(World, "gather_rows", gather_rows)
+    error = interrupted(TOY, tmp_path)
+    assert str(error).startswith(f"another rank was asked to end: saved after step {steps} of {STEPS}; ")
+    assert error.exit_status == 143
 
 
 def test_a_layer_that_draws_by_torchs_own_generator_draws_the_same_again(
@@ -373,9 +391,14 @@ def test_a_fork_starts_from_the_weights_and_is_another_run(half: Path, tmp_path:
     assert again.run_config().differences(TOY) == [f"fork is {forked.config['fork']}, not None"]
 
 
-def test_a_fork_of_a_finished_run_starts_from_its_weights(half: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("alone", [False, True])
+def test_a_fork_of_a_finished_run_starts_from_its_weights(alone: bool, half: Path, tmp_path: Path) -> None:
     run(TOY, half)
-    run(replace(TOY, optim=replace(TOY.optim, lr=1e-12)), tmp_path / "fork", fork=half)
+    origin = half
+    if alone:
+        (origin := tmp_path / "alone").mkdir()
+        shutil.copy(half / "model.safetensors", origin)
+    run(replace(TOY, optim=replace(TOY.optim, lr=1e-12)), tmp_path / "fork", fork=origin)
     before, after = (load_file(folder / "model.safetensors") for folder in (half, tmp_path / "fork"))
     for name, value in after.items():
         torch.testing.assert_close(value, before[name], rtol=0, atol=1e-9)
@@ -443,13 +466,6 @@ def test_a_fork_may_have_another_image_size(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.undo()
     larger = replace(config, model=replace(config.model, image_size=48))
     assert run(larger, tmp_path / "fork", fork=tmp_path / "half").test.count == 359
-
-
-def test_a_fork_of_weights_alone(half: Path, tmp_path: Path) -> None:
-    run(TOY, half)
-    (tmp_path / "alone").mkdir()
-    shutil.copy(half / "model.safetensors", tmp_path / "alone")
-    assert run(TOY, tmp_path / "fork", fork=tmp_path / "alone").config["fork"] is not None
 
 
 def test_a_fork_of_an_unfinished_run_starts_from_the_average(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -730,28 +746,34 @@ def test_the_classes_of_a_finished_run_are_those_of_its_record(tmp_path: Path) -
 
 
 def test_the_time_that_the_next_step_needs_is_that_of_a_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Not that of an evaluation before it, nor of a compilation."""
-    needed, predict, learner = list[float](), Session.predict, Session.learner
+    """Not that of an evaluation before it, nor of a compilation: a step takes a second here, each of those 100."""
+    needed, seconds = list[float](), 0.0
 
     def asked(self: Stop, seconds_needed: float = 0.0) -> bool:
         needed.append(seconds_needed)
         return False
 
-    def slow(before: Callable[..., Any]) -> Callable[..., Any]:
-        def call(*arguments: Any) -> Any:
-            result = before(*arguments)
-            time.sleep(2)
+    def slow(call: Callable[..., Any], duration: float) -> Callable[..., Any]:
+        def timed(*arguments: Any) -> Any:
+            nonlocal seconds
+            result = call(*arguments)
+            seconds += duration
             return result
 
-        return call
+        return timed
 
     monkeypatch.setattr(Stop, "asked", asked)
-    monkeypatch.setattr(Session, "predict", slow(predict))
-    monkeypatch.setattr(Session, "learner", slow(learner))
+    for name, duration in (("batch", 1.0), ("predict", 100.0), ("learner", 100.0)):
+        monkeypatch.setattr(Session, name, slow(getattr(Session, name), duration))
     monkeypatch.setattr("torch.compile", lambda function, **_: function)
+    monkeypatch.setattr("smallvit.training.time", SimpleNamespace(perf_counter=lambda: seconds))
     run(replace(TOY, device=replace(TOY.device, compile="on")), tmp_path)
-    assert needed[0] == 0
-    assert 0 < max(needed) < 2
+    assert needed == [0.0, *11 * [2.0], 0.0, *5 * [2.0], 0.0, 0.0]  # the passes of the evaluations themselves take none
+
+
+def test_what_comes_next_is_to_end_before_the_time_is_over() -> None:
+    assert Stop(100.0).asked(101.0)
+    assert not Stop(100.0).asked(90.0)
 
 
 def test_checkpoints_change_nothing(undisturbed: dict[str, Any], tmp_path: Path) -> None:
@@ -837,6 +859,22 @@ def test_the_time_that_a_save_took_is_kept_for_the_next_one(tmp_path: Path, monk
     assert needed == {"step": {2.0, 102.0}, "evaluation": {100.0}}
 
 
+def test_a_run_saves_as_often_as_it_is_asked_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A step takes a second here."""
+    saved, seconds, true = list[int](), 0.0, Session.batch
+
+    def batch(self: Session, step: int) -> Any:
+        nonlocal seconds
+        seconds += 1.0
+        return true(self, step)
+
+    monkeypatch.setattr(Session, "batch", batch)
+    monkeypatch.setattr("smallvit.training.save_checkpoint", lambda _, checkpoint: saved.append(checkpoint.step))
+    monkeypatch.setattr("smallvit.training.time", SimpleNamespace(perf_counter=lambda: seconds))
+    run(replace(TOY, checkpoint=CheckpointConfig(every_seconds=5.0)), tmp_path)
+    assert saved == [5, 10, 15]
+
+
 def test_of_equals_on_val_the_first_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     saved, predict, write = list[Path](), Session.predict, files.write_atomically
 
@@ -847,7 +885,7 @@ def test_of_equals_on_val_the_first_is_kept(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setattr(Session, "predict", lambda *arguments: torch.zeros_like(predict(*arguments)))
     monkeypatch.setattr("smallvit.training.write_atomically", noted)
     run(replace(TOY, evaluate=EvaluateConfig(every_epochs=1), checkpoint=CheckpointConfig(best=True)), tmp_path)
-    assert saved == [tmp_path / "best.safetensors"]
+    assert saved == [tmp_path / "best-new.safetensors"]
 
 
 @pytest.mark.parametrize("look", [8, 14])
@@ -869,5 +907,5 @@ def test_the_best_weights_of_a_part_that_is_lost_are_not_kept(
         with pytest.raises(pytest.fail.Exception):
             run(config, tmp_path / "copy", console=Console(file=out, width=400))
         assert (tmp_path / "copy" / best.name).exists() == kept
-        assert ("was of steps that are taken again, and is deleted" in out.getvalue()) != kept
+        assert ("is not what the run saved, and is deleted" in out.getvalue()) != kept
         shutil.rmtree(tmp_path / "copy")

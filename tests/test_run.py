@@ -21,6 +21,7 @@ from PIL import Image
 from rich.console import Console
 from safetensors.torch import load_file, save_file
 
+from smallvit import record as record_module
 from smallvit import run as module
 from smallvit.augment.config import AugmentConfig
 from smallvit.augment.pipeline import normalise
@@ -34,18 +35,22 @@ from smallvit.evaluate import fit_temperature, measure
 from smallvit.files import write_atomically
 from smallvit.lock import LOCK, OWNER
 from smallvit.model.config import ModelConfig
+from smallvit.model.embed import image_patches
 from smallvit.progress import RunProgress, duration
 from smallvit.record import RunRecord
 from smallvit.report.compare import compare
 from smallvit.report.page import write_page
+from smallvit.report.records import too_good
+from smallvit.rng import torch_generator
 from smallvit.run import evaluate, run
-from smallvit.run_folder import CHECKPOINTS, CONFIG, METRICS, RECORD, claimed, delete_checkpoints, delete_run
+from smallvit.run_folder import CHECKPOINTS, CONFIG, METRICS, RECORD, claimed, delete_run, finish
 from smallvit.schema import RECORD_SCHEMA
 from smallvit.session import Session
 from smallvit.step_batch import step_draws
 from smallvit.study.forecast import Forecast
 from smallvit.train.config import CheckpointConfig, OptimConfig, TrainConfig
 from smallvit.train.distributed import RankLostError, World
+from smallvit.weights import BEST
 
 TINY = RunConfig(
     recipe="tiny",
@@ -139,16 +144,38 @@ def test_the_record_loads_back_equal_and_an_edited_one_is_refused(
         text.replace(correct, f'"correct": {NUM_TEST},'): "was changed after it was written",
         text.replace(correct, '"correct": NaN,'): "NaN is not a JSON number",
         text.replace(f'"schema": {RECORD_SCHEMA}', '"schema": 99', 1): "schema",
+        re.sub(r',\n "sha256": "[0-9a-f]{64}"', "", text): "was changed after it was written",
         text[: len(text) // 2]: "not a readable record",
         "[]": "schema",
     }
-    assert len(edits) == 5
+    assert len(edits | {text: ""}) == 7
     for edited, expected in edits.items():
         path.write_text(edited)
         with pytest.raises(SmallvitError, match=expected) as caught:
             RunRecord.load(path)
         assert str(path) in str(caught.value)
         assert len(str(caught.value).splitlines()) == 1
+
+
+def test_the_source_in_a_record_is_that_of_what_can_change_a_number(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(record_module, "__file__", str(tmp_path / "record.py"))
+
+    def written(name: str, content: str) -> str:
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(content)
+        return record_module._source.__wrapped__()
+
+    before = written("train/muon.py", "a")
+    for name in ("report/stats.py", "bench/clock.py", "commands/train.py", "study/rows.py", "train/muon.txt"):
+        assert written(name, "b") == before, name
+    (tmp_path / ".#run.py").symlink_to("of-an-editor")
+    assert record_module._source.__wrapped__() == before
+    found = [before, written("train/muon.py", "b"), written("train/more.py", ""), written("model/native.cpp", "a")]
+    assert len(set(found)) == 4
+    assert written("train/muon.py", "a") not in found
 
 
 def test_what_is_said(finished: tuple[Path, RunRecord, str]) -> None:
@@ -561,10 +588,34 @@ def test_a_checkpoint_that_cannot_be_deleted_is_left(tmp_path: Path, monkeypatch
 
     with monkeypatch.context() as patch:
         patch.setattr("os.rmdir", kept)
-        delete_checkpoints(tmp_path)
+        finish(tmp_path)
     assert (tmp_path / "checkpoints" / "step-00000001").exists()
-    delete_checkpoints(tmp_path)
+    finish(tmp_path)
     assert not (tmp_path / "checkpoints").exists()
+
+
+def test_checkpoints_are_deleted_when_record_and_best_weights_are_on_the_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done: list[str] = []
+    fsync, rmdir = os.fsync, os.rmdir
+
+    def noted_fsync(descriptor: int) -> None:
+        fsync(descriptor)
+        whole = (tmp_path / RECORD).exists() and (tmp_path / BEST).exists()
+        if whole and os.path.samestat(os.fstat(descriptor), tmp_path.stat()):
+            done.append("flushed")
+
+    def noted_rmdir(path: Any, **options: Any) -> None:
+        if Path(path).name == CHECKPOINTS:
+            done.append("deleted")
+        rmdir(path, **options)
+
+    monkeypatch.setattr("os.fsync", noted_fsync)
+    monkeypatch.setattr("os.rmdir", noted_rmdir)
+    run(short(checkpoint=CheckpointConfig(best=True)), tmp_path)
+    assert done[0] == "flushed"
+    assert done[-1] == "deleted"
 
 
 def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -599,6 +650,16 @@ def test_golden_losses(golden: Callable[[str, Any], Any], tmp_path: Path, monkey
     assert losses == pytest.approx(golden("losses.json", losses), abs=2e-4)
 
 
+def test_the_loss_of_a_point_of_the_curve_is_the_mean_of_its_steps(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("smallvit.training.LOG_EVERY_STEPS", 1)
+    record = run(short(), tmp_path)
+    losses = [row["loss"] for row in rows_of(tmp_path) if "step" in row]
+    assert len(losses) == NUM_TRAIN // 100
+    assert record.curve[-1].train_loss == pytest.approx(sum(losses) / len(losses), abs=1e-5)
+
+
 def test_the_first_layer_of_a_run_whitens_normalised_images() -> None:
     config = replace(TINY, model=replace(TINY.model, patch_init="whiten")).resolve(10)
     session = Session(config, load_dataset(TINY.data))
@@ -606,6 +667,38 @@ def test_the_first_layer_of_a_run_whitens_normalised_images() -> None:
     with torch.no_grad():
         tokens = session.model.patch_embed(normalise(images, spec.mean, spec.std))
     torch.testing.assert_close(tokens.flatten(0, 1).var(0), torch.ones(16), rtol=0.1, atol=0.0)
+
+
+def test_the_papers_whitening_sees_augmented_images(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[torch.Tensor] = []
+    monkeypatch.setattr("smallvit.session.init_whitening_paper", lambda layer, patches: seen.append(patches))
+    config = replace(TINY, model=replace(TINY.model, patch_init="whiten-paper")).resolve(10)
+    session = Session(config, load_dataset(TINY.data))
+    images = torch.cat([session.batch(step).images for step in range(math.ceil(NUM_TRAIN / 50))])
+    (patches,) = seen
+    assert torch.equal(patches, image_patches(images, session.model.patch_embed.proj))
+
+
+def test_a_run_has_the_loss_that_it_asks_for() -> None:
+    session = Session(replace(TINY, train=replace(TINY.train, loss="bce")).resolve(10), load_dataset(TINY.data))
+    batch = session.batch(0)
+    logits = session.model(batch.images, batch.branch_scale)
+    wanted = torch.nn.functional.binary_cross_entropy_with_logits(logits, batch.targets)
+    torch.testing.assert_close(session.loss_function()(batch.images, batch.targets, batch.branch_scale), wanted)
+
+
+def test_a_run_repeats_images_in_a_batch_as_often_as_it_is_asked_to() -> None:
+    config = replace(TINY, train=replace(TINY.train, repeats_in_batch=2)).resolve(10)
+    first, second = Session(config, load_dataset(TINY.data)).order.batch(0).view(-1, 2).T
+    assert torch.equal(first, second)
+
+
+def test_in_the_second_epoch_alternating_flips_show_every_image_the_other_way_round() -> None:
+    train = TrainConfig(epochs=2, passes_per_epoch=1, batch_size=NUM_TRAIN)
+    config = replace(TINY, augment=AugmentConfig(flip="alternating", crop_padding=0), train=train).resolve(10)
+    session = Session(config, load_dataset(TINY.data))
+    first, second = (session.batch(step).images[session.order.batch(step).argsort()] for step in (0, 1))
+    assert torch.equal(first, second.flip(-1))
 
 
 def test_the_rotations_of_a_whitened_layer_are_a_function_of_the_seed() -> None:
@@ -718,6 +811,25 @@ def test_a_root_is_kept_as_it_is_seen_from_anywhere(tmp_path: Path, monkeypatch:
     assert evaluate(tmp_path / "run", "test")[0] == record.test
 
 
+def test_a_test_picture_that_is_in_train_is_said_and_stands_in_the_record(tmp_path: Path) -> None:
+    generator = np.random.default_rng(0)
+    for part, pictures in (("train", 10), ("test", 3)):
+        for name in ("cat", "dog"):
+            (tmp_path / "images" / part / name).mkdir(parents=True)
+            for i in range(pictures):
+                pixels = generator.integers(0, 256, (16, 16, 3), dtype=np.uint8)
+                Image.fromarray(pixels).save(tmp_path / "images" / part / name / f"{i}.png")
+    shutil.copy(tmp_path / "images" / "train" / "cat" / "0.png", tmp_path / "images" / "test" / "cat" / "0.png")
+    data = DataConfig(dataset="folder", root=tmp_path / "images", cache=tmp_path / "cache", val_fraction=0.0)
+    model = ModelConfig(image_size=16, patch_size=8, embed_dim=16, depth=1, num_heads=2)
+    config = replace(TINY, data=data, model=model, train=TrainConfig(epochs=1, passes_per_epoch=1, batch_size=8))
+    console = Console(record=True, width=200, file=io.StringIO())
+    record = run(config, tmp_path / "run", console=console)
+    note = "test: 1 of 6 pictures are in train, too: test/cat/0.png"
+    assert record.dataset_notes == too_good(record) == [note]
+    assert f"note: {note}\n" in console.export_text()
+
+
 def test_the_best_weights_without_val_are_said_to_be_none(tmp_path: Path) -> None:
     config = replace(TINY, data=replace(TINY.data, val_fraction=0.0), checkpoint=CheckpointConfig(best=True))
     console = Console(record=True, width=200, file=io.StringIO())
@@ -733,6 +845,7 @@ def test_whitening_sees_as_many_pixels_of_larger_images_and_is_left_out_where_we
 
     def whiten(layer: torch.nn.Conv2d, patches: torch.Tensor, generator: torch.Generator) -> None:
         seen.append(patches.shape)
+        assert generator.initial_seed() == torch_generator(0, "whitening").initial_seed()
 
     monkeypatch.setattr("smallvit.session.init_whitening", whiten)
     monkeypatch.setattr("smallvit.session.WHITENING_IMAGES", 800)
@@ -779,9 +892,11 @@ def test_a_run_that_is_deleted_in_part_is_known_by_its_config(tmp_path: Path, mo
 def test_what_a_killed_writer_left_is_taken_away(tmp_path: Path) -> None:
     for name in (".model.safetensors.123-0a1b2c3d", ".record.json.9-ffffffff", ".notes.txt.9-ffffffff", "mine.txt"):
         (tmp_path / name).write_text("x")
+    (tmp_path / CHECKPOINTS / ".step-00000030.77.tmp").mkdir(parents=True)
     with claimed(tmp_path, lambda note: None):
         pass
-    assert {path.name for path in tmp_path.iterdir()} == {".lock", ".notes.txt.9-ffffffff", "mine.txt"}
+    left = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*")}
+    assert left == {".lock", ".notes.txt.9-ffffffff", "mine.txt", CHECKPOINTS}
 
 
 def test_a_finished_run_says_where_its_page_is_and_loses_its_last_checkpoint(tmp_path: Path) -> None:

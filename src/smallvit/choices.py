@@ -164,7 +164,9 @@ def _fastest(
     what: str, calls: Mapping[str, Callable[[], object]], device: Device, source: Path, key: str
 ) -> tuple[str, str]:
     """Return `fastest` on one thread, remembered for this hardware, torch and, where it competes, kernel (`source`)."""
-    parts = [str(hardware()["gpu" if device == "cuda" else "processor"]), f"torch {torch.__version__}"]
+    here = hardware()
+    names = ("gpu",) if device == "cuda" else ("processor", "processor_model")
+    parts = [*(str(here[name]) for name in names if name in here), f"torch {torch.__version__}"]
     if "native" in calls:
         parts.append(f"kernel {version(source)}")
     with one_thread():

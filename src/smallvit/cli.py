@@ -27,8 +27,9 @@ from smallvit.commands.report import ReportCommand
 from smallvit.commands.study import StudyCommand
 from smallvit.commands.train import Quickstart, Train
 from smallvit.config import RunConfig
-from smallvit.console import set_stdout
+from smallvit.console import drop_output, set_stdout
 from smallvit.cores import is_busy
+from smallvit.data.config import expanded
 from smallvit.errors import SmallvitError, UsageError, line_of
 from smallvit.recipes import RECIPES, read_recipe
 from smallvit.stop import InterruptedRunError
@@ -54,7 +55,7 @@ SPIN_COUNT = "3000"
 """How often one that waits looks before it sleeps, where the machine is busy. After libgomp's own 300,000 looks it has
 used up its share of a core that it has to share, just when there is something to do (docs/performance.md).
 """
-_PATHS = ("--out", "--json", "--fork", "--data.root", "--data.cache")
+_PATHS = ("--out", "--json", "--resume", "--fork", "--data.root", "--data.cache")
 _A_FILE = "a run's config.json or record.json"
 
 
@@ -90,9 +91,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
             os._exit(status)
         return status
     except BrokenPipeError:  # whoever read the output, `head` say, has enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        drop_output()
         return 128 + signal.SIGPIPE
     except (OSError, RuntimeError, MemoryError) as error:
+        try:
+            sys.stdout.flush()
+        except OSError:  # of a full disk: it would be tried again at the end
+            drop_output()
         line = line_of(error)
         if line is None:
             raise
@@ -108,6 +113,7 @@ def _parse(words: list[str]) -> Any:
     for before, word in pairwise(words):
         if (not word and (before in _PATHS or before[:1] != "-")) or (word[-1:] == "=" and word[:-1] in _PATHS):
             raise UsageError(f"after {before if not word else word[:-1]} a path is empty, which would be this folder")
+    words = [*words[:1], *(_at_home(before, word) for before, word in pairwise(words))]
     config = _starting_config(words)
     if _names_file(words):
         words[1] = config.recipe
@@ -123,7 +129,7 @@ def _parse(words: list[str]) -> Any:
     errors = io.StringIO()
     with contextlib.redirect_stderr(errors):
         try:
-            return tyro.cli(
+            command: Any = tyro.cli(
                 reduce(or_, commands),
                 args=words,
                 prog="smallvit",
@@ -134,10 +140,24 @@ def _parse(words: list[str]) -> Any:
             if not stop.code:
                 sys.stdout.flush()
                 raise
-    command = COMMANDS.get(words[0])
-    named = words[: 2 if words[1:2] and words[1] in RECIPES else 1] if command else []
-    options = ["--help", *(options_of(command) if command else ("--version", "--tyro-print-completion"))]
-    raise UsageError(one_line(errors.getvalue(), options, " ".join(["smallvit", *named, "--help"])))
+            command = None
+    if command is not None:
+        named = command.config.recipe if words[0] in STARTS_FROM_RECIPE else config.recipe
+        if named != config.recipe:
+            raise UsageError(f"{named!r} has no place there: a recipe comes first, and none beside --resume")
+        return command
+    kind = COMMANDS.get(words[0])
+    first = words[: 2 if words[1:2] and words[1] in RECIPES else 1] if kind else []
+    options = ["--help", *(options_of(kind) if kind else ("--version", "--tyro-print-completion"))]
+    raise UsageError(one_line(errors.getvalue(), options, " ".join(["smallvit", *first, "--help"])))
+
+
+def _at_home(before: str, word: str) -> str:
+    """Return a word with the home folder for the ~ that a shell left in it, where it is a path of an option."""
+    option, equals, value = word.partition("=") if word.startswith("-") else ("", "", word)
+    if (before if not equals else option) not in _PATHS or not value.startswith("~"):
+        return word
+    return f"{option}{equals}{expanded(Path(value), option or before)}"
 
 
 def _starting_config(words: list[str]) -> RunConfig:
@@ -184,7 +204,7 @@ def _config_to_resume(words: list[str]) -> RunConfig:
 
 def _failed(reason: str, status: int) -> int:
     who = "smallvit:" if _rank() == "0" else f"smallvit, rank {_rank()}:"
-    with contextlib.suppress(BrokenPipeError):  # the status says it as well
+    with contextlib.suppress(OSError):  # the status says it as well
         print(who, " ".join(reason.splitlines()), file=sys.stderr)
     return status
 

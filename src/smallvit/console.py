@@ -7,7 +7,7 @@ import re
 import sys
 from collections.abc import Iterable
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 def plain_console(*, unread: bool = False) -> "Console":
     """Return a console on standard output that prints names as they are.
 
-    When nobody reads on it raises `BrokenPipeError`, or, with `unread`, falls silent: no run is to end for that.
+    When nobody reads on it raises `BrokenPipeError`. With `unread` it falls silent then, and when it cannot be written
+    to for any other reason, a full disk or a terminal that was closed: no run is to end for that.
     """
     from rich.console import Console
 
@@ -25,11 +26,39 @@ def plain_console(*, unread: bool = False) -> "Console":
             self.quiet = True
             if not unread:
                 raise BrokenPipeError
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            drop_output()
 
     set_stdout("backslashreplace")
     # Names of classes and folders are not markup: "[/x]" would raise, ":x:" turn into a picture.
-    return Plain(soft_wrap=True, highlight=False, markup=False, emoji=False)
+    file: Any = _Unread(sys.stdout) if unread else None
+    return Plain(file=file, soft_wrap=True, highlight=False, markup=False, emoji=False)
+
+
+class _Unread:
+    """A file that, where it cannot be written to, is like a pipe that nobody reads."""
+
+    def __init__(self, file: Any) -> None:
+        self._file = file
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._file, name)
+
+    def write(self, text: str) -> int:
+        try:
+            return self._file.write(text)
+        except OSError:
+            raise BrokenPipeError from None
+
+    def flush(self) -> None:
+        try:
+            self._file.flush()
+        except OSError:
+            raise BrokenPipeError from None
+
+
+def drop_output() -> None:
+    """Let what is still written to standard output go nowhere."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def set_stdout(errors: str, *, encoding: str | None = None) -> None:

@@ -1,4 +1,6 @@
-"""What the system tells: how many processors this process may keep busy, whether others do already; and of /proc."""
+"""What the system tells: how many processors this process may keep busy, whether others do already, how much memory is
+free; and of /proc.
+"""
 
 import math
 import os
@@ -8,6 +10,8 @@ from pathlib import Path
 
 CPU_QUOTA = Path("/sys/fs/cgroup/cpu.max")
 """Microseconds of processor time in a period, and the period's microseconds, where a container has a limit."""
+MEMORY_LIMIT = Path("/sys/fs/cgroup/memory.max")
+"""Bytes that a container may use, where it has a limit; what it does use is told beside it."""
 LOADAVG = Path("/proc/loadavg")
 LOOKS = 5
 
@@ -30,6 +34,20 @@ def proc(file: str, key: str) -> str | None:
             if name.strip() == key:
                 return rest.strip()
     return None
+
+
+def free_memory() -> float:
+    """Return the bytes of memory that this process could still have, by what the system has and what its container may
+    use; infinity where neither is known.
+    """
+    found = proc("meminfo", "MemAvailable")
+    free = math.inf if found is None else 1024.0 * int(found.split()[0])
+    with suppress(OSError, ValueError, KeyError):  # there is no limit: "max"
+        limit, used = int(MEMORY_LIMIT.read_text()), int(MEMORY_LIMIT.with_name("memory.current").read_text())
+        stat = dict(line.split() for line in MEMORY_LIMIT.with_name("memory.stat").read_text().splitlines())
+        # What is kept of files that were read counts as used, and makes way.
+        free = min(free, float(limit - used + int(stat["inactive_file"])))
+    return free
 
 
 def is_busy() -> bool:

@@ -22,6 +22,7 @@ def write_atomically(path: Path, content: str | bytes) -> None:
         file.write(content.encode() if isinstance(content, str) else content)
         file.flush()
         os.fsync(file.fileno())
+    flush_folder(path.parent)
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -156,7 +156,8 @@ _SHOWS = ("bench/", "commands/", "report/", "study/")
 def _source() -> str:
     """Return 12 hex digits of a hash of the source, by name and content, without what only shows what was computed."""
     found, package = hashlib.sha256(), Path(__file__).parent
-    for path in sorted(each for each in package.rglob("*") if each.suffix in (".py", ".cpp")):
+    # What begins with a dot is an editor's: of a file with changes that are not saved, say, a link to nowhere.
+    for path in sorted(each for kind in ("py", "cpp") for each in package.rglob(f"[!.]*.{kind}")):
         name = path.relative_to(package).as_posix()
         if not name.startswith(_SHOWS):
             found.update(f"{name}\0".encode() + path.read_bytes())

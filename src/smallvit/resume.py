@@ -11,7 +11,7 @@ from smallvit.config import RunConfig
 from smallvit.device.choose import Choices
 from smallvit.errors import SmallvitError, UsageError
 from smallvit.record import SOURCE, CurvePoint, versions
-from smallvit.run_folder import CHECKPOINTS, CONFIG
+from smallvit.run_folder import CHECKPOINTS, CONFIG, NEW_BEST, settle_best
 from smallvit.session import Session
 from smallvit.step_batch import step_draws
 from smallvit.strict_json import from_json
@@ -110,13 +110,20 @@ def share_checkpoint(world: World, found: tuple[Checkpoint, SavedState] | None) 
 
 
 def delete_lost_best(saved: SavedState, folder: Path, note: Callable[[str], None]) -> None:
-    """Delete the weights that were best on val, where they are of a part of the run after its newest checkpoint, which
-    is lost and may come out otherwise this time.
+    """Delete weights that were best on val, where they are of a part of the run after its newest checkpoint, which is
+    lost and may come out otherwise this time; those that the checkpoint knows are kept.
     """
-    path, kept = folder / BEST, saved.gathered.best_sha256
-    if path.exists() and hashlib.sha256(path.read_bytes()).hexdigest() != kept:
+    kept = saved.gathered.best_sha256
+    if _is_of(folder / NEW_BEST, kept):  # killed between the checkpoint and this
+        settle_best(folder)
+    (folder / NEW_BEST).unlink(missing_ok=True)
+    if (path := folder / BEST).exists() and not _is_of(path, kept):
         path.unlink()
-        note(f"{path} was of steps that are taken again, and is deleted: it is written anew when val improves")
+        note(f"{path} is not what the run saved, and is deleted: it is written anew when val improves")
+
+
+def _is_of(path: Path, sha256: str) -> bool:
+    return path.exists() and hashlib.sha256(path.read_bytes()).hexdigest() == sha256
 
 
 def note_other_arithmetic(saved: SavedState, choices: Choices, world_size: int, note: Callable[[str], None]) -> None:

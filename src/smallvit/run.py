@@ -8,7 +8,6 @@ which goes on where its newest whole checkpoint left it.
 """
 
 import math
-import shlex
 from contextlib import nullcontext, suppress
 from dataclasses import replace
 from functools import partial
@@ -26,7 +25,7 @@ from smallvit.data.store import Dataset, load_dataset
 from smallvit.device.choose import threads_kept
 from smallvit.errors import SmallvitError, UsageError
 from smallvit.evaluate import Metrics, measure
-from smallvit.files import flush_folder, write_json
+from smallvit.files import write_json
 from smallvit.fork import (
     MAY_BE_SEEN,
     Origin,
@@ -53,11 +52,12 @@ from smallvit.run_folder import (
     PREDICTIONS,
     RECORD,
     claimed,
-    delete_checkpoints,
     delete_run,
+    finish,
     record_of,
     require_own,
     require_unfinished,
+    resume_command,
 )
 from smallvit.session import Session
 from smallvit.stop import Stop
@@ -93,14 +93,14 @@ def run(
     versions()  # of the source as it is now, which may be edited while this runs
     if max_seconds is not None:
         require_number("max_seconds", max_seconds, least=0)
-    stop, folder = Stop(max_seconds), Path(folder)
+    stop, folder = Stop(max_seconds), expanded(Path(folder), "folder")
     config.data.require_beside("--out", folder)
     if config.data.root is not None:  # to be found again from another working directory
         root = expanded(config.data.root, "data.root").absolute()
         config = replace(config, data=replace(config.data, root=root))
     with join(timeout_seconds=TIMEOUT_SECONDS) as world, threads_kept():
         console = console if console and world.is_main else Console(quiet=True)
-        origin = None if fork is None else read_origin(Path(fork))
+        origin = None if fork is None else read_origin(expanded(Path(fork), "fork"))
         if origin is not None:
             config = replace(config, fork=weights_sha256(origin.weights))
         if not world.is_main:
@@ -166,7 +166,7 @@ def _run(
             if world.is_main:
                 _finish(training, record)
     except OSError as error:
-        where, command = error.filename or folder, f"smallvit train --resume {shlex.quote(str(folder))}"
+        where, command = error.filename or folder, resume_command(folder)
         raise SmallvitError(f"{where}: {error.strerror or error}; when that is mended, to go on: {command}") from None
     with suppress(RankLostError) if world.is_main else nullcontext():  # all is written
         world.barrier()
@@ -259,8 +259,7 @@ def _finish(training: Training, record: RunRecord) -> None:
     save_tensors(session.average.measured.state_dict(), folder / MODEL)
     save_tensors(predictions(training.logits["test"], session, record.temperature), folder / PREDICTIONS)
     record.save(folder / RECORD)
-    flush_folder(folder)
-    delete_checkpoints(folder)
+    finish(folder)
 
 
 def _sizes(dataset: Dataset) -> str:

@@ -7,17 +7,20 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from smallvit import files
+from smallvit.config import RunConfig
 from smallvit.errors import SmallvitError, UsageError
 from smallvit.lock import LOCK, OWNER, run_lock
 from smallvit.record import RunRecord
 from smallvit.train.checkpoint import listed, remove_leftovers
-from smallvit.weights import BEST, MODEL
+from smallvit.weights import BEST, MODEL, read_tensors
 
 CONFIG, METRICS, RECORD, PREDICTIONS = "config.json", "metrics.jsonl", "record.json", "test.safetensors"
 FORKED_WEIGHTS = "fork.safetensors"
 """What a forked run started from."""
 PAGE = "index.html"
-_FILES = (METRICS, RECORD, MODEL, BEST, PREDICTIONS, PAGE, FORKED_WEIGHTS, CONFIG)
+NEW_BEST = "best-new.safetensors"
+"""The best weights on val, of a measurement that no checkpoint knows yet."""
+FILES = (METRICS, RECORD, MODEL, BEST, NEW_BEST, PREDICTIONS, PAGE, FORKED_WEIGHTS, CONFIG)
 CHECKPOINTS = "checkpoints"
 """Folder of the checkpoints."""
 
@@ -25,9 +28,12 @@ CHECKPOINTS = "checkpoints"
 @contextmanager
 def claimed(folder: Path, note: Callable[[str], None]) -> Generator[None]:
     """Hold a run folder, made if need be; one that was made for a run that never began is taken away again."""
-    made = not folder.exists()
+    new = [each for each in (folder, *folder.parents) if not each.exists()]
+    made = bool(new)
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        for each in new:
+            files.flush_folder(each.parent)
     except OSError as error:
         raise SmallvitError(f"{folder} cannot be made a run folder: {error.strerror}") from None
     with run_lock(folder) as died:
@@ -35,7 +41,7 @@ def claimed(folder: Path, note: Callable[[str], None]) -> Generator[None]:
             if died is not None and not (folder / RECORD).exists():
                 note(died)
             remove_leftovers(folder / CHECKPOINTS)
-            for name in _FILES:
+            for name in FILES:
                 files.remove_leftovers(folder / name)
             yield
         finally:
@@ -47,30 +53,49 @@ def require_unfinished(folder: Path) -> None:
     """Raise `UsageError` for the folder of a finished run."""
     if not (folder / RECORD).exists():
         return
-    if (folder / CONFIG).exists():
-        delete_checkpoints(folder)  # of a run that was killed when all but that was done
+    if _is_whole(folder):
+        finish(folder)  # of a run that was killed when all but that was done
     page = folder / PAGE
-    where = f"its page is {page}" if page.exists() else f"for its page: smallvit report {shlex.quote(str(folder))}"
+    where = f"its page is {page}" if page.exists() else f"for its page: smallvit report {_as_word(folder)}"
     raise UsageError(
         f"{folder} already holds a finished run ({where}): for another, name another folder with --out, or delete it"
     )
+
+
+def _is_whole(folder: Path) -> bool:
+    """Return whether a record and weights that can be read lie beside the config of their run."""
+    try:
+        record, config = RunRecord.load(folder / RECORD), RunConfig.load(folder / CONFIG)
+        read_tensors(folder / MODEL, "weights")
+    except SmallvitError:
+        return False
+    return record.config_digest == config.digest()
 
 
 def require_own(folder: Path) -> None:
     """Raise `UsageError` for a folder that is no run's and holds something by a name that a run's files have: another
     program's, which the run would replace.
     """
-    names = [name for name in (*_FILES, CHECKPOINTS) if name != FORKED_WEIGHTS and (folder / name).exists()]
+    names = [name for name in (*FILES, CHECKPOINTS) if name != FORKED_WEIGHTS and (folder / name).exists()]
     if names and not (folder / CONFIG).exists():
         raise UsageError(f"{folder} holds {', '.join(names)}, and no run: name another folder with --out")
+
+
+def resume_command(folder: Path) -> str:
+    """Return the shell command that goes on with the run in a folder."""
+    return f"smallvit train --resume {_as_word(folder)}"
+
+
+def _as_word(folder: Path) -> str:
+    """Return a folder's path as a shell's word, which is not taken for an option."""
+    return shlex.quote(f"./{folder}" if str(folder).startswith("-") else str(folder))
 
 
 def record_of(folder: Path) -> RunRecord:
     """Return the record of a finished run; `UsageError` says what the folder is instead."""
     if not (folder / RECORD).exists():
         if (folder / CONFIG).exists():
-            again = f"smallvit train --resume {shlex.quote(str(folder))}"
-            raise UsageError(f"{folder} holds an unfinished run; to go on: {again}")
+            raise UsageError(f"{folder} holds an unfinished run; to go on: {resume_command(folder)}")
         raise UsageError(f"{folder} holds no run" if folder.exists() else f"{folder} is not there")
     return RunRecord.load(folder / RECORD)
 
@@ -79,16 +104,28 @@ def delete_run(folder: Path) -> None:
     """Delete what a run wrote, and nothing else that is in the folder; last the config, which says whose the rest is
     where this is killed.
     """
-    if (folder / CHECKPOINTS).exists():
-        shutil.rmtree(folder / CHECKPOINTS)
+    for _, path in listed(folder / CHECKPOINTS):
+        shutil.rmtree(path)
+    with suppress(OSError):
+        (folder / CHECKPOINTS).rmdir()
     for path in folder.glob("nonfinite-step-*.json"):
         path.unlink()
-    for name in _FILES:
+    for name in FILES:
         (folder / name).unlink(missing_ok=True)
 
 
-def delete_checkpoints(folder: Path) -> None:
-    """Delete the checkpoints, for which a finished run has no more use, and nothing else beside them."""
+def settle_best(folder: Path) -> None:
+    """Let the weights that were best on val since the checkpoint before take their place: what was saved names them."""
+    with suppress(FileNotFoundError):
+        (folder / NEW_BEST).replace(folder / BEST)
+
+
+def finish(folder: Path) -> None:
+    """Do what is left to do once a record is written: its best weights take their place, and the checkpoints, for which
+    a finished run has no more use, are deleted, and nothing else beside them.
+    """
+    settle_best(folder)
+    files.flush_folder(folder)
     for _, path in listed(folder / CHECKPOINTS):
         shutil.rmtree(path, ignore_errors=True)  # somebody may hold a file of it open, which a disk in a network keeps
     with suppress(OSError):

@@ -6,7 +6,6 @@ with it, so that an interrupted run ends with the record of an uninterrupted one
 
 import hashlib
 import math
-import shlex
 import time
 from collections.abc import Callable, Sequence
 from contextlib import closing, nullcontext, suppress
@@ -25,15 +24,14 @@ from smallvit.metrics import MetricsFile
 from smallvit.progress import RunProgress
 from smallvit.record import CurvePoint, versions
 from smallvit.resume import Gathered, SavedState, draws_sha256
-from smallvit.run_folder import CHECKPOINTS, METRICS
+from smallvit.run_folder import CHECKPOINTS, METRICS, NEW_BEST, resume_command, settle_best
 from smallvit.session import Session
-from smallvit.stop import InterruptedRunError, Stop
+from smallvit.stop import OUT_OF_TIME, InterruptedRunError, Stop
 from smallvit.strict_json import to_json
 from smallvit.train.checkpoint import save_checkpoint
 from smallvit.train.checkpoint_format import Checkpoint, tensor_bytes
 from smallvit.train.loop import NonFiniteError, StepState, fit
 from smallvit.train.optimizer_state import load_optimizer_tensors, optimizer_tensors
-from smallvit.weights import BEST
 
 LOG_EVERY_STEPS = 20
 
@@ -57,6 +55,8 @@ class Training:
         self._clock = self._saved_at = self._step_began = time.perf_counter()
         self._step_seconds = self._save_seconds = 0.0
         self._saw_step = False
+        self._began_at: tuple[int, int] | None = None
+        """Steps and points of the curve that a resumed run began with."""
 
     def go_on_from(self, checkpoint: Checkpoint, gathered: Gathered) -> None:
         """Take over what a checkpoint holds."""
@@ -66,6 +66,7 @@ class Training:
         self._lines = checkpoint.texts[METRICS]
         self.gathered, self.steps_done = gathered, checkpoint.step
         gathered.resumed_at_steps.append(checkpoint.step)
+        self._began_at = self.steps_done, len(gathered.curve)
 
     def run(self, console: Console) -> None:
         """Take the steps that are left; what is gathered on the whole way is then in `gathered`."""
@@ -162,7 +163,7 @@ class Training:
         best = max((p.val.correct for p in gathered.curve if p.val is not None), default=-1)
         if config.checkpoint.best and point.val is not None and point.val.correct > best and self._metrics is not None:
             weights = tensor_bytes(self.session.average.measured.state_dict())
-            write_atomically(self.folder / BEST, weights)
+            write_atomically(self.folder / NEW_BEST, weights)
             gathered.best_sha256 = hashlib.sha256(weights).hexdigest()
         gathered.evaluate_seconds += self._restart_clock()
         gathered.curve.append(point)
@@ -197,10 +198,16 @@ class Training:
         self._save()
         # Perhaps only another rank was asked: the signal came to that one, or its time was over first.
         status = int(self.world.gather_rows(torch.tensor([self.stop.exit_status])).max())
+        if status == OUT_OF_TIME and (self.steps_done, len(self.gathered.curve)) == self._began_at:
+            raise InterruptedRunError(
+                "out of time (--max-seconds) before anything new was done: one measurement takes longer, so give more; "
+                f"nothing is lost; to go on: {resume_command(self.folder)}",
+                1,
+            )
         raise InterruptedRunError(
             f"{self.stop.reason or 'another rank was asked to end'}: "
             f"saved after step {self.steps_done:,} of {self.total_steps:,}; "
-            f"to go on: smallvit train --resume {shlex.quote(str(self.folder))}",
+            f"to go on: {resume_command(self.folder)}",
             status,
         )
 
@@ -231,6 +238,7 @@ class Training:
             texts={METRICS: self._metrics.lines()},
         )
         save_checkpoint(self.folder / CHECKPOINTS, checkpoint)
+        settle_best(self.folder)
         self._saved_at = time.perf_counter()
         self._save_seconds = self._saved_at - start
         self._restart_clock()

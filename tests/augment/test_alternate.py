@@ -88,6 +88,14 @@ def test_a_slice_of_the_draws_keeps_its_images_flips() -> None:
     assert torch.equal(part.flip_crop.flip, whole.flip_crop.flip[part.rows])
 
 
+def test_golden_first_flips() -> None:
+    """Saved runs can be repeated only as long as these stay."""
+    indices = torch.arange(24)
+    found = step_draws(CONFIG, 0, indices, indices * 0).flip_crop
+    assert found is not None
+    assert "".join(map(str, found.flip.int().tolist())) == "010000010111110100011111"
+
+
 def test_the_images_that_are_mirrored_first_are_the_same_at_every_step() -> None:
     indices = torch.arange(64)
     one, other = (step_draws(CONFIG, step, indices, indices * 0).flip_crop for step in (0, 1))

@@ -96,6 +96,15 @@ def test_erased_noise_stays_inside_its_box():
         assert (image != 0).sum() == 3 * (bottom - top) * (right - left)
 
 
+def test_every_images_noise_has_a_key_of_its_own_whether_it_is_erased_or_not():
+    params = sample_erase(replace(ERASE, erase_fill="noise"), np.random.default_rng(9), 10_000, (32, 32))
+    keys, erased = params.key.numpy(), params.box[:, 2].numpy() > 0
+    assert len(np.unique(keys)) > 9_990
+    edges = np.linspace(0, 2**32, 21)
+    assert abs(np.histogram(keys, edges)[0] - 500).max() < 5 * 500**0.5
+    assert two_samples_differ(keys[erased], keys[~erased], edges) < 4
+
+
 def test_cutmix_boxes_are_distributed_as_a_loop_draws_them():
     config = replace(MIX, mixup_alpha=0.0, mix_probability=1.0)
     params = sample_mix(config, np.random.default_rng(4), 20_000, (32, 32))

@@ -107,6 +107,12 @@ def test_long_pictures_are_told_of(load: Callable[..., Dataset]) -> None:
     assert note.startswith("the 24 pictures of train_images are more than twice as long as wide")
 
 
+def test_a_split_that_lacks_a_class_is_told_of(load: Callable[..., Dataset]) -> None:
+    some = LABELS < 2
+    notes = load(x_train=RGB, y_train=LABELS, x_test=RGB[some] + 1, y_test=LABELS[some]).notes
+    assert f"test: no image of 1 of 3 classes: {LABELS.max()}" in notes
+
+
 def test_copies_in_test_are_told_of(load: Callable[..., Dataset]) -> None:
     notes = load(x_train=RGB, y_train=LABELS, x_test=RGB[:2], y_test=LABELS[:2]).notes
     assert "test: 2 of 2 pictures are in train, too: own.npz x_test[0], own.npz x_test[1]" in notes
@@ -132,8 +138,8 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ),
     ({"x_train": RGB, "y_train": LABELS, "class_names": NAMES[:2]}, "class_names must have a name of its own for each"),
     ({"x_train": RGB, "y_train": LABELS, "class_names": NAMES[[0, 1, 1]]}, "for each label, 0 to 2"),
-    ({"x_train": RGB, "y_train": LABELS - 1, "class_names": NAMES}, "for each label, -1 to 1"),
-    ({"x_train": RGB, "y_train": LABELS, "class_names": LABELS}, "class_names must have a name of its own"),
+    ({"x_train": RGB, "y_train": LABELS - 1, "class_names": NAMES}, "for labels from 0 on; it is "),
+    ({"x_train": RGB, "y_train": LABELS, "class_names": NAMES.astype("S")}, "must be texts (str), [k], for labels "),
     ({"x_train": RGB, "y_train": np.array([None] * 24)}, "is not an .npz file of plain arrays: Object arrays cannot"),
 ]
 

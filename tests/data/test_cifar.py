@@ -71,7 +71,7 @@ def test_the_published_statistics_are_those_of_train(cifar10: Dataset, shared_da
 
 def test_the_second_start_decodes_nothing(first_start: float, shared_data: Path, cache: Path) -> None:
     # Processor seconds, in all threads together, and not an absolute number of them: other processes share the machine.
-    assert min(start(cache, shared_data) for _ in range(5)) < 0.1 * first_start
+    assert any(start(cache, shared_data) < 0.1 * first_start for _ in range(5))
 
 
 def test_cifar100s_test_split_is_the_official_one(shared_data: Path) -> None:

@@ -4,6 +4,7 @@ import time
 import warnings
 import zlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -333,6 +334,19 @@ def test_an_error_ends_the_work_of_every_thread(monkeypatch: pytest.MonkeyPatch)
     with pytest.raises(KeyboardInterrupt):
         decode_all(range(4000), decode, size=2, title="")
     assert begun < 40
+
+
+def test_a_picture_for_which_there_is_no_memory_is_not_called_broken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any, **__: Any) -> None:
+        raise MemoryError
+
+    Image.new("RGB", (4, 4)).save(tmp_path / "whole.png")
+    monkeypatch.setattr("PIL.Image.Image.load", full)
+    monkeypatch.setattr("PIL.ImageFile.ImageFile.load", full)
+    with pytest.raises(MemoryError):
+        decode_upright(tmp_path / "whole.png")
 
 
 def test_a_file_that_cannot_be_opened_is_not_called_broken(tmp_path: Path) -> None:

@@ -522,7 +522,7 @@ def test_classes_of_test_must_be_classes_of_train(tmp_path: Path, load) -> None:
     fill(fewer / "test", "ac", 2)
     data = load(fewer)
     assert sorted(set(data.test.labels.tolist())) == [0, 2]
-    assert any("1 of 3 classes have no folder here" in note for note in data.notes)
+    assert any("no image of 1 of 3 classes: " in note for note in data.notes)
     (tmp_path / "bare" / "test").mkdir(parents=True)
     fill(tmp_path / "bare" / "train")
     with pytest.raises(SmallvitError, match="test: no class folders"):
@@ -534,7 +534,7 @@ def test_a_class_of_one_image_stays_in_train_and_this_is_told(tmp_path: Path, lo
     fill(root, "c", 1)
     data = load(root)
     assert 2 not in data.test.labels
-    assert any("too few images to hold one out of class c" in note for note in data.notes)
+    assert any("test: no image of 1 of 3 classes: c" in note for note in data.notes)
 
 
 def test_a_changed_file_and_a_renamed_class_are_seen(tmp_path: Path, load) -> None:

@@ -5,6 +5,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
@@ -118,4 +120,7 @@ def test_a_parquet_file_cut_short_or_of_other_columns_is_named(small, tmp_path: 
         path, [{"img": cell["img"], "klass": cell["label"]} for cell in small.cells("train", np.arange(30))], "klass"
     )
     with pytest.raises(SmallvitError, match=r"has columns img, klass; expected columns 'img' .* and 'label'"):
+        load(root)
+    pq.write_table(pa.Table.from_pylist([{"img": {"bytes": "a text", "path": ""}, "label": 0}]), path)
+    with pytest.raises(SmallvitError, match=r"column 'img' is struct<bytes: string.*; expected columns 'img' .*bytes"):
         load(root)

@@ -181,8 +181,23 @@ def test_torchs_own_threads_are_no_more_than_the_cores(
 
 
 def test_hardware_is_what_a_reader_needs() -> None:
-    info = hardware()
-    assert {"processor", "cores", "platform"} <= info.keys() <= {"processor", "cores", "platform", "memory_gib", "gpu"}
+    info, always = hardware(), {"processor", "cores", "platform"}
+    assert always <= info.keys() <= {*always, "processor_model", "memory_gib", "gpu"}
     assert isinstance(info["cores"], int)
     assert info["cores"] >= 1
     assert info["processor"]
+
+
+@pytest.mark.parametrize(
+    ("told", "model"),
+    [
+        ({"model name": "AMD EPYC", "cpu family": "25", "model": "1"}, "family 25, model 1"),
+        ({"model name": "AMD EPYC", "model": "1"}, None),
+        ({}, None),
+    ],
+)
+def test_two_processors_of_one_name_are_told_apart(
+    told: dict[str, str], model: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "proc", lambda file, key: told.get(key))
+    assert hardware().get("processor_model") == model

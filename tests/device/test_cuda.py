@@ -6,11 +6,12 @@ The compiled paths run in processes of their own: the tests' import hook wraps f
 import os
 import subprocess
 import sys
+from typing import NoReturn
 
 import pytest
 import torch
 
-from smallvit.device.choose import Attention, choose
+from smallvit.device.choose import choose
 from smallvit.device.config import DeviceConfig
 from smallvit.model.attention import AttentionImplementation, attend
 from smallvit.train.muon import Muon
@@ -115,7 +116,8 @@ def test_a_few_steps_on_cuda_tell_how_long_many_take() -> None:
 
 
 def test_float32_convolutions_on_cuda_are_float32() -> None:
-    choose(DeviceConfig(device="cuda", precision="float32", attention="sdpa"), rows=1, embed_dim=1, attention=_unasked)
+    config = DeviceConfig(device="cuda", precision="float32", attention="sdpa", convolution="torch")
+    choose(config, rows=1, embed_dim=1, attention=_unasked, convolution=_unasked)
     draws = torch.Generator().manual_seed(0)
     images, weights = (torch.randn(*size, generator=draws) for size in ((64, 192, 16, 16), (192, 192, 3, 3)))
     exact = torch.nn.functional.conv2d(images.double(), weights.double())
@@ -123,8 +125,8 @@ def test_float32_convolutions_on_cuda_are_float32() -> None:
     assert (found - exact).norm() / exact.norm() < 1e-5  # TF32 keeps 10 bits of 23: 3e-4
 
 
-def _unasked(*_: object) -> tuple[Attention, str]:
-    raise AssertionError("attention was named")
+def _unasked(*_: object) -> NoReturn:
+    raise AssertionError("it was named")
 
 
 @pytest.mark.parametrize("name", ["sdpa", "flash", "efficient", "cudnn", "bmm"])

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch._inductor.exc import InductorError
 
 from smallvit.device.choose import times
 from smallvit.device.fastest import fastest
@@ -112,11 +113,21 @@ def test_of_equals_the_first_is_taken(clock: Clock, tmp_path: Path, second: floa
 
 
 def test_where_nothing_works_it_says_so_and_forgets_it(clock: Clock, tmp_path: Path) -> None:
-    said = "^device.attention is auto: none of a, b works on cpu; name one to see why$"
+    said = "^device.attention is auto: none of a, b works on cpu: no kernel$"
     with pytest.raises(SmallvitError, match=said):
         fastest("attention", {"a": broken, "b": broken}, "cpu", tmp_path / "x.json", "k")
     assert not (tmp_path / "x.json").exists()
     assert fastest("attention", {"a": broken, "b": clock.contestant(1.0)}, "cpu", tmp_path / "x.json", "k")[0] == "b"
+    with pytest.raises(SmallvitError, match=r"none of a works on cpu; name one to see why$"):
+        fastest("attention", {"a": broken}, "cpu", tmp_path / "x.json", "k")
+
+
+def test_where_nothing_can_be_compiled_it_says_what_does_without(tmp_path: Path) -> None:
+    def uncompiled() -> None:
+        raise InductorError(RuntimeError("Failed to find C compiler."), None)
+
+    with pytest.raises(SmallvitError, match=r"none of a works on cpu: torch\.compile .*; --device\.compile off does"):
+        fastest("attention", {"a": uncompiled}, "cpu", tmp_path / "x.json", "k")
 
 
 @pytest.mark.parametrize(

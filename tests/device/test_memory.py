@@ -16,7 +16,7 @@ import resource, sys, torch
 from smallvit.device.memory import keep_freed_memory
 torch.set_num_threads(1)
 if sys.argv[1] == "keep":
-    assert keep_freed_memory()
+    keep_freed_memory()
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 for _ in range(60):
     torch.ones(40 * 2**20 // 4)
@@ -56,6 +56,6 @@ def test_glibc_is_asked_for_less_where_it_refuses_and_for_nothing_else_where_it_
 
     monkeypatch.setattr("sys.platform", "linux")
     monkeypatch.setattr("ctypes.CDLL", lambda name: SimpleNamespace(mallopt=mallopt))
-    assert keep_freed_memory() == kept
+    keep_freed_memory()
     assert asked[: len(sizes)] == [(-3, size) for size in sizes]  # M_MMAP_THRESHOLD
     assert sorted(name for name, _ in asked[len(sizes) :]) == ([-2, -1] if kept else [])

@@ -26,6 +26,7 @@ import torch
 import torch._dynamo
 
 import smallvit.run
+import smallvit.stop
 import smallvit.train.checkpoint
 from smallvit.cli import main
 from smallvit.session import Session
@@ -46,9 +47,17 @@ def limit(size: int) -> None:
 
 
 def send(names: str) -> None:
-    for place, name in enumerate(names.split()):
-        time.sleep(1.1 if place else 0)  # sooner they are one
-        os.kill(os.getpid(), signal.Signals[name])
+    first, *others = names.split()
+    os.kill(os.getpid(), signal.Signals[first])
+    for name in others:
+        send_again(name)
+
+
+def send_again(name: str) -> None:
+    """Send a signal that is no part of the one before."""
+    smallvit.stop.ONE_SIGNAL_SECONDS = 0.05
+    time.sleep(0.1)
+    os.kill(os.getpid(), signal.Signals[name])
 
 
 def stop(path: str) -> None:
@@ -58,7 +67,7 @@ def stop(path: str) -> None:
 
 ACTIONS: dict[str, Callable[[Any], None]] = {
     "signal": send,
-    "signal again": lambda name: (time.sleep(1.1), send(name)),
+    "signal again": send_again,
     "sleep": time.sleep,
     "limit": limit,
     "limit beyond": lambda value: limit(Path(value[0]).stat().st_size + value[1]),

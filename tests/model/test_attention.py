@@ -9,7 +9,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from smallvit.model.attention import Attention, attend, attention_calls, implementations
+from smallvit.model.attention import (
+    BACK_ENDS,
+    Attention,
+    AttentionImplementation,
+    attend,
+    attention_calls,
+    implementations,
+)
 from smallvit.model.block import Block
 from smallvit.model.config import ModelConfig
 from smallvit.model.vit import VisionTransformer
@@ -189,6 +196,16 @@ def test_a_class_attention_block_is_a_naive_loop_over_the_cls_tokens(
     hidden = naive_gelu(naive_linear(block.mlp.fc1, naive_norm(block.norm2, wanted)))
     wanted = wanted + naive_linear(block.mlp.fc2, hidden)
     np.testing.assert_allclose(output[:, :tokens].numpy(), wanted, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("named", "few"),
+    [("sdpa", "sdpa"), ("bmm", "bmm"), ("native", "bmm"), *((name, "sdpa") for name in (*BACK_ENDS, "flex"))],
+)
+def test_where_cls_tokens_alone_ask_no_back_end_is_named(named: AttentionImplementation, few: str) -> None:
+    """On a GPU cuDNN refuses a single query."""
+    model = VisionTransformer(VARIANTS["class-attention"], attention=named, generator=torch.Generator())
+    assert [block.attn.implementation for block in model.all_blocks] == [named] * 2 + [few] * 2
 
 
 def test_class_attention_comes_after_the_blocks_in_which_every_token_attends(

@@ -323,6 +323,61 @@ def test_a_library_that_others_may_write_is_not_loaded(tmp_path: Path, monkeypat
     assert not native._is_ours(made)
 
 
+def compiler(path: Path, script: str) -> str:
+    """Return what CXX is to be for a shell script."""
+    path.write_text(f"#!/bin/sh\n{script}\n")
+    path.chmod(0o700)
+    return str(path)
+
+
+@pytest.mark.parametrize(
+    ("said", "why"),
+    [
+        ("In file included from x.cpp:1:\nx.cpp:3:4: error: expected ;\n  3 |\n    ^", "x.cpp:3:4: error: expected ;"),
+        ("ld: cannot find -lgomp\ncollect2: error: ld returned 1", "ld: cannot find -lgomp"),
+        ("x.cpp:\nx.cpp:3:4: \\344rger", "x.cpp:3:4: \N{REPLACEMENT CHARACTER}rger"),
+    ],
+)
+def test_what_a_compiler_complains_of_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: str, why: str
+) -> None:
+    monkeypatch.setenv("CXX", compiler(tmp_path / "cc", f"printf '{said}' >&2\nexit 1"))
+    with pytest.raises(UnavailableError) as caught:
+        native.load(module.SOURCE, (), tmp_path)
+    assert str(caught.value) == f"cc cannot compile it: {why}"
+
+
+def test_nothing_lies_in_the_folder_while_it_is_compiled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would stay there where the process is killed."""
+    folder = tmp_path / "folder"
+    script = f"for last; do :; done\nls {folder} >> {tmp_path}/seen\n[ $last = /dev/null ] || echo made > $last"
+    monkeypatch.setenv("CXX", compiler(tmp_path / "cc", script))
+    made = native._compiled(module.SOURCE, (), folder)
+    assert made.read_text() == "made\n"
+    assert (tmp_path / "seen").read_text() == ""
+    assert list(folder.iterdir()) == [made]
+
+
+@pytest.mark.parametrize("vanishes_at", ["stat", "read_bytes"])
+def test_a_library_that_another_process_deletes_is_made_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, vanishes_at: str
+) -> None:
+    script = "for last; do :; done\n[ $last = /dev/null ] || echo made > $last"
+    monkeypatch.setenv("CXX", compiler(tmp_path / "cc", script))
+    made = native._compiled(module.SOURCE, (), tmp_path / "folder")
+    own = getattr(Path, vanishes_at)
+
+    def vanished(path: Path, *arguments: Any, **options: Any) -> Any:
+        if path == made:
+            made.unlink(missing_ok=True)
+        return own(path, *arguments, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, vanishes_at, vanished)
+        name = native._compiled(module.SOURCE, (), tmp_path / "folder").name
+    assert name == made.name
+
+
 def test_why_it_is_not_there_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_libraries", {})
     refused = ((301, 8, torch.float32), (65, 6, torch.float32), (65, 132, torch.float32), (65, 8, torch.float64))

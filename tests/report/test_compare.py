@@ -337,6 +337,17 @@ def test_times_are_told_apart_by_the_machine_of_each_seed(tmp_path: Path, run_fo
     assert words in noted("X", "Y", "Y")
 
 
+@pytest.mark.parametrize(("models", "same"), [("11", True), ("12", False), ("1", True), ("", True)])
+def test_machines_of_one_name_are_told_apart_by_the_model_where_both_have_it(
+    models: str, same: bool, tmp_path: Path, run_folder: MakeRun
+) -> None:
+    for index, name in enumerate("ab"):
+        model = {"processor_model": f"family 25, model {models[index]}"} if index < len(models) else {}
+        run_folder(tmp_path / name, hardware={"processor": "AMD EPYC", "cores": 2, **model}, draw=index)
+    notes = {row.note for row in compare(tmp_path / "a", tmp_path / "b").quantities}
+    assert ("hardware, device or threads differ" not in notes) == same
+
+
 def test_rows_that_need_not_be_the_same_images_are_not_paired(tmp_path: Path, run_folder: MakeRun) -> None:
     run_folder(tmp_path / "a")
     _change(run_folder, tmp_path / "b", sections={"model": {"image_size": 16}}, draw=1)

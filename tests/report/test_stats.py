@@ -210,6 +210,17 @@ def test_seeds_needed_find_the_difference_as_often_as_they_promise() -> None:
         assert (share > 0.8 - 0.027) if found else (share < 0.8 + 0.027)
 
 
+def test_rounding_hides_no_rank(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a design whose singular value of 0 comes out as some 1e-13."""
+    values = {row: dict(enumerate(v)) for row, v in {"a": (70.0, 71.0), "b": (72.0, 73.5), "c": (69.0, 69.5)}.items()}
+    fit, pinv = SeedFit(values), np.linalg.pinv
+    noise = 1e-13 * np.random.default_rng(0).normal(size=(6, 5))
+    monkeypatch.setattr(np.linalg, "pinv", lambda design, *args, **kwargs: pinv(design + noise, *args, **kwargs))
+    rounded = SeedFit(values)
+    assert (rounded.freedom, rounded.deviation) == (fit.freedom, pytest.approx(fit.deviation))
+    assert rounded.contrast({"b": 1.0, "a": -1.0}) == pytest.approx(fit.contrast({"b": 1.0, "a": -1.0}))
+
+
 def test_seeds_needed_of_what_cannot_be_told() -> None:
     assert seeds_needed(0.0, 0.3, 5) is None
     assert seeds_needed(0.5, math.nan, 5) is None

@@ -11,6 +11,11 @@ import pytest
 from page_reader import Page, assert_stands_alone
 from smallvit import cli
 from smallvit.record import RunRecord
+from smallvit.report.collect import collect
+from smallvit.report.numbers import numbers_of
+from smallvit.report.study_figures import drawings
+from smallvit.report.study_page import NAMES
+from smallvit.report.study_tables import study_tables
 from smallvit.study.studies import STUDIES
 from study_records import fake_record, noisy, write_study
 
@@ -75,6 +80,30 @@ def test_the_files_are_those_that_are_named(scaled: Path) -> None:
         for name in ("accuracy", "differences", "seconds", "curves", "confusion")
         for kind in ("svg", "png")
     }
+
+
+def test_what_an_earlier_report_left_goes_and_nothing_else(scaled: Path, tmp_path: Path) -> None:
+    out = tmp_path / "report"
+    shutil.copytree(scaled, out)
+    earlier = ["tables/paper-together.md", "tables/changes-cifar100-numbers.tex", "tables/paper-scale-1e-05-numbers.md"]
+    earlier += ["figures/latents-small-folder-scale-0.5-latent-width.svg", "figures/paper-scale-0.02-seconds.png"]
+    others = ["tables/notes.md", "tables/mine-numbers.md", "figures/paper.svg", "figures/paper-accuracy.pdf"]
+    for name in [*earlier, *others]:
+        (out / name).write_text("")
+    shutil.copytree(RESULTS / "quickstart", tmp_path / "runs" / "quickstart")
+    assert cli.main(["report", str(tmp_path / "runs"), "--out", str(out)]) == 0
+    left = {str(path.relative_to(out)) for path in out.glob("*/*")}
+    assert left == {*others, "tables/other-runs.md", "tables/other-runs.tex"}
+
+
+@pytest.mark.parametrize("name", ["changes", "latents-small", "cls-tokens-small"])
+def test_the_files_of_a_report_are_known_by_their_names(name: str, tmp_path: Path) -> None:
+    study = STUDIES[name]()
+    write_study(study, tmp_path, noisy(), dict.fromkeys((row.label for row in study.rows[3:]), 1))
+    section = next(each for each in collect([tmp_path]).sections if each.name == name)
+    numbers = numbers_of(section)
+    assert {table.name for table in study_tables(numbers)} <= {*NAMES["tables"]}
+    assert {drawing.name for drawing in drawings(numbers)} <= {*NAMES["figures"]}
 
 
 @pytest.mark.parametrize(

@@ -35,7 +35,8 @@ def execute(study: Study, folder: Path, engine: HereEngine | None = None, budget
     return run_study(study, folder, engine or HereEngine(), QUIET, use=ONE_THREAD, budget_seconds=budget)
 
 
-def test_what_is_finished_is_kept_and_the_rest_is_run(tmp_path: Path) -> None:
+def test_what_is_finished_is_kept_and_the_rest_is_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr("smallvit.study.forecast.hardware")  # to ask for it opens the GPU, for which no budget asks
     assert execute(study(), tmp_path) == Ending(finished=4)
     paths = {path: path.stat().st_mtime_ns for path in tmp_path.glob("*/seed*/record.json")}
     assert len(paths) == 4
@@ -124,7 +125,48 @@ def test_a_study_of_ones_own_pictures_is_of_one_folder(tmp_path: Path) -> None:
         execute(tiny.on("folder", tmp_path / "yours"), tmp_path / "runs")
 
 
-def test_a_run_without_a_readable_record_has_failed(tmp_path: Path) -> None:
+def test_a_run_on_other_test_images_has_failed_and_the_study_ends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As where a folder of pictures is changed between two starts; of a third one nothing is run."""
+    execute(replace(study(), seeds=(0,)), tmp_path)
+
+    def changed(order: Order) -> Outcome:
+        outcome, path = HereEngine().really(order), Path(order.folder) / "record.json"
+        replace(RunRecord.load(path), test_sha256="0" * 64).save(path)
+        return outcome
+
+    engine = HereEngine(changed)
+    ending = execute(study(), tmp_path, engine)
+    said = "its test images are not those of the runs before: were the pictures changed since?"
+    assert (ending.failed, ending.finished) == ([f"plain row, seed 1: {said}"], 0)
+    assert ([str(task) for task in ending.left], ending.exit_status) == (["erase row, seed 1"], 1)
+    monkeypatch.setitem(STUDIES, "augmentation", study)
+    monkeypatch.setattr("smallvit.study.engines.local.LocalEngine", lambda jobs, use_gpus: engine)
+    assert cli.main(["study", "augmentation", "--out", str(tmp_path)]) == 1
+    assert "have different test sets: the digests of their images and labels differ" in capsys.readouterr().err
+    assert folders(engine) == ["plain/seed1"]
+
+
+def test_a_record_that_a_network_disk_shows_late_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    record = tmp_path / "plain" / "seed0" / "record.json"
+
+    def late(order: Order) -> Outcome:
+        outcome = HereEngine().really(order)
+        record.rename(record.with_suffix(".late"))
+        return outcome
+
+    def sleep(seconds: float) -> None:
+        if record.with_suffix(".late").exists():
+            record.with_suffix(".late").rename(record)
+
+    monkeypatch.setattr("smallvit.study.execute.time.sleep", sleep)
+    one = replace(study(), seeds=(0,), rows=study().rows[:1])
+    assert execute(one, tmp_path, HereEngine(late)) == Ending(finished=1)
+
+
+def test_a_run_without_a_readable_record_has_failed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("smallvit.study.execute.SEEN_SECONDS", 0.0)
     engine = HereEngine(lambda order: Outcome(status=0, line="finished"))
     ending = execute(replace(study(), seeds=(0,)), tmp_path, engine)
     assert ending.finished == 0
@@ -161,10 +203,44 @@ def test_a_budget_takes_the_most_telling_runs_that_fit_and_measures_each_shape_o
         *("plain/seed0", "plain/seed1"),
     ]
     assert [str(task) for task in ending.left] == ["long, seed 0", "long, seed 1"]
-    assert (ending.reason, ending.exit_status) == ("the budget is spent", 75)
+    assert (ending.reason, ending.exit_status) == ("the budget is spent", 1), "some failed"
     for order in engine.orders:
         assert (order.until is None) == (order.do == "pace")
         assert order.until is None or abs(order.until - (began + 40 - END_SECONDS)) < 5
+
+
+def test_a_budget_that_was_worth_something_is_to_be_given_again(tmp_path: Path) -> None:
+    endless = replace(BASE, recipe="erase", train=replace(BASE.train, epochs=100_000))
+    tiny = replace(study(erase=endless), seeds=(0,))
+    ending = execute(tiny, tmp_path, HereEngine(lambda o: answer(o) if o.do == "pace" else None), budget=40.0)
+    assert ([str(task) for task in ending.left], ending.finished) == (["erase row, seed 0"], 1)
+    assert (ending.reason, ending.exit_status) == ("the budget is spent", 75)
+
+
+def test_a_budget_that_nothing_fits_is_not_to_be_given_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A loop that waits for another status than 75 would never end."""
+    monkeypatch.setitem(STUDIES, "augmentation", ranked)
+    monkeypatch.setattr("smallvit.study.engines.local.LocalEngine", lambda jobs, use_gpus: HereEngine(answer))
+    words = ["study", "augmentation", "--out", str(tmp_path), "--device.device", "cpu", "--device.num-threads", "1"]
+    assert cli.main([*words, "--rows", "long", "--budget", "40"]) == 1
+    assert capsys.readouterr().err == (
+        "smallvit: no run that is left fits the budget, the shortest needs about 68 s: 2 runs are left\n"
+    )
+
+
+def test_a_run_that_the_budget_ended_before_it_began_was_worth_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = Deaf()
+    job.ask_to_end = lambda: setattr(job, "outcome", Outcome(status=-signal.SIGTERM, line="ended by SIGTERM"))
+    monkeypatch.setattr("smallvit.study.execute.END_SECONDS", 0.0)
+    monkeypatch.setattr(HereEngine, "start", lambda self, order, log: job)
+    pictures = study(plain=replace(BASE, data=DataConfig(dataset="folder", root=tmp_path / "pictures")))
+    one = replace(pictures, rows=pictures.rows[:1], seeds=(0,))
+    ending = execute(one, tmp_path / "runs", budget=0.2)
+    assert (ending.reason, ending.exit_status) == ("no run that is left fits the budget", 1)
 
 
 def test_a_budget_knows_the_pace_of_finished_runs_on_this_hardware(tmp_path: Path) -> None:
@@ -220,15 +296,17 @@ def test_a_run_that_the_budget_ended_is_left_for_the_next_time(tmp_path: Path) -
     assert (len(ending.left), ending.failed, ending.exit_status) == (8, [], 75)
 
 
-def test_a_signal_ends_the_study_and_a_second_one_at_once(tmp_path: Path) -> None:
+def test_a_signal_ends_the_study_and_a_second_one_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     engine = HereEngine(lambda order: os.kill(os.getpid(), signal.SIGTERM) or Outcome(status=143, line="saved"))
     ending = execute(study(), tmp_path, engine)
     assert (len(engine.orders), len(ending.left), ending.reason, ending.exit_status) == (1, 4, "SIGTERM", 143)
 
+    monkeypatch.setattr("smallvit.stop.ONE_SIGNAL_SECONDS", 0.05)
+
     def twice(order: Order) -> Outcome:
         for _ in range(2):
             os.kill(os.getpid(), signal.SIGINT)
-            time.sleep(1.1)  # sooner they are one
+            time.sleep(0.1)  # sooner they are one
         raise AssertionError("the second one was survived")
 
     with pytest.raises(InterruptedRunError, match="SIGINT again") as raised:
@@ -290,7 +368,7 @@ def test_the_command_says_what_failed_and_what_is_left(
     words = ["study", "augmentation", "--out", str(tmp_path), "--device.device", "cpu", "--device.num-threads", "1"]
     assert cli.main([*words, "--rows", "other"]) == 1
     assert capsys.readouterr().err == "smallvit: 2 of the runs failed, the first: other, seed 0: not really run\n"
-    assert cli.main([*words, "--budget", "40"]) == 75
+    assert cli.main([*words, "--budget", "40"]) == 1
     assert capsys.readouterr().err == (
         "smallvit: the budget is spent: 2 runs are left; the same command again goes on "
         "(6 of the runs failed, the first: other, seed 0: not really run)\n"
@@ -326,16 +404,32 @@ def test_rows_differ_from_the_reference_in_the_augmentation_alone() -> None:
 class Deaf:
     """A job that goes on, whatever it is asked, until it is killed."""
 
-    killed = False
+    outcome: Outcome | None = None
+    asked = False
 
     def poll(self) -> Outcome | None:
-        return Outcome(status=-9, line="ended by SIGKILL") if self.killed else None
+        return self.outcome
 
     def ask_to_end(self) -> None:
-        pass
+        self.asked = True
 
     def kill(self) -> None:
-        self.killed = True
+        self.outcome = Outcome(status=-9, line="ended by SIGKILL")
+
+
+@pytest.mark.parametrize(("error", "killed"), [(InterruptedRunError("SIGINT again", 130), True), (OSError("x"), False)])
+def test_an_error_of_the_study_lets_its_runs_save(
+    error: Exception, killed: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def sleep(seconds: float) -> None:
+        raise error
+
+    job = Deaf()
+    monkeypatch.setattr("smallvit.study.execute.time.sleep", sleep)
+    monkeypatch.setattr(HereEngine, "start", lambda self, order, log: job)
+    with pytest.raises(type(error)):
+        execute(study(), tmp_path)
+    assert (job.asked, job.outcome is not None) == (not killed, killed)
 
 
 def test_a_run_that_does_not_end_when_asked_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -85,6 +85,16 @@ def test_a_forecast_holds_for_the_shape_and_hardware_and_an_estimate_beyond(reco
     assert forecast.seconds(task(threads, tmp_path)) is None
 
 
+def test_an_interrupted_run_tells_the_pace_only_where_no_other_does(record: RunRecord, tmp_path: Path) -> None:
+    """Its speed has the time of another compilation in it."""
+    resumed = replace(record, images_per_second=record.images_per_second / 2, resumed_at_steps=[3])
+    for records, last in (([record, resumed], record), ([resumed, record], record), ([resumed], resumed)):
+        forecast = Forecast()
+        for each in records:
+            forecast.learn_from(each)
+        assert forecast.seconds(task(CONFIG, tmp_path)) == pytest.approx(pace_of(last).seconds(CONFIG))
+
+
 def test_what_costs_time_makes_another_shape() -> None:
     plain = shape(CONFIG)
     for changes in ({"ema_decay": 0.9}, {"loss": "bce"}, {"batch_size": 100}):

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -88,6 +89,18 @@ def test_an_order_that_cannot_be_done_ends_with_a_line(tmp_path: Path) -> None:
     order = Order(do="run", config={"schema": 3}, folder="there", cwd=str(tmp_path))
     found = Process(order, tmp_path / "logs" / "job.log").wait()
     assert (found.status, found.line) == (1, "config.recipe is missing")
+
+
+@pytest.mark.parametrize("name", ["FORCE_COLOR", "TTY_COMPATIBLE"])
+def test_a_log_is_no_terminal(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the environment says of the study's own output."""
+    python = tmp_path / "python"
+    python.write_text(f"#!{sys.executable}\nfrom rich.console import Console\nprint(Console().is_terminal)\n")
+    python.chmod(0o755)
+    monkeypatch.setattr("sys.executable", str(python))
+    monkeypatch.setenv(name, "1")
+    order = Order(do="run", config={}, folder="there", cwd=str(tmp_path))
+    assert Process(order, tmp_path / "job.log").wait() == Outcome(status=0, line="False")
 
 
 def test_the_gpus_of_a_machine_and_the_one_with_the_fewest_jobs(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -50,12 +50,13 @@ def test_the_published_numbers_are_those_of_the_paper() -> None:
     assert {label for label, row in rows.items() if row.published} == set(LINES.values())
 
 
-def test_a_folder_belongs_to_one_run_and_a_run_to_one_folder() -> None:
+@pytest.mark.parametrize("dataset", [None, "cifar100", "digits"])
+def test_a_folder_belongs_to_one_run_and_a_run_to_one_folder(dataset: str | None) -> None:
     """Over all studies, so that they may share a folder of records, and the runs that they have in common."""
     runs: dict[str, set[str]] = defaultdict(set)
     folders: dict[str, set[str]] = defaultdict(set)
     for make in STUDIES.values():
-        for row in make().rows:
+        for row in make().on(dataset).rows:
             runs[row.folder].add(row.config.digest())
             folders[row.config.digest()].add(row.folder)
             assert re.fullmatch(r"[a-z0-9.-]+", row.folder), row.folder
@@ -133,7 +134,7 @@ def test_a_study_on_another_data_set_is_another_set_of_runs(name: str) -> None:
     assert (moved.name, moved.title) == (f"{name}-folder", f"{study.title}, on a folder of images")
     for before, after in zip(study.rows, moved.rows, strict=True):
         config = after.config
-        assert after.folder == f"{before.folder}-folder"
+        assert after.folder == f"{before.folder.removesuffix(f'-{own}')}-folder"
         assert config.differences(before.config) == [f"data.dataset is folder, not {own}"]
         assert config.data.root == Path("mine")
         assert (after.label, after.published, after.parts) == (before.label, None, before.parts)
@@ -141,6 +142,15 @@ def test_a_study_on_another_data_set_is_another_set_of_runs(name: str) -> None:
         study.on("folder")
     with pytest.raises(UsageError, match=r"data\.dataset is 'cifar': did you mean"):
         study.on("cifar")
+
+
+def test_the_place_of_its_own_data_set_is_that_of_every_row_and_changes_no_run() -> None:
+    study = STUDIES["patches"]()
+    for mine in (study, study.on("folder", Path("a"))):
+        there = mine.on(None, Path("b"))
+        assert {row.config.data.root for row in there.rows} == {Path("b")}
+        assert [row.folder for row in there.rows] == [row.folder for row in mine.rows]
+        assert [row.config.digest() for row in there.rows] == [row.config.digest() for row in mine.rows]
 
 
 @pytest.mark.parametrize(
@@ -194,6 +204,10 @@ def _spoilt(what: str) -> Study:
             study,
             rows=(first, second, replace(third, config=changed(third.config, {"data.split_seed": 1}))),
         ),
+        "seeds": replace(study, seeds=(0, 1, 0)),
+        "no seeds": replace(study, seeds=()),
+        "part of the reference": replace(study, rows=(first, second, replace(third, parts=("8 heads", "plain")))),
+        "part twice": replace(study, rows=(first, second, replace(third, parts=("8 heads", "8 heads")))),
         "sum": replace(study, rows=(first, second, replace(third, parts=("8 heads",)))),
         "twice": replace(study, rows=(first, second, replace(third, config=replace(second.config, recipe="other")))),
     }[what]
@@ -207,6 +221,13 @@ def _spoilt(what: str) -> Study:
         ("label", "study digits: two rows have the label '8 heads': each needs its own"),
         ("name", "study digits: recipe is '../Oops': it names a folder, so allowed are a-z, 0-9, . and -"),
         ("twice", "study digits: a row is '3 CLS tokens': it is the same run as '8 heads', and would be counted twice"),
+        ("seeds", "study digits: seeds is (0, 1, 0): it must be at least one, and each once"),
+        ("no seeds", "study digits: seeds is (): it must be at least one, and each once"),
+        (
+            "part of the reference",
+            "study digits: parts of '3 CLS tokens' is ('8 heads', 'plain'): they must be other rows, each once, and",
+        ),
+        ("part twice", "study digits: parts of '3 CLS tokens' is ('8 heads', '8 heads'): they must be other rows"),
         ("test", "a row is '3 CLS tokens': its test images must be those of 'plain', but data.split_seed is 1 and 0"),
         (
             "sum",
@@ -222,6 +243,19 @@ def test_a_study_that_would_lose_a_row_or_a_table_is_refused(
     monkeypatch.setitem(STUDIES, "paper", lambda: _spoilt(what))
     assert main(["study", "paper", "--table-only"]) == 2
     assert words in capsys.readouterr().err
+
+
+def test_a_study_is_checked_on_the_data_set_that_it_is_moved_to(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """CIFAR-10 has a test of its own; of digits it is drawn."""
+    study = STUDIES["patches"]()
+    rows = [replace(row, config=changed(row.config, {"data.test_fraction": 0.3})) for row in study.rows[1:]]
+    monkeypatch.setitem(STUDIES, "patches", lambda: replace(study, rows=(study.rows[0], *rows)))
+    words = ["study", "patches", "--table-only", "--out", "nowhere"]
+    assert main(words) == 0
+    assert main([*words, "--data.dataset", "digits"]) == 2
+    assert "its test images must be those of 'width 192, patches of 4'" in capsys.readouterr().err
 
 
 def test_a_misspelt_field_is_named() -> None:

@@ -152,8 +152,10 @@ def talk(world: World, folder: Path) -> dict[str, Any]:
     }
     theirs = world.broadcast_tensors(mine if world.is_main else {"other": torch.ones(7)})
     rows = world.gather_rows(torch.full((rank, 2), rank, dtype=torch.int64))
+    groups = [group._get_backend(torch.device("cpu")) for group in (world.control, world.patient) if group is not None]
     value = {"step": 3, "names": ["é", None], "nested": {"x": 0.1}}
     return {
+        "patience": [group.options._timeout.total_seconds() for group in groups],
         "any": everywhere,
         "object": world.broadcast_object(value if world.is_main else rank),
         "long": len(world.broadcast_object("x" * 300_000 if world.is_main else None)),

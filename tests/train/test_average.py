@@ -18,7 +18,7 @@ from smallvit.fork import read_origin
 from smallvit.model.config import ModelConfig
 from smallvit.run import evaluate, run
 from smallvit.train.average import WeightAverage, decay_at
-from smallvit.train.config import OptimConfig, TrainConfig
+from smallvit.train.config import CheckpointConfig, OptimConfig, TrainConfig
 from smallvit.train.loop import Learner
 
 TOY = RunConfig(
@@ -124,6 +124,11 @@ def test_the_average_is_what_a_run_measures_and_keeps(tmp_path: Path, monkeypatc
     assert averaged.test != plain.test
     assert evaluate(tmp_path / "averaged", "test") == (averaged.test, averaged.test_calibrated)
     assert torch.equal(read_origin(tmp_path / "averaged").weights["head.weight"], kept["head.weight"])
+
+
+def test_the_best_weights_are_the_averaged_ones(tmp_path: Path) -> None:
+    run(replace(TOY, train=replace(TOY.train, epochs=1), checkpoint=CheckpointConfig(best=True)), tmp_path)
+    assert (tmp_path / "best.safetensors").read_bytes() == (tmp_path / "model.safetensors").read_bytes()
 
 
 def test_it_follows_in_a_step_that_leaves_the_weights_as_they_are() -> None:

@@ -310,3 +310,17 @@ def assert_refused(answer: Any, folder: Path, reason: str) -> None:
     loaded, passed_over = load_newest(folder)
     assert is_that_of(loaded, 20)
     assert passed_over == []
+
+
+def test_an_old_checkpoint_that_cannot_be_deleted_does_not_make_the_new_one_unsaved(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may be another user's, in a folder where only owners delete."""
+
+    def refused(path: Path) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr("smallvit.train.checkpoint._retire", refused)
+    for step in (10, 20, 30):
+        save_checkpoint(tmp_path, example(step))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["step-00000010", "step-00000020", "step-00000030"]

@@ -10,16 +10,18 @@ import socket
 import subprocess
 import sys
 import time
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import torch.distributed as dist
 from safetensors.torch import load_file
 
 from smallvit.errors import SmallvitError, UsageError
 from smallvit.train.distributed import RankLostError, World
-from smallvit.train.rendezvous import join
+from smallvit.train.rendezvous import PREPARE_SECONDS, join
 
 DRIVER = Path(__file__).with_name("distributed_driver.py")
 TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--max-restarts=0")
@@ -57,6 +59,13 @@ def test_a_gpu_that_waits_for_a_lost_rank_is_not_waited_for() -> None:
         several.wait_for(never)
     assert not soon.waited
     assert not never.waited
+
+
+def test_a_barrier_is_carried_by_the_patient_group(monkeypatch: pytest.MonkeyPatch) -> None:
+    control, patient, carried_by = dist.ProcessGroup(0, 2), dist.ProcessGroup(0, 2), list[dist.ProcessGroup]()
+    monkeypatch.setattr(dist, "barrier", carried_by.append)
+    World(0, 2, control=control, patient=patient).barrier()
+    assert carried_by == [patient]
 
 
 def start(
@@ -159,6 +168,7 @@ def test_a_continued_run_adds_in_the_order_of_the_uninterrupted_one(
 def test_messages_arrive_whole(trained: dict[int, tuple[Path, list[dict[str, Any]]]]) -> None:
     for size in SIZES:
         for said in (rank["talk"] for rank in trained[size][1]):
+            assert said["patience"] == ([60.0, PREPARE_SECONDS] if size > 1 else [])
             assert said["any"] == [False, True, True, True]
             assert said["object"] == {"step": 3, "names": ["é", None], "nested": {"x": 0.1}}
             assert said["long"] == 300_000
@@ -310,6 +320,51 @@ def test_only_errors_of_the_connection_are_a_lost_rank() -> None:
     with pytest.raises(RankLostError) as lost, world.guarded(lambda: "in step 3"), world.guarded():
         raise RuntimeError(timeout)
     assert str(lost.value) == "rank 2 got no answer from the other ranks within 60 s (one of them hangs), in step 3"
-    nccl = torch.distributed.DistBackendError("NCCL error: remote process exited or there was a network error")
-    with pytest.raises(RankLostError, match="rank 2 lost the connection to another rank"), world.guarded():
-        raise nccl
+    nccl = "NCCL error: remote process exited or there was a network error"
+    for text in (nccl, f"{nccl}\nncclRemoteError: A call failed\nLast error:\nsocketProgress: Connection closed"):
+        with pytest.raises(RankLostError, match="rank 2 lost the connection to another rank"), world.guarded():
+            raise torch.distributed.DistBackendError(text)
+
+
+def test_what_nccl_says_of_this_rank_is_kept() -> None:
+    text = (
+        "NCCL error in: /w/ProcessGroupNCCL.cpp:3690, unhandled cuda error, NCCL version 2.27.5\n"
+        "ncclUnhandledCudaError: Call to CUDA function failed.\nLast error:\nCuda failure 2 'out of memory'\n"
+    )
+    with pytest.raises(RankLostError) as lost, World(rank=2, size=4).guarded():
+        raise torch.distributed.DistBackendError(text)
+    assert str(lost.value) == "rank 2 cannot exchange gradients with the other ranks (Cuda failure 2 'out of memory')"
+
+
+class _Parallel(torch.nn.Module):
+    """Stands in for torch's DistributedDataParallel."""
+
+    def __init__(self, module: torch.nn.Module, process_group: None) -> None:
+        super().__init__()
+        self.module = module
+        self.broadcast_buffers = True
+
+    def no_sync(self) -> AbstractContextManager[None]:
+        return nullcontext()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.module(x)
+
+
+def test_ranks_wait_for_the_slowest_compilation_and_do_not_send_constants(monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[str] = []
+
+    def made(*arguments: Any, **options: Any) -> _Parallel:
+        said.append("made")
+        return _Parallel(*arguments, **options)
+
+    def example() -> tuple[torch.Tensor]:
+        said.append("example")
+        return (torch.ones(1),)
+
+    monkeypatch.setattr(World, "barrier", lambda self: said.append("barrier"))
+    monkeypatch.setattr("torch.nn.parallel.DistributedDataParallel", made)
+    found = World(rank=1, size=2).parallel(torch.nn.Linear(1, 1), example)
+    assert said == ["example", "barrier", "made", "barrier"]
+    assert isinstance(found, _Parallel)
+    assert not found.broadcast_buffers

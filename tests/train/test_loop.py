@@ -3,6 +3,7 @@
 import copy
 from importlib import import_module
 from types import ModuleType
+from typing import get_args
 
 import pytest
 import torch
@@ -14,8 +15,8 @@ from smallvit.errors import SmallvitError
 from smallvit.model.config import ModelConfig
 from smallvit.model.vit import VisionTransformer
 from smallvit.train.average import WeightAverage
-from smallvit.train.config import OptimConfig
-from smallvit.train.loop import Batch, Learner, drop_path_uniform, fit
+from smallvit.train.config import LossName, OptimConfig
+from smallvit.train.loop import Batch, Learner, NonFiniteError, drop_path_uniform, fit
 from smallvit.train.losses import LOSSES, soft_binary_cross_entropy, soft_cross_entropy
 from smallvit.train.optim import build_optimizers
 from smallvit.train.schedule import warmup_cosine
@@ -45,6 +46,10 @@ def test_soft_binary_cross_entropy_is_the_formula(n: int, classes: int, seed: in
     torch.testing.assert_close(soft_binary_cross_entropy(logits.float(), targets), wanted.float())
     assert LOSSES["bce"] is soft_binary_cross_entropy
     assert LOSSES["cross-entropy"] is soft_cross_entropy
+
+
+def test_every_loss_that_a_config_can_name_is_there() -> None:
+    assert set(LOSSES) == set(get_args(LossName))
 
 
 def test_the_binary_loss_is_timms_on_soft_targets(timm: ModuleType) -> None:
@@ -114,6 +119,19 @@ def test_a_parameter_that_nothing_uses_is_named_before_the_first_update() -> Non
     assert all(torch.equal(value, first[name]) for name, value in model.state_dict().items())
     model.blocks[1].attn.gate.requires_grad_(False)
     next(fit(learner, batch, lr=1e-3, warmup_steps=0.0, total_steps=9))
+
+
+def test_the_gradients_of_every_optimiser_are_looked_at() -> None:
+    """Of Muon's two, AdamW has the norms."""
+    model = small_model()
+    model.blocks[0].norm1.bias.register_hook(lambda gradient: gradient * torch.nan)
+    learner = Learner(
+        lambda images, targets, scale: soft_cross_entropy(model(images, scale), targets),
+        build_optimizers(model, OptimConfig(optimizer="muon")),
+        WeightAverage(model, 0.0),
+    )
+    with pytest.raises(NonFiniteError, match="the gradient's norm is nan"):
+        next(fit(learner, batch, lr=1e-3, warmup_steps=0.0, total_steps=9))
 
 
 def test_fit_is_lazy_and_leaves_no_graph_or_gradients_behind() -> None:

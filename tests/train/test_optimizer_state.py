@@ -107,16 +107,6 @@ def test_stopped_and_loaded_is_as_not_stopped(tmp_path: Path, name: str, interru
         assert_equal_state(state(one), state(other))
 
 
-@pytest.mark.parametrize("name", get_args(Optimizer))
-def test_without_its_state_it_would_go_elsewhere(name: str) -> None:
-    """The test above can fail."""
-    straight, stopped = model(), model()
-    train(straight, BUILDS[name](straight), range(10))
-    train(stopped, BUILDS[name](stopped), range(5))
-    train(stopped, BUILDS[name](stopped), range(5, 10))
-    assert not torch.equal(straight["head"].weight, stopped["head"].weight)
-
-
 def test_loading_leaves_the_weights_and_shares_no_memory() -> None:
     net = model()
     optimizers = BUILDS["adamw"](net)

@@ -1,5 +1,6 @@
 """What recipes cost on this machine: their size, and the time of a whole run by measured steps."""
 
+import gc
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -31,6 +32,7 @@ def cost(config: RunConfig) -> Cost:
 
     Takes a few steps on random images, with no data set needed.
     """
+    gc.collect()  # what the recipe before took: compiled, it refers to itself
     work = Workload(config)
     model, choices = work.session.config.model, work.session.choices
     fits = memory_lacking(model, config.train.batch_size, choices.attention, choices.device) is None

@@ -5,7 +5,7 @@ Legend: D embed_dim, F hidden width of the MLP, H heads, N tokens, L blocks.
 
 import torch
 
-from smallvit.cores import proc
+from smallvit.cores import free_memory
 from smallvit.model.config import ModelConfig
 
 VALUE_BYTES = {"float32": 4, "bfloat16": 2}
@@ -74,8 +74,9 @@ def memory_lacking(config: ModelConfig, batch_size: int, attention: str, device:
 
 
 def memory_available(device: str) -> float:
-    """Return the bytes that are free on the device; infinity where that is not known."""
+    """Return the bytes that are free on the device, or that torch keeps there for tensors to come; infinity where that
+    is not known.
+    """
     if device == "cuda":
-        return float(torch.cuda.mem_get_info()[0])
-    found = proc("meminfo", "MemAvailable")
-    return float("inf") if found is None else 1024.0 * int(found.split()[0])
+        return float(torch.cuda.mem_get_info()[0] + torch.cuda.memory_reserved() - torch.cuda.memory_allocated())
+    return free_memory()

@@ -5,8 +5,6 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-import torch
-
 from smallvit.bench.clock import PeakMemory, take_turns
 from smallvit.bench.floors import memory_lacking, utilisation
 from smallvit.bench.record import BenchRecord, Speed, SweepPoint
@@ -64,6 +62,7 @@ def run_sweep(base: BenchRecord, cases: Sequence[Case], seconds: float, say: Cal
         if case.is_base:
             points.append(_point(case, base, step=base.speeds["step"], first_step=base.first_step_seconds))
             continue
+        gc.collect()  # what was measured before: compiled, it refers to itself
         why = _too_much(case, needed, end - time.monotonic(), base.choices)
         if why is None:
             try:
@@ -105,10 +104,6 @@ def _measured(case: Case, base: BenchRecord) -> SweepPoint:
     work.settle(work.step)
     step = take_turns({"step": work.step}, device, SWEEP_TURNS)["step"]
     peak_memory = memory.read(device) if device == "cuda" else None
-    del work
-    gc.collect()
-    if device == "cuda":
-        torch.cuda.empty_cache()
     speed = Speed.of(step, case.config.train.batch_size)
     return _point(case, base, step=speed, first_step=first_step, peak_memory=peak_memory)
 

@@ -25,7 +25,7 @@ class ShowAugment:
 
     def __call__(self) -> None:
         """Write the picture and say where."""
-        file_to_write("--out", self.out)
+        self.config.data.require_beside("--out", file_to_write("--out", self.out).parent)
         from smallvit.preview import show_augment
 
         console = plain_console()

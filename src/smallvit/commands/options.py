@@ -16,6 +16,10 @@ def file_to_write(option: str, path: Path) -> Path:
     require(place.parent.is_dir(), option, str(path), "its folder must exist")
     new = not (path.exists() or place.exists())  # of a pipe what it leads to has no such name
     require(place.is_file() or new, option, str(path), "it must be a file, or the name of a new one")
+    from smallvit.run_folder import CONFIG, FILES, RECORD
+
+    in_run = (place.parent / CONFIG).exists() or (place.parent / RECORD).exists()
+    require(not (in_run and place.name in FILES), option, str(path), "it must not be a run's own file")
     return place
 
 

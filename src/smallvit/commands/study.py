@@ -35,7 +35,8 @@ class StudyCommand:
     rows: str | None = None
     """Rows to run, by label or folder, with commas between; by default all."""
     budget: str | None = None
-    """Time to spend, such as 90s, 25m or 2h: the most telling runs that fit; exit status 75 if some are left."""
+    """Time to spend, such as 90s, 25m or 2h: the most telling runs that fit; exit status 75 if some are left, 1 if none
+    fits."""
     engine: Literal["local", "ray", "slurm"] = "local"
     """Where runs take place: on this machine, as tasks of a ray cluster, or as jobs of a Slurm cluster."""
     jobs: int | None = None
@@ -57,8 +58,8 @@ class StudyCommand:
         study = checked(STUDIES[self.study]())
         if self.seeds is not None:
             study = replace(study, seeds=parse_seeds(self.seeds))
-        if self.data.dataset is not None:
-            study = study.on(self.data.dataset, self.data.root)
+        if self.data != StudyData():
+            study = checked(study.on(self.data.dataset, self.data.root))
         if self.scale != 1:
             study = study.scaled(self.scale)
         chosen = study if self.rows is None else choose_rows(study, self.rows)
@@ -72,23 +73,23 @@ class StudyCommand:
 
     def _run(self, study: Study, chosen: Study, budget: float | None) -> None:
         began = time.monotonic()
+        from smallvit.report.collect import section_in
         from smallvit.stop import InterruptedRunError
         from smallvit.study.execute import run_study
 
         with closing(self._engine()) as engine:
+            section_in(study, self.out)  # what no table can be made of is refused before anything runs
             if budget is not None:  # to import torch and to reach a cluster takes a part of it
                 budget = max(0.0, budget - (time.monotonic() - began))
             console = plain_console(unread=True)
-            ending = run_study(
-                chosen, self.out, engine, console, root=self.data.root, use=self.device, budget_seconds=budget
-            )
+            ending = run_study(chosen, self.out, engine, console, use=self.device, budget_seconds=budget)
         _print_table(study, self.out)
         failed = f"{len(ending.failed)} of the runs failed, the first: {ending.failed[0]}" if ending.failed else ""
         if ending.left:
             runs = "1 run is" if len(ending.left) == 1 else f"{len(ending.left)} runs are"
-            again = f"{runs} left; the same command again goes on"
+            again = "" if ending.exit_status == 1 and not failed else "; the same command again goes on"
             failed = f" ({failed})" if failed else ""
-            raise InterruptedRunError(f"{ending.reason}: {again}{failed}", ending.exit_status)
+            raise InterruptedRunError(f"{ending.reason}: {runs} left{again}{failed}", ending.exit_status)
         if failed:
             raise SmallvitError(failed)
         from smallvit.report.study_page import write_report

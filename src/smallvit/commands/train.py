@@ -68,7 +68,7 @@ def _is_quickstart(folder: Path) -> bool:
         config = RunConfig.load(folder / "config.json")
     except SmallvitError:
         return False
-    return config.digest() == replace(RECIPES["quickstart"](), seed=config.seed).digest()
+    return config == replace(RECIPES["quickstart"](), seed=config.seed).resolve(config.model.num_classes or 0)
 
 
 def train_and_report(

@@ -105,13 +105,15 @@ def _class_names(arrays: dict[str, Any], classes: Int64[np.ndarray, " k"], path:
     if _CLASS_NAMES not in arrays:
         return tuple(map(str, classes.tolist()))
     names = arrays[_CLASS_NAMES]
-    known = names.ndim == 1 and names.dtype.kind == "U" and classes[0] >= 0 and classes[-1] < len(names)
-    found = tuple(printable(str(names[label])) for label in classes) if known else ()
-    if len({*found}) < len(classes):
+    if names.ndim != 1 or names.dtype.kind != "U" or classes[0] < 0:
+        found = f"{names.dtype} of shape {list(names.shape)}, and the least label {classes[0]}"
+        raise SmallvitError(f"{path}: {_CLASS_NAMES} must be texts (str), [k], for labels from 0 on; it is {found}")
+    named = tuple(printable(str(names[label])) for label in classes) if classes[-1] < len(names) else ()
+    if len({*named}) < len(classes):
         raise SmallvitError(
             f"{path}: {_CLASS_NAMES} must have a name of its own for each label, {classes[0]} to {classes[-1]}"
         )
-    return found
+    return named
 
 
 def _images(values: np.ndarray, count: int, where: str) -> UInt8[np.ndarray, "n H W *c"]:

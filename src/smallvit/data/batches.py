@@ -5,6 +5,7 @@ coarse, fine), then 3,072 bytes of pixels as colour planes; a python batch is a 
 pixels as `data` [n, 3072]. Nothing of an archive is ever written to disk. Rows are counted from 0 within their file.
 """
 
+import lzma
 import pickle
 import tarfile
 import zlib
@@ -70,7 +71,7 @@ def _from_tar(archive: Path, names: tuple[str, ...], limit: int) -> dict[str, by
                     )
                 file = tar.extractfile(member)
                 members[name] = file.read() if file else b""
-    except (tarfile.TarError, EOFError, zlib.error, OSError) as error:
+    except (tarfile.TarError, EOFError, zlib.error, lzma.LZMAError, OSError) as error:
         raise SmallvitError(f"{archive}: cut short, or not a tar archive ({error})") from error
     return members
 

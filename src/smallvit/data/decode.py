@@ -267,7 +267,7 @@ def _opened(source: Path | io.BytesIO, convert: Callable[[Image.Image], Image.Im
         with Image.open(source, formats=formats()) as image:
             _not_too_large(image)
             return convert(image)
-    except BadImageError:
+    except (BadImageError, MemoryError):
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise BadImageError(_too_large()) from error

@@ -177,9 +177,6 @@ def _own_splits(root: Path, listing: Listing) -> None:
             what = f"class folder {extra[0]!r} that train/ has not" if extra else "no class folders"
             hint = "" if found else " (or move it away: `smallvit predict` takes pictures without labels)"
             raise SmallvitError(f"{folder}: {what}; expected some of {', '.join(listing.class_names[:10])}{hint}")
-        absent = len(listing.class_names) - len(found)
-        if absent:
-            listing.notes.append(f"{folder}: {absent} of {len(listing.class_names)} classes have no folder here")
         listing.splits[name] = _classes(folder, listing)
     if "val" in listing.splits and "test" not in listing.splits:
         listing.splits["test"] = listing.splits.pop("val")

@@ -80,7 +80,9 @@ def _columns(shard: Path, layout: Parquet) -> tuple[list[bytes | None], list[int
             types = {name: schema.field(name).type for name in schema.names}
             if not (image in types and label in types):
                 raise SmallvitError(f"{shard}: has columns {', '.join(types)}; {wanted}")
-            if not (pa.types.is_struct(types[image]) and types[image].get_field_index("bytes") >= 0):
+            found = pa.types.is_struct(types[image]) and types[image].get_field_index("bytes") >= 0
+            cell = types[image].field("bytes").type if found else pa.null()
+            if not (pa.types.is_binary(cell) or pa.types.is_large_binary(cell)):
                 raise SmallvitError(f"{shard}: column {image!r} is {types[image]}; {wanted}")
             if not pa.types.is_integer(types[label]):
                 raise SmallvitError(f"{shard}: column {label!r} is {types[label]}; {wanted}")

@@ -194,9 +194,6 @@ def _divided(spec: DatasetSpec, arrays: Mapping[str, np.ndarray], config: DataCo
                 f"{counts[label]} of class {spec.class_names[label]}: add images, or bring train/ and test/ of your own"
             )
         train, test, rows = train.take(kept), train.take(held), rows[kept]
-        absent = [spec.class_names[label] for label in sorted({*train.labels.tolist()} - {*test.labels.tolist()})]
-        if absent:
-            notes = [*notes, f"test: too few images to hold one out of class {', '.join(absent)}"]
     val = None
     if "val_images" in arrays:
         val = _split(arrays, "val")
@@ -211,8 +208,19 @@ def _divided(spec: DatasetSpec, arrays: Mapping[str, np.ndarray], config: DataCo
         std = np.sqrt(np.maximum(square - mean**2, 0))
         # A channel without any variation would be divided by zero: one grey level is the least step there is.
         spec = replace(spec, mean=_channels(mean), std=_channels(np.maximum(std, 1 / 255)))
-    notes = [*notes, *_copies(train, {"val": val, "test": test}), *_imbalance(test, spec)]
+    measured = {"val": val, "test": test}
+    notes = [*notes, *_absent(measured, spec), *_copies(train, measured), *_imbalance(test, spec)]
     return Dataset(spec=spec, train=train, val=val, test=test, notes=tuple(map(printable, notes)))
+
+
+def _absent(measured: Mapping[str, Split | None], spec: DatasetSpec) -> list[str]:
+    """Return notes on the splits that lack a class: what is measured on them says nothing of it."""
+    notes: list[str] = []
+    for name, split in measured.items():
+        if split is not None and (absent := sorted({*range(spec.num_classes)} - {*split.labels.tolist()})):
+            names = first_few(spec.class_names[label] for label in absent)
+            notes.append(f"{name}: no image of {len(absent)} of {spec.num_classes} classes: {names}")
+    return notes
 
 
 def _copies(train: Split, measured: Mapping[str, Split | None]) -> list[str]:

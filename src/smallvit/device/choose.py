@@ -110,12 +110,16 @@ def num_threads(config: DeviceUse) -> int:
 
 
 def hardware() -> dict[str, str | int]:
-    """Return what a reader of a number needs to know of the machine: processor, cores, memory in GiB, GPU."""
-    info: dict[str, str | int] = {
-        "processor": proc("cpuinfo", "model name") or platform.processor() or platform.machine(),
-        "cores": usable_cores(),
-        "platform": platform.platform(terse=True),
-    }
+    """Return what a reader of a number needs to know of the machine: processor, cores, memory in GiB, GPU.
+
+    Some processors' names tell little ("AMD EPYC"); family and model tell them apart.
+    """
+    name = proc("cpuinfo", "model name") or platform.processor() or platform.machine()
+    info: dict[str, str | int] = {"processor": name}
+    family, model = proc("cpuinfo", "cpu family"), proc("cpuinfo", "model")
+    if family is not None and model is not None:
+        info["processor_model"] = f"family {family}, model {model}"
+    info |= {"cores": usable_cores(), "platform": platform.platform(terse=True)}
     if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
         info["memory_gib"] = round(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30)
     if torch.cuda.is_available():

@@ -48,8 +48,8 @@ class DeviceUse:
     prefetch: Switch = field(default="auto", metadata={"digest": False})
     """Whether the next batch is prepared while the device still works on this one; auto: on a GPU only."""
     cuda_graphs: Switch = field(default="auto", metadata={"digest": False})
-    """Whether augmentation, forward and backward pass, and update are recorded once, as a CUDA graph each; auto: on one
-    GPU, with compile_mode default."""
+    """Whether forward and backward pass, update, and, where it is compiled, augmentation are recorded once, as a CUDA
+    graph each; auto: on one GPU, with compile_mode default."""
     num_threads: int | None = field(default=None, metadata={"digest": False})
     """Threads of a CPU run; None: as many as torch chooses, and without OMP_NUM_THREADS no more than a
     container's quota is worth."""

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from smallvit.device.choose import TIE, timed, times
-from smallvit.errors import SmallvitError, ran_out_of_memory
+from smallvit.errors import SmallvitError, line_of, ran_out_of_memory, telling_line
 from smallvit.files import write_json
 from smallvit.strict_json import from_json, read, to_json
 
@@ -35,15 +35,16 @@ def fastest(
     names all that the times depend on. A contestant that raises is left out; raises `SmallvitError` where all do.
     Nothing is remembered of that, nor of a measurement in which memory ran out: the next one may find more of it.
     """
-    found = _remembered(memory).get(key, {})
+    found, why = _remembered(memory).get(key, {}), None
     if not contestants.keys() <= found.keys():
-        found = measured(contestants, device)
+        found, why = measured(contestants, device)
         if contestants.keys() <= found.keys() and any(found.values()):
             _remember(memory, key, found)
     works = {name: seconds for name in contestants if (seconds := found.get(name)) is not None}
     if not works:
         names = ", ".join(contestants)
-        raise SmallvitError(f"device.{what} is auto: none of {names} works on {device}; name one to see why")
+        told = "; name one to see why" if why is None else f": {why}"
+        raise SmallvitError(f"device.{what} is auto: none of {names} works on {device}{told}")
     least = min(works.values())
     best = next(name for name, seconds in works.items() if seconds <= TIE * least)
     others = sorted(works.keys() - {best}, key=lambda name: works[name])
@@ -51,14 +52,15 @@ def fastest(
     return best, f"{best} {what} measured {ratios or 'alone'}"
 
 
-def measured(contestants: Mapping[str, Callable[[], object]], device: str) -> Seconds:
-    """Return each contestant's least seconds over some rounds in turns, after one that warms up.
+def measured(contestants: Mapping[str, Callable[[], object]], device: str) -> tuple[Seconds, str | None]:
+    """Return each contestant's least seconds over some rounds in turns, after one that warms up, and why the first of
+    those that do not work does not.
 
     The least, since other work adds to one turn or another, and takes from none. One that ran out of memory has no
     entry: it may work at another time.
     """
     taken: dict[str, list[float]] = {name: [] for name in contestants}
-    broken: set[str] = set()
+    broken: dict[str, str] = {}
     for turn in range(1 + TURNS):
         for name, call in contestants.items():
             if name in broken:
@@ -66,13 +68,14 @@ def measured(contestants: Mapping[str, Callable[[], object]], device: str) -> Se
             try:
                 seconds = timed(call, device)
             except (RuntimeError, NotImplementedError, ValueError) as error:
-                broken.add(name)
+                broken[name] = line_of(error) or telling_line(error)  # the error itself would keep tensors
                 if ran_out_of_memory(error):
                     del taken[name]
             else:
                 if turn:
                     taken[name].append(seconds)
-    return {name: None if name in broken else min(times) for name, times in taken.items()}
+    least = {name: None if name in broken else min(times) for name, times in taken.items()}
+    return least, next(iter(broken.values()), None)
 
 
 def _remembered(memory: Path) -> dict[str, Seconds]:

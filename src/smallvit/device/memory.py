@@ -14,11 +14,10 @@ _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD = -1, -2, -3
 _TOP_PAD_BYTES, _LARGEST_KEPT_BYTES, _NEVER = 2**26, (2**30, 2**25), 2**31 - 1
 
 
-def keep_freed_memory() -> bool:
-    """Ask the C library to keep what is freed, in this process from now on; return whether it will (glibc alone)."""
+def keep_freed_memory() -> None:
+    """Ask the C library to keep what is freed, in this process from now on; only glibc can."""
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
     # Whichever is set, glibc no longer moves its own threshold: without a large one the others would do harm.
-    if mallopt is None or not any(mallopt(_M_MMAP_THRESHOLD, size) for size in _LARGEST_KEPT_BYTES):
-        return False
-    wanted = {_M_TRIM_THRESHOLD: _NEVER, _M_TOP_PAD: _TOP_PAD_BYTES}
-    return sum(mallopt(name, value) for name, value in wanted.items()) == len(wanted)
+    if mallopt is not None and any(mallopt(_M_MMAP_THRESHOLD, size) for size in _LARGEST_KEPT_BYTES):
+        mallopt(_M_TRIM_THRESHOLD, _NEVER)
+        mallopt(_M_TOP_PAD, _TOP_PAD_BYTES)

@@ -25,6 +25,14 @@ BACK_ENDS = {
 }
 TAKE_MASK: tuple[AttentionImplementation, ...] = ("sdpa", "efficient", "bmm")
 """Those that can leave out keys, as locality self-attention wants it."""
+WITH_FEW_QUERIES: dict[AttentionImplementation, AttentionImplementation] = {
+    "native": "bmm",  # the kernel has as many queries as keys; for few queries plain products are quick
+    "flash": "sdpa",
+    "efficient": "sdpa",
+    "cudnn": "sdpa",  # it refuses a single query
+    "flex": "sdpa",
+}
+"""What stands in where a few CLS tokens alone ask (class attention)."""
 
 
 def attention_weights(
@@ -167,9 +175,8 @@ class Attention(nn.Module):
         super().__init__()
         self.num_heads = num_heads
         self.num_queries = num_queries
-        # The kernel has as many queries as keys; for a few CLS tokens' queries plain products are quick.
-        few_queries = implementation == "native" and num_queries is not None
-        self.implementation: AttentionImplementation = "bmm" if few_queries else implementation
+        instead = {} if num_queries is None else WITH_FEW_QUERIES
+        self.implementation: AttentionImplementation = instead.get(implementation, implementation)
         self.is_low_rank = any(width is not None for width in latent_dims)
         if self.is_low_rank:
             self.q, self.k, self.v = (_projection(embed_dim, width) for width in latent_dims)

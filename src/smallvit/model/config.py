@@ -84,7 +84,8 @@ class ModelConfig:
     so at one that is alone."""
 
     def __post_init__(self) -> None:
-        for name in ("image_size", "patch_size", "embed_dim", "depth", "num_heads", "tokenizer_depth"):
+        require_whole("model.image_size", self.image_size, 1, 4096)
+        for name in ("patch_size", "embed_dim", "depth", "num_heads", "tokenizer_depth"):
             require_whole(f"model.{name}", getattr(self, name), 1)
         for name in ("num_cls_tokens", "num_registers", "num_class_attention_blocks"):
             require_whole(f"model.{name}", getattr(self, name), 0)

@@ -12,11 +12,13 @@ import stat
 import subprocess
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from torch import Tensor
 
+from smallvit.errors import compiler_error
 from smallvit.files import write_atomically
 
 # Not -ffast-math: rounding to whole numbers by a large constant would be reasoned away.
@@ -68,12 +70,14 @@ def _compiled(source: Path, macros: Sequence[str], folder: Path) -> Path:
     defined = _output([*compiler, *FLAGS, "-dM", "-E", "-x", "c++", "/dev/null"])
     what = "\0".join([*macros, *FLAGS, *LIBRARY_FLAGS, defined]).encode() + source.read_bytes()
     name = f"{source.stem.removeprefix('native_')}-{_short_hash(what)}"
-    for library in filter(_is_ours, folder.glob(f"{name}-*.so")):
-        if library.name == f"{name}-{_short_hash(library.read_bytes())}.so":
-            return library
-        library.unlink(missing_ok=True)
+    for library in folder.glob(f"{name}-*.so"):
+        with suppress(FileNotFoundError):  # another process deletes it just now
+            if _is_ours(library):
+                if library.name == f"{name}-{_short_hash(library.read_bytes())}.so":
+                    return library
+                library.unlink()
     folder.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(dir=folder) as place:
+    with TemporaryDirectory() as place:  # not in the folder, where it would stay after a kill
         made = Path(place) / "kernel.so"
         defines = [f"-D{macro}" for macro in macros]
         _output([*compiler, *FLAGS, *LIBRARY_FLAGS, *defines, str(source), "-o", str(made)])
@@ -97,10 +101,13 @@ def _short_hash(content: bytes) -> str:
 def _output(command: list[str]) -> str:
     name = Path(command[0]).name
     try:
-        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=COMPILE_SECONDS)
+        done = subprocess.run(
+            command, capture_output=True, text=True, errors="replace", check=False, timeout=COMPILE_SECONDS
+        )
     except subprocess.TimeoutExpired:
         raise UnavailableError(f"{name} took over {COMPILE_SECONDS:.0f} s") from None
     if done.returncode:
         last = done.stderr.strip().splitlines()[-1:]
-        raise UnavailableError(f"{name} cannot compile it: {' '.join(last) or 'it says nothing'}")
+        why = compiler_error(done.stderr) or " ".join(last) or "it says nothing"
+        raise UnavailableError(f"{name} cannot compile it: {why}")
     return done.stdout

@@ -15,7 +15,7 @@ from smallvit.errors import SmallvitError, UsageError
 from smallvit.files import walk
 from smallvit.report.records import Run, read_run, require_one_test_set
 from smallvit.run_folder import RECORD
-from smallvit.study.rows import Published, Study
+from smallvit.study.rows import Published, Row, Study
 from smallvit.study.studies import STUDIES
 from smallvit.study.tasks import read_records, record_path
 
@@ -44,6 +44,15 @@ class Section:
     def done(self) -> dict[str, Sequence[Run]]:
         """The rows that have runs."""
         return {label: runs for label, runs in self.runs.items() if runs}
+
+    @property
+    def together(self) -> list[Row]:
+        """The rows that have parts and runs, as have their parts and the reference."""
+        return [
+            row
+            for row in self.study.rows
+            if row.parts and all(self.runs[label] for label in (row.label, self.study.reference, *row.parts))
+        ]
 
     @property
     def paths(self) -> frozenset[Path]:
@@ -108,9 +117,11 @@ def _is_moved(section: Section) -> bool:
 
 
 def _repeats(part: Section, whole: Section, *, earlier: bool) -> bool:
-    """Return whether all that a section has to say stands in a greater one: its runs, compared with the same ones; or,
-    where its study is on another data set than its own, in an earlier one.
+    """Return whether all that a section has to say stands in a greater one: its runs, compared with the same ones, and
+    none with its parts; or, where its study is on another data set than its own, in an earlier one.
     """
+    if part.together:
+        return False
     reference, other = part.runs[part.study.reference], whole.runs[whole.study.reference]
     again = earlier and _is_moved(part) and part.paths == whole.paths
     return reference == other and (part.paths < whole.paths or again)
@@ -180,12 +191,11 @@ def _record_paths(folders: Sequence[Path]) -> list[Path]:
 
 
 def _studies(runs: Sequence[Run]) -> Iterator[Study]:
-    """Yield every study at the scales and on the data sets of the runs, its own data set first."""
+    """Yield every study at the scales and on the data sets of the runs."""
     scales = sorted({run.config.scale for run in runs}, reverse=True)
     roots = {run.config.data.dataset: run.config.data.root for run in runs}
     for study in (make() for make in STUDIES.values()):
-        own = study.rows[0].config.data.dataset
-        for dataset in sorted(roots, key=lambda name: (name != own, name)):
+        for dataset in sorted(roots):
             for scale in scales:
                 try:
                     yield study.on(dataset, roots[dataset]).scaled(scale)

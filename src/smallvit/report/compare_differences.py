@@ -9,6 +9,8 @@ from smallvit.record import SOURCE
 from smallvit.report.compare_sides import Side
 from smallvit.report.records import Run
 
+_HARDWARE = {"memory_gib": "memory, GiB", "processor_model": "processor's model"}
+
 
 @dataclass(frozen=True, kw_only=True)
 class Differing:
@@ -54,7 +56,7 @@ def _surroundings(run: Run) -> dict[str, str]:
         "compiled": choices.compile,
         "threads": choices.num_threads,
         "processes": record.world_size,
-        **{"memory, GiB" if name == "memory_gib" else name: value for name, value in record.hardware.items()},
+        **{_HARDWARE.get(name, name): value for name, value in record.hardware.items()},
         **{
             "smallvit's source" if name == SOURCE else f"{name}'s version": value
             for name, value in record.versions.items()

@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from smallvit.record import CurvePoint, RunRecord
+from smallvit.report.cells import length_cell
 from smallvit.report.compare_sides import Side, val_differs
 from smallvit.report.svg import TEST, VAL, svg_of
 
@@ -29,7 +30,7 @@ def learning_curves(a: Side, b: Side) -> str:
 
 def scaled(a: Side, b: Side) -> str:
     """Return what share of their full length the runs of the sides took; nothing if all took the whole."""
-    parts = [f"{side.name} {100 * side.first.config.scale:g} %" for side in (a, b) if side.first.config.scale != 1]
+    parts = [f"{side.name} {length_cell(side.first.config.scale)}" for side in (a, b) if side.first.config.scale != 1]
     return f"scaled: {' and '.join(parts)} of the full length" if parts else ""
 
 

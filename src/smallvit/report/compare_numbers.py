@@ -13,7 +13,7 @@ import numpy as np
 from smallvit.record import RunRecord
 from smallvit.report.cells import NONE, PLUS_MINUS, signed
 from smallvit.report.compare_sides import Side, val_differs
-from smallvit.report.numbers import hardware
+from smallvit.report.numbers import differ, machine
 from smallvit.report.stats import wilson_interval
 
 MOST_CONFUSIONS = 8
@@ -107,7 +107,8 @@ class ConfusionChange:
 def quantities(a: Side, b: Side) -> list[Quantity]:
     """Return what a reader wants to know first: test, val, time, size."""
     no_val = "they held out different images" if val_differs(a.first, b.first) else ""
-    no_time = "" if _machines(a) == _machines(b) else "hardware, device or threads differ"
+    moved = any(differ(machine(one.record), machine(other.record)) for one, other in zip(a.runs, b.runs, strict=True))
+    no_time = "hardware, device or threads differ" if moved else ""
 
     def of(name: str, unit: str, form: str, get: Callable[[RunRecord], float | None], **rest: Any) -> Quantity:
         values = [[get(run.record) for run in side.runs] for side in (a, b)]
@@ -159,7 +160,3 @@ def _interval(side: Side) -> tuple[float, float] | None:
 
 def _mean_confusion(side: Side) -> np.ndarray:
     return np.mean([run.record.test_confusion for run in side.runs], axis=0)
-
-
-def _machines(side: Side) -> list[list[str]]:
-    return [hardware([run.record]) for run in side.runs]

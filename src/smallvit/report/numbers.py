@@ -160,16 +160,12 @@ def numbers_of(section: Section) -> Numbers:
 
 def _together(section: Section, fit: SeedFit) -> list[Together]:
     reference = section.study.reference
-    rows = [
-        row
-        for row in section.study.rows
-        if row.parts and all(label in fit.values for label in (row.label, reference, *row.parts))
-    ]
+    rows = section.together
     weights = {
         row.label: {row.label: 1.0, **dict.fromkeys(row.parts, -1.0), reference: len(row.parts) - 1.0} for row in rows
     }
     excess = contrasts(fit, weights)
-    return [
+    found = [
         Together(
             label=row.label,
             parts=row.parts,
@@ -178,8 +174,8 @@ def _together(section: Section, fit: SeedFit) -> list[Together]:
             excess=excess[row.label],
         )
         for row in rows
-        if not math.isnan(excess[row.label].mean)
     ]
+    return [each for each in found if not any(map(math.isnan, (each.gain, each.expected, each.excess.mean)))]
 
 
 def hardware(records: Sequence[RunRecord]) -> list[str]:
@@ -192,6 +188,18 @@ def hardware(records: Sequence[RunRecord]) -> list[str]:
         where = str(gpu) if gpu else f"{_MARKS.sub('', str(facts.get('processor', 'a CPU')))}, {cores} cores"
         found[f"{where}, {processes} processes" if processes > 1 else where] = None
     return list(found)
+
+
+def machine(record: RunRecord) -> tuple[object, ...]:
+    """Return what tells the machine of a record from others: in words and, where a CPU computed, by its model; None is
+    what the record does not tell.
+    """
+    return hardware([record])[0], record.hardware.get("processor_model") if record.choices.device == "cpu" else None
+
+
+def differ(one: Sequence[object], other: Sequence[object]) -> bool:
+    """Return whether any of the facts on two runs differ; one that is None on either side is not known to."""
+    return any(a != b for a, b in zip(one, other, strict=True) if a is not None and b is not None)
 
 
 def _best(runs: Sequence[Run]) -> tuple[Spread | None, Literal["test", "val"]]:

@@ -81,7 +81,8 @@ class SeedFit:
         for i, cell in enumerate(cells):
             design[i, [self._columns[name] for name in cell]] = 1
         self._y = np.array([self.values[row][seed] for row, seed in cells])
-        self._inverse = np.linalg.pinv(design) if cells else design.T
+        # The rows' columns add up to the seeds', which rounding must not hide.
+        self._inverse = np.linalg.pinv(design, rcond=_NOTHING) if cells else design.T
         self._determined = self._inverse @ design  # leaves what the design determines as it is
         rank = round(float(np.trace(self._determined)))
         self.freedom = len(cells) - rank
@@ -191,7 +192,7 @@ def seeds_needed(difference: float, deviation: float, num_rows: int) -> int | No
     compared, so whatever the others show, with residuals of `deviation`. None for no difference, and for a deviation
     that is not known or none.
     """
-    if abs(difference) < _NOTHING or math.isnan(difference) or not deviation > _NOTHING:
+    if abs(difference) < _NOTHING or not deviation > _NOTHING:
         return None
     level = LEVEL / (num_rows - 1)
     ratio = abs(difference) / deviation / math.sqrt(2)

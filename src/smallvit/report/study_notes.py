@@ -1,27 +1,27 @@
 """What there is to know of a study's numbers, in sentences, from its records alone."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 from smallvit.record import SOURCE, RunRecord
 from smallvit.report.cells import PLUS_MINUS, signed, written_interval
-from smallvit.report.numbers import Line, Numbers, hardware
+from smallvit.report.numbers import Line, Numbers, differ, machine
 from smallvit.report.records import Run, too_good
 from smallvit.report.stats import half_interval
 
 MOST_NAMED = 8
 """Rows that a note names."""
-_CONDITIONS: dict[str, Callable[[RunRecord], object]] = {
-    "another machine, or number of threads or processes": lambda record: hardware([record]),
-    "another precision": lambda record: record.choices.precision,
-    "another attention": lambda record: record.choices.attention,
-    "another convolution": lambda record: record.choices.convolution,
-    "another torch": lambda record: record.versions.get("torch"),
-    "another source of smallvit": lambda record: record.versions.get(SOURCE),
-    "another number of training images": lambda record: record.num_train,
-    "other steps left out": lambda record: record.skipped_steps,
+_CONDITIONS: dict[str, Callable[[RunRecord], Sequence[object]]] = {
+    "another machine, or number of threads or processes": machine,
+    "another precision": lambda record: [record.choices.precision],
+    "another attention": lambda record: [record.choices.attention],
+    "another convolution": lambda record: [record.choices.convolution],
+    "another torch": lambda record: [record.versions.get("torch")],
+    "another source of smallvit": lambda record: [record.versions.get(SOURCE, "one from before it was kept")],
+    "other training images": lambda record: [record.num_train, record.channel_mean, record.channel_std],
+    "other steps left out": lambda record: [record.skipped_steps],
 }
-"""What makes a run another than its config says."""
+"""What makes a run another than its config says; None where its record does not tell."""
 
 
 def answer(numbers: Numbers) -> str:
@@ -107,30 +107,42 @@ def _other_seeds_note(numbers: Numbers) -> list[str]:
 
 def _conditions_note(numbers: Numbers) -> list[str]:
     """Return which rows were made under other conditions than the reference: than its run of the same seed or, for a
-    seed that it has not, than any of its runs.
+    seed that it has not, than any of its runs; and how many may have been made by another source.
     """
     reference, of_rows = numbers.section.study.reference, numbers.section.done
     base = {run.config.seed: run.record for run in of_rows[reference]}
 
-    def stands_alone(run: Run, condition: Callable[[RunRecord], object]) -> bool:
-        like = [base[run.config.seed]] if run.config.seed in base else base.values()
-        return all(condition(run.record) != condition(record) for record in like)
+    def like(run: Run) -> Collection[RunRecord]:
+        return [base[run.config.seed]] if run.config.seed in base else base.values()
 
+    def stands_alone(run: Run, condition: Callable[[RunRecord], Sequence[object]]) -> bool:
+        return all(differ(condition(run.record), condition(record)) for record in like(run))
+
+    def may_have_another_source(run: Run) -> bool:
+        return SOURCE not in run.record.versions and any(SOURCE not in record.versions for record in like(run))
+
+    rows = {label: runs for label, runs in of_rows.items() if label != reference}
+    unknown = [label for label, runs in rows.items() if any(map(may_have_another_source, runs))]
+    kept = [f"Source of smallvit not kept, so perhaps another: {_count(unknown)}."] if unknown else []
     found: list[str] = []
     for name, condition in _CONDITIONS.items():
         labels = [label for label, runs in of_rows.items() if any(stands_alone(run, condition) for run in runs)]
         if labels:
             found.append(f"{name}, {_rows(labels)}")
     if not found:
-        return []
+        return kept
     unlike = f"Unlike {reference}'s run of the same seed"
     if any(run.config.seed not in base for runs in of_rows.values() for run in runs):
         unlike += ", or all of its runs where it has not that seed"
-    return [f"{unlike}, which counts as the row's own doing: {'; '.join(found)}."]
+    return [f"{unlike}, which counts as the row's own doing: {'; '.join(found)}.", *kept]
 
 
 def _rows(labels: Sequence[str]) -> str:
-    return f"{len(labels)} row{'s' if len(labels) > 1 else ''} ({_named(labels)})"
+    return f"{_count(labels)} ({_named(labels)})"
+
+
+def _count(labels: Sequence[str]) -> str:
+    return f"{len(labels)} row{'s' if len(labels) > 1 else ''}"
 
 
 def _named(labels: Sequence[str]) -> str:

@@ -3,12 +3,14 @@
 The page is one file that refers to nothing outside itself; tables and figures stand beside it as files, too.
 """
 
-from collections.abc import Sequence
+import re
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from markupsafe import Markup
 
+from smallvit.data.config import DATASETS
 from smallvit.errors import SmallvitError
 from smallvit.files import write_atomically
 from smallvit.report.cells import length_of, scaled_notice
@@ -21,8 +23,17 @@ from smallvit.report.study_notes import answer, notes
 from smallvit.report.study_tables import others_table, study_tables
 from smallvit.report.svg import save_figure
 from smallvit.report.tables import Table, latex, markdown
+from smallvit.study.studies import STUDIES
 
 PAGE, TABLES, FIGURES = "index.html", "tables", "figures"
+NAMES = {
+    TABLES: ("numbers", "differences", "together"),
+    FIGURES: (
+        *("accuracy", "differences", "together", "latent-width", "cls-tokens", "flops", "seconds"),
+        *("curves", "confusion"),
+    ),
+}
+"""What the files of a section are called, after its name."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,7 +101,8 @@ def write_report(folders: Sequence[Path | str], out: Path | str) -> Report:
         for path in _write_table(out / TABLES / name, table)
     ]
     left_out = [
-        f"{run} is left out: {counted}, of the same config and seed, started before it" for run, counted in collection.again
+        f"{run} is left out: {counted}, of the same config and seed, started before it"
+        for run, counted in collection.again
     ]
     runs = [run for section in collection.sections for each in section.runs.values() for run in each]
     other_runs = [run for group in collection.others for run in group]
@@ -109,6 +121,7 @@ def write_report(folders: Sequence[Path | str], out: Path | str) -> Report:
         length_of=length_of,
         left_out=left_out,
     )
+    _remove_earlier(out, {*tables, *figures})
     return Report(page=page, tables=tables, figures=figures, notes=left_out)
 
 
@@ -137,3 +150,14 @@ def _write_table(stem: Path, table: Table) -> list[Path]:
     write_atomically(paths[0], markdown(table))
     write_atomically(paths[1], latex(table))
     return paths
+
+
+def _remove_earlier(out: Path, written: Collection[Path]) -> None:
+    """Delete the tables and figures of an earlier report that this one has not, by their names; nothing else."""
+    studies, datasets = "|".join(map(re.escape, STUDIES)), "|".join(DATASETS)
+    for folder, names in NAMES.items():
+        section = rf"({studies})(-({datasets}))?(-scale-[\d.e-]+)?-({'|'.join(names)})"
+        ours = re.compile(rf"({section}|other-runs)\.(md|tex|svg|png)")
+        for path in (out / folder).iterdir():
+            if path not in written and ours.fullmatch(path.name):
+                path.unlink()

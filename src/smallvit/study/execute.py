@@ -18,9 +18,10 @@ from smallvit.bench.pace import Pace
 from smallvit.data.spec import SPECS
 from smallvit.device.config import DeviceUse
 from smallvit.errors import SmallvitError, line_of
+from smallvit.progress import duration
 from smallvit.record import RunRecord
 from smallvit.run_folder import RECORD
-from smallvit.stop import OUT_OF_TIME, Stop
+from smallvit.stop import OUT_OF_TIME, InterruptedRunError, Stop
 from smallvit.strict_json import from_json, parse
 from smallvit.study.board import Board, Line
 from smallvit.study.engines.engine import Engine
@@ -35,6 +36,8 @@ END_SECONDS = 5.0
 """Of a budget, kept for runs to save and processes to end."""
 PATIENCE_SECONDS = 180.0
 """How long a run may take to save and end after it was asked to."""
+SEEN_SECONDS = 35.0
+"""How long a disk in a network may keep a file that was written elsewhere from being seen."""
 
 
 @dataclass(kw_only=True)
@@ -64,48 +67,49 @@ def run_study(
     engine: Engine,
     console: Console,
     *,
-    root: Path | None = None,
     use: DeviceUse | None = None,
     budget_seconds: float | None = None,
 ) -> Ending:
     """Run what is not yet in `folder`: a seed of every row at a time, or with a budget the most telling runs that fit.
 
-    `root` is where the data set lies, `use` how runs use the machine. Raises `SmallvitError` before anything runs
-    for a record in `folder` that is another run's, and `InterruptedRunError` at a second signal.
+    `use` is how runs use the machine. Raises `SmallvitError` before anything runs for a record in `folder` that is
+    another run's, and `InterruptedRunError` at a second signal.
     """
-    forecast, records = Forecast(), read_records(study, folder)
-    for record in (record for runs in records.values() for record in runs):
-        forecast.learn_from(record)
+    records = [record for runs in read_records(study, folder).values() for record in runs]
     use = use or DeviceUse()
     use = replace(use, num_threads=use.num_threads or engine.threads)
-    tasks = unfinished(study, folder, root=root, use=use)
+    tasks = unfinished(study, folder, use)
     for task in tasks[:1]:
         task.config.data.require_beside("--out", folder)
     if budget_seconds is not None:
         tasks = by_rank(tasks)
     view = View(console, engine.slots(), budget_seconds)
     view.begin(study, len(tasks))
-    return Execution(tasks, engine, forecast, view, budget_seconds).run()
+    return Execution(tasks, records, engine, view, budget_seconds).run()
 
 
 class Execution:
-    """The runs of a study, waiting, running and done."""
+    """The runs of a study, waiting, running and done; `records` are those that are done already."""
 
     def __init__(
         self,
         tasks: Sequence[Task],
+        records: Sequence[RunRecord],
         engine: Engine,
-        forecast: Forecast,
         view: View,
-        budget_seconds: float | None = None,
+        budget_seconds: float | None,
     ) -> None:
-        self.engine, self.forecast, self.view = engine, forecast, view
-        self.board = Board([Line(task) for task in tasks], forecast)
+        self.engine, self.forecast, self.view = engine, Forecast(), view
+        self.board = Board([Line(task) for task in tasks], self.forecast)
         self.ending = Ending()
         self._waiting = list(tasks)
         self._running: list[_Running] = []
         self._deadline = math.inf if budget_seconds is None else time.monotonic() + budget_seconds
         self._ending_since = math.inf
+        self._tests: dict[int, str] = {}
+        for record in records:
+            self._test_of(record)
+            self._learn_from(record)
 
     def run(self) -> Ending:
         """Run the tasks in their order, and return how it ended; SIGINT, SIGTERM and the budget's end are waited for.
@@ -122,9 +126,14 @@ class Execution:
                         break
                     self.view.refresh()
                     time.sleep(POLL_SECONDS)
-            finally:
+            except (InterruptedRunError, KeyboardInterrupt):
                 for job in self._running:
                     job.handle.kill()
+                raise
+            except BaseException:  # no fault of theirs
+                for job in self._running:
+                    job.handle.ask_to_end()
+                raise
         return self._ended(stop)
 
     def _start_what_fits(self, stop: Stop) -> None:
@@ -192,37 +201,57 @@ class Execution:
                 self._after(job.does, job.task, outcome, stop)
 
     def _after(self, does: str, task: Task, outcome: Outcome, stop: Stop) -> None:
-        (self._after_run if does == "run" else self._after_pace)(task, outcome, bool(stop.reason))
+        (self._after_run if does == "run" else self._after_pace)(task, outcome, stop)
 
-    def _after_run(self, task: Task, outcome: Outcome, stopping: bool) -> None:
-        line = self.board[task]
-        if outcome.status == 0 or (task.folder / RECORD).exists():  # it may have been ended when all was done
+    def _after_run(self, task: Task, outcome: Outcome, stop: Stop) -> None:
+        line, path = self.board[task], task.folder / RECORD
+        if outcome.status == 0:
+            _wait_for(path)
+        if outcome.status == 0 or path.exists():  # it may have been ended when all was done
             try:
-                record = RunRecord.load(task.folder / RECORD)
+                record = RunRecord.load(path)
+                self._require_same_test(record, stop)
             except SmallvitError as error:
                 outcome = Outcome(status=1, line=str(error))
             else:
                 outcome = replace(outcome, status=0)
                 line.state, line.record = "done", record
-                self.forecast.learn_from(record)
+                self._learn_from(record)
                 self.ending.finished += 1
-        if outcome.was_ended and (stopping or outcome.status == OUT_OF_TIME):
+        if outcome.was_ended and (stop.reason or outcome.status == OUT_OF_TIME):
             line.state = "saved"
             if outcome.status == -signal.SIGTERM:
+                line.state = "waiting"
                 outcome = replace(outcome, line="ended before it began")
         elif outcome.status:
             line.state = "failed"
             self.ending.failed.append(f"{task}: {outcome.line}")
         self.view.ended(line, outcome)
 
-    def _after_pace(self, task: Task, outcome: Outcome, stopping: bool) -> None:
+    def _require_same_test(self, record: RunRecord, stop: Stop) -> None:
+        """Raise `SmallvitError`, and let the study end, if a run's test images are not those of the runs before."""
+        if self._test_of(record) != record.test_sha256:
+            stop.reason, stop.exit_status = stop.reason or "the test images have changed", stop.exit_status or 1
+            raise SmallvitError("its test images are not those of the runs before: were the pictures changed since?")
+
+    def _test_of(self, record: RunRecord) -> str | None:
+        """Return the digest of the test images, at the size that a run has them, of the first run that tells it."""
+        if record.test_sha256 is None:
+            return None
+        return self._tests.setdefault(record.run_config().model.image_size, record.test_sha256)
+
+    def _learn_from(self, record: RunRecord) -> None:
+        if self._deadline < math.inf or record.choices.device == "cpu":  # to know a GPU's name opens it in this process
+            self.forecast.learn_from(record)
+
+    def _after_pace(self, task: Task, outcome: Outcome, stop: Stop) -> None:
         self.board[task].state = "waiting"
         if outcome.status == 0:
             try:
                 self.forecast.learn(task.config, from_json(Pace, parse(outcome.line), "pace"))
             except (ValueError, SmallvitError):
                 outcome = Outcome(status=1, line=f"its last line is no pace: {outcome.line}")
-        if outcome.status and not (stopping and outcome.was_ended):
+        if outcome.status and not (stop.reason and outcome.was_ended):
             alike = [each for each in self._waiting if shape(each.config) == shape(task.config)]
             for each in alike:
                 self._waiting.remove(each)
@@ -235,5 +264,21 @@ class Execution:
         ending.left = [line.task for line in self.board if line.state in ("saved", "waiting")]
         if ending.left:
             ending.reason, ending.exit_status = stop.reason or "the budget is spent", stop.exit_status or OUT_OF_TIME
+        if ending.exit_status == OUT_OF_TIME and ending.failed:
+            ending.exit_status = 1
+        elif ending.exit_status == OUT_OF_TIME and not ending.finished and not self.board.count("saved"):
+            ending.reason, ending.exit_status = self._none_fits(ending.left), 1
         self.view.left(ending.left)
         return ending
+
+    def _none_fits(self, left: Sequence[Task]) -> str:
+        seconds = [each for task in left if (each := self.forecast.estimate(task)) is not None]
+        needs = f", the shortest needs about {duration(min(seconds) + END_SECONDS)}" if seconds else ""
+        return f"no run that is left fits the budget{needs}"
+
+
+def _wait_for(path: Path) -> None:
+    """Wait until a file is there, which may have been written on another machine; not for long."""
+    deadline = time.monotonic() + SEEN_SECONDS
+    while not path.exists() and time.monotonic() < deadline:
+        time.sleep(1.0)

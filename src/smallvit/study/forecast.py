@@ -29,11 +29,14 @@ class Forecast:
         self._glimpses: dict[str, tuple[Pace, RunConfig]] = {}
 
     def learn_from(self, record: RunRecord) -> None:
-        """Take over the pace of a finished run, if it is one of a process of its own on hardware like this."""
+        """Take over the pace of a finished run, if it is one of a process of its own on hardware like this; of one that
+        was interrupted, whose speed has the time of another compilation in it, if no other of its shape is known.
+        """
         config = record.run_config()
         config = replace(config, device=replace(config.device, num_threads=record.choices.num_threads))
-        here = record.hardware == hardware() and record.choices.device == device_of(config.device)
-        if here and record.world_size == 1 and record.images_per_second > 0:  # a run of one step has no speed
+        here = record.hardware.items() <= hardware().items() and record.choices.device == device_of(config.device)
+        known = record.resumed_at_steps and shape(config) in self._paces
+        if here and not known and record.world_size == 1 and record.images_per_second > 0:  # one step has no speed
             self.learn(config, pace_of(record))
 
     def learn(self, config: RunConfig, pace: Pace) -> None:

@@ -17,12 +17,12 @@ LATENT = 48
 AS_PUBLISHED = "batch 256, AdamW at 1e-3"
 
 
-def in_study(config: RunConfig, recipe: str, changes: Changes, dataset: str = "cifar10") -> RunConfig:
+def in_study(config: RunConfig, recipe: str, changes: Changes) -> RunConfig:
     """Return a recipe as the paper ran it, changed: on all training images, with a look at test every fifth epoch."""
     config = replace(
         config,
         recipe=recipe,
-        data=DataConfig(dataset=dataset, val_fraction=0.0),
+        data=DataConfig(dataset="cifar10", val_fraction=0.0),
         evaluate=EvaluateConfig(test_curve=True),
     )
     return changed(config, changes)

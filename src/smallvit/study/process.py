@@ -17,6 +17,8 @@ from smallvit.study.job import Order
 
 POLL_SECONDS = 0.1
 _LINE_BYTES = 4096
+_NO_TERMINAL = {"TTY_COMPATIBLE": "0", "FORCE_COLOR": ""}
+"""The log is a file, whatever the environment says of the user's own output: to rich, and to Python's tracebacks."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,7 +33,7 @@ class Outcome:
     @property
     def was_ended(self) -> bool:
         """Whether it ended because it was asked to; before its first step there is nothing to save."""
-        return self.status in (OUT_OF_TIME, 128 + signal.SIGINT, 128 + signal.SIGTERM, -signal.SIGTERM)
+        return self.status in (OUT_OF_TIME, 128 + signal.SIGTERM, -signal.SIGTERM)
 
 
 @runtime_checkable
@@ -65,7 +67,7 @@ class Process:
                 stdin=subprocess.PIPE,
                 stdout=output,
                 stderr=subprocess.STDOUT,
-                env={**os.environ, **(environment or {})},
+                env={**os.environ, **_NO_TERMINAL, **(environment or {})},
                 process_group=0,  # Ctrl-C is the study's, which passes it on; coming twice it would end the job at once
             )
         with suppress(BrokenPipeError):  # it is dead already, which poll will tell

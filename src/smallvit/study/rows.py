@@ -91,21 +91,27 @@ class Study:
             raise UsageError(f"--{error}") from None
         return replace(self, rows=rows)
 
-    def on(self, dataset: str, root: Path | None = None) -> "Study":
-        """Return the study with every row on another data set, which the paper reports nothing of.
+    def on(self, dataset: str | None, root: Path | None = None) -> "Study":
+        """Return the study with every row on another data set, which the paper reports nothing of, or on its own one
+        where that lies at `root`.
 
         Raises `UsageError` for one that is not known, and for a folder of images without its `root`.
         """
-        if dataset == self.rows[0].config.data.dataset:
-            return self
+        own = self.rows[0].config.data.dataset
+        if dataset in (None, own):
+            return self if root is None else replace(self, rows=tuple(_on(row, own, root) for row in self.rows))
 
         def moved(row: Row) -> Row:
-            config = row.config
-            data = replace(config.data, dataset=dataset, root=root)
-            return replace(row, config=replace(config, recipe=f"{config.recipe}-{dataset}", data=data), published=None)
+            recipe = f"{row.config.recipe.removesuffix(f'-{own}')}-{dataset}"  # one name, wherever it was moved from
+            row = _on(row, dataset, root)
+            return replace(row, config=replace(row.config, recipe=recipe), published=None)
 
         title, rows = f"{self.title}, on {_title(dataset)}", tuple(map(moved, self.rows))
         return replace(self, name=f"{self.name}-{dataset}", title=title, rows=rows)
+
+
+def _on(row: Row, dataset: str, root: Path | None) -> Row:
+    return replace(row, config=replace(row.config, data=replace(row.config.data, dataset=dataset, root=root)))
 
 
 def _title(dataset: str) -> str:
@@ -114,6 +120,9 @@ def _title(dataset: str) -> str:
 
 def checked(study: Study) -> Study:
     """Return the study; raise `UsageError` for what would leave runs or tables out in silence."""
+    seeds = study.seeds
+    different = bool(seeds) and len(set(seeds)) == len(seeds)
+    require(different, f"study {study.name}: seeds", seeds, "it must be at least one, and each once")
     labels, folders = [row.label for row in study.rows], [row.folder for row in study.rows]
     for what, names in (("label", labels), ("folder, which is its config's recipe,", folders)):
         twice = sorted({name for name in names if names.count(name) > 1})
@@ -137,6 +146,9 @@ def checked(study: Study) -> Study:
             require(label in labels, f"study {study.name}: {what}", label, known)
     by_label = {row.label: _changes(study, row) for row in study.rows}
     for row in study.rows:
+        others = {*row.parts} - {row.label, study.reference}
+        allowed = "they must be other rows, each once, and not the reference"
+        require(len(others) == len(row.parts), f"study {study.name}: parts of {row.label!r}", row.parts, allowed)
         together = {name: value for part in row.parts for name, value in by_label[part].items()}
         odd = sorted(name for name, _ in by_label[row.label].items() ^ together.items()) if row.parts else []
         allowed = "a row with parts must have all of their changes and no other"

@@ -51,10 +51,9 @@ def read_records(study: Study, folder: Path) -> dict[str, list[RunRecord]]:
     return records
 
 
-def unfinished(study: Study, folder: Path, *, root: Path | None = None, use: DeviceUse | None = None) -> list[Task]:
-    """Return the runs of a study that have no record in `folder`, a seed of every row after the other.
-
-    `root` is where their data set lies; `use` says how they use the machine.
+def unfinished(study: Study, folder: Path, use: DeviceUse | None = None) -> list[Task]:
+    """Return the runs of a study that have no record in `folder`, a seed of every row after the other; `use` says how
+    they use the machine.
     """
     tasks: list[Task] = []
     for seed in study.seeds:
@@ -63,8 +62,8 @@ def unfinished(study: Study, folder: Path, *, root: Path | None = None, use: Dev
                 continue
             config = row.at(seed)
             device = DeviceConfig(**vars(use or DeviceUse()), precision=config.device.precision)
-            config = replace(config, data=replace(config.data, root=root or config.data.root), device=device)
-            tasks.append(Task(row=row, seed=seed, folder=folder / row.folder / f"seed{seed}", config=config))
+            place = folder / row.folder / f"seed{seed}"
+            tasks.append(Task(row=row, seed=seed, folder=place, config=replace(config, device=device)))
     return tasks
 
 

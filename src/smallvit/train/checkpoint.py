@@ -48,11 +48,12 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> Path:
             files = serialise(checkpoint)
             _make_folder(folder)
             _write_whole(target, checkpoint.step, files)
-        _delete_old(folder, checkpoint.step)
     except OSError as error:
         raise SmallvitError(
             f"checkpoint {target} cannot be saved: {error.strerror or error}; {_what_remains(folder)}"
         ) from None
+    with suppress(OSError):  # the new one is whole: what cannot be deleted stays
+        _delete_old(folder, checkpoint.step)
     return target
 
 

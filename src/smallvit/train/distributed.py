@@ -26,7 +26,7 @@ from smallvit.errors import SmallvitError
 
 
 class RankLostError(SmallvitError):
-    """Another rank died, or did not answer in time."""
+    """Another rank died, did not answer in time, or is not to be reached."""
 
     ends_at_once = True  # gloo's threads still wait for that rank, and at the interpreter's end may abort the process
 
@@ -152,12 +152,14 @@ class World:
         if self.size == 1:
             return loss
         arguments = example()
+        self.barrier()  # patient, where a rank compiles longer than the others
         with self.guarded():
             group = self.control
             if next(loss.parameters()).is_cuda:
                 # The group on the CPUs is to notice first that a rank is gone: nccl's own end of waiting is an abort.
                 group = dist.new_group(backend="nccl", timeout=timedelta(seconds=2 * self.timeout_seconds))
             parallel = nn.parallel.DistributedDataParallel(loss, process_group=group)
+            parallel.broadcast_buffers = False  # again at every step: rank 0's are here, and constant
             with parallel.no_sync():
                 parallel(*arguments).backward()
             self.barrier()
@@ -193,6 +195,9 @@ class World:
             waited = re.search(r"waiting (\d+)ms", text)
             seconds = int(waited[1]) / 1000 if waited else self.timeout_seconds
             return f"got no answer from the other ranks within {seconds:g} s (one of them hangs)"
+        last = re.search(r"Last error:\s*(\S.*)", text)  # nccl's own
+        if last is not None and "ncclRemoteError" not in text:
+            return f"cannot exchange gradients with the other ranks ({last[1]})"
         peer = re.search(r"\[([0-9a-fA-F.:]+)\]:\d+", text)
         where = f" at {peer[1]}" if peer else ""
         return f"lost the connection to another rank{where} (it died, or ended with an error of its own)"
