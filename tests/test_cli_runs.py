@@ -270,5 +270,5 @@ def test_quickstart_replaces_an_earlier_quickstart_and_nothing_else(
         (folder / "record.json").write_text("{}")
         (folder / "notes.txt").write_text("mine")
         replaced = name == "earlier"
-        kept = {"notes.txt"} if replaced else {"notes.txt", "config.json", "record.json"}
+        kept = {"notes.txt"} if replaced else {"notes.txt", "config.json", "record.json", "checkpoints"}
         assert quickstart(folder, 130 if replaced else 2) == kept

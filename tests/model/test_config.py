@@ -22,7 +22,7 @@ def as_users_get_it() -> type:
 ModelConfig = as_users_get_it()
 
 WRONG: list[tuple[dict[str, Any], str, str]] = [
-    ({"image_size": 0}, "model.image_size is 0", "at least 1"),
+    ({"image_size": 0}, "model.image_size is 0", "from 1 to 4096"),
     ({"image_size": 32.0}, "model.image_size is 32.0", "whole number"),
     ({"num_classes": 1}, "model.num_classes is 1", "at least 2"),
     ({"num_classes": "10"}, "model.num_classes is '10'", "whole number"),

@@ -8,6 +8,7 @@ import signal
 import time
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Literal
 
 import pytest
 from PIL import Image
@@ -19,13 +20,15 @@ from smallvit.data.config import DataConfig
 from smallvit.errors import SmallvitError, UsageError
 from smallvit.record import RunRecord
 from smallvit.stop import InterruptedRunError
-from smallvit.study.execute import END_SECONDS, Ending, run_study
+from smallvit.study.execute import END_SECONDS, Ending, Execution, run_study
 from smallvit.study.job import Order
 from smallvit.study.process import Outcome
 from smallvit.study.rows import Row, Study
+from smallvit.study.show import View
 from smallvit.study.studies import STUDIES
 from smallvit.study.tasks import read_records
 from smallvit.train.config import OptimConfig
+from study_records import fake_record
 from tiny_study import BASE, ONE_THREAD, Here, HereEngine, study
 
 QUIET = Console(quiet=True)
@@ -35,8 +38,7 @@ def execute(study: Study, folder: Path, engine: HereEngine | None = None, budget
     return run_study(study, folder, engine or HereEngine(), QUIET, use=ONE_THREAD, budget_seconds=budget)
 
 
-def test_what_is_finished_is_kept_and_the_rest_is_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delattr("smallvit.study.forecast.hardware")  # to ask for it opens the GPU, for which no budget asks
+def test_what_is_finished_is_kept_and_the_rest_is_run(tmp_path: Path) -> None:
     assert execute(study(), tmp_path) == Ending(finished=4)
     paths = {path: path.stat().st_mtime_ns for path in tmp_path.glob("*/seed*/record.json")}
     assert len(paths) == 4
@@ -46,6 +48,19 @@ def test_what_is_finished_is_kept_and_the_rest_is_run(tmp_path: Path, monkeypatc
     assert {path for path in paths if not path.exists() or path.stat().st_mtime_ns != paths[path]} == {gone, flat}
     records = read_records(study(), tmp_path)
     assert [[record.config["seed"] for record in runs] for runs in records.values()] == [[0, 1], [0, 1]]
+
+
+@pytest.mark.parametrize(("device", "budget", "learnt"), [("cpu", None, 1), ("cuda", None, 0), ("cuda", 60.0, 1)])
+def test_a_gpus_runs_tell_how_long_others_take_only_where_a_budget_asks(
+    device: Literal["cpu", "cuda"], budget: float | None, learnt: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To know the GPU's name opens it in the study's process."""
+    records: list[RunRecord] = []
+    monkeypatch.setattr("smallvit.study.forecast.Forecast.learn_from", lambda _, record: records.append(record))
+    record = fake_record(BASE.resolve(10), 60.0)
+    record = replace(record, choices=replace(record.choices, device=device))
+    Execution([], [record], HereEngine(), View(QUIET), budget)
+    assert len(records) == learnt
 
 
 def test_without_a_budget_a_seed_of_every_row_comes_before_the_next(tmp_path: Path) -> None:
