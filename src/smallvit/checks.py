@@ -40,12 +40,12 @@ MOST_WHOLE = 10**9
 """Of what is counted, sizes and lengths, where nothing else bounds it: torch holds no number without end."""
 
 
-def require_whole(field: str, value: object, least: int, most: int | None = None) -> None:
-    """Require an integer in the range, ends included; without `most` up to `MOST_WHOLE`."""
-    allowed = f"at least {least}" if most is None else f"from {least} to {most}"
-    if most is None and is_whole(value, MOST_WHOLE + 1):
-        allowed = f"at most {MOST_WHOLE:,}"
-    require(is_whole(value, least, most or MOST_WHOLE), field, value, f"it must be a whole number, {allowed}")
+def require_whole(field: str, value: object, least: int, most: int | None = MOST_WHOLE) -> None:
+    """Require an integer in the range, ends included; of `most` None there is no upper one."""
+    allowed = f"from {least} to {most}"
+    if most in (None, MOST_WHOLE):
+        allowed = f"at most {MOST_WHOLE:,}" if most and is_whole(value, most + 1) else f"at least {least}"
+    require(is_whole(value, least, most), field, value, f"it must be a whole number, {allowed}")
 
 
 def require_number(

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 from tyro.conf import Positional, Suppress, arg
 
 from smallvit.augment.config import AugmentConfig
-from smallvit.checks import is_number, is_whole, require, require_flag, require_whole
+from smallvit.checks import is_number, require, require_flag, require_whole
 from smallvit.data.config import DataConfig
 from smallvit.data.spec import SPECS
 from smallvit.device.config import DeviceConfig
@@ -85,7 +85,7 @@ class RunConfig:
     """The sha256 of the weights that the run started from, if it was forked; `train --fork` fills it in."""
 
     def __post_init__(self) -> None:
-        require(is_whole(self.seed, 0), "seed", self.seed, "it must be a whole number, at least 0")
+        require_whole("seed", self.seed, 0, most=None)
         warmup, epochs = self.optim.warmup_epochs, self.train.epochs
         most = f"it must be at most train.epochs, {epochs}; lower it, too"
         require(warmup <= epochs, "optim.warmup_epochs", warmup, most)

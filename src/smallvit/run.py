@@ -159,15 +159,7 @@ def _run(
             note(text)
     if world.is_main:
         write_json(folder / CONFIG, config.to_json())
-    try:
-        with stop:
-            training.run(console)
-            record = finished_record(training)
-            if world.is_main:
-                _finish(training, record)
-    except OSError as error:
-        where, command = error.filename or folder, resume_command(folder)
-        raise SmallvitError(f"{where}: {error.strerror or error}; when that is mended, to go on: {command}") from None
+    record = _trained(training, console)
     with suppress(RankLostError) if world.is_main else nullcontext():  # all is written
         world.barrier()
     return record
@@ -251,6 +243,23 @@ def _notes(config: RunConfig, dataset: Dataset) -> list[str]:
     if config.checkpoint.best and dataset.val is None:
         notes.append("checkpoint.best keeps nothing: no val was held out to tell which weights are best")
     return notes
+
+
+def _trained(training: Training, console: Console) -> RunRecord:
+    """Train to the last epoch, write what a finished run leaves, and return its record; an `OSError` becomes a
+    `SmallvitError` that says how to go on.
+    """
+    folder = training.folder
+    try:
+        with training.stop:
+            training.run(console)
+            record = finished_record(training)
+            if training.world.is_main:
+                _finish(training, record)
+    except OSError as error:
+        where, command = error.filename or folder, resume_command(folder)
+        raise SmallvitError(f"{where}: {error.strerror or error}; when that is mended, to go on: {command}") from None
+    return record
 
 
 def _finish(training: Training, record: RunRecord) -> None:

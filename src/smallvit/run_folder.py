@@ -29,7 +29,6 @@ CHECKPOINTS = "checkpoints"
 def claimed(folder: Path, note: Callable[[str], None]) -> Generator[None]:
     """Hold a run folder, made if need be; one that was made for a run that never began is taken away again."""
     new = [each for each in (folder, *folder.parents) if not each.exists()]
-    made = bool(new)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for each in new:
@@ -45,7 +44,7 @@ def claimed(folder: Path, note: Callable[[str], None]) -> Generator[None]:
                 files.remove_leftovers(folder / name)
             yield
         finally:
-            if made and {path.name for path in folder.iterdir()} <= {LOCK, OWNER, FORKED_WEIGHTS}:
+            if new and {path.name for path in folder.iterdir()} <= {LOCK, OWNER, FORKED_WEIGHTS}:
                 shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -104,10 +103,7 @@ def delete_run(folder: Path) -> None:
     """Delete what a run wrote, and nothing else that is in the folder; last the config, which says whose the rest is
     where this is killed.
     """
-    for _, path in listed(folder / CHECKPOINTS):
-        shutil.rmtree(path)
-    with suppress(OSError):
-        (folder / CHECKPOINTS).rmdir()
+    _delete_checkpoints(folder)
     for path in folder.glob("nonfinite-step-*.json"):
         path.unlink()
     for name in FILES:
@@ -122,11 +118,16 @@ def settle_best(folder: Path) -> None:
 
 def finish(folder: Path) -> None:
     """Do what is left to do once a record is written: its best weights take their place, and the checkpoints, for which
-    a finished run has no more use, are deleted, and nothing else beside them.
+    a finished run has no more use, are deleted.
     """
     settle_best(folder)
     files.flush_folder(folder)
+    _delete_checkpoints(folder, ignore_errors=True)  # somebody may hold a file open, which a disk in a network keeps
+
+
+def _delete_checkpoints(folder: Path, *, ignore_errors: bool = False) -> None:
+    """Delete the checkpoints, and nothing else beside them."""
     for _, path in listed(folder / CHECKPOINTS):
-        shutil.rmtree(path, ignore_errors=True)  # somebody may hold a file of it open, which a disk in a network keeps
+        shutil.rmtree(path, ignore_errors=ignore_errors)
     with suppress(OSError):
         (folder / CHECKPOINTS).rmdir()

@@ -224,6 +224,13 @@ def test_a_budget_takes_the_most_telling_runs_that_fit_and_measures_each_shape_o
         assert order.until is None or abs(order.until - (began + 40 - END_SECONDS)) < 5
 
 
+def ranked_command(folder: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Return the command that runs the study `ranked` in `folder`, with `answer` in the jobs' place."""
+    monkeypatch.setitem(STUDIES, "augmentation", ranked)
+    monkeypatch.setattr("smallvit.study.engines.local.LocalEngine", lambda jobs, use_gpus: HereEngine(answer))
+    return ["study", "augmentation", "--out", str(folder), "--device.device", "cpu", "--device.num-threads", "1"]
+
+
 def test_a_budget_that_was_worth_something_is_to_be_given_again(tmp_path: Path) -> None:
     endless = replace(BASE, recipe="erase", train=replace(BASE.train, epochs=100_000))
     tiny = replace(study(erase=endless), seeds=(0,))
@@ -236,9 +243,7 @@ def test_a_budget_that_nothing_fits_is_not_to_be_given_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A loop that waits for another status than 75 would never end."""
-    monkeypatch.setitem(STUDIES, "augmentation", ranked)
-    monkeypatch.setattr("smallvit.study.engines.local.LocalEngine", lambda jobs, use_gpus: HereEngine(answer))
-    words = ["study", "augmentation", "--out", str(tmp_path), "--device.device", "cpu", "--device.num-threads", "1"]
+    words = ranked_command(tmp_path, monkeypatch)
     assert cli.main([*words, "--rows", "long", "--budget", "40"]) == 1
     assert capsys.readouterr().err == (
         "smallvit: no run that is left fits the budget, the shortest needs about 68 s: 2 runs are left\n"
@@ -378,9 +383,7 @@ def test_a_run_that_finished_before_it_was_ended_is_finished(tmp_path: Path) -> 
 def test_the_command_says_what_failed_and_what_is_left(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setitem(STUDIES, "augmentation", ranked)
-    monkeypatch.setattr("smallvit.study.engines.local.LocalEngine", lambda jobs, use_gpus: HereEngine(answer))
-    words = ["study", "augmentation", "--out", str(tmp_path), "--device.device", "cpu", "--device.num-threads", "1"]
+    words = ranked_command(tmp_path, monkeypatch)
     assert cli.main([*words, "--rows", "other"]) == 1
     assert capsys.readouterr().err == "smallvit: 2 of the runs failed, the first: other, seed 0: not really run\n"
     assert cli.main([*words, "--budget", "40"]) == 1

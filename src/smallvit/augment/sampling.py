@@ -34,7 +34,7 @@ _SEARCHED = (
     "Brightness",
     "Sharpness",
 )
-"""RandAugment's and TrivialAugment's."""
+"""RandAugment's and TrivialAugment's, by name: an op that is added to `OPS` must not change what they draw."""
 
 _NUM_BINS = 31
 _JITTER = 0.3

@@ -4,7 +4,7 @@ import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from smallvit.checks import did_you_mean, is_whole, require, require_number
+from smallvit.checks import did_you_mean, require, require_number, require_whole
 from smallvit.data.spec import SPECS
 from smallvit.errors import SmallvitError, UsageError
 
@@ -46,8 +46,7 @@ class DataConfig:
         require(useful, "data.root", root, "it has no use with data.dataset 'digits', which is embedded")
         require_number("data.val_fraction", self.val_fraction, least=0, below=1)
         require_number("data.test_fraction", self.test_fraction, above=0, below=1)
-        seed = self.split_seed
-        require(is_whole(seed, 0), "data.split_seed", seed, "it must be a whole number, at least 0")
+        require_whole("data.split_seed", self.split_seed, 0, most=None)
 
     def same_source(self, other: "DataConfig") -> bool:
         """Return whether both take their images from one data set: a folder's are those of one root, by any name."""
