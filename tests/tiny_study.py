@@ -112,6 +112,7 @@ class HereEngine:
     """
 
     threads = 1
+    requeues = 0
 
     def __init__(self, answer: Callable[[Order], Outcome | None] = lambda order: None) -> None:
         self.answer, self.orders = answer, []

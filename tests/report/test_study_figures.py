@@ -110,14 +110,16 @@ def test_axes_have_units_and_files_are_whole(latents: Numbers, tmp_path: Path, n
     drawing = _drawing(latents, name)
     svg, paths = save_figure(drawing, "p", tmp_path / "a")
     assert UNITS[name] <= _texts(svg)
-    assert paths == [tmp_path / "a.svg", tmp_path / "a.png"]
+    assert paths == [tmp_path / f"a.{kind}" for kind in ("svg", "png", "pdf")]
+    assert paths[2].read_bytes().startswith(b"%PDF-")
     assert UNITS[name] <= _texts(paths[0].read_text())
     picture = Image.open(paths[1]).convert("RGB")
     assert picture.getpixel((0, 0)) == (255, 255, 255)
     assert picture.width == 1080
     again, _ = save_figure(drawing, "p", tmp_path / "b")
     assert again == svg
-    assert (tmp_path / "b.png").read_bytes() == paths[1].read_bytes()
+    for path in paths[1:]:
+        assert path.with_stem("b").read_bytes() == path.read_bytes()
     for element in ElementTree.fromstring(svg).iter():
         style = dict(part.split(": ", 1) for part in element.get("style", "").split("; ") if ": " in part)
         for kind in ("fill", "stroke"):
@@ -246,6 +248,11 @@ def test_noise_does_not_fill_the_axis(name: str) -> None:
     assert (high + low) / 2 == pytest.approx(70.05)
 
 
+def test_latents_beside_a_reference_that_is_low_rank_itself_have_no_figure_that_calls_it_full() -> None:
+    study = replace(STUDIES["latents-small"](), reference="q at 24 of 96")
+    assert "latent-width" not in [drawing.name for drawing in drawings(_numbers(study, LATENTS))]
+
+
 def test_latents_have_a_line_for_each_set_of_them(latents: Numbers) -> None:
     axes = _figure(latents, "latent-width").axes[0]
     lines = {
@@ -269,7 +276,7 @@ def test_spectral_first_weights_are_a_hollow_line_beside_that_of_the_others() ->
     np.testing.assert_allclose(lines["q, spectral"].get_xydata()[:, 1], [70.5])
     assert lines["q, spectral"].get_color() == lines["q"].get_color()
     assert [line.get_markerfacecolor() == "white" for line in lines.values()] == [False, True, True, False]
-    assert "Hollow: with first weights" in _drawing(found, "latent-width").caption
+    assert "Hollow: with other first weights (model.init)." in _drawing(found, "latent-width").caption
 
 
 def test_tokens_have_a_line_for_each_width() -> None:

@@ -99,6 +99,52 @@ def test_a_run_that_cannot_be_started_has_failed_and_the_rest_go_on(tmp_path: Pa
     assert (ending.finished, ending.left) == (2, [])
 
 
+@pytest.mark.parametrize("requeues", [0, 1, 3])
+def test_a_run_that_was_ended_elsewhere_is_begun_again_as_often_as_the_engine_says(
+    requeues: int, tmp_path: Path
+) -> None:
+    """By a scheduler's SIGTERM to its processes, say, before it needs the node for others."""
+    preemptions = iter(range(2))
+
+    def preempted(order: Order) -> Outcome | None:
+        first = order.folder.endswith("plain/seed0") and next(preemptions, None) is not None
+        return Outcome(status=143, line="SIGTERM: saved after step 1 of 9") if first else None
+
+    engine = HereEngine(preempted)
+    engine.requeues = requeues
+    ending = execute(study(), tmp_path, engine)
+    again = min(requeues, 2)
+    assert folders(engine)[: 2 + again] == ["plain/seed0"] * (1 + again) + ["erase/seed0"]
+    failed = [] if requeues > 1 else ["plain row, seed 0: SIGTERM: saved after step 1 of 9"]
+    assert (ending.finished, ending.failed, ending.left) == (4 - len(failed), failed, [])
+
+
+def test_a_job_that_is_refused_while_others_run_is_submitted_when_one_has_ended(tmp_path: Path) -> None:
+    """A limit on a user's jobs is no fault of the run."""
+
+    class Limited(HereEngine):
+        running, refused = 0, 0
+
+        def slots(self) -> int:
+            return 9
+
+        def start(self, order: Order, log: Path) -> Here:
+            if self.running == 2:
+                self.refused += 1
+                raise SmallvitError("a job cannot be submitted: QOSMaxSubmitJobPerUserLimit")
+            self.running += 1
+            return super().start(order, log)
+
+        def really(self, order: Order) -> Outcome:
+            self.running -= 1
+            return super().really(order)
+
+    engine = Limited()
+    assert execute(study(), tmp_path, engine) == Ending(finished=4)
+    assert folders(engine) == ["plain/seed0", "erase/seed0", "plain/seed1", "erase/seed1"]
+    assert engine.refused == 1
+
+
 def test_a_job_that_cannot_be_submitted_has_failed_and_the_rest_go_on(tmp_path: Path) -> None:
     engine = HereEngine()
     begin = engine.start
@@ -117,7 +163,14 @@ def test_a_job_that_cannot_be_submitted_has_failed_and_the_rest_go_on(tmp_path: 
 def test_a_record_of_another_run_is_refused_before_anything_runs(tmp_path: Path) -> None:
     execute(replace(study(), seeds=(0,)), tmp_path)
     other = study(erase=replace(BASE, recipe="erase"))
-    with pytest.raises(SmallvitError, match=r"another run than tiny's: augment\.horizontal_flip is 0\.5, not 0\.0"):
+    said = (
+        r"another run than tiny's: augment\.horizontal_flip is 0\.5, not 0\.0; .*; name another --out, or delete that"
+    )
+    with pytest.raises(SmallvitError, match=said):
+        execute(other, tmp_path)
+    assert not (tmp_path / "plain" / "seed1").exists()
+    (tmp_path / "erase" / "seed0" / "record.json").unlink()  # nor one that was begun
+    with pytest.raises(SmallvitError, match=r"erase/seed0/config\.json is of " + said):
         execute(other, tmp_path)
     assert not (tmp_path / "plain" / "seed1").exists()
 

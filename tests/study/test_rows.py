@@ -166,17 +166,19 @@ def test_the_budget_of_a_study_is_that_of_its_runs(name: str, dataset: str, budg
     assert STUDIES[name]().on(dataset, Path("mine") if dataset == "folder" else None).budget.startswith(budget)
 
 
-def _digits() -> Study:
-    """Return the study that docs/study.md has as an example."""
+def _example(name: str = "digits") -> Study:
+    """Return a study that docs/study.md has as an example."""
     page = (Path(__file__).parents[2] / "docs" / "study.md").read_text(encoding="utf-8")
-    (code,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
     names: dict[str, Any] = {}
-    exec(code, names)
-    return names["digits"]()
+    for code in re.findall(r"```python\n(.*?)```", page, re.DOTALL):
+        exec(code, names)
+    return names[name]()
 
 
-def test_the_example_of_the_page_is_a_study() -> None:
-    study = checked(_digits())
+def test_the_examples_of_the_page_are_studies() -> None:
+    larger = checked(_example("changes_at_64"))
+    assert len(larger.rows) == len(STUDIES["changes"]().rows)
+    study = checked(_example())
     assert [row.folder for row in study.rows] == ["digits-plain", "digits-8-heads", "digits-3-cls-tokens"]
     assert study.rows[1].config.differences(study.rows[0].config)[-1] == "model.num_heads is 8, not 4"
     assert study.budget == "Digits, 50 passes, the recipe quickstart"
@@ -190,7 +192,7 @@ def test_every_study_is_checked(name: str) -> None:
 
 
 def _spoilt(what: str) -> Study:
-    study = _digits()
+    study = _example()
     first, second, third = study.rows
     return {
         "reference": replace(study, reference="Plain"),
@@ -209,6 +211,7 @@ def _spoilt(what: str) -> Study:
         "part of the reference": replace(study, rows=(first, second, replace(third, parts=("8 heads", "plain")))),
         "part twice": replace(study, rows=(first, second, replace(third, parts=("8 heads", "8 heads")))),
         "sum": replace(study, rows=(first, second, replace(third, parts=("8 heads",)))),
+        "study name": replace(study, name="a/b"),
         "twice": replace(study, rows=(first, second, replace(third, config=replace(second.config, recipe="other")))),
     }[what]
 
@@ -219,7 +222,8 @@ def _spoilt(what: str) -> Study:
         ("reference", "study digits: reference is 'Plain': did you mean plain? rows are plain, 8 heads, 3 CLS tokens"),
         ("parts", "study digits: parts of '3 CLS tokens' is '8 head': did you mean 8 heads?"),
         ("label", "study digits: two rows have the label '8 heads': each needs its own"),
-        ("name", "study digits: recipe is '../Oops': it names a folder, so allowed are a-z, 0-9, . and -"),
+        ("study name", "a study's name is 'a/b': it names files, so allowed are a-z, 0-9, . and -"),
+        ("name", "study digits: recipe is '../Oops': it names files, so allowed are a-z, 0-9, . and -"),
         ("twice", "study digits: a row is '3 CLS tokens': it is the same run as '8 heads', and would be counted twice"),
         ("seeds", "study digits: seeds is (0, 1, 0): it must be at least one, and each once"),
         ("no seeds", "study digits: seeds is (): it must be at least one, and each once"),

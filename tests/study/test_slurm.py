@@ -4,9 +4,11 @@ import importlib.util
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,9 +17,10 @@ from rich.console import Console
 from outcomes import outcome
 from smallvit import cli
 from smallvit.record import RunRecord
-from smallvit.study.engines.slurm import SlurmEngine
+from smallvit.study.engines.slurm import SlurmEngine, SlurmJob
 from smallvit.study.execute import run_study
 from smallvit.study.job import Order
+from smallvit.study.process import Outcome
 from smallvit.study.watch import checkpoint_step
 from tiny_study import ONE_THREAD, HereEngine, long_study, owner_of, parent, wait_for
 
@@ -69,6 +72,24 @@ def test_a_cancelled_study_leaves_what_the_next_one_goes_on_with(tmp_path: Path)
     step = checkpoint_step(run)
     assert run_study(study, tmp_path, HereEngine(), QUIET, use=ONE_THREAD).finished == 1
     assert RunRecord.load(run / "record.json").resumed_at_steps == [step]
+
+
+def test_a_cancelled_job_that_was_only_queued_is_not_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It leaves nothing, and submitit asks Slurm for its state every ten minutes."""
+    looked: list[float] = []
+    paths = SimpleNamespace(result_pickle=tmp_path / "none")
+    queued = SimpleNamespace(done=lambda: looked.append(time.monotonic()), cancel=lambda check: None, paths=paths)
+    job = SlurmJob(None, queued)
+    assert job.poll() is None
+    assert job.poll() is None
+    assert len(looked) == 1  # each look asks a disk that others share
+    monkeypatch.setattr("smallvit.study.engines.slurm.LOOK_SECONDS", 0.0)
+    job.ask_to_end()
+    assert job.poll() is None
+    monkeypatch.setattr("smallvit.study.engines.slurm.CANCELLED_SECONDS", 0.0)
+    assert job.poll() == Outcome(status=143, line="cancelled")
 
 
 @needs_submitit

@@ -29,7 +29,6 @@ _THINNED = " Of so many rows only the reference and those that no other beats at
 LEAST_SPAN = 2.0
 """Points of accuracy that an axis covers at least: closer, the scatter of seeds would look like a finding."""
 _ERROR_BARS = {"linewidth": 1.3, "capsize": 2.5, "markersize": 5}
-_SPECTRAL = "Hollow: with first weights that a full matrix could have. "
 _INTERVALS = ", with 95 % intervals over seeds where there are several"
 
 
@@ -50,6 +49,8 @@ def scatters(numbers: Numbers) -> Iterator[Drawing]:
 def _latents(numbers: Numbers) -> Iterator[Drawing]:
     """Yield accuracy against the width of low-rank projections, a line for each set of them, if there are any."""
     base = _reference_config(numbers)
+    if any(base.model.latent_dims):
+        return
     points: list[_Point] = []
     for label, config in _configs(numbers):
         latents = {part: dim for part, dim in zip("qkv", config.model.latent_dims, strict=True) if dim is not None}
@@ -63,12 +64,12 @@ def _latents(numbers: Numbers) -> Iterator[Drawing]:
     if not points:
         return
     width = base.model.embed_dim
-    spectral = any("spectral" in point.series for point in points)
+    hollow = "Hollow: with other first weights (model.init). " if any("," in point.series for point in points) else ""
     yield Drawing(
         name="latent-width",
         title="Test accuracy by latent width",
         caption="Test accuracy at the last epoch by the width of low-rank queries (q), keys (k) and values (v), a line "
-        f"for each set of them{_INTERVALS}. Dashed: none is low-rank. {_SPECTRAL if spectral else ''}Lines are moved "
+        f"for each set of them{_INTERVALS}. Dashed: none is low-rank. {hollow}Lines are moved "
         "sideways a little, to be told apart.",
         draw=lambda: _draw_latents(numbers, points, width),
     )

@@ -7,6 +7,7 @@ go on, and the same study in the same folder goes on with them.
 import math
 import signal
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -30,7 +31,7 @@ from smallvit.study.job import Order
 from smallvit.study.process import POLL_SECONDS, Handle, Outcome
 from smallvit.study.rows import Study
 from smallvit.study.show import View
-from smallvit.study.tasks import Task, by_rank, read_records, unfinished
+from smallvit.study.tasks import Task, by_rank, read_records, require_own, unfinished
 
 END_SECONDS = 5.0
 """Of a budget, kept for runs to save and processes to end."""
@@ -79,6 +80,7 @@ def run_study(
     use = use or DeviceUse()
     use = replace(use, num_threads=use.num_threads or engine.threads)
     tasks = unfinished(study, folder, use)
+    require_own(tasks, study)
     for task in tasks[:1]:
         task.config.data.require_beside("--out", folder)
     if budget_seconds is not None:
@@ -104,6 +106,9 @@ class Execution:
         self.ending = Ending()
         self._waiting = list(tasks)
         self._running: list[_Running] = []
+        self._requeued = Counter[Path]()
+        self._room = math.inf
+        """Jobs at which the engine would take no more; until one of them ends."""
         self._deadline = math.inf if budget_seconds is None else time.monotonic() + budget_seconds
         self._ending_since = math.inf
         self._tests: dict[int, str] = {}
@@ -137,7 +142,7 @@ class Execution:
         return self._ended(stop)
 
     def _start_what_fits(self, stop: Stop) -> None:
-        while not stop.reason and len(self._running) < self.engine.slots():
+        while not stop.reason and len(self._running) < min(self._room, self.engine.slots()):
             task, does = self._next()
             if task is None:
                 return
@@ -155,9 +160,18 @@ class Execution:
             try:
                 handle = self.engine.start(order, task.log)
             except (OSError, SmallvitError) as error:  # its folder cannot be made, or no job submitted: others go on
+                if isinstance(error, SmallvitError) and self._running:  # perhaps a scheduler's limit
+                    self._room = len(self._running)
+                    self._put_back(does, task)
+                    return
                 self._after(does, task, Outcome(status=1, line=line_of(error) or str(error)), stop)
                 continue
             self._running.append(_Running(task=task, does=does, handle=handle))
+
+    def _put_back(self, does: str, task: Task) -> None:
+        self.board[task].state = "waiting"
+        if does == "run":
+            self._waiting.insert(0, task)
 
     def _next(self) -> tuple[Task | None, Literal["run", "pace"]]:
         """Return the first run that fits, or is to be measured to know."""
@@ -198,6 +212,7 @@ class Execution:
             outcome = job.handle.poll()
             if outcome is not None:
                 self._running.remove(job)
+                self._room = math.inf
                 self._after(job.does, job.task, outcome, stop)
 
     def _after(self, does: str, task: Task, outcome: Outcome, stop: Stop) -> None:
@@ -223,6 +238,10 @@ class Execution:
             if outcome.status == -signal.SIGTERM:
                 line.state = "waiting"
                 outcome = replace(outcome, line="ended before it began")
+        elif outcome.was_ended and self._requeued[task.folder] < self.engine.requeues:
+            self._requeued[task.folder] += 1
+            self._put_back("run", task)
+            return
         elif outcome.status:
             line.state = "failed"
             self.ending.failed.append(f"{task}: {outcome.line}")

@@ -123,13 +123,14 @@ def checked(study: Study) -> Study:
     seeds = study.seeds
     different = bool(seeds) and len(set(seeds)) == len(seeds)
     require(different, f"study {study.name}: seeds", seeds, "it must be at least one, and each once")
+    allowed = "it names files, so allowed are a-z, 0-9, . and -"
+    require(bool(_NAME.fullmatch(study.name)), "a study's name", study.name, allowed)
     labels, folders = [row.label for row in study.rows], [row.folder for row in study.rows]
     for what, names in (("label", labels), ("folder, which is its config's recipe,", folders)):
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
             raise UsageError(f"study {study.name}: two rows have the {what} {twice[0]!r}: each needs its own")
     for row in study.rows:
-        allowed = "it names a folder, so allowed are a-z, 0-9, . and -"
         require(bool(_NAME.fullmatch(row.config.recipe)), f"study {study.name}: recipe", row.config.recipe, allowed)
     seen: dict[str, str] = {}
     for row in study.rows:

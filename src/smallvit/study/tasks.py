@@ -8,7 +8,7 @@ from smallvit.config import RunConfig
 from smallvit.device.config import DeviceConfig, DeviceUse
 from smallvit.errors import SmallvitError
 from smallvit.record import RunRecord
-from smallvit.run_folder import RECORD
+from smallvit.run_folder import CONFIG, RECORD
 from smallvit.study.rows import Row, Study
 
 
@@ -72,12 +72,24 @@ def by_rank(tasks: Sequence[Task]) -> list[Task]:
     return sorted(tasks, key=lambda task: (task.row.rank, task.seed))
 
 
+def require_own(tasks: Sequence[Task], study: Study) -> None:
+    """Raise `SmallvitError` for the folder of a run that was begun as another one than the study's."""
+    for task in tasks:
+        path = task.folder / CONFIG
+        if path.exists():
+            _require_same(study, path, RunConfig.load(path), task.config)
+
+
 def _read(study: Study, row: Row, seed: int, path: Path) -> RunRecord:
-    record, wanted = RunRecord.load(path), row.at(seed)
-    config = record.run_config()
-    different = [] if record.config_digest == wanted.digest() else config.differences(wanted) or ["its digest"]
+    record = RunRecord.load(path)
+    _require_same(study, path, record.run_config(), row.at(seed))
+    return record
+
+
+def _require_same(study: Study, path: Path, config: RunConfig, wanted: RunConfig) -> None:
+    different, instead = config.differences(wanted), "name another --out, or delete that folder"
     if not different and not config.data.same_source(wanted.data):
         different = [f"data.root is {config.data.root}, not {wanted.data.root}"]
+        instead = f"name another --out; if the same pictures were moved, put a link to them at {config.data.root}"
     if different:
-        raise SmallvitError(f"{path} is the record of another run than {study.name}'s: {'; '.join(different)}")
-    return record
+        raise SmallvitError(f"{path} is of another run than {study.name}'s: {'; '.join(different)}; {instead}")

@@ -16,6 +16,11 @@ class Engine(Protocol):
         """Threads of a job, where the user does not say; None: as many as torch chooses."""
         ...
 
+    @property
+    def requeues(self) -> int:
+        """Times that a job which was ended there, by its scheduler say, and not by the study, is begun again."""
+        ...
+
     def slots(self) -> int:
         """Return how many jobs it runs at once, now."""
         ...

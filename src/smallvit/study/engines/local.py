@@ -26,6 +26,7 @@ class LocalEngine:
             jobs = max(1, len(self._gpus))
         self._jobs = jobs
         self.threads = None if jobs == 1 else max(1, usable_cores() // jobs)
+        self.requeues = 0  # a user may end one of his runs
         self._running: list[tuple[str | None, Process]] = []
 
     def slots(self) -> int:

@@ -50,7 +50,7 @@ class RayEngine:
         elif address is None and threads > largest:  # a cluster that is joined may grow
             self.close()
             raise UsageError(f"--device.num-threads is {threads}: ray was started with {largest} processors")
-        self.threads = threads
+        self.threads, self.requeues = threads, RETRIES
         self._task = self._ray.remote(max_retries=RETRIES)(run_process)
 
     def slots(self) -> int:

@@ -5,8 +5,10 @@ ends, and the job is queued again and goes on. All nodes have this package, and 
 at the same path.
 """
 
+import math
 import shutil
 import signal
+import time
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -20,7 +22,14 @@ from smallvit.study.process import Outcome, Process
 WARNING_SECONDS = 120
 """Slurm's warning comes that long before the limit: time to finish a step and to save."""
 REQUEUES = 1000
+ENDED_TIMES = 3
+"""Times that a run which a SIGTERM ended, of a preemption with a grace time or of `scancel`, is submitted again."""
+LOOK_SECONDS = 1.0
+"""Between two looks for what a job left: each asks the cluster's disk several times."""
+CANCELLED_SECONDS = 60.0
+"""How long a cancelled job may take to leave something; one that was only queued leaves nothing."""
 _AT_ONCE = 1000
+_CANCELLED = Outcome(status=128 + signal.SIGTERM, line="cancelled")
 
 
 class SlurmEngine:
@@ -47,7 +56,7 @@ class SlurmEngine:
         require_whole("--slurm.minutes", minutes, 5)
         if cluster == "slurm" and shutil.which("srun") is None:
             raise UsageError("--engine slurm needs a machine of a Slurm cluster: there is no srun here")
-        self._jobs, self.threads = jobs or _AT_ONCE, threads or 1
+        self._jobs, self.threads, self.requeues = jobs or _AT_ONCE, threads or 1, ENDED_TIMES
         self._submitit: Any = import_module("submitit")
         self._executor = self._submitit.AutoExecutor(folder, cluster=cluster, slurm_max_num_timeout=REQUEUES)
         self._executor.update_parameters(
@@ -110,23 +119,29 @@ class SlurmJob:
 
     def __init__(self, submitit: Any, job: Any) -> None:
         self._submitit, self._job = submitit, job
-        self._cancelled = False
+        self._cancelled, self._looked = math.inf, -math.inf
 
     def poll(self) -> Outcome | None:
         """Return how it ended; None while it has not."""
+        now = time.monotonic()
+        if now < self._looked + LOOK_SECONDS:
+            return None
+        self._looked = now
+        if now > self._cancelled + CANCELLED_SECONDS and not self._job.paths.result_pickle.exists():
+            return _CANCELLED  # submitit would ask Slurm in some minutes, and then wait for a result
         if not self._job.done():
             return None
         try:
             return self._job.result()
         except self._submitit.core.utils.UncompletedJobError as error:
-            if self._cancelled:
-                return Outcome(status=128 + signal.SIGTERM, line="cancelled")
+            if self._cancelled < math.inf:
+                return _CANCELLED
             lines = str(error).strip().splitlines() or ["no result"]
             return Outcome(status=1, line=f"Slurm job {self._job.job_id}: {lines[0]}; see {self._job.paths.stderr}")
 
     def ask_to_end(self) -> None:
         """Cancel it: Slurm sends SIGTERM to its processes, and SIGKILL some time later."""
-        self._cancelled = True
+        self._cancelled = min(self._cancelled, time.monotonic())
         self._job.cancel(check=False)
 
     def kill(self) -> None:
