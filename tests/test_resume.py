@@ -31,6 +31,7 @@ from smallvit.errors import SmallvitError, UsageError
 from smallvit.fork import (
     Origin,
     keep_weights,
+    kept_weights,
     may_be_seen,
     read_origin,
     require_unseen_test,
@@ -642,35 +643,29 @@ DIGITS = tuple("0123456789")
 NEW_HEAD = "the last layer is new: the weights to start from are of other classes"
 
 
-def forked_off(weights: dict[str, torch.Tensor]) -> RunConfig:
-    return replace(TOY, fork=weights_sha256(weights))
-
-
 def test_a_fork_whose_weights_were_damaged_since_is_refused(half: Path, tmp_path: Path) -> None:
     weights = read_origin(half).weights
     save_tensors(weights, tmp_path / "weights")
     data = bytearray((tmp_path / "weights").read_bytes())
     data[-5] ^= 1
     (tmp_path / "weights").write_bytes(bytes(data))
-    model = VisionTransformer(replace(TOY.model, num_classes=10), generator=torch.Generator().manual_seed(0))
     with pytest.raises(SmallvitError, match="is not what this run was forked off, or was damaged"):
-        take_weights(model, tmp_path / "weights", forked_off(weights), DIGITS, None)
+        kept_weights(tmp_path / "weights", replace(TOY, fork=weights_sha256(weights)))
 
 
 def test_a_fork_of_other_classes_has_a_new_last_layer(half: Path, tmp_path: Path) -> None:
-    weights = read_origin(half).weights
+    origin = read_origin(half)
+    weights = origin.weights
     model = VisionTransformer(replace(TOY.model, num_classes=2), generator=torch.Generator().manual_seed(0))
     drawn = {name: value.clone() for name, value in model.head.state_dict().items()}
-    save_tensors(weights, tmp_path / "weights")
-    said = take_weights(model, tmp_path / "weights", forked_off(weights), DIGITS, read_origin(half))
+    said = take_weights(model, origin, TOY, tuple("01"))
     assert said == [NEW_HEAD]
     for name, value in model.state_dict().items():
         wanted = drawn[name.removeprefix("head.")] if name.startswith("head.") else weights[name]
         assert torch.equal(value, wanted), name
     wider = {**weights, "head.weight": torch.zeros(10, 3)}
-    save_tensors(wider, tmp_path / "weights")
     with pytest.raises(UsageError, match="its weights are another model's"):
-        take_weights(model, tmp_path / "weights", forked_off(wider), DIGITS, read_origin(half))
+        take_weights(model, replace(origin, weights=wider), TOY, DIGITS)
     (tmp_path / "three").mkdir()
     three = {name: value[:3] if name.startswith("head.") else value for name, value in weights.items()}
     save_tensors(three, tmp_path / "three" / "model.safetensors")
@@ -679,19 +674,24 @@ def test_a_fork_of_other_classes_has_a_new_last_layer(half: Path, tmp_path: Path
     assert f"note: {NEW_HEAD}\n" in out.getvalue()
 
 
+@pytest.mark.parametrize("head", ["linear", "mlp"])
 @pytest.mark.parametrize(("theirs", "new"), [(DIGITS, False), (tuple("abcdefghij"), True), (None, False)])
 def test_a_fork_of_as_many_other_classes_has_a_new_last_layer(
-    half: Path, tmp_path: Path, theirs: tuple[str, ...] | None, new: bool
+    head: Literal["linear", "mlp"], theirs: tuple[str, ...] | None, new: bool, tmp_path: Path
 ) -> None:
-    origin = read_origin(half)
-    assert origin.class_names == DIGITS
-    keep_weights(replace(origin, class_names=theirs), tmp_path / "weights")
-    model = VisionTransformer(replace(TOY.model, num_classes=10), generator=torch.Generator().manual_seed(0))
-    drawn = model.head.weight.detach().clone()
-    said = take_weights(model, tmp_path / "weights", forked_off(origin.weights), DIGITS, origin)
-    assert said == ([NEW_HEAD] if new else [])
-    assert torch.equal(model.head.weight, drawn if new else origin.weights["head.weight"])
-    assert torch.equal(model.norm.weight, origin.weights["norm.weight"])
+    config = replace(TOY, model=replace(TOY.model, head=head, num_classes=10))
+    weights = VisionTransformer(config.model, generator=torch.Generator().manual_seed(1)).state_dict()
+    origin = Origin(folder=tmp_path, weights=weights, config=config, class_names=theirs)
+    keep_weights(origin, tmp_path / "weights")
+    kept = kept_weights(tmp_path / "weights", replace(config, fork=weights_sha256(weights)))
+    assert kept.class_names == theirs
+    for given in (origin, kept):
+        model = VisionTransformer(config.model, generator=torch.Generator().manual_seed(0))
+        drawn = {name: value.clone() for name, value in model.state_dict().items()}
+        assert take_weights(model, given, config, DIGITS) == ([NEW_HEAD] if new else [])
+        last = ("head.weight", "head.bias") if head == "linear" else ("head.fc2.weight", "head.fc2.bias")
+        for name, value in model.state_dict().items():
+            assert torch.equal(value, drawn[name] if new and name in last else weights[name]), name
 
 
 def test_a_fork_of_images_of_another_size_has_interpolated_positions(half: Path, tmp_path: Path) -> None:
@@ -702,20 +702,17 @@ def test_a_fork_of_images_of_another_size_has_interpolated_positions(half: Path,
     assert "note: the positions are interpolated: the weights to start from are of images of another size" in (
         out.getvalue()
     )
-    keep_weights(origin, tmp_path / "weights")
-    config = replace(larger, fork=weights_sha256(origin.weights))
     model = VisionTransformer(replace(larger.model, num_classes=10), generator=torch.Generator().manual_seed(0))
-    assert take_weights(model, tmp_path / "weights", config, DIGITS, origin) != []
+    assert take_weights(model, origin, larger, DIGITS) != []
     theirs, mine = origin.weights["pos_embed"], model.state_dict()["pos_embed"]
     assert (theirs.shape[1], mine.shape[1]) == (1 + 2 * 2, 1 + 4 * 4)
     assert torch.equal(mine[:, 0], theirs[:, 0])
     corners = mine[0, 1:].unflatten(0, (4, 4))[[0, 0, -1, -1], [0, -1, 0, -1]]  # each beyond the pixel that it is of
     assert torch.nn.functional.cosine_similarity(corners, theirs[0, 1:]).min() > 0.9
     assert all(torch.equal(v, origin.weights[k]) for k, v in model.state_dict().items() if k != "pos_embed")
-    keep_weights(replace(origin, class_names=tuple("abcdefghij")), tmp_path / "weights")
     other = VisionTransformer(model.config, generator=torch.Generator().manual_seed(0))
     drawn = other.head.weight.detach().clone()
-    both = take_weights(other, tmp_path / "weights", config, DIGITS, origin)
+    both = take_weights(other, replace(origin, class_names=tuple("abcdefghij")), larger, DIGITS)
     assert [note.partition(":")[0] for note in both] == ["the last layer is new", "the positions are interpolated"]
     assert torch.equal(other.head.weight, drawn)
     assert torch.equal(other.state_dict()["pos_embed"], mine)
@@ -726,17 +723,16 @@ def test_a_fork_of_images_of_another_size_has_interpolated_positions(half: Path,
     ("before", "position"), [("rotary", "rotary"), ("sincos", "sincos"), ("learned", "sincos"), ("rotary", "sincos")]
 )
 def test_positions_that_are_not_learned_are_neither_interpolated_nor_taken(
-    before: Literal["learned", "rotary", "sincos"], position: Literal["rotary", "sincos"], half: Path, tmp_path: Path
+    before: Literal["learned", "rotary", "sincos"], position: Literal["rotary", "sincos"], tmp_path: Path
 ) -> None:
     small = replace(TOY.model, position=before, num_classes=10)
     weights = VisionTransformer(small, generator=torch.Generator().manual_seed(1)).state_dict()
-    origin = Origin(folder=half, weights=weights, config=replace(TOY, model=small), class_names=DIGITS)
-    keep_weights(origin, tmp_path / "weights")
+    origin = Origin(folder=tmp_path, weights=weights, config=replace(TOY, model=small), class_names=DIGITS)
     large = replace(small, image_size=64, position=position)
-    config, model = replace(TOY, model=large, fork=weights_sha256(weights)), VisionTransformer(large)
+    model = VisionTransformer(large)
     fixed = model.state_dict() if position == "sincos" else {}
     expected = {**weights, **{name: fixed[name].clone() for name in fixed if name == "pos_embed"}}
-    assert take_weights(model, tmp_path / "weights", config, DIGITS, origin) == []
+    assert take_weights(model, origin, replace(TOY, model=large), DIGITS) == []
     assert all(torch.equal(v, expected[k]) for k, v in model.state_dict().items())
 
 

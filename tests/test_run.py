@@ -775,12 +775,14 @@ def test_what_is_no_runs_is_left_alone(name: str, tmp_path: Path) -> None:
 def test_what_cannot_start_over_leaves_the_run_before(finished: tuple[Path, RunRecord, str], tmp_path: Path) -> None:
     shutil.copytree(finished[0], tmp_path / "run")
     before = {path: path.read_bytes() for path in (tmp_path / "run").iterdir()}
-    for changes in (
-        {"data": DataConfig(dataset="folder", root=tmp_path / "absent")},
-        {"train": replace(TINY.train, batch_size=100_000)},
+    for changes, fork, why in (
+        ({"data": DataConfig(dataset="folder", root=tmp_path / "absent")}, None, "absent"),
+        ({"train": replace(TINY.train, batch_size=100_000)}, None, r"train\.batch_size is 100000"),
+        ({"model": replace(TINY.model, depth=1)}, finished[0], r"another model's: model\.depth is"),
+        ({"fork": "0" * 64}, None, "this run is a fork"),
     ):
-        with pytest.raises(SmallvitError):
-            run(replace(TINY, **changes), tmp_path / "run", start_over=True)
+        with pytest.raises(SmallvitError, match=why):
+            run(replace(TINY, **changes), tmp_path / "run", start_over=True, fork=fork)
         assert {path: path.read_bytes() for path in (tmp_path / "run").iterdir()} == before
 
 

@@ -25,8 +25,8 @@ from smallvit.train.checkpoint import load_newest
 from smallvit.train.checkpoint_format import tensor_bytes
 from smallvit.weights import MODEL, put_weights, read_tensors
 
-HEAD = "head."
-"""What the names of the last layer's tensors begin with."""
+_LAST_LAYER = ("head.weight", "head.bias", "head.fc2.")
+"""What the names of its tensors begin with; of a head that is an MLP the hidden layer stays."""
 _POSITIONS = "pos_embed"
 _CLASS_NAMES = "class_names"
 MAY_BE_SEEN = {
@@ -171,37 +171,39 @@ def keep_weights(origin: Origin, path: Path) -> None:
     write_atomically(path, tensor_bytes(origin.weights, names))
 
 
-def take_weights(
-    model: nn.Module, path: Path, config: RunConfig, class_names: tuple[str, ...], origin: Origin | None
-) -> list[str]:
-    """Give a model the weights of a fork's file, and return notes on what it does not have from there: the last layer,
-    where the file's is of other classes, and learned positions as they are, where its images are of another size.
-    Raises `SmallvitError` for a file that is not the one that the config names; `UsageError` says why the weights of
-    `origin` do not fit.
-    """
-    tensors, own = read_tensors(path, "weights"), model.state_dict()
-    if weights_sha256(tensors) != config.fork:
+def kept_weights(path: Path, config: RunConfig) -> Origin:
+    """Return what `keep_weights` wrote; `SmallvitError` for a file that is not the one that the config names."""
+    weights = read_tensors(path, "weights")
+    if weights_sha256(weights) != config.fork:
         raise SmallvitError(f"{path} is not what this run was forked off, or was damaged: start the fork anew")
     with safe_open(path, "pt") as file:
-        theirs = (file.metadata() or {}).get(_CLASS_NAMES)
-    if theirs is not None and theirs != json.dumps(class_names):
-        tensors = {name: tensor for name, tensor in tensors.items() if not name.startswith(HEAD)}
+        names = (file.metadata() or {}).get(_CLASS_NAMES)
+    return Origin(folder=path.parent, weights=weights, class_names=None if names is None else tuple(json.loads(names)))
+
+
+def take_weights(model: nn.Module, origin: Origin, config: RunConfig, class_names: tuple[str, ...]) -> list[str]:
+    """Give a model the weights of `origin`, and return notes on what it does not have from there: the last layer, where
+    it is of other classes, and learned positions as they are, where its images are of another size.
+
+    `UsageError` says why they do not fit.
+    """
+    tensors, own = origin.weights, model.state_dict()
+    if origin.class_names not in (None, class_names):
+        tensors = {name: tensor for name, tensor in tensors.items() if not name.startswith(_LAST_LAYER)}
     if config.model.position == "sincos":  # they are fixed, whatever is at their place in the file
         tensors = {**tensors, _POSITIONS: own[_POSITIONS]}
     resampled = _for_image_size(tensors, config.model)
-    tensors |= resampled
+    tensors = tensors | resampled
     others = [name for name in own if name not in tensors or own[name].shape != tensors[name].shape]
     new_head = bool(others) and all(
-        name.startswith(HEAD) and (name not in tensors or own[name].shape[1:] == tensors[name].shape[1:])
+        name.startswith(_LAST_LAYER) and (name not in tensors or own[name].shape[1:] == tensors[name].shape[1:])
         for name in others
     )
     if new_head:
         tensors |= {name: own[name] for name in others}
     try:
-        put_weights(model, tensors, path)
+        put_weights(model, tensors, origin.folder)
     except SmallvitError:
-        if origin is None:
-            raise
         differing = other_model(origin, config) or ["its tensors have other names or shapes"]
         raise UsageError(f"--fork {origin.folder}: its weights are another model's: {'; '.join(differing)}") from None
     notes = {

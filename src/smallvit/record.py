@@ -120,7 +120,8 @@ class RunRecord:
         except SmallvitError as error:
             raise SmallvitError(f"{path}: {error}") from None
         if config.digest() != record.config_digest:
-            raise SmallvitError(f"{path}: config_digest is not that of its config")
+            changed = "its config, or a field's default, was changed since"
+            raise SmallvitError(f"{path}: config_digest is not that of its config: {changed}")
         return record
 
     def run_config(self) -> RunConfig:

@@ -30,6 +30,7 @@ from smallvit.fork import (
     MAY_BE_SEEN,
     Origin,
     keep_weights,
+    kept_weights,
     may_be_seen,
     other_model,
     read_origin,
@@ -90,6 +91,8 @@ def run(
     Raises `SmallvitError` (and `UsageError`) for what the user can mend: data that is not there, a folder that already
     holds a finished or another run or lies among a folder's images, a loss that is no longer a number, a full disk.
     """
+    if start_over and fork is None and config.fork is not None:
+        raise UsageError("this run is a fork: to start over, name the run with the weights that it starts from (fork)")
     versions()  # of the source as it is now, which may be edited while this runs
     if max_seconds is not None:
         require_number("max_seconds", max_seconds, least=0)
@@ -141,8 +144,14 @@ def _run(
         note(MAY_BE_SEEN[split])
     session = Session(config, dataset, world, found[1].choices if found else None)
     say(console, f"{config.recipe} on {_sizes(dataset)}\n{session.choices}")
+    if not found and config.fork is not None and world.is_main:
+        weights = origin or kept_weights(folder / FORKED_WEIGHTS, config)
+        for text in take_weights(session.model, weights, config, dataset.spec.class_names):
+            note(text)
     if start_over and world.is_main:
         delete_run(folder)
+    if not found and origin is not None and world.is_main:
+        keep_weights(origin, folder / FORKED_WEIGHTS)
     training = Training(session, folder, stop, may_be_seen=seen)
     if found:
         checkpoint, saved = found
@@ -152,11 +161,6 @@ def _run(
             delete_lost_best(saved, folder, note)
         training.go_on_from(checkpoint, saved.gathered)
         say(console, f"going on after step {checkpoint.step:,} of {training.total_steps:,}")
-    elif config.fork is not None and world.is_main:
-        if origin is not None:
-            keep_weights(origin, folder / FORKED_WEIGHTS)
-        for text in take_weights(session.model, folder / FORKED_WEIGHTS, config, dataset.spec.class_names, origin):
-            note(text)
     if world.is_main:
         write_json(folder / CONFIG, config.to_json())
     record = _trained(training, console)
@@ -274,4 +278,5 @@ def _finish(training: Training, record: RunRecord) -> None:
 def _sizes(dataset: Dataset) -> str:
     counts = [(name, split) for name, split in (("train", dataset.train), ("val", dataset.val), ("test", dataset.test))]
     parts = [f"{len(split.labels):,} {name}" for name, split in counts if split is not None]
-    return f"{dataset.spec.name} ({', '.join(parts)} images)"
+    size = dataset.test.images.shape[-1]
+    return f"{dataset.spec.name} ({', '.join(parts)} images of {size} x {size})"

@@ -253,10 +253,12 @@ class Training:
             "gradient_norm": str(error.gradient_norm),
             "batch_indices": self.session.order.batch(error.step).tolist(),
         }
+        said = f"{error}; the weights are as before it"
         if self.world.is_main:
             with suppress(OSError):
                 write_json(path, found)
-        return SmallvitError(f"{error}; the weights are as before it; the batch is in {path}")
+                said += f"; the batch is in {path}"
+        return SmallvitError(said)
 
     def _skipped_in_a_row(self) -> int:
         steps, count = self.gathered.skipped_steps, 0

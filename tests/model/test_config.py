@@ -65,6 +65,8 @@ WRONG: list[tuple[dict[str, Any], str, str]] = [
     ({"tokenizer_depth": 2}, "model.tokenizer_depth is 2", "it must be 1 with tokenizer patch"),
     ({"tokenizer": "conv", "tokenizer_depth": 0}, "model.tokenizer_depth is 0", "at least 1"),
     ({"tokenizer": "shifted", "patch_size": 1}, "model.patch_size is 1", "at least 2"),
+    ({"tokenizer": "conv", "patch_size": 16, "embed_dim": 12}, "model.embed_dim is 12", "needs at least 16"),
+    ({"tokenizer": "conv-pool", "embed_dim": 4, "num_heads": 1}, "model.embed_dim is 4", "needs at least 8"),
     (
         {"tokenizer": "conv", "patch_init": "whiten-paper"},
         "model.patch_init is 'whiten-paper'",
@@ -79,6 +81,7 @@ WRONG: list[tuple[dict[str, Any], str, str]] = [
         "there must be at least 2",
     ),
     ({"mlp_conv": "full"}, "model.mlp_conv is 'full'", "allowed are none, depthwise"),
+    ({"mlp_conv": "depthwise", "depth": 1}, "model.mlp_conv is 'depthwise'", "the only block would not have it"),
     ({"layer_scale": -0.1}, "model.layer_scale is -0.1", "at least 0, or None"),
     ({"layer_scale": float("inf")}, "model.layer_scale is inf", "a number"),
     ({"pooling": "max"}, "model.pooling is 'max'", "allowed are cls, mean, cls+mean"),
@@ -116,3 +119,7 @@ def test_the_limits_themselves_are_allowed() -> None:
     ModelConfig(image_size=4, patch_size=4, embed_dim=4, num_heads=4, depth=1, position="sincos", mlp_ratio=1)
     ModelConfig(image_size=4, embed_dim=4, num_heads=1, position="rotary", locality="lsa", layer_scale=0)
     ModelConfig(patch_size=2, tokenizer="conv", num_cls_tokens=0, pooling="mean", num_registers=4)
+    ModelConfig(patch_size=2, embed_dim=2, num_heads=1, tokenizer="conv-pool")
+    ModelConfig(patch_size=16, embed_dim=16, num_heads=1, tokenizer="conv")
+    ModelConfig(depth=1, mlp_conv="depthwise", num_cls_tokens=0)
+    ModelConfig(depth=1, mlp_conv="depthwise", num_class_attention_blocks=1)

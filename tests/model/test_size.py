@@ -26,27 +26,31 @@ def config_fields(draw: st.DrawFn) -> dict[str, Any]:
     tokens = draw(st.integers(0, 3))
     latent = st.none() | st.integers(1, width)
     side = draw(st.integers(1, 4))
-    tokenizers = ["patch", *(["conv", "conv-pool"] if patch in (2, 4, 8) else []), *(["shifted"] if patch > 1 else [])]
+    convolved = patch in (2, 4, 8) and width >= 8
+    tokenizers = ["patch", *(["conv", "conv-pool"] if convolved else []), *(["shifted"] if patch > 1 else [])]
+    depth, class_blocks = draw(st.integers(1, 3)), draw(st.integers(0, 2)) if tokens else 0
+    pooling = draw(st.sampled_from(["cls", "cls+mean"] if tokens else ["cls", "mean"]))
+    read = depth + class_blocks > 1 or not tokens or pooling != "cls"
     tokenizer, registers = draw(st.sampled_from(tokenizers)), draw(st.integers(0, 2))
     return {
         "image_size": patch * side,
         "num_classes": draw(st.integers(2, 12)),
         "patch_size": patch,
         "embed_dim": width,
-        "depth": draw(st.integers(1, 3)),
+        "depth": depth,
         "num_heads": heads,
         "mlp_ratio": draw(st.sampled_from([0.5, 1.0, 2.0, 2.67, 4.0])),
         "num_cls_tokens": tokens,
-        "num_class_attention_blocks": draw(st.integers(0, 2)) if tokens else 0,
+        "num_class_attention_blocks": class_blocks,
         "num_registers": registers,
         "position": draw(st.sampled_from(["learned", "sincos", "rotary"])),
         "tokenizer": tokenizer,
         "tokenizer_depth": draw(st.integers(1, 3)) if tokenizer == "conv" else 1,
         "qk_norm": draw(st.sampled_from(["none", "rms"])),
         "locality": draw(st.sampled_from(["none", "lsa"])) if tokens + registers + side * side > 1 else "none",
-        "mlp_conv": draw(st.sampled_from(["none", "depthwise"])),
+        "mlp_conv": draw(st.sampled_from(["none", "depthwise"])) if read else "none",
         "layer_scale": draw(st.none() | st.just(0.1)),
-        "pooling": draw(st.sampled_from(["cls", "cls+mean"] if tokens else ["cls", "mean"])),
+        "pooling": pooling,
         "latent_dim_q": draw(latent),
         "latent_dim_k": draw(latent),
         "latent_dim_v": draw(latent),

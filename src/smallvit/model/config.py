@@ -136,6 +136,12 @@ class ModelConfig:
         require(fits, "model.pooling", self.pooling, "num_cls_tokens must be 0 (num_registers are for unread tokens)")
         fits = self.pooling != "cls+mean" or self.num_cls_tokens > 0
         require(fits, "model.pooling", self.pooling, "num_cls_tokens must be at least 1")
+        share = {"conv": size // 2, "conv-pool": 1 if size == 2 else 4}.get(self.tokenizer, 0)
+        allowed = f"tokenizer {self.tokenizer} needs at least {2 * share}: the norm of a single channel is 0"
+        require(self.embed_dim >= 2 * share, "model.embed_dim", self.embed_dim, allowed)
+        fits = self.mlp_conv == "none" or self.depth > 1 or self.num_class_attention_blocks > 0 or self.reads_mean
+        allowed = "the only block would not have it, as nothing reads its patches: give depth 2"
+        require(fits, "model.mlp_conv", self.mlp_conv, allowed)
 
     def _check_attention(self) -> None:
         head_width = self.embed_dim // self.num_heads

@@ -49,7 +49,7 @@ def resample_positions(
 ) -> Float[Tensor, "1 N D"]:
     """Return learned positions for another number of patches a side, by bicubic interpolation with antialiasing, as
     they are fine-tuned at another image size since Dosovitskiy et al. (2021, section 3.2); those of the prefix tokens,
-    which come first, stay. Raises `ValueError` where the others are not those of a square.
+    which come first, stay. M less these is a square.
     """
     prefix, patches = positions[:, :num_prefix_tokens], positions[:, num_prefix_tokens:]
     side = math.isqrt(patches.shape[1])

@@ -30,7 +30,7 @@ class ConvTokenizer(nn.Module):
     ) -> None:
         super().__init__()
         count = patch_size.bit_length() - 1
-        widths = [3, *(max(embed_dim >> (count - 1 - i), 1) for i in range(count))]
+        widths = [3, *(embed_dim >> (count - 1 - i) for i in range(count))]
         layers: list[nn.Module] = []
         for i in range(count):
             if i > 0:
@@ -127,7 +127,7 @@ class ConvPoolTokenizer(nn.Module):
     def __init__(self, patch_size: int, embed_dim: int, implementation: ConvolutionImplementation = "torch") -> None:
         super().__init__()
         halvings = patch_size.bit_length() - 1
-        widths = [max(embed_dim // 4, 1), *[embed_dim] * (halvings - 1)] if halvings > 1 else [embed_dim]
+        widths = [embed_dim // 4, *[embed_dim] * (halvings - 1)] if halvings > 1 else [embed_dim]
         self.first = nn.Conv2d(3, 12, 2)
         layers: list[nn.Module] = []
         for before, width in itertools.pairwise([2 * self.first.out_channels, *widths]):

@@ -95,7 +95,7 @@ class TrainConfig:
     on_nonfinite: OnNonfinite = field(default="stop", metadata={"digest": "unless default"})
     """What a loss or gradient that is no finite number does: end the run, or leave out that step."""
     max_skips: int = field(default=10, metadata={"digest": "unless default"})
-    """Steps in a row that may be left out before the run ends."""
+    """With on_nonfinite skip: steps in a row that may be left out before the run ends."""
 
     def __post_init__(self) -> None:
         for name in ("epochs", "passes_per_epoch", "batch_size", "repeats_in_batch"):

@@ -110,13 +110,17 @@ def _by_gram_matrices(
     """
     a, b, c = coefficients
     gram = torch.bmm(x, x.mT)
-    product = torch.eye(x.shape[1]).expand_as(gram)
-    for step in range(steps):
-        polynomial = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
-        polynomial.diagonal(dim1=1, dim2=2).add_(a)
-        product = torch.bmm(polynomial, product) if step else polynomial
-        if step + 1 < steps:
-            gram = torch.bmm(torch.bmm(polynomial, gram), polynomial)
+
+    def polynomial() -> Tensor:
+        found = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
+        found.diagonal(dim1=1, dim2=2).add_(a)
+        return found
+
+    product = last = polynomial()
+    for _ in range(steps - 1):
+        gram = torch.bmm(torch.bmm(last, gram), last)
+        last = polynomial()
+        product = torch.bmm(last, product)
     return torch.bmm(product, x)
 
 
