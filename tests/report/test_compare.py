@@ -19,7 +19,7 @@ from smallvit.errors import SmallvitError
 from smallvit.record import SOURCE, RunRecord
 from smallvit.report.compare import Comparison, compare
 from smallvit.report.compare_figures import COLOURS, _draw
-from smallvit.report.compare_numbers import class_changes, confusion_changes, signed
+from smallvit.report.compare_numbers import class_changes, confusion_changes, quantities, signed
 from smallvit.report.compare_pairs import ALTERED_TEST, mcnemar
 from smallvit.report.compare_sides import read_sides, val_differs
 
@@ -162,6 +162,26 @@ def test_every_quantity_is_the_records_in_its_unit(tmp_path: Path, run_folder: M
             assert getattr(row, name) == (pytest.approx(expected[row.title]),), row.title
 
 
+def test_where_classes_are_uneven_the_mean_over_them_stands_beside_the_accuracy(
+    tmp_path: Path, run_folder: MakeRun
+) -> None:
+    _two(run_folder, tmp_path)
+    a, b = (
+        dataclasses.replace(
+            side,
+            runs=(
+                dataclasses.replace(side.first, record=dataclasses.replace(side.first.record, test_confusion=matrix)),
+            ),
+        )
+        for side, matrix in zip(
+            read_sides(tmp_path / "a", tmp_path / "b"), ([[90, 10], [5, 5]], [[80, 20], [1, 9]]), strict=True
+        )
+    )
+    row = next(row for row in quantities(a, b) if row.title == "mean of the classes, %")
+    assert (row.a, row.b) == ((pytest.approx(70.0),), (pytest.approx(85.0),))
+    assert row.written_change == "+15.00"
+
+
 def test_the_curves_of_both_sides_are_their_records(tmp_path: Path, run_folder: MakeRun) -> None:
     _two(run_folder, tmp_path, test_curve=True)
     sides = read_sides(tmp_path / "a", tmp_path / "b")
@@ -247,6 +267,7 @@ def test_what_differs_is_listed_and_what_it_makes_of_the_numbers(tmp_path: Path,
     choices = dataclasses.replace(run_folder(tmp_path / "x").choices, num_threads=1)
     sections = {"data": {"val_fraction": 0.2}, "evaluate": {"batch_size": 7}, "optim": {"betas": (0.9, 0.95)}}
     make = {"choices": choices, "versions": {"torch": "9"}, "val_sha256": 64 * "c", "draw": 1}
+    make["channel_mean"] = [0.1, 0.2, 0.3]
     _change(run_folder, tmp_path / "b", sections=sections, **make)
     found = compare(tmp_path / "a", tmp_path / "b")
     fields = {each.name: each for each in found.fields}
@@ -256,6 +277,7 @@ def test_what_differs_is_listed_and_what_it_makes_of_the_numbers(tmp_path: Path,
     besides = {each.name: (each.a, each.b) for each in found.surroundings}
     assert besides["threads"] == ("2", "1")
     assert besides["torch's version"] == ("2.13.0", "9")
+    assert besides["mean and deviation of their colours"][1].startswith("0.1000, 0.2000, 0.3000; ")
     untold = {row.name: row.note for row in found.quantities if row.change is None}
     assert untold.keys() == {"val accuracy", "training", "training images/s"}
     assert compare(tmp_path / "a", tmp_path / "b").warnings == []

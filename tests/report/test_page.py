@@ -18,6 +18,7 @@ from sklearn.metrics import balanced_accuracy_score
 
 from page_reader import Page, assert_stands_alone
 from smallvit.data.config import DataConfig
+from smallvit.data.split import uneven
 from smallvit.errors import SmallvitError
 from smallvit.fork import MAY_BE_SEEN
 from smallvit.recipes import RECIPES
@@ -39,6 +40,14 @@ def test_the_mean_over_uneven_classes_is_scikit_learns(tmp_path: Path, run_folde
     cells = [(true, taken) for true in range(3) for taken in range(3) for _ in range(matrix[true][taken])]
     expected = balanced_accuracy_score(*zip(*cells, strict=True))
     assert dataclasses.replace(record, test_confusion=matrix).mean_class_accuracy() == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("counts", "are"),
+    [([74, 26], True), ([100] * 9 + [5], True), ([15, 10, 0], True), ([14, 10, 0], False), ([7, 0], False)],
+)
+def test_classes_are_uneven_where_one_has_half_as_many_again_as_another(counts: list[int], are: bool) -> None:
+    assert uneven(counts) is are
 
 
 @pytest.mark.parametrize(

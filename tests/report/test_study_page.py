@@ -78,22 +78,27 @@ def test_the_files_are_those_that_are_named(scaled: Path) -> None:
     assert figures == {
         f"paper-scale-0.02-{name}.{kind}"
         for name in ("accuracy", "differences", "seconds", "curves", "confusion")
-        for kind in ("svg", "png")
+        for kind in ("svg", "png", "pdf")
     }
 
 
-def test_what_an_earlier_report_left_goes_and_nothing_else(scaled: Path, tmp_path: Path) -> None:
+def test_what_an_earlier_report_left_goes_and_nothing_else(
+    scaled: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     out = tmp_path / "report"
     shutil.copytree(scaled, out)
     earlier = ["tables/paper-together.md", "tables/changes-cifar100-numbers.tex", "tables/paper-scale-1e-05-numbers.md"]
     earlier += ["figures/latents-small-folder-scale-0.5-latent-width.svg", "figures/paper-scale-0.02-seconds.png"]
-    others = ["tables/notes.md", "tables/mine-numbers.md", "figures/paper.svg", "figures/paper-accuracy.pdf"]
+    earlier += ["figures/paper-accuracy.pdf"]
+    others = ["tables/notes.md", "tables/mine-numbers.md", "figures/paper.svg", "figures/paper-accuracy.eps"]
     for name in [*earlier, *others]:
         (out / name).write_text("")
     shutil.copytree(RESULTS / "quickstart", tmp_path / "runs" / "quickstart")
     assert cli.main(["report", str(tmp_path / "runs"), "--out", str(out)]) == 0
     left = {str(path.relative_to(out)) for path in out.glob("*/*")}
     assert left == {*others, "tables/other-runs.md", "tables/other-runs.tex"}
+    foreign = ", ".join(str(out / name) for name in ("tables/mine-numbers.md", "tables/notes.md", others[3]))
+    assert f"note: {foreign}, ... are not of this report, and stay\n" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("name", ["changes", "latents-small", "cls-tokens-small"])

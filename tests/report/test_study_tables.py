@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 from scipy.stats import ttest_rel
 
-from smallvit.record import SOURCE
+from smallvit.record import SOURCE, RunRecord
 from smallvit.report.cells import NONE, large, p_value, signed
 from smallvit.report.collect import collect
 from smallvit.report.numbers import Numbers, numbers_of
@@ -66,6 +66,15 @@ def test_the_numbers_are_those_of_the_records(numbers: Numbers) -> None:
     assert cells["training, s"] == "111"
     assert _cells(table, "2 CLS tokens")["last epoch, %"] == "63.00"
     assert _cells(table, "2 CLS tokens")["published, %"] == NONE
+
+
+def test_where_classes_are_uneven_the_mean_over_them_has_a_column(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(RunRecord, "mean_class_accuracy", lambda self: 0.5 + self.config["seed"] / 100)
+    table = study_tables(_numbers(tmp_path, _study(), _accuracy, {"2 CLS tokens": 1}))[0]
+    assert _cells(table, "low-rank q")["mean of the classes, %"] == "51.00 ± 1.00"
+    assert _cells(table, "2 CLS tokens")["mean of the classes, %"] == "50.00"
 
 
 def test_rows_of_another_source_are_named(tmp_path: Path) -> None:

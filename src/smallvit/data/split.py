@@ -72,8 +72,8 @@ def digest(split: Split) -> str:
 
 
 def uneven(counts: Sequence[int]) -> bool:
-    """Whether the largest class has at least one and a half times its even share of the images."""
-    return 2 * len(counts) * max(counts) >= 3 * sum(counts)
+    """Whether the largest class has at least one and a half times as many images as the smallest that has any."""
+    return 2 * max(counts) >= 3 * min(count for count in counts if count)
 
 
 def hold_out(

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from smallvit.config import leaves
-from smallvit.record import SOURCE
+from smallvit.record import SOURCE, RunRecord
 from smallvit.report.compare_sides import Side
 from smallvit.report.records import Run
 
@@ -62,12 +62,19 @@ def _surroundings(run: Run) -> dict[str, str]:
             for name, value in record.versions.items()
         },
         "training images": record.num_train,
+        "mean and deviation of their colours": _moments(record),
         "notes on the data": "; ".join(record.dataset_notes) or "none",
         "test was read": record.test_read,
         "steps left out": len(record.skipped_steps),
         "interruptions": len(record.resumed_at_steps),
     }
     return {name: _written(value) for name, value in rows.items()}
+
+
+def _moments(record: RunRecord) -> str:
+    if record.channel_mean is None or record.channel_std is None:
+        return "not known"
+    return "; ".join(", ".join(f"{value:.4f}" for value in each) for each in (record.channel_mean, record.channel_std))
 
 
 def _distinct(values: Sequence[str]) -> str:

@@ -118,8 +118,10 @@ def quantities(a: Side, b: Side) -> list[Quantity]:
     difference: dict[str, Any] = {"change_as": "difference"}
     ratio: dict[str, Any] = {"change_as": "ratio"}
     intervals = {"a_interval": _interval(a), "b_interval": _interval(b)}
+    uneven = a.first.record.mean_class_accuracy() is not None
     return [
         of("test accuracy", "%", ".2f", lambda r: 100 * r.test.accuracy, **difference, **intervals),
+        *([of("mean of the classes", "%", ".2f", _by_class, **difference)] if uneven else []),
         of("test NLL", "nats", ".4f", lambda r: r.test.negative_log_likelihood, **difference),
         of("test ECE", "%", ".2f", lambda r: 100 * r.test.calibration_error, **difference),
         of("val accuracy", "%", ".2f", lambda r: 100 * r.val.accuracy if r.val else None, **difference, note=no_val),
@@ -151,6 +153,11 @@ def confusion_changes(a: Side, b: Side) -> list[ConfusionChange]:
         if i != j
     ]
     return sorted(rows, key=lambda row: -row.change)
+
+
+def _by_class(record: RunRecord) -> float | None:
+    mean = record.mean_class_accuracy()
+    return None if mean is None else 100 * mean
 
 
 def _interval(side: Side) -> tuple[float, float] | None:

@@ -48,6 +48,8 @@ class Line:
     """The best point of each run's curve; None where a curve has no points."""
     best_of: Literal["test", "val"]
     """What the best point was chosen on: test where the run looked at it along the curve, otherwise val."""
+    by_class: Spread | None
+    """Mean of the classes' accuracies at the last epoch; None where the classes are even in number."""
     published: Published | None
     difference: Difference | None
     """Against the reference at the last epoch, in points; None of the reference itself."""
@@ -136,6 +138,7 @@ def numbers_of(section: Section) -> Numbers:
                 last=Spread(values=tuple(accuracies[label].values()), half=fit.half_width(label)),
                 best=best,
                 best_of=best_of,
+                by_class=_by_class(runs),
                 published=said,
                 difference=found.get(label),
                 published_difference=gap,
@@ -208,6 +211,11 @@ def _best(runs: Sequence[Run]) -> tuple[Spread | None, Literal["test", "val"]]:
     tops = [_top(each) for each in points]
     values = tuple(top for top in tops if top is not None)
     return (Spread(values=values) if len(values) == len(runs) else None), ("test" if along else "val")
+
+
+def _by_class(runs: Sequence[Run]) -> Spread | None:
+    means = [mean for run in runs if (mean := run.record.mean_class_accuracy()) is not None]
+    return Spread(values=tuple(100 * mean for mean in means)) if len(means) == len(runs) else None
 
 
 def _top(points: Sequence[Metrics | None]) -> float | None:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from markupsafe import Markup
 
+from smallvit.console import first_few
 from smallvit.data.config import DATASETS
 from smallvit.errors import SmallvitError
 from smallvit.files import write_atomically
@@ -73,7 +74,7 @@ class Report:
     tables: list[Path]
     figures: list[Path]
     notes: list[str]
-    """What it leaves out."""
+    """What it leaves out, and what is not its own."""
 
 
 def write_report(folders: Sequence[Path | str], out: Path | str) -> Report:
@@ -121,8 +122,9 @@ def write_report(folders: Sequence[Path | str], out: Path | str) -> Report:
         length_of=length_of,
         left_out=left_out,
     )
-    _remove_earlier(out, {*tables, *figures})
-    return Report(page=page, tables=tables, figures=figures, notes=left_out)
+    kept = _remove_earlier(out, {*tables, *figures})
+    others_files = [f"{first_few(kept)} are not of this report, and stay"] if kept else []
+    return Report(page=page, tables=tables, figures=figures, notes=left_out + others_files)
 
 
 def _part(numbers: Numbers, out: Path, figures: list[Path]) -> Part:
@@ -152,12 +154,18 @@ def _write_table(stem: Path, table: Table) -> list[Path]:
     return paths
 
 
-def _remove_earlier(out: Path, written: Collection[Path]) -> None:
-    """Delete the tables and figures of an earlier report that this one has not, by their names; nothing else."""
+def _remove_earlier(out: Path, written: Collection[Path]) -> list[str]:
+    """Delete the tables and figures of an earlier report that this one has not, by their names; return what else is
+    there, such as those of a study that this command does not know.
+    """
+    kept: list[str] = []
     studies, datasets = "|".join(map(re.escape, STUDIES)), "|".join(DATASETS)
     for folder, names in NAMES.items():
         section = rf"({studies})(-({datasets}))?(-scale-[\d.e-]+)?-({'|'.join(names)})"
-        ours = re.compile(rf"({section}|other-runs)\.(md|tex|svg|png)")
-        for path in (out / folder).iterdir():
-            if path not in written and ours.fullmatch(path.name):
+        ours = re.compile(rf"({section}|other-runs)\.(md|tex|svg|png|pdf)")
+        for path in sorted({*(out / folder).iterdir()} - {*written}):
+            if ours.fullmatch(path.name):
                 path.unlink()
+            else:
+                kept.append(str(path))
+    return kept

@@ -102,12 +102,13 @@ def study_markdown(numbers: Numbers) -> str:
 
 
 def _numbers_table(numbers: Numbers) -> Table:
-    published = numbers.any_published
+    published, uneven = numbers.any_published, any(line.by_class for line in numbers.lines)
     rows = [
         (
             line.label,
             str(len(line.seeds)),
             written_spread(line.last),
+            *([written_spread(line.by_class) if line.by_class else NONE] if uneven else []),
             _best_cell(line),
             *([_published(line)] if published else []),
             whole_seconds(line.seconds),
@@ -119,7 +120,9 @@ def _numbers_table(numbers: Numbers) -> Table:
     ]
     heading = (
         "row",
-        *("seeds", "last epoch, %", "best of curve, %"),
+        *("seeds", "last epoch, %"),
+        *(["mean of the classes, %"] if uneven else []),
+        "best of curve, %",
         *(["published, %"] if published else []),
         "training, s",
         *(["published, s"] if published else []),

@@ -30,6 +30,7 @@ _NOTHING = dict.fromkeys(("Date", "Creator", "Format", "Type"))
 """Metadata that would differ from one day or version to another."""
 _STYLE: dict[str, Any] = {
     "svg.fonttype": "none",
+    "pdf.fonttype": 42,  # TrueType: journals refuse matplotlib's own
     "svg.hashsalt": "smallvit",
     "text.parse_math": False,
     "font.size": 10.5,
@@ -72,8 +73,8 @@ def svg_file(title: str, draw: Callable[[], Figure]) -> str:
 
 
 def save_figure(drawing: Drawing, prefix: str, stem: Path) -> tuple[str, list[Path]]:
-    """Draw once; write `stem`.svg and `stem`.png, and return the SVG for a page, as `svg_of`, and the two paths."""
-    paths = [stem.with_name(f"{stem.name}{suffix}") for suffix in (".svg", ".png")]
+    """Draw once; write it as .svg, .png and .pdf, and return the SVG for a page, as `svg_of`, and the three paths."""
+    paths = [stem.with_name(f"{stem.name}{suffix}") for suffix in (".svg", ".png", ".pdf")]
     with _style():
         figure = drawing.draw()
         figure.draw_without_rendering()
@@ -82,6 +83,8 @@ def save_figure(drawing: Drawing, prefix: str, stem: Path) -> tuple[str, list[Pa
         write_atomically(paths[0], _alone(svg, drawing.title))
         with replacing(paths[1]) as temporary:
             figure.savefig(temporary, format="png", facecolor="white", dpi=200, metadata={"Software": None})
+        with replacing(paths[2]) as temporary:
+            figure.savefig(temporary, format="pdf", metadata=dict.fromkeys(("CreationDate", "Creator", "Producer")))
     return _for_page(svg, prefix, drawing.title), paths
 
 
