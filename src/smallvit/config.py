@@ -15,7 +15,7 @@ from smallvit.data.spec import SPECS
 from smallvit.device.config import DeviceConfig
 from smallvit.errors import SmallvitError
 from smallvit.model.config import ModelConfig
-from smallvit.schema import CONFIG_MIGRATIONS, CONFIG_SCHEMA, upgrade
+from smallvit.schema import CONFIG_ADDED, CONFIG_SCHEMA, upgrade
 from smallvit.strict_json import digest, from_json, read, to_json
 from smallvit.train.config import CheckpointConfig, OptimConfig, TrainConfig
 
@@ -165,7 +165,7 @@ class RunConfig:
 
         An unknown, missing or mistyped key is a `SmallvitError` that names it.
         """
-        return from_json(cls, upgrade(value, "config", CONFIG_SCHEMA, CONFIG_MIGRATIONS))
+        return from_json(cls, upgrade(value, "config", CONFIG_ADDED))
 
     @classmethod
     def load(cls, path: Path | str) -> "RunConfig":

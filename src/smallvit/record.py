@@ -14,7 +14,7 @@ from smallvit.device.choose import Choices
 from smallvit.errors import SmallvitError
 from smallvit.evaluate import Metrics
 from smallvit.files import write_json
-from smallvit.schema import RECORD_MIGRATIONS, RECORD_SCHEMA, upgrade
+from smallvit.schema import RECORD_ADDED, RECORD_SCHEMA, upgrade
 from smallvit.strict_json import digest, from_json, read, to_json
 
 
@@ -101,7 +101,7 @@ class RunRecord:
 
         Raises `SmallvitError` if it is of a later version, incomplete or was edited.
         """
-        upgraded = upgrade(value, where, RECORD_SCHEMA, RECORD_MIGRATIONS)
+        upgraded = upgrade(value, where, RECORD_ADDED)
         written = upgraded.pop("sha256", None)
         if written != digest({key: item for key, item in value.items() if key != "sha256"}):
             raise SmallvitError(f"{where} was changed after it was written: its digest differs")

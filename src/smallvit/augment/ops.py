@@ -14,8 +14,6 @@ import torch
 from jaxtyping import Float64
 from numpy import ndarray
 
-from smallvit.errors import UsageError
-
 OPS = (
     "Identity",
     "ShearX",
@@ -40,13 +38,6 @@ OPS = (
 solarize's threshold, posterize's bits, the four enhancers' factor, cutout's side in pixels, the blur's radius."""
 
 ENHANCERS = ("Contrast", "Color", "Brightness", "Sharpness")
-
-
-def op_id(name: str) -> int:
-    """Return an op's id; UsageError names the allowed ones."""
-    if name not in OPS:
-        raise UsageError(f"op {name!r} is unknown, expected one of {', '.join(OPS)}")
-    return OPS.index(name)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,6 +135,6 @@ def magnitudes(space: str, num_bins: int, image_size: tuple[int, int]) -> Float6
         values["Rotate"] = np.abs(values["Rotate"])
     table = np.zeros((2, len(OPS), num_bins))
     for name, value in values.items():
-        table[:, op_id(name)] = value
+        table[:, OPS.index(name)] = value
     table.setflags(write=False)
     return table

@@ -84,23 +84,13 @@ def sample_augment(
 
     flips_or_crops = config.horizontal_flip > 0 or config.crop_padding > 0
     erases = config.erase_probability > 0
-    policy = None
-    if config.policy != "none":
-        policy = sample_policy(
-            config.policy,
-            part("policy"),
-            batch_size,
-            image_size,
-            variant=config.policy_variant,
-            num_ops=config.randaugment_num_ops,
-            magnitude=config.randaugment_magnitude,
-        )
+    ops = config.policy != "none"
     return AugmentParams(
         rows=torch.arange(batch_size),
         image_size=image_size,
         flip_crop=sample_flip_crop(config, part("flip"), part("crop"), batch_size) if flips_or_crops else None,
         affine=sample_affine(config, part("affine"), batch_size, image_size) if config.has_affine else None,
-        policy=policy,
+        policy=sample_policy(config, part("policy"), batch_size, image_size) if ops else None,
         erase=sample_erase(config, part("erase"), batch_size, image_size) if erases else None,
         mix=sample_mix(config, part("mix"), batch_size, image_size) if config.has_mix else None,
     )

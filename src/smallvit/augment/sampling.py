@@ -12,11 +12,11 @@ import numpy as np
 from jaxtyping import Float64, Int64
 from numpy import ndarray
 
+from smallvit.augment.config import AugmentConfig
 from smallvit.augment.ops import OPS, SPACES, magnitudes
 from smallvit.augment.policy import PolicyParams, encode_ops
 from smallvit.augment.resample import fixed_maps
 from smallvit.augment.subpolicies import AUTOAUGMENT, Policy
-from smallvit.errors import UsageError
 
 _SEARCHED = (
     "Identity",
@@ -42,30 +42,18 @@ _THRESHOLD, _RADII = 128.0, (0.1, 2.0)
 
 
 def sample_policy(
-    name: str,
-    generator: np.random.Generator,
-    batch_size: int,
-    image_size: tuple[int, int],
-    *,
-    variant: str = "deepvoltaire",
-    num_ops: int = 2,
-    magnitude: int = 9,
+    config: AugmentConfig, generator: np.random.Generator, batch_size: int, image_size: tuple[int, int]
 ) -> PolicyParams:
-    """Draw a policy for each image; image_size is (height, width) in pixels.
-
-    `variant` is for the autoaugment policies, `num_ops` and `magnitude` (0 to 30) are for randaugment.
-    Raises UsageError for a name that does not exist.
-    """
-    if name in AUTOAUGMENT:
-        return sample_autoaugment(AUTOAUGMENT[name], generator, batch_size, image_size, variant=variant)
-    if name == "randaugment":
+    """Draw the config's policy, which is not none, for each image; image_size is (height, width) in pixels."""
+    if config.policy in AUTOAUGMENT:
+        table, variant = AUTOAUGMENT[config.policy], config.policy_variant
+        return sample_autoaugment(table, generator, batch_size, image_size, variant=variant)
+    if config.policy == "randaugment":
+        num_ops, magnitude = config.randaugment_num_ops, config.randaugment_magnitude
         return sample_randaugment(generator, batch_size, image_size, num_ops=num_ops, magnitude=magnitude)
-    if name == "trivialaugment":
+    if config.policy == "trivialaugment":
         return sample_trivialaugment(generator, batch_size, image_size)
-    if name == "three-augment":
-        return sample_three_augment(generator, batch_size, image_size)
-    allowed = ", ".join([*AUTOAUGMENT, "randaugment", "trivialaugment", "three-augment"])
-    raise UsageError(f"policy {name!r} is unknown, expected one of {allowed}")
+    return sample_three_augment(generator, batch_size, image_size)
 
 
 def _pick(uniform: Float64[ndarray, "*draws"], count: int) -> ndarray:

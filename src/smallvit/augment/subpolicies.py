@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Float64, Int64
 from numpy import ndarray
 
-from smallvit.augment.ops import OPS, op_id
+from smallvit.augment.ops import OPS
 
 _IMAGENET = """
 Posterize 0.4 8; Rotate 0.6 9
@@ -121,7 +121,7 @@ def read_policy(text: str) -> Policy:
 
 def _read_op(text: str) -> tuple[int, float, int]:
     name, probability, magnitude = text.split()
-    return op_id(name), float(probability), int(magnitude)
+    return OPS.index(name), float(probability), int(magnitude)
 
 
 AUTOAUGMENT = {

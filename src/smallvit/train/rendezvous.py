@@ -2,16 +2,14 @@
 
 import os
 import re
-import secrets
 import textwrap
-import time
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
 
 import torch
 import torch.distributed as dist
-from torch.distributed.distributed_c10d import PrefixStore, Store
+from torch.distributed.distributed_c10d import PrefixStore
 from torch.distributed.rendezvous import rendezvous
 
 from smallvit.errors import UsageError
@@ -39,7 +37,7 @@ def join(*, timeout_seconds: float, start_seconds: float = START_SECONDS) -> Gen
         torch.cuda.set_device(world.local_rank)
     try:
         wait = timedelta(seconds=start_seconds)
-        store = _own_part_of(next(rendezvous("env://", timeout=wait))[0], world, start_seconds)
+        store = PrefixStore(_part(), next(rendezvous("env://", timeout=wait))[0])
         dist.init_process_group("gloo", store=store, rank=world.rank, world_size=world.size, timeout=wait)
         control, patient = (
             dist.new_group(backend="gloo", timeout=timedelta(seconds=seconds))
@@ -62,34 +60,11 @@ def join(*, timeout_seconds: float, start_seconds: float = START_SECONDS) -> Gen
             dist.destroy_process_group()
 
 
-def _own_part_of(store: Store, world: World, seconds: float) -> Store:
-    """Return a part of torchrun's store that the ranks of this start have to themselves.
-
-    torchrun keeps its store when it starts them again (--max-restarts), and what the dead left there would be taken for
-    the addresses of the living. So rank 0 answers each of the others, under a name that it has just made up.
+def _part() -> str:
+    """Return a name for the ranks of this start: torchrun keeps its store when it starts them again (--max-restarts),
+    and what the dead left there would be taken for the addresses of the living.
     """
-    me, deadline = secrets.token_hex(8), time.monotonic() + seconds
-
-    def wait() -> None:
-        if time.monotonic() > deadline:
-            raise dist.DistError("timed out")
-        time.sleep(0.02)
-
-    if not world.is_main:
-        store.set(f"smallvit/hello/{world.rank}", me)
-        while not (answer := store.get(f"smallvit/answer/{world.rank}").decode()).endswith(me):
-            wait()
-        store.set(f"smallvit/heard/{world.rank}", answer)
-        return PrefixStore(answer.removesuffix(me), store)
-    for rank in range(1, world.size):
-        while True:
-            answer = me + store.get(f"smallvit/hello/{rank}").decode()
-            store.set(f"smallvit/answer/{rank}", answer)
-            heard = f"smallvit/heard/{rank}"
-            if store.check([heard]) and store.get(heard).decode() == answer:
-                break
-            wait()
-    return PrefixStore(me, store)
+    return f"smallvit/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}"
 
 
 def _from_environment(timeout_seconds: float) -> World:
