@@ -43,7 +43,7 @@ from smallvit.report.page import write_page
 from smallvit.report.records import too_good
 from smallvit.rng import torch_generator
 from smallvit.run import evaluate, run
-from smallvit.run_folder import CHECKPOINTS, CONFIG, METRICS, RECORD, claimed, delete_run, finish
+from smallvit.run_folder import CHECKPOINTS, CONFIG, METRICS, RECORD, claimed, delete_checkpoints, delete_run
 from smallvit.schema import RECORD_SCHEMA
 from smallvit.session import Session
 from smallvit.step_batch import step_draws
@@ -588,9 +588,9 @@ def test_a_checkpoint_that_cannot_be_deleted_is_left(tmp_path: Path, monkeypatch
 
     with monkeypatch.context() as patch:
         patch.setattr("os.rmdir", kept)
-        finish(tmp_path)
+        delete_checkpoints(tmp_path, ignore_errors=True)
     assert (tmp_path / "checkpoints" / "step-00000001").exists()
-    finish(tmp_path)
+    delete_checkpoints(tmp_path, ignore_errors=True)
     assert not (tmp_path / "checkpoints").exists()
 
 

@@ -11,14 +11,13 @@ from smallvit.config import RunConfig
 from smallvit.device.choose import Choices
 from smallvit.errors import SmallvitError, UsageError
 from smallvit.record import SOURCE, CurvePoint, versions
-from smallvit.run_folder import CHECKPOINTS, CONFIG, NEW_BEST, settle_best
+from smallvit.run_folder import CHECKPOINTS, CONFIG
 from smallvit.session import Session
 from smallvit.step_batch import step_draws
 from smallvit.strict_json import from_json
 from smallvit.train.checkpoint import load_newest
 from smallvit.train.checkpoint_format import Checkpoint, ForeignError, NewerError
 from smallvit.train.distributed import World
-from smallvit.weights import BEST
 
 
 @dataclass(kw_only=True)
@@ -31,8 +30,6 @@ class Gathered:
     first_step_seconds: float = 0.0
     evaluate_seconds: float = 0.0
     curve: list[CurvePoint] = field(default_factory=list)
-    best_sha256: str = ""
-    """Of the file of the weights that were best on val, empty where there is none."""
     skipped_steps: list[int] = field(default_factory=list)
     resumed_at_steps: list[int] = field(default_factory=list)
 
@@ -107,23 +104,6 @@ def share_checkpoint(world: World, found: tuple[Checkpoint, SavedState] | None) 
     tensors = {name: world.broadcast_tensors(checkpoint.tensors[name] if checkpoint else {}) for name in names}
     checkpoint = Checkpoint(step=step, tensors=tensors, state=state, texts=texts)
     return checkpoint, from_json(SavedState, checkpoint.state, "state")
-
-
-def delete_lost_best(saved: SavedState, folder: Path, note: Callable[[str], None]) -> None:
-    """Delete weights that were best on val, where they are of a part of the run after its newest checkpoint, which is
-    lost and may come out otherwise this time; those that the checkpoint knows are kept.
-    """
-    kept = saved.gathered.best_sha256
-    if _is_of(folder / NEW_BEST, kept):  # killed between the checkpoint and this
-        settle_best(folder)
-    (folder / NEW_BEST).unlink(missing_ok=True)
-    if (path := folder / BEST).exists() and not _is_of(path, kept):
-        path.unlink()
-        note(f"{path} is not what the run saved, and is deleted: it is written anew when val improves")
-
-
-def _is_of(path: Path, sha256: str) -> bool:
-    return path.exists() and hashlib.sha256(path.read_bytes()).hexdigest() == sha256
 
 
 def note_other_arithmetic(saved: SavedState, choices: Choices, world_size: int, note: Callable[[str], None]) -> None:

@@ -1,7 +1,7 @@
 """One whole run: `run(config, folder) -> RunRecord` wires data, augmentation, model, training and evaluation.
 
 The run folder holds config.json, metrics.jsonl (as the run goes), checkpoints, the weights that a fork starts from, and
-those best on val if they are kept (best.safetensors), and at the end model.safetensors (the weights of the last epoch,
+at the end those best on val if they are kept (best.safetensors), model.safetensors (the weights of the last epoch,
 or the average that was measured), test.safetensors (logits, labels, the files of a folder's pictures, and the surest
 mistakes as pictures) and record.json; its page is the report's. A run folder without record.json is an unfinished run,
 which goes on where its newest whole checkpoint left it.
@@ -41,7 +41,6 @@ from smallvit.fork import (
 from smallvit.outcome import finished_record, predictions
 from smallvit.record import RunRecord, versions
 from smallvit.resume import (
-    delete_lost_best,
     find_checkpoint,
     note_other_arithmetic,
     require_same_images,
@@ -53,8 +52,8 @@ from smallvit.run_folder import (
     PREDICTIONS,
     RECORD,
     claimed,
+    delete_checkpoints,
     delete_run,
-    finish,
     record_of,
     require_own,
     require_unfinished,
@@ -65,7 +64,7 @@ from smallvit.stop import Stop
 from smallvit.train.distributed import RankLostError, World
 from smallvit.train.rendezvous import join
 from smallvit.training import Training
-from smallvit.weights import MODEL, load_weights, save_tensors
+from smallvit.weights import BEST, MODEL, load_weights, save_tensors
 
 TIMEOUT_SECONDS = 60.0
 """How long a process of several waits for the others before it ends the run."""
@@ -157,8 +156,6 @@ def _run(
         checkpoint, saved = found
         note_other_arithmetic(saved, session.choices, world.size, note)
         require_same_images(saved, session, checkpoint.step, folder)
-        if world.is_main:
-            delete_lost_best(saved, folder, note)
         training.go_on_from(checkpoint, saved.gathered)
         say(console, f"going on after step {checkpoint.step:,} of {training.total_steps:,}")
     if world.is_main:
@@ -270,9 +267,11 @@ def _finish(training: Training, record: RunRecord) -> None:
     """Write weights, predictions and then the record, with which the run is finished."""
     session, folder = training.session, training.folder
     save_tensors(session.average.measured.state_dict(), folder / MODEL)
+    if training.best:
+        save_tensors(training.best, folder / BEST)
     save_tensors(predictions(training.logits["test"], session, record.temperature), folder / PREDICTIONS)
     record.save(folder / RECORD)
-    finish(folder)
+    delete_checkpoints(folder, ignore_errors=True)
 
 
 def _sizes(dataset: Dataset) -> str:

@@ -18,9 +18,7 @@ CONFIG, METRICS, RECORD, PREDICTIONS = "config.json", "metrics.jsonl", "record.j
 FORKED_WEIGHTS = "fork.safetensors"
 """What a forked run started from."""
 PAGE = "index.html"
-NEW_BEST = "best-new.safetensors"
-"""The best weights on val, of a measurement that no checkpoint knows yet."""
-FILES = (METRICS, RECORD, MODEL, BEST, NEW_BEST, PREDICTIONS, PAGE, FORKED_WEIGHTS, CONFIG)
+FILES = (METRICS, RECORD, MODEL, BEST, PREDICTIONS, PAGE, FORKED_WEIGHTS, CONFIG)
 CHECKPOINTS = "checkpoints"
 """Folder of the checkpoints."""
 
@@ -53,7 +51,7 @@ def require_unfinished(folder: Path) -> None:
     if not (folder / RECORD).exists():
         return
     if _is_whole(folder):
-        finish(folder)  # of a run that was killed when all but that was done
+        delete_checkpoints(folder, ignore_errors=True)  # of a run that was killed when all but that was done
     page = folder / PAGE
     where = f"its page is {page}" if page.exists() else f"for its page: smallvit report {_as_word(folder)}"
     raise UsageError(
@@ -103,30 +101,17 @@ def delete_run(folder: Path) -> None:
     """Delete what a run wrote, and nothing else that is in the folder; last the config, which says whose the rest is
     where this is killed.
     """
-    _delete_checkpoints(folder)
+    delete_checkpoints(folder)
     for path in folder.glob("nonfinite-step-*.json"):
         path.unlink()
     for name in FILES:
         (folder / name).unlink(missing_ok=True)
 
 
-def settle_best(folder: Path) -> None:
-    """Let the weights that were best on val since the checkpoint before take their place: what was saved names them."""
-    with suppress(FileNotFoundError):
-        (folder / NEW_BEST).replace(folder / BEST)
-
-
-def finish(folder: Path) -> None:
-    """Do what is left to do once a record is written: its best weights take their place, and the checkpoints, for which
-    a finished run has no more use, are deleted.
+def delete_checkpoints(folder: Path, *, ignore_errors: bool = False) -> None:
+    """Delete the checkpoints, for which a finished run has no more use, and nothing else beside them; `ignore_errors`
+    leaves a file that somebody holds open, which a disk in a network keeps.
     """
-    settle_best(folder)
-    files.flush_folder(folder)
-    _delete_checkpoints(folder, ignore_errors=True)  # somebody may hold a file open, which a disk in a network keeps
-
-
-def _delete_checkpoints(folder: Path, *, ignore_errors: bool = False) -> None:
-    """Delete the checkpoints, and nothing else beside them."""
     for _, path in listed(folder / CHECKPOINTS):
         shutil.rmtree(path, ignore_errors=ignore_errors)
     with suppress(OSError):

@@ -4,7 +4,6 @@ A checkpoint is taken between two steps, and holds all that the rest of the run 
 with it, so that an interrupted run ends with the record of an uninterrupted one.
 """
 
-import hashlib
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -19,21 +18,23 @@ from torch import Tensor
 from smallvit.device.choose import synchronize
 from smallvit.errors import SmallvitError
 from smallvit.evaluate import Metrics, measure
-from smallvit.files import write_atomically, write_json
+from smallvit.files import write_json
 from smallvit.metrics import MetricsFile
 from smallvit.progress import RunProgress
 from smallvit.record import CurvePoint, versions
 from smallvit.resume import Gathered, SavedState, draws_sha256
-from smallvit.run_folder import CHECKPOINTS, METRICS, NEW_BEST, resume_command, settle_best
+from smallvit.run_folder import CHECKPOINTS, METRICS, resume_command
 from smallvit.session import Session
 from smallvit.stop import OUT_OF_TIME, InterruptedRunError, Stop
 from smallvit.strict_json import to_json
 from smallvit.train.checkpoint import save_checkpoint
-from smallvit.train.checkpoint_format import Checkpoint, tensor_bytes
+from smallvit.train.checkpoint_format import Checkpoint
 from smallvit.train.loop import NonFiniteError, StepState, fit
 from smallvit.train.optimizer_state import load_optimizer_tensors, optimizer_tensors
 
 LOG_EVERY_STEPS = 20
+_BEST = "best"
+"""Name of a checkpoint's group of tensors."""
 
 
 class Training:
@@ -49,6 +50,8 @@ class Training:
         self.total_steps = session.config.length.epochs * session.order.steps_per_epoch
         self.logits: dict[str, Tensor] = {}
         """Of val and test at the last point of the curve, as far as they were measured there."""
+        self.best: dict[str, Tensor] = {}
+        """The weights that were best on val, the first of several; none where they are not kept (`checkpoint.best`)."""
         self._losses: list[Tensor] = []
         self._lines = ""
         self._metrics: MetricsFile | None = None
@@ -63,6 +66,7 @@ class Training:
         self.session.average.load(checkpoint.tensors)
         load_optimizer_tensors(self.optimizers, checkpoint.tensors["optimizer"])
         self._losses = list(checkpoint.tensors["progress"]["losses"])
+        self.best = dict(checkpoint.tensors.get(_BEST, {}))
         self._lines = checkpoint.texts[METRICS]
         self.gathered, self.steps_done = gathered, checkpoint.step
         gathered.resumed_at_steps.append(checkpoint.step)
@@ -161,10 +165,9 @@ class Training:
         )
         self._losses.clear()
         best = max((p.val.correct for p in gathered.curve if p.val is not None), default=-1)
-        if config.checkpoint.best and point.val is not None and point.val.correct > best and self._metrics is not None:
-            weights = tensor_bytes(self.session.average.measured.state_dict())
-            write_atomically(self.folder / NEW_BEST, weights)
-            gathered.best_sha256 = hashlib.sha256(weights).hexdigest()
+        if config.checkpoint.best and point.val is not None and point.val.correct > best:
+            weights = self.session.average.measured.state_dict()
+            self.best = {name: value.detach().cpu().clone() for name, value in weights.items()}
         gathered.evaluate_seconds += self._restart_clock()
         gathered.curve.append(point)
         if self._metrics is not None:
@@ -231,6 +234,7 @@ class Training:
             step=self.steps_done,
             tensors={
                 **session.average.tensors(),
+                **({_BEST: self.best} if self.best else {}),
                 "optimizer": optimizer_tensors(self.optimizers),
                 "progress": {"losses": torch.stack(self._losses) if self._losses else torch.empty(0)},
             },
@@ -238,7 +242,6 @@ class Training:
             texts={METRICS: self._metrics.lines()},
         )
         save_checkpoint(self.folder / CHECKPOINTS, checkpoint)
-        settle_best(self.folder)
         self._saved_at = time.perf_counter()
         self._save_seconds = self._saved_at - start
         self._restart_clock()
