@@ -1,5 +1,6 @@
 """A study of tiny runs: finished ones are kept, broken ones do not stop the rest, another run's record is refused."""
 
+import io
 import itertools
 import json
 import os
@@ -112,8 +113,10 @@ def test_a_run_that_was_ended_elsewhere_is_begun_again_as_often_as_the_engine_sa
 
     engine = HereEngine(preempted)
     engine.requeues = requeues
-    ending = execute(study(), tmp_path, engine)
+    console = Console(record=True, width=300, file=io.StringIO())
+    ending = run_study(study(), tmp_path, engine, console, use=ONE_THREAD)
     again = min(requeues, 2)
+    assert console.export_text().count("seed 0: SIGTERM: saved after step 1 of 9; it is begun again") == again
     assert folders(engine)[: 2 + again] == ["plain/seed0"] * (1 + again) + ["erase/seed0"]
     failed = [] if requeues > 1 else ["plain row, seed 0: SIGTERM: saved after step 1 of 9"]
     assert (ending.finished, ending.failed, ending.left) == (4 - len(failed), failed, [])

@@ -109,6 +109,7 @@ class Execution:
         self._requeued = Counter[Path]()
         self._room = math.inf
         """Jobs at which the engine would take no more; until one of them ends."""
+        self._said_full = False
         self._deadline = math.inf if budget_seconds is None else time.monotonic() + budget_seconds
         self._ending_since = math.inf
         self._tests: dict[int, str] = {}
@@ -161,7 +162,9 @@ class Execution:
                 handle = self.engine.start(order, task.log)
             except (OSError, SmallvitError) as error:  # its folder cannot be made, or no job submitted: others go on
                 if isinstance(error, SmallvitError) and self._running:  # perhaps a scheduler's limit
-                    self._room = len(self._running)
+                    if not self._said_full:
+                        self.view.say(f"{error}; from now on it is tried again whenever one has ended")
+                    self._said_full, self._room = True, len(self._running)
                     self._put_back(does, task)
                     return
                 self._after(does, task, Outcome(status=1, line=line_of(error) or str(error)), stop)
@@ -240,6 +243,7 @@ class Execution:
                 outcome = replace(outcome, line="ended before it began")
         elif outcome.was_ended and self._requeued[task.folder] < self.engine.requeues:
             self._requeued[task.folder] += 1
+            self.view.say(f"{task}: {outcome.line}; it is begun again")
             self._put_back("run", task)
             return
         elif outcome.status:
