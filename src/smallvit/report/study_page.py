@@ -122,9 +122,9 @@ def write_report(folders: Sequence[Path | str], out: Path | str) -> Report:
         length_of=length_of,
         left_out=left_out,
     )
-    kept = _remove_earlier(out, {*tables, *figures})
-    others_files = [f"{first_few(kept)} are not of this report, and stay"] if kept else []
-    return Report(page=page, tables=tables, figures=figures, notes=left_out + others_files)
+    if foreign := _remove_earlier(out, {*tables, *figures}):
+        left_out.append(f"{first_few(foreign)} are not of this report, and stay")
+    return Report(page=page, tables=tables, figures=figures, notes=left_out)
 
 
 def _part(numbers: Numbers, out: Path, figures: list[Path]) -> Part:
@@ -158,7 +158,7 @@ def _remove_earlier(out: Path, written: Collection[Path]) -> list[str]:
     """Delete the tables and figures of an earlier report that this one has not, by their names; return what else is
     there, such as those of a study that this command does not know.
     """
-    kept: list[str] = []
+    foreign: list[str] = []
     studies, datasets = "|".join(map(re.escape, STUDIES)), "|".join(DATASETS)
     for folder, names in NAMES.items():
         section = rf"({studies})(-({datasets}))?(-scale-[\d.e-]+)?-({'|'.join(names)})"
@@ -167,5 +167,5 @@ def _remove_earlier(out: Path, written: Collection[Path]) -> list[str]:
             if ours.fullmatch(path.name):
                 path.unlink()
             else:
-                kept.append(str(path))
-    return kept
+                foreign.append(str(path))
+    return foreign
