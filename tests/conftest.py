@@ -39,15 +39,37 @@ beartype_package("smallvit")
 import pytest  # noqa: E402  # after the hooks, as is everything that may import smallvit
 import torch  # noqa: E402
 
+from kept_digits import keep_digits  # noqa: E402
 from smallvit.bench.peers import import_beside_torch  # noqa: E402
 
 GOLDEN = Path(__file__).parent / "golden"
+LONG = (
+    *("test_distributed", "test_ranks", "test_interrupted", "test_full_disk", "test_ray", "test_slurm"),
+    *("test_processes", "test_fast_path", "test_compile", "test_readme", "test_cli_runs", "test_resume"),
+)
+"""Modules that take long, or whose fixtures do."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--update-golden", action="store_true", help="rewrite the golden files with what the code does now"
     )
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Those that take long come first: what one worker takes off another in the end is short."""
+    items.sort(key=lambda item: item.path.stem not in LONG)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def shared_digits() -> None:
+    keep_digits()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_flushing() -> None:
+    """Nothing is lost that a test writes but by a loss of power. Processes that a test starts do flush."""
+    pytest.MonkeyPatch().setattr(os, "fsync", os.fstat)  # as strict about what is no open file
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -82,39 +82,55 @@ def test_a_closed_standard_error_is_no_error(trained: tuple[Path, str]) -> None:
         assert (done.returncode, len(done.stdout.splitlines())) == (status, lines)
 
 
-def test_lines_of_csv_take_the_place_of_no_picture(trained: tuple[Path, str]) -> None:
+def test_lines_of_csv_take_the_place_of_no_picture(
+    trained: tuple[Path, str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     folder, _ = trained
+    monkeypatch.chdir(folder)
     Image.new("L", (8, 8)).save(folder / "kept.png")
     before = (folder / "kept.png").read_bytes()
-    done = smallvit(folder, "predict", "run", "kept.png", "--out", "kept.png")
-    assert done.returncode == 2
-    assert "--out is 'kept.png': lines of CSV are written, so it must not end as a picture" in done.stderr
+    assert main(["predict", "run", "kept.png", "--out", "kept.png"]) == 2
+    said = "--out is 'kept.png': lines of CSV are written, so it must not end as a picture"
+    assert said in capsys.readouterr().err
     assert (folder / "kept.png").read_bytes() == before
 
 
-def test_train_then_evaluate_prints_the_records_accuracy(trained: tuple[Path, str]) -> None:
+def test_train_then_evaluate_prints_the_records_accuracy(
+    trained: tuple[Path, str], capsys: pytest.CaptureFixture[str]
+) -> None:
     folder, said = trained
     record = RunRecord.load(folder / "run" / "record.json")
     accuracy = f"accuracy {100 * record.test.accuracy:.2f} % ({record.test.correct} of 359)"
     assert f"test {accuracy} after" in said
     assert "run/index.html" in said
-    done = smallvit(folder, "evaluate", "run")
-    assert (done.returncode, done.stderr) == (0, "")
-    assert f"test {accuracy}" in done.stdout
-    assert f"negative log likelihood {record.test.negative_log_likelihood:.4f} nats" in done.stdout
+    assert main(["evaluate", str(folder / "run")]) == 0
+    out, err = capsys.readouterr()
+    assert err == ""
+    assert f"test {accuracy}" in out
+    assert f"negative log likelihood {record.test.negative_log_likelihood:.4f} nats" in out
     assert record.test_calibrated is not None
     calibrated = record.test_calibrated
     error = f"{100 * calibrated.calibration_error:.2f} %"
-    assert f"fitted on val, as in predict: {calibrated.negative_log_likelihood:.4f} nats, {error}\n" in done.stdout
+    assert f"fitted on val, as in predict: {calibrated.negative_log_likelihood:.4f} nats, {error}\n" in out
 
 
-@pytest.mark.parametrize("file", ["record.json", "config.json"])
-def test_a_runs_file_in_a_recipes_place_gives_the_run_again(
-    trained: tuple[Path, str], tmp_path: Path, file: str
+def test_a_runs_record_in_a_recipes_place_gives_the_run_again(trained: tuple[Path, str], tmp_path: Path) -> None:
+    folder, _ = trained
+    assert main(["train", str(folder / "run" / "record.json"), *TINY[-8:], "--out", str(tmp_path / "again")]) == 0
+    assert outcome(tmp_path / "again") == outcome(folder / "run")
+
+
+def interrupted(*_: object, **__: object) -> None:
+    raise InterruptedRunError("before the training", 130)
+
+
+def test_a_runs_config_in_a_recipes_place_is_that_of_the_run(
+    trained: tuple[Path, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder, _ = trained
-    assert main(["train", str(folder / "run" / file), *TINY[-8:], "--out", str(tmp_path / "again")]) == 0
-    assert outcome(tmp_path / "again") == outcome(folder / "run")
+    monkeypatch.setattr("smallvit.run._trained", interrupted)
+    assert main(["train", str(folder / "run" / "config.json"), *TINY[-8:], "--out", str(tmp_path / "again")]) == 130
+    assert (tmp_path / "again" / "config.json").read_bytes() == (folder / "run" / "config.json").read_bytes()
 
 
 def test_a_finished_run_is_refused_and_untouched(
@@ -246,9 +262,6 @@ def test_quickstart_replaces_an_earlier_quickstart_and_nothing_else(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Interrupted before the training: what is at stake is what it deletes."""
-
-    def interrupted(*_: object, **__: object) -> None:
-        raise InterruptedRunError("before the training", 130)
 
     def quickstart(folder: Path, status: int) -> set[str]:
         assert main(["quickstart", "--out", str(folder)]) == status

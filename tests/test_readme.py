@@ -13,6 +13,7 @@ from smallvit.cli import COMMANDS
 from smallvit.recipes import RECIPES
 from smallvit.record import RunRecord
 from smallvit.report.collect import Collection, collect
+from smallvit.study.studies import STUDIES
 
 ROOT = Path(__file__).parents[1]
 _SPEC = importlib.util.spec_from_file_location("make_results", ROOT / "results" / "make_results.py")
@@ -117,24 +118,25 @@ def test_each_study_and_recipe_has_its_figures(published: Collection) -> None:
 
 
 def test_another_record_would_make_it_stale(tmp_path: Path) -> None:
-    """On a copy of the pages, with a run less."""
-    for name in ("README.md", "results/augmentation.md"):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        shutil.copy(ROOT / name, tmp_path / name)
-    shutil.copytree(ROOT / "results" / "runs", tmp_path / "results" / "runs")
-    (tmp_path / "results" / "runs" / "augment-all" / "seed1.json").unlink()
-    shutil.rmtree(tmp_path / "results" / "runs" / "quickstart")
-    made = make_results.pages(collect([tmp_path / "results" / "runs"]), tmp_path)
-    for name, text in made.items():
-        changed = name.name in ("README.md", "augmentation.md")
-        assert not changed or name.read_text(encoding="utf-8") != text
-    assert "`quickstart` |" not in made[tmp_path / "README.md"]
-    for row in (tmp_path / "results" / "runs").iterdir():  # one run is enough for what comes
-        if row.name != "small":
-            shutil.rmtree(row)
-    (tmp_path / "README.md").write_text("no block")
+    """On a copy of two pages and their runs, with a run less."""
+    readme, page, runs = tmp_path / "README.md", tmp_path / "results" / "augmentation.md", tmp_path / "results" / "runs"
+    for path in (readme, page):
+        path.parent.mkdir(exist_ok=True)
+        shutil.copy(ROOT / path.relative_to(tmp_path), path)
+    for row in STUDIES["augmentation"]().rows:
+        shutil.copytree(ROOT / "results" / "runs" / row.config.recipe, runs / row.config.recipe)
+    shutil.copytree(ROOT / "results" / "runs" / "quickstart", runs / "quickstart")
+    made = make_results.pages(collect([runs]), tmp_path)
+    assert made[page] == page.read_text(encoding="utf-8")
+    assert "`quickstart` |" in made[readme]
+    (runs / "augment-all" / "seed1.json").unlink()
+    shutil.rmtree(runs / "quickstart")
+    made = make_results.pages(collect([runs]), tmp_path)
+    assert made[page] != page.read_text(encoding="utf-8")
+    assert "`quickstart` |" not in made[readme]
+    readme.write_text("no block")
     with pytest.raises(SystemExit, match="must have one block"):
-        make_results.pages(collect([tmp_path / "results" / "runs"]), tmp_path)
+        make_results.pages(collect([runs]), tmp_path)
 
 
 def test_the_code_of_the_python_page_runs(tmp_path: Path) -> None:

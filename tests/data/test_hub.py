@@ -124,17 +124,15 @@ def one_line(error: str) -> str:
     return line
 
 
-def test_files_come_from_the_pinned_revision_once_and_then_from_the_cache(small, hub: Hub, child) -> None:
+def test_files_come_from_the_pinned_revision_once_then_from_the_cache_and_without_it_from_the_hubs_own(
+    small, hub: Hub, child, tmp_path: Path
+) -> None:
     status, out, error, _ = child(endpoint(hub))
     assert (status, error) == (0, "")
     assert sorted(hub.got) == sorted([*small.spec.parquet.train, *small.spec.parquet.test])
     hub.fault = "404"
     assert child(endpoint(hub))[:2] == (0, out)
     assert child("http://127.0.0.1:9", HF_HUB_OFFLINE="1")[:2] == (0, out)
-
-
-def test_without_our_cache_the_hubs_own_cache_serves_offline(hub: Hub, child, tmp_path: Path) -> None:
-    _, out, _, _ = child(endpoint(hub))
     (tmp_path / "cache").rename(tmp_path / "away")
     assert child(endpoint(hub), HF_HUB_OFFLINE="1")[:2] == (0, out)
 

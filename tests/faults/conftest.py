@@ -19,8 +19,14 @@ from outcomes import outcome
 def order() -> Iterator[Callable[..., Any]]:
     """Give an order to the driver; return its answer."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "COLUMNS": "200"}
+    tests = DRIVER.parents[1]
     with subprocess.Popen(
-        [sys.executable, str(DRIVER)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
+        [sys.executable, "-m", "faults.driver"],
+        cwd=tests,
+        env=environment,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
     ) as process:
         assert process.stdin is not None
         assert process.stdout is not None

@@ -29,6 +29,8 @@ import smallvit.run
 import smallvit.stop
 import smallvit.train.checkpoint
 from smallvit.cli import main
+from smallvit.data.config import DataConfig
+from smallvit.data.store import load_dataset
 from smallvit.session import Session
 
 Moment = tuple[str, int | str, str, Any]
@@ -187,6 +189,11 @@ def wait(pid: int, seconds: float) -> int | None:
 
 
 def serve() -> None:
+    from kept_digits import keep_digits  # beside the tests, whose folder is the current one
+
+    os.fsync = os.fstat  # what a killed process has written is there, flushed or not
+    keep_digits()
+    load_dataset(DataConfig(dataset="digits"))  # at the size of the runs, which are forked off
     page = ModuleType("smallvit.report.page")  # costs more than these runs, and has tests of its own
     page.write_page = lambda folder: folder / "index.html"
     sys.modules[page.__name__] = page

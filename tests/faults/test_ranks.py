@@ -71,16 +71,6 @@ def assert_close(run: Path, undisturbed: dict[str, Any]) -> None:
     assert record["test"]["correct"] == pytest.approx(alone["test"]["correct"], abs=4)
 
 
-def test_two_processes_train_as_one_does(torchrun: Any, undisturbed: dict[str, Any], tmp_path: Path) -> None:
-    assert torchrun([*TOY, "--out", "run"]).wait(2 * PATIENCE) == 0, (tmp_path / "err").read_text()
-    said = (tmp_path / "out").read_text()
-    assert said.count("test accuracy") == 1
-    assert said.count("page    run/index.html") == 1
-    assert RunRecord.load(tmp_path / "run" / "record.json").world_size == 2
-    assert_close(tmp_path / "run", undisturbed)
-    assert not [path for path in (tmp_path / "run").iterdir() if path.name.startswith(".") and path.name != ".lock"]
-
-
 def test_two_processes_then_one_then_two(
     torchrun: Any, smallvit: Smallvit, undisturbed: dict[str, Any], tmp_path: Path
 ) -> None:
@@ -98,10 +88,15 @@ def test_two_processes_then_one_then_two(
     one_line(job, 143)
     assert f"going on after step {steps} of 18" in job.out
     assert "note: devices: 1, was 2: the same batches, but sums round otherwise" in job.out
-    assert torchrun(command_to_go_on(lines[0]), []).wait(PATIENCE) == 0, (tmp_path / "err").read_text()
-    assert "note: devices: 2, was 1: the same batches, but sums round otherwise" in (tmp_path / "out").read_text()
-    assert RunRecord.load(run / "record.json").resumed_at_steps == [steps, 12]
+    assert torchrun(command_to_go_on(lines[0])).wait(PATIENCE) == 0, (tmp_path / "err").read_text()
+    said = (tmp_path / "out").read_text()
+    assert "note: devices: 2, was 1: the same batches, but sums round otherwise" in said
+    assert said.count("test accuracy") == 1
+    assert said.count("page    run/index.html") == 1
+    record = RunRecord.load(run / "record.json")
+    assert (record.world_size, record.resumed_at_steps) == (2, [steps, 12])
     assert_close(run, undisturbed)
+    assert not [path for path in run.iterdir() if path.name.startswith(".") and path.name != ".lock"]
 
 
 def wait_for_step(run: Path, step: int, job: subprocess.Popen[bytes]) -> None:

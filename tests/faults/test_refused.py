@@ -2,14 +2,16 @@
 
 import os
 import re
+import shutil
 import signal
 import socket
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from fault_jobs import TOY, Smallvit, Start, contents, listed_step, newest_step, one_line, wait_for
+from fault_jobs import TOY, Job, Smallvit, Start, contents, listed_step, newest_step, one_line, wait_for
 from outcomes import outcome
 
 
@@ -37,11 +39,17 @@ def test_a_second_writer_is_refused_and_a_dead_ones_run_taken_over(
     assert outcome(tmp_path / "run") == undisturbed
 
 
+@pytest.fixture(scope="module")
+def interrupted(order: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("interrupted")
+    assert Job(order, folder, [*TOY, "--out", "half"], [("step", 8, "signal", "SIGTERM")], {}).wait() == 143
+    return folder
+
+
 @pytest.fixture
-def half(smallvit: Smallvit, tmp_path: Path) -> Path:
+def half(interrupted: Path, tmp_path: Path) -> Path:
     """The folder of a run that was interrupted after 9 steps."""
-    assert smallvit([*TOY, "--out", "half"], [("step", 8, "signal", "SIGTERM")]).status == 143
-    return tmp_path / "half"
+    return shutil.copytree(interrupted, tmp_path, dirs_exist_ok=True) / "half"
 
 
 def test_what_does_not_fit_an_unfinished_run_is_refused_and_changes_nothing(half: Path, smallvit: Smallvit) -> None:

@@ -288,7 +288,32 @@ def test_it_is_compiled_once_for_a_shape_and_again_for_another_source(
     assert len(files() - first) == 1
 
 
+def compiler(path: Path, script: str) -> str:
+    """Return what CXX is to be for a shell script."""
+    path.write_text(f"#!/bin/sh\n{script}\n")
+    path.chmod(0o700)
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def compiled(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The library for 5 tokens and heads of 4."""
+    folder = tmp_path_factory.mktemp("compiled")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "_libraries", {})
+        prepare(5, 4, torch.float32, folder)
+    return next(folder.iterdir())
+
+
+@pytest.fixture
+def copier(compiled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let each compilation give a copy of that library."""
+    script = f"for last; do :; done\n[ $last = /dev/null ] || cp {compiled} $last"
+    monkeypatch.setenv("CXX", compiler(tmp_path / "cc", script))
+
+
 @needs_compiler
+@pytest.mark.usefixtures("copier")
 @pytest.mark.parametrize("kept", [100, 12_288, None])
 def test_a_damaged_library_is_made_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kept: int | None) -> None:
     """One that was cut short would end the process, one with another bit compute something else."""
@@ -308,26 +333,21 @@ def test_a_damaged_library_is_made_anew(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 @needs_compiler
+@pytest.mark.usefixtures("copier")
 def test_a_library_that_others_may_write_is_not_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "folder"
     monkeypatch.setattr(module, "_libraries", {})
-    prepare(5, 4, torch.float32, tmp_path)
-    (made,) = tmp_path.iterdir()
+    prepare(5, 4, torch.float32, folder)
+    (made,) = folder.iterdir()
     for mode, anew in ((0o600, False), (0o606, True), (0o660, True)):
         made.chmod(mode)
         before = made.stat().st_ino
         monkeypatch.setattr(module, "_libraries", {})
-        prepare(5, 4, torch.float32, tmp_path)
+        prepare(5, 4, torch.float32, folder)
         assert (made.stat().st_ino != before) == anew
         assert stat.S_IMODE(made.stat().st_mode) == 0o600
     monkeypatch.setattr(os, "getuid", lambda: made.stat().st_uid + 1)
     assert not native._is_ours(made)
-
-
-def compiler(path: Path, script: str) -> str:
-    """Return what CXX is to be for a shell script."""
-    path.write_text(f"#!/bin/sh\n{script}\n")
-    path.chmod(0o700)
-    return str(path)
 
 
 @pytest.mark.parametrize(

@@ -134,6 +134,13 @@ def _write_predictions(path: Path, logits: torch.Tensor, labels: torch.Tensor) -
 
 
 @pytest.fixture
+def no_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For tests that read a page's words: to draw its figures takes longer than all else."""
+    for name in ("page.learning_curve", "page.confusion_matrix", "compare.learning_curves"):
+        monkeypatch.setattr(f"smallvit.report.{name}", lambda *_: "<svg></svg>")
+
+
+@pytest.fixture
 def run_folder() -> MakeRun:
     """Return `make_run(folder, ...) -> RunRecord`."""
     return make_run

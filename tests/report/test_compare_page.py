@@ -64,6 +64,7 @@ def test_lines_of_the_two_sides_differ_without_colour(tmp_path: Path, run_folder
     assert [len(solid[TEST]), len(dashed[TEST])] == [0, 5]
 
 
+@pytest.mark.usefixtures("no_figures")
 @pytest.mark.parametrize(
     ("wrong", "verdict", "on_page"),
     [
@@ -88,6 +89,7 @@ def test_the_verdict_on_two_runs(
     assert ("not resolved" in text) == ("not resolved" in on_page)
 
 
+@pytest.mark.usefixtures("no_figures")
 @pytest.mark.parametrize(
     ("wrong", "verdict", "on_page"),
     [
@@ -115,6 +117,7 @@ def test_the_verdict_on_several_seeds(
     assert f": {on_page}." in text
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_of_many_fields_the_first_are_printed(
     tmp_path: Path, run_folder: MakeRun, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -171,6 +174,7 @@ def test_several_seeds_have_no_mcnemar_and_a_table_by_seed(
     assert "McNemar's test is left out: with several seeds" in page.text
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_seeds_that_all_differ_by_the_same_are_not_tested(
     tmp_path: Path, run_folder: MakeRun, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -190,6 +194,7 @@ def test_seeds_that_all_differ_by_the_same_are_not_tested(
     assert "hardly show" not in page.text, "of what is not tested"
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_what_makes_a_side_too_good_stands_before_the_numbers(
     tmp_path: Path, run_folder: MakeRun, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -276,6 +281,7 @@ def test_other_test_sets_cannot_be_compared(
     assert_refused(tmp_path, capsys, f"have different test sets: {words}", 1)
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_a_test_of_ones_own_is_the_same_whatever_else_is_drawn_otherwise(
     tmp_path: Path, run_folder: MakeRun, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -107,11 +107,13 @@ def test_the_numbers_are_the_records(tmp_path: Path, run_folder: MakeRun) -> Non
         assert f"class {index} {100 * row[index] / sum(row):.2f} % {row[index]} {sum(row)}" in page.text
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_the_interval_is_wilsons(tmp_path: Path, run_folder: MakeRun) -> None:
     run_folder(tmp_path, classes=2, count=100, wrong=0.0)
     assert "96.30 % to 100.00 %" in Page(write_page(tmp_path)).text  # 1 / (1 + z^2 / 100)
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_a_test_set_read_along_the_curve_is_said(tmp_path: Path, run_folder: MakeRun) -> None:
     record = run_folder(tmp_path, test_curve=True)
     best = max(point.test.correct for point in record.curve if point.test)
@@ -120,6 +122,7 @@ def test_a_test_set_read_along_the_curve_is_said(tmp_path: Path, run_folder: Mak
     assert f"The best point on test is {100 * best / 300:.2f} %" in text
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_what_happened_on_the_way_is_said(tmp_path: Path, run_folder: MakeRun) -> None:
     run_folder(tmp_path / "plain")
     plain = Page(write_page(tmp_path / "plain")).text
@@ -130,6 +133,7 @@ def test_what_happened_on_the_way_is_said(tmp_path: Path, run_folder: MakeRun) -
         assert words.split()[0] + " " + words.split()[1] not in plain
 
 
+@pytest.mark.usefixtures("no_figures")
 @pytest.mark.parametrize(
     ("recipe", "fields", "model", "optimiser"),
     [
@@ -175,6 +179,7 @@ def test_what_was_trained_is_said(
     assert optimiser in text
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_what_else_was_changed_is_said(tmp_path: Path, run_folder: MakeRun) -> None:
     """Whatever fields there are, and that the weights were another run's."""
     config = RECIPES["small"]()
@@ -190,6 +195,7 @@ def test_what_else_was_changed_is_said(tmp_path: Path, run_folder: MakeRun) -> N
         assert bool(words) == ("started from" in text)
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_whose_images_they_are_is_said(tmp_path: Path, run_folder: MakeRun) -> None:
     config = dataclasses.replace(run_folder(tmp_path).run_config(), data=DataConfig(dataset="cifar10"))
     run_folder(tmp_path, config=config.resolve(10).to_json(), config_digest=config.digest())
@@ -198,6 +204,7 @@ def test_whose_images_they_are_is_said(tmp_path: Path, run_folder: MakeRun) -> N
     assert "Licence: none stated" in text
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_pictures_are_the_runs_own(tmp_path: Path, run_folder: MakeRun) -> None:
     run_folder(tmp_path)
     kept = load_file(tmp_path / "test.safetensors")
@@ -340,6 +347,7 @@ def test_a_damaged_folder_is_one_line(
     assert not (tmp_path / "index.html").exists()
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_what_makes_a_number_too_good_stands_beside_it(tmp_path: Path, run_folder: MakeRun) -> None:
     told = ["test: 2 pictures are in train, too: test/a/0.png, test/a/1.png", *MAY_BE_SEEN.values()]
     run_folder(tmp_path, dataset_notes=["7 images were grey: made RGB", *told])

@@ -35,6 +35,12 @@ from tiny_study import BASE, ONE_THREAD, Here, HereEngine, study
 QUIET = Console(quiet=True)
 
 
+@pytest.fixture(autouse=True)
+def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The jobs here are done when they are first asked after."""
+    monkeypatch.setattr("smallvit.study.execute.POLL_SECONDS", 0.0)
+
+
 def execute(study: Study, folder: Path, engine: HereEngine | None = None, budget: float | None = None) -> Ending:
     return run_study(study, folder, engine or HereEngine(), QUIET, use=ONE_THREAD, budget_seconds=budget)
 

@@ -76,10 +76,7 @@ def test_a_study_that_is_ended_and_then_killed_goes_on_to_the_same_records(
     wait_for(lambda: not any(is_alive(pid) for pid in owners if pid), "orphans go on")
 
     assert not any((run / "record.json").exists() for run in runs)
-    with started(tmp_path, *words) as third:
-        out, err = third.communicate(timeout=PATIENCE)
-    assert (third.returncode, err) == (0, "")
-    assert "2/2 long row, seed " in out
+    assert run_study(long_study(), tmp_path / "runs", HereEngine(), QUIET, use=ONE_THREAD).finished == 2
     for run in runs:
         assert len(RunRecord.load(run / "record.json").resumed_at_steps) == 2
         assert outcome(run) == undisturbed(run.name)

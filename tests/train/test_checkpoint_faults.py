@@ -152,20 +152,20 @@ def check_after_kill(folder: Path, before: Callable[[Path], None]) -> None:
     assert names(folder) == ["step-00000030"] if before is empty else ["step-00000020", "step-00000030"]
 
 
-def test_killed_at_fifty_random_moments(tmp_path: Path, order: Order) -> None:
+def test_killed_at_fifty_random_moments(in_memory: Path, order: Order) -> None:
     """Promised: every save that was reported is there or outdone, at most the one under way is lost."""
     behind, leftovers, last = 0, 0, 0
     for _ in range(50):
-        answer = order("saves", tmp_path)
+        answer = order("saves", in_memory)
         assert answer["status"] == KILLED
         reported = [int(step) for step in answer["said"].split("\n")[1:-1]]
-        newest, passed_over = load_newest(tmp_path)
+        newest, passed_over = load_newest(in_memory)
         assert passed_over == []
         last = max([last, *reported])
         found = newest.step if newest else 0
         assert found in (last, last + 1)  # renamed, but not yet reported
         assert newest is None or is_that_of(newest, found, 30_000)
-        leftovers += any(name.startswith(".") for name in names(tmp_path))
+        leftovers += any(name.startswith(".") for name in names(in_memory))
         behind += found == last
         last = found
     assert last >= 20
