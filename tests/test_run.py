@@ -181,7 +181,7 @@ def test_the_source_in_a_record_is_that_of_what_can_change_a_number(
 def test_what_is_said(finished: tuple[Path, RunRecord, str]) -> None:
     _, record, said = finished
     assert "the run is short" not in said, "these are not pictures of somebody's own"
-    assert "tiny on digits (1,295 train, 143 val, 359 test images)" in said
+    assert "tiny on digits (1,295 train, 143 val, 359 test images of 32 x 32)" in said
     why = r"as asked; \w+ attention measured [\d.]+ times \w+'s speed, [\d.]+ times \w+'s speed"
     assert re.search(rf"cpu with 1 thread, float32 \({why}\), {record.choices.attention} attention, not compiled", said)
     assert re.search(r"about \d+ s of training at [\d,]+ images/s", said)
