@@ -110,11 +110,11 @@ def data_fields(draw: st.DrawFn) -> dict[str, Any]:
 @st.composite
 def model_fields(draw: st.DrawFn) -> dict[str, Any]:
     heads, patch, tokens = draw(st.integers(1, 8)), draw(st.integers(1, 16)), draw(st.integers(0, 3))
-    width = heads * 4 * draw(st.integers(1, 16))
+    width, depth = heads * 4 * draw(st.integers(1, 16)), draw(st.integers(1, 20))
     latent = [draw(st.none() | st.integers(1, width)) for _ in "qkv"]
     tokenizers = [
         "patch",
-        *(["conv", "conv-pool"] if patch in (2, 4, 8, 16) else []),
+        *(["conv", "conv-pool"] if patch in (2, 4, 8, 16) and width >= 16 else []),
         *(["shifted"] if patch > 1 else []),
     ]
     tokenizer = draw(st.sampled_from(tokenizers))
@@ -124,7 +124,7 @@ def model_fields(draw: st.DrawFn) -> dict[str, Any]:
         image_size=patch * draw(st.integers(1, 8)),
         patch_size=patch,
         embed_dim=width,
-        depth=draw(st.integers(1, 20)),
+        depth=depth,
         num_heads=heads,
         mlp_ratio=draw(st.floats(1, 8)),
         num_cls_tokens=tokens,
@@ -139,11 +139,9 @@ def model_fields(draw: st.DrawFn) -> dict[str, Any]:
         patch_init=draw(st.sampled_from(first[tokenizer])),
         pooling=draw(st.sampled_from(["cls", "cls+mean"] if tokens else ["cls", "mean"])),
         layer_scale=draw(st.none() | UNIT),
+        mlp_conv=draw(st.sampled_from(["none", "depthwise"])) if depth > 1 else "none",
         init=draw(st.sampled_from(["normal", "spectral" if any(latent) else "mimetic"])),
-        **{
-            name: draw(s)
-            for name, s in choices(ModelConfig, "position", "head", "qk_norm", "locality", "mlp_conv").items()
-        },
+        **{name: draw(s) for name, s in choices(ModelConfig, "position", "head", "qk_norm", "locality").items()},
     )
 
 
