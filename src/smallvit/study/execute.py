@@ -155,26 +155,22 @@ class Execution:
                 cwd=str(Path.cwd()),
                 until=time.time() + self._seconds_left() if bounded else None,
             )
-            if does == "run":
-                self._waiting.remove(task)
-            self.board[task].state = "running" if does == "run" else "measuring"
             try:
-                handle = self.engine.start(order, task.log)
+                begun: Handle | Outcome = self.engine.start(order, task.log)
             except (OSError, SmallvitError) as error:  # its folder cannot be made, or no job submitted: others go on
                 if isinstance(error, SmallvitError) and self._running:  # perhaps a scheduler's limit
                     if not self._said_full:
                         self.view.say(f"{error}; from now on it is tried again whenever one has ended")
                     self._said_full, self._room = True, len(self._running)
-                    self._put_back(does, task)
                     return
-                self._after(does, task, Outcome(status=1, line=line_of(error) or str(error)), stop)
+                begun = Outcome(status=1, line=line_of(error) or str(error))
+            if does == "run":
+                self._waiting.remove(task)
+            if isinstance(begun, Outcome):
+                self._after(does, task, begun, stop)
                 continue
-            self._running.append(_Running(task=task, does=does, handle=handle))
-
-    def _put_back(self, does: str, task: Task) -> None:
-        self.board[task].state = "waiting"
-        if does == "run":
-            self._waiting.insert(0, task)
+            self.board[task].state = "running" if does == "run" else "measuring"
+            self._running.append(_Running(task=task, does=does, handle=begun))
 
     def _next(self) -> tuple[Task | None, Literal["run", "pace"]]:
         """Return the first run that fits, or is to be measured to know."""
@@ -244,7 +240,8 @@ class Execution:
         elif outcome.was_ended and self._requeued[task.folder] < self.engine.requeues:
             self._requeued[task.folder] += 1
             self.view.say(f"{task}: {outcome.line}; it is begun again")
-            self._put_back("run", task)
+            line.state = "waiting"
+            self._waiting.insert(0, task)
             return
         elif outcome.status:
             line.state = "failed"
