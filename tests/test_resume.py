@@ -376,9 +376,13 @@ def test_other_images_to_measure_on_are_refused(half: Path, split: str) -> None:
     assert f"was begun with other {split} images than today's" in refused(TOY, half, SmallvitError)
 
 
-def test_a_checkpoint_of_another_form_is_one_line(half: Path) -> None:
-    edit_state(half, lambda state: state.update(surprise=1))
-    assert "checkpoints: state.surprise is not known" in refused(TOY, half, SmallvitError)
+def test_a_checkpoint_of_another_form_is_refused_and_can_be_forked_off(half: Path, tmp_path: Path) -> None:
+    """As one of an earlier source, which had other fields."""
+    edit_state(half, lambda state: state["gathered"].update(best_sha256=None))
+    text = refused(TOY, half)
+    assert "was saved by another source of smallvit (its state.gathered.best_sha256 is not known" in text
+    assert f"go on with that source, or start a new run from its weights with --fork {half}" in text
+    assert run(BRIEF, tmp_path / "fork", fork=half).config["fork"] is not None
 
 
 def test_a_fork_starts_from_the_weights_and_is_another_run(half: Path, tmp_path: Path) -> None:

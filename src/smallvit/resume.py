@@ -81,7 +81,13 @@ def find_checkpoint(
             f"{folder} was saved by smallvit {theirs.get('smallvit')}, and this is {ours['smallvit']}: go on with that "
             f"version, or start a new run from its weights with --fork {shlex.quote(str(folder))}"
         )
-    saved = from_json(SavedState, checkpoint.state, f"{folder / CHECKPOINTS}: state")
+    try:
+        saved = from_json(SavedState, checkpoint.state, "its state")
+    except SmallvitError as error:
+        raise UsageError(
+            f"{folder} was saved by another source of smallvit ({error}): go on with that source, or start a new run "
+            f"from its weights with --fork {shlex.quote(str(folder))}"
+        ) from None
     _require_same_run(folder, config, RunConfig.from_json(saved.config))
     if theirs.get(SOURCE) != ours[SOURCE]:
         note("smallvit's source was changed after this run began: its record will name today's alone")
