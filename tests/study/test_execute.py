@@ -128,45 +128,98 @@ def test_a_run_that_was_ended_elsewhere_is_begun_again_as_often_as_the_engine_sa
     assert (ending.finished, ending.failed, ending.left) == (4 - len(failed), failed, [])
 
 
-def test_a_job_that_is_refused_while_others_run_is_submitted_when_one_has_ended(tmp_path: Path) -> None:
-    """A limit on a user's jobs is no fault of the run."""
+def test_a_job_that_is_refused_while_others_run_is_submitted_when_one_has_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A limit on a user's jobs is no fault of the run; and a job counts for some time after it has ended."""
+    monkeypatch.setattr("smallvit.study.execute.RETRY_SECONDS", 0.01)
 
     class Limited(HereEngine):
-        running, refused = 0, 0
+        counted, lag = 0, 0
 
         def slots(self) -> int:
             return 9
 
         def start(self, order: Order, log: Path) -> Here:
-            if self.running == 2:
-                self.refused += 1
-                raise SmallvitError("a job cannot be submitted: QOSMaxSubmitJobPerUserLimit")
-            self.running += 1
+            if self.counted == 2:
+                self.lag += 1
+                self.counted -= self.lag % 3 == 0
+                raise SmallvitError(LIMIT)
+            self.counted += 1
             return super().start(order, log)
 
-        def really(self, order: Order) -> Outcome:
-            self.running -= 1
-            return super().really(order)
-
     engine = Limited()
-    assert execute(study(), tmp_path, engine) == Ending(finished=4)
+    console = Console(record=True, width=300, file=io.StringIO())
+    assert run_study(study(), tmp_path, engine, console, use=ONE_THREAD) == Ending(finished=4)
     assert folders(engine) == ["plain/seed0", "erase/seed0", "plain/seed1", "erase/seed1"]
-    assert engine.refused == 1
+    assert engine.lag == 6, "the first two had ended before the third was taken"
+    assert console.export_text().count(f"{LIMIT}; it is tried again") == 1
 
 
-def test_a_job_that_cannot_be_submitted_has_failed_and_the_rest_go_on(tmp_path: Path) -> None:
+LIMIT = "a job cannot be submitted: QOSMaxSubmitJobPerUserLimit"
+
+
+def test_a_job_that_cannot_be_submitted_has_failed_and_the_rest_go_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("smallvit.study.execute.RETRY_SECONDS", 0.01)
+    monkeypatch.setattr("smallvit.study.execute.REFUSED_SECONDS", 0.05)
     engine = HereEngine()
     begin = engine.start
 
     def start(order: Order, log: Path) -> Here:
-        if len(engine.orders) == 1 and order.folder.endswith("erase/seed0"):
-            raise SmallvitError("a job cannot be submitted: QOSMaxSubmitJobPerUserLimit")
+        if order.folder.endswith("erase/seed0"):
+            raise SmallvitError(LIMIT)
         return begin(order, log)
 
     engine.start = start
     ending = execute(study(), tmp_path, engine)
-    assert ending.failed == ["erase row, seed 0: a job cannot be submitted: QOSMaxSubmitJobPerUserLimit"]
+    assert ending.failed == [f"erase row, seed 0: {LIMIT}"]
     assert (ending.finished, ending.left) == (3, [])
+
+
+def test_a_signal_that_ends_what_submits_leaves_the_run_for_the_next_time(tmp_path: Path) -> None:
+    """As Ctrl-C ends sbatch with the study."""
+    engine = HereEngine()
+
+    def start(order: Order, log: Path) -> Here:
+        os.kill(os.getpid(), signal.SIGINT)
+        raise SmallvitError("a job cannot be submitted: sbatch does not say why")
+
+    engine.start = start
+    ending = execute(study(), tmp_path, engine)
+    assert (ending.failed, len(ending.left), ending.exit_status) == ([], 4, 130)
+
+
+def test_a_second_signal_while_a_job_is_submitted_is_no_refusal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("smallvit.stop.ONE_SIGNAL_SECONDS", 0.05)
+    engine = HereEngine()
+
+    def start(order: Order, log: Path) -> Here:
+        for _ in range(2):
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(0.1)  # sooner they are one
+        raise AssertionError("the second one was survived")
+
+    engine.start = start
+    with pytest.raises(InterruptedRunError, match="SIGTERM again"):
+        execute(study(), tmp_path, engine)
+
+
+def test_checkpoints_of_a_run_that_was_ended_with_its_record_written_are_deleted(tmp_path: Path) -> None:
+    checkpoints = tmp_path / "plain" / "seed0" / "checkpoints" / "step-00000006"
+
+    def ended_late(order: Order) -> Outcome:
+        outcome = HereEngine().really(order)
+        if order.folder.endswith("plain/seed0"):
+            checkpoints.mkdir(parents=True)
+            return Outcome(status=-9, line="ended by SIGKILL")
+        return outcome
+
+    assert execute(study(), tmp_path, HereEngine(ended_late)) == Ending(finished=4)
+    assert not checkpoints.parent.exists()
 
 
 def test_a_record_of_another_run_is_refused_before_anything_runs(tmp_path: Path) -> None:
@@ -341,6 +394,20 @@ def test_a_shape_that_cannot_be_measured_fails_its_rows_alone(tmp_path: Path) ->
     ending = execute(ranked(), tmp_path, engine, budget=40.0)
     assert folders(engine) == ["plain/seed0", "plain/seed1"]
     assert sum("its pace cannot be measured: ended by SIGSEGV" in line for line in ending.failed) == 4
+
+
+def test_a_measurement_that_was_ended_elsewhere_is_begun_again(tmp_path: Path) -> None:
+    preemptions = iter(range(1))
+
+    def preempted(order: Order) -> Outcome:
+        first = order.do == "pace" and next(preemptions, None) is not None
+        return Outcome(status=-15, line="ended by SIGTERM") if first else answer(order)
+
+    engine = HereEngine(preempted)
+    engine.requeues = 1
+    ending = execute(ranked(), tmp_path, engine, budget=40.0)
+    assert folders(engine, "pace") == ["other/seed0", "other/seed0", "plain/seed0"]
+    assert not any("its pace" in line for line in ending.failed)
 
 
 def test_of_a_folder_of_images_a_run_tells_the_pace(tmp_path: Path) -> None:

@@ -56,7 +56,10 @@ def test_seconds_are_those_of_steps_and_of_images_that_are_evaluated() -> None:
     assert config.length.every_epochs == 2  # so 5 epochs have 3 points
     whole = 5 * 10 * 2.0 + (3 * 10 + 20) * 0.1
     assert pace.seconds(config) == pytest.approx(START_SECONDS + 7 + whole)
-    assert pace.seconds(config, steps_done=25) == pytest.approx(START_SECONDS + 7 + whole / 2)
+    half = 25 * 2.0 + (2 * 10 + 20) * 0.1
+    assert pace.seconds(config, steps_done=25) == pytest.approx(START_SECONDS + 7 + half)
+    last_evaluation = (10 + 20) * 0.1  # of which nothing was saved
+    assert pace.seconds(config, steps_done=50) == pytest.approx(START_SECONDS + 7 + last_evaluation)
     watched = replace(config, evaluate=replace(config.evaluate, test_curve=True))
     assert pace.seconds(watched) == pytest.approx(START_SECONDS + 7 + 5 * 10 * 2.0 + 3 * 30 * 0.1)
 

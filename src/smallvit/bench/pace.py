@@ -28,12 +28,20 @@ class Pace:
     num_test: int
 
     def seconds(self, config: RunConfig, steps_done: int = 0) -> float:
-        """Return how long a run takes from its start, or from a checkpoint, to its end."""
+        """Return how long a run takes from its start, or from a checkpoint, to its end.
+
+        The last evaluation is always still to come: a run that has had it is finished.
+        """
         length, steps = config.length, max(1, config.num_steps(self.num_train))
-        points = math.ceil(length.epochs / length.every_epochs)
+        left = 1 - min(steps_done, steps) / steps
+        points = max(1, math.ceil(left * math.ceil(length.epochs / length.every_epochs)))
         images = points * self.num_val + (points if config.evaluate.test_curve else 1) * self.num_test
-        whole = steps * self.step_seconds + images * self.evaluate_seconds
-        return START_SECONDS + self.first_step_seconds + whole * (1 - min(steps_done, steps) / steps)
+        return (
+            START_SECONDS
+            + self.first_step_seconds
+            + left * steps * self.step_seconds
+            + images * self.evaluate_seconds
+        )
 
 
 def num_images(config: RunConfig) -> tuple[int, int, int] | None:

@@ -21,7 +21,7 @@ from smallvit.device.config import DeviceUse
 from smallvit.errors import SmallvitError, line_of
 from smallvit.progress import duration
 from smallvit.record import RunRecord
-from smallvit.run_folder import RECORD
+from smallvit.run_folder import RECORD, delete_checkpoints
 from smallvit.stop import OUT_OF_TIME, InterruptedRunError, Stop
 from smallvit.strict_json import from_json, parse
 from smallvit.study.board import Board, Line
@@ -39,6 +39,10 @@ PATIENCE_SECONDS = 180.0
 """How long a run may take to save and end after it was asked to."""
 SEEN_SECONDS = 35.0
 """How long a disk in a network may keep a file that was written elsewhere from being seen."""
+RETRY_SECONDS = 10.0
+"""Until a job that was refused is submitted again."""
+REFUSED_SECONDS = 60.0
+"""How long jobs may be refused while none runs: a scheduler counts a job for some time after it has ended."""
 
 
 @dataclass(kw_only=True)
@@ -107,9 +111,11 @@ class Execution:
         self._waiting = list(tasks)
         self._running: list[_Running] = []
         self._requeued = Counter[Path]()
-        self._room = math.inf
-        """Jobs at which the engine would take no more; until one of them ends."""
-        self._said_full = False
+        self._retry_at = -math.inf
+        """When to submit again, after a refusal."""
+        self._refused_since = math.inf
+        """Since when jobs have been refused while none runs."""
+        self._said_refused = False
         self._deadline = math.inf if budget_seconds is None else time.monotonic() + budget_seconds
         self._ending_since = math.inf
         self._tests: dict[int, str] = {}
@@ -128,7 +134,7 @@ class Execution:
                     self._collect(stop)
                     self._end_if_asked(stop)
                     self._start_what_fits(stop)
-                    if not self._running:
+                    if not self._running and (stop.reason or self._retry_at == -math.inf):
                         break
                     self.view.refresh()
                     time.sleep(POLL_SECONDS)
@@ -143,7 +149,10 @@ class Execution:
         return self._ended(stop)
 
     def _start_what_fits(self, stop: Stop) -> None:
-        while not stop.reason and len(self._running) < min(self._room, self.engine.slots()):
+        if time.monotonic() < self._retry_at:
+            return
+        self._retry_at = -math.inf
+        while not stop.reason and len(self._running) < self.engine.slots():
             task, does = self._next()
             if task is None:
                 return
@@ -157,11 +166,13 @@ class Execution:
             )
             try:
                 begun: Handle | Outcome = self.engine.start(order, task.log)
+                self._refused_since = math.inf
+            except InterruptedRunError:  # a second signal's
+                raise
             except (OSError, SmallvitError) as error:  # its folder cannot be made, or no job submitted: others go on
-                if isinstance(error, SmallvitError) and self._running:  # perhaps a scheduler's limit
-                    if not self._said_full:
-                        self.view.say(f"{error}; from now on it is tried again whenever one has ended")
-                    self._said_full, self._room = True, len(self._running)
+                if stop.reason:  # a signal of the terminal ends what submits as well
+                    return
+                if isinstance(error, SmallvitError) and self._is_to_be_retried(error):
                     return
                 begun = Outcome(status=1, line=line_of(error) or str(error))
             if does == "run":
@@ -171,6 +182,17 @@ class Execution:
                 continue
             self.board[task].state = "running" if does == "run" else "measuring"
             self._running.append(_Running(task=task, does=does, handle=begun))
+
+    def _is_to_be_retried(self, refusal: SmallvitError) -> bool:
+        """Return whether a job that was refused may be taken later, as under a scheduler's limit."""
+        now = time.monotonic()
+        self._refused_since = math.inf if self._running else min(self._refused_since, now)
+        if now >= self._refused_since + REFUSED_SECONDS:
+            return False
+        if not self._said_refused:
+            self.view.say(f"{refusal}; it is tried again, now and whenever that happens, every {RETRY_SECONDS:.0f} s")
+        self._said_refused, self._retry_at = True, now + RETRY_SECONDS
+        return True
 
     def _next(self) -> tuple[Task | None, Literal["run", "pace"]]:
         """Return the first run that fits, or is to be measured to know."""
@@ -211,7 +233,6 @@ class Execution:
             outcome = job.handle.poll()
             if outcome is not None:
                 self._running.remove(job)
-                self._room = math.inf
                 self._after(job.does, job.task, outcome, stop)
 
     def _after(self, does: str, task: Task, outcome: Outcome, stop: Stop) -> None:
@@ -225,9 +246,12 @@ class Execution:
             try:
                 record = RunRecord.load(path)
                 self._require_same_test(record, stop)
+            except InterruptedRunError:
+                raise
             except SmallvitError as error:
                 outcome = Outcome(status=1, line=str(error))
             else:
+                delete_checkpoints(task.folder, ignore_errors=True)  # it may have been ended just before it did so
                 outcome = replace(outcome, status=0)
                 line.state, line.record = "done", record
                 self._learn_from(record)
@@ -237,9 +261,7 @@ class Execution:
             if outcome.status == -signal.SIGTERM:
                 line.state = "waiting"
                 outcome = replace(outcome, line="ended before it began")
-        elif outcome.was_ended and self._requeued[task.folder] < self.engine.requeues:
-            self._requeued[task.folder] += 1
-            self.view.say(f"{task}: {outcome.line}; it is begun again")
+        elif self._is_to_be_begun_again(task, outcome):
             line.state = "waiting"
             self._waiting.insert(0, task)
             return
@@ -247,6 +269,14 @@ class Execution:
             line.state = "failed"
             self.ending.failed.append(f"{task}: {outcome.line}")
         self.view.ended(line, outcome)
+
+    def _is_to_be_begun_again(self, task: Task, outcome: Outcome) -> bool:
+        """Return whether a job was ended elsewhere, by its scheduler say, and not too often."""
+        again = outcome.was_ended and self._requeued[task.folder] < self.engine.requeues
+        if again:
+            self._requeued[task.folder] += 1
+            self.view.say(f"{task}: {outcome.line}; it is begun again")
+        return again
 
     def _require_same_test(self, record: RunRecord, stop: Stop) -> None:
         """Raise `SmallvitError`, and let the study end, if a run's test images are not those of the runs before."""
@@ -271,7 +301,7 @@ class Execution:
                 self.forecast.learn(task.config, from_json(Pace, parse(outcome.line), "pace"))
             except (ValueError, SmallvitError):
                 outcome = Outcome(status=1, line=f"its last line is no pace: {outcome.line}")
-        if outcome.status and not (stop.reason and outcome.was_ended):
+        if outcome.status and not (stop.reason and outcome.was_ended) and not self._is_to_be_begun_again(task, outcome):
             alike = [each for each in self._waiting if shape(each.config) == shape(task.config)]
             for each in alike:
                 self._waiting.remove(each)

@@ -82,7 +82,8 @@ class SlurmEngine:
             self._submitit.core.utils.FailedJobError,
             self._submitit.core.utils.FailedSubmissionError,
         ) as e:
-            raise SmallvitError(f"a job cannot be submitted: {str(e).strip().splitlines()[-1]}") from None
+            lines = str(e).strip().splitlines() or ["sbatch does not say why"]
+            raise SmallvitError(f"a job cannot be submitted: {lines[-1]}") from None
 
     def close(self) -> None:
         """Do nothing: there is nothing beside the jobs."""
