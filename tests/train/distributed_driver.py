@@ -203,6 +203,8 @@ def main() -> None:
     actions = {f.__name__: f for f in (train, variants, go_on, talk, not_finite, endless)}
     signal.signal(signal.SIGTERM, lambda number, frame: None)
     try:
+        with join(timeout_seconds=timeout, start_seconds=60.0) as world:  # as for a run before
+            world.barrier()
         with join(timeout_seconds=timeout, start_seconds=60.0) as world:
             found = {name: actions[name](world, folder) for name in what.split(",")}
             found["initialized"] = torch.distributed.is_initialized()

@@ -1,5 +1,6 @@
 """How the ranks of a run meet and part: by the environment that torchrun gives them, through its store."""
 
+import itertools
 import os
 import re
 import textwrap
@@ -60,11 +61,15 @@ def join(*, timeout_seconds: float, start_seconds: float = START_SECONDS) -> Gen
             dist.destroy_process_group()
 
 
+_joined = itertools.count()
+"""How often this process has joined others, and so each of them."""
+
+
 def _part() -> str:
-    """Return a name for the ranks of this start: torchrun keeps its store when it starts them again (--max-restarts),
-    and what the dead left there would be taken for the addresses of the living.
+    """Return a name for this meeting: torchrun keeps its store when it starts ranks again (--max-restarts), and for
+    their next run, and what was left there would be taken for the addresses of the living.
     """
-    return f"smallvit/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}"
+    return f"smallvit/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}/{next(_joined)}"
 
 
 def _from_environment(timeout_seconds: float) -> World:
