@@ -528,6 +528,20 @@ def test_the_best_on_val_is_kept_when_asked_for(tmp_path: Path) -> None:
     assert metrics.correct == max(correct)
 
 
+def test_the_best_on_val_is_kept_as_the_one_who_resumes_asks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = replace(TOY, evaluate=replace(TOY.evaluate, every_epochs=1))
+    asking = replace(plain, checkpoint=CheckpointConfig(best=True))
+    for name, before, after in (("left off", asking, plain), ("asked for later", plain, asking)):
+        ask_at({10}, monkeypatch)  # after the first measurement
+        interrupted(before, tmp_path / name)
+        monkeypatch.undo()
+        text = said(after, tmp_path / name)
+        assert ("note: checkpoint.best was off so far" in text) == (after is asking)
+    assert not (tmp_path / "left off" / "best.safetensors").exists()
+
+
 def test_measuring_and_saving_are_no_time_of_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A step takes a second here, a save 10, a split 100."""
     seconds, predict, batch = 0.0, Session.predict, Session.batch

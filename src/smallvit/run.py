@@ -157,6 +157,8 @@ def _run(
         note_other_arithmetic(saved, session.choices, world.size, note)
         require_same_images(saved, session, checkpoint.step, folder)
         training.go_on_from(checkpoint, saved.gathered)
+        if config.checkpoint.best and not training.best and any(point.val for point in saved.gathered.curve):
+            note("checkpoint.best was off so far: weights are kept from the next measurement that is the best of all")
         say(console, f"going on after step {checkpoint.step:,} of {training.total_steps:,}")
     if world.is_main:
         write_json(folder / CONFIG, config.to_json())

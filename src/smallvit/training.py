@@ -66,7 +66,8 @@ class Training:
         self.session.average.load(checkpoint.tensors)
         load_optimizer_tensors(self.optimizers, checkpoint.tensors["optimizer"])
         self._losses = list(checkpoint.tensors["progress"]["losses"])
-        self.best = dict(checkpoint.tensors.get(_BEST, {}))
+        if self.session.config.checkpoint.best:  # it may have been left off since
+            self.best = dict(checkpoint.tensors.get(_BEST, {}))
         self._lines = checkpoint.texts[METRICS]
         self.gathered, self.steps_done = gathered, checkpoint.step
         gathered.resumed_at_steps.append(checkpoint.step)
