@@ -271,8 +271,11 @@ def test_quickstart_replaces_an_earlier_quickstart_and_nothing_else(
 
     earlier = replace(RECIPES["quickstart"](), seed=7).resolve(10)
     longer = replace(earlier, train=replace(earlier.train, epochs=5000))
+    old = {**earlier.to_json(), "schema": 1}  # which had neither of these
+    old["device"] = {name: value for name, value in old["device"].items() if name not in ("cuda_graphs", "convolution")}
     for name, config in (
         ("earlier", earlier.to_json()),
+        ("earlier, of an old schema", old),
         ("longer", longer.to_json()),
         ("small", RECIPES["small"]().resolve(10).to_json()),
         ("another version's", {"schema": 99, "recipe": "quickstart"}),
@@ -282,6 +285,6 @@ def test_quickstart_replaces_an_earlier_quickstart_and_nothing_else(
         (folder / "config.json").write_text(json.dumps(config))
         (folder / "record.json").write_text("{}")
         (folder / "notes.txt").write_text("mine")
-        replaced = name == "earlier"
+        replaced = name.startswith("earlier")
         kept = {"notes.txt"} if replaced else {"notes.txt", "config.json", "record.json", "checkpoints"}
         assert quickstart(folder, 130 if replaced else 2) == kept

@@ -68,7 +68,8 @@ def _is_quickstart(folder: Path) -> bool:
         config = RunConfig.load(folder / "config.json")
     except SmallvitError:
         return False
-    return config == replace(RECIPES["quickstart"](), seed=config.seed).resolve(config.model.num_classes or 0)
+    recipe = replace(RECIPES["quickstart"](), seed=config.seed).resolve(config.model.num_classes or 0)
+    return (config.digest(), config.checkpoint) == (recipe.digest(), recipe.checkpoint)
 
 
 def train_and_report(

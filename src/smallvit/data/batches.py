@@ -5,7 +5,6 @@ coarse, fine), then 3,072 bytes of pixels as colour planes; a python batch is a 
 pixels as `data` [n, 3072]. Nothing of an archive is ever written to disk. Rows are counted from 0 within their file.
 """
 
-import lzma
 import pickle
 import tarfile
 import zlib
@@ -18,6 +17,11 @@ from smallvit.data.spec import BinaryBatches, DatasetSpec, PythonBatches
 from smallvit.data.split import Split
 from smallvit.data.unpickle import load
 from smallvit.errors import SmallvitError
+
+try:
+    from lzma import LZMAError
+except ImportError:  # a Python without xz: tarfile says so of an archive that needs it
+    LZMAError = EOFError
 
 _SLACK = 1 << 20
 _MOST_HEADER = 1 << 20
@@ -71,7 +75,7 @@ def _from_tar(archive: Path, names: tuple[str, ...], limit: int) -> dict[str, by
                     )
                 file = tar.extractfile(member)
                 members[name] = file.read() if file else b""
-    except (tarfile.TarError, EOFError, zlib.error, lzma.LZMAError, OSError) as error:
+    except (tarfile.TarError, EOFError, zlib.error, LZMAError, OSError) as error:
         raise SmallvitError(f"{archive}: cut short, or not a tar archive ({error})") from error
     return members
 
