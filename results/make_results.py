@@ -10,6 +10,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from statistics import fmean
 from textwrap import fill
 
 from smallvit.data.spec import SPECS
@@ -162,14 +163,16 @@ def _line(name: str, runs: Sequence[Run], root: Path) -> str:
     config, length, seeds = runs[0].config, runs[0].config.length, len(runs)
     title = SPECS[config.data.dataset].title
     spread = Spread(values=tuple(100 * run.record.test.accuracy for run in runs))
-    seconds = Spread(values=tuple(run.record.train_seconds for run in runs)).mean
+    seconds = defaultdict[str, list[float]](list)  # a mean over machines would be the time of none
+    for run in runs:
+        seconds[hardware([run.record])[0]].append(run.record.train_seconds)
     place = runs[0].path.parent.relative_to(root)
     cells = [
         f"`{name}`",
         f"{title}, {length.epochs * length.passes_per_epoch} passes",
         f"{written_spread(spread)} %, {seeds} seeds" if seeds > 1 else _of_one_seed(runs[0].record.test),
         large(runs[0].record.num_macs),
-        f"{'; '.join(hardware([run.record for run in runs]))}; {duration(seconds)}",
+        "; ".join(f"{where}, {duration(fmean(each))}" for where, each in seconds.items()),
         f"[{place.name}]({place})",
     ]
     return f"| {' | '.join(cells)} |"

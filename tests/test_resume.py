@@ -528,9 +528,7 @@ def test_the_best_on_val_is_kept_when_asked_for(tmp_path: Path) -> None:
     assert metrics.correct == max(correct)
 
 
-def test_the_best_on_val_is_kept_as_the_one_who_resumes_asks(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_best_on_val_is_kept_as_the_one_who_resumes_asks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     plain = replace(TOY, evaluate=replace(TOY.evaluate, every_epochs=1))
     asking = replace(plain, checkpoint=CheckpointConfig(best=True))
     for name, before, after in (("left off", asking, plain), ("asked for later", plain, asking)):

@@ -56,6 +56,8 @@ def test_every_table_figure_and_section_of_scaled_runs_says_so(scaled: Path) -> 
     assert section.count("Scaled: 2 % of the full length</text>") == 5
     assert "<strong>Not all runs here have the full length:</strong> some took 2 % of the full length." in text
     assert "one seed in common" in section
+    lists = [part.partition("</table>")[0] for part in text.split('aria-label="The records"')[1:]]
+    assert [re.findall("<td>(full|2 %)</td>", part) for part in lists] == [["2 %"] * 5, ["full"]]
     assert re.search("<strong>2 rows against baseline: .*1 not tested[.]", section)
     for path in (scaled / "tables").glob("paper*"):
         assert "of the full length" in path.read_text()

@@ -37,10 +37,7 @@ class Pace:
         points = max(1, math.ceil(left * math.ceil(length.epochs / length.every_epochs)))
         images = points * self.num_val + (points if config.evaluate.test_curve else 1) * self.num_test
         return (
-            START_SECONDS
-            + self.first_step_seconds
-            + left * steps * self.step_seconds
-            + images * self.evaluate_seconds
+            START_SECONDS + self.first_step_seconds + left * steps * self.step_seconds + images * self.evaluate_seconds
         )
 
 

@@ -54,7 +54,9 @@ class Evaluate:
 
         metrics, calibrated = evaluate(self.folder, self.split, self.data.root)
         record = record_of(self.folder)
-        print(f"{self.split} accuracy {percent(metrics)}")
+        scale = record.run_config().scale
+        short = "" if scale == 1 else f", of a run of {100 * scale:g} % of its recipe's full length"
+        print(f"{self.split} accuracy {percent(metrics)}{short}")
         kept = record.val if self.split == "val" else record.test
         if kept is not None and kept.correct != metrics.correct:
             same = record.versions.get(SOURCE) in (None, versions()[SOURCE])

@@ -95,7 +95,10 @@ def train_and_report(
     from smallvit.report.page import write_page
 
     speed = f" at {record.images_per_second:,.0f} images/s" if record.images_per_second else ""  # of one step, none
-    console.print(f"test accuracy {percent(record.test)} after {duration(record.train_seconds)} of training{speed}")
+    short = "" if config.scale == 1 else f"; {100 * config.scale:g} % of the recipe's full length"
+    console.print(
+        f"test accuracy {percent(record.test)} after {duration(record.train_seconds)} of training{speed}{short}"
+    )
     if (mean := record.mean_class_accuracy()) is not None:
         tested, known = record.num_test_classes(), len(record.class_names)
         which = "the classes" if tested == known else f"the {tested} of {known} classes that test has images of"

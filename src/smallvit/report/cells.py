@@ -58,8 +58,9 @@ def written_interval(low: float, high: float) -> str:
 
 
 def whole_seconds(spread: Spread) -> str:
-    """Return the mean of seconds."""
-    return f"{spread.mean:,.0f}"
+    """Return the least and the most of several runs' seconds: a mean would be that of machines as well."""
+    low, high = (f"{limit(spread.values):,.0f}" for limit in (min, max))
+    return low if low == high else f"{low} to {high}"
 
 
 def large(value: int) -> str:

@@ -69,9 +69,12 @@ def notes(numbers: Numbers) -> list[str]:
     found.append(_best_note(numbers.lines))
     if numbers.any_published:
         found.append(
-            "Published: the best point of one run's curve on test; seconds are those of an RTX 3090, for the "
-            "full length. Of our numbers the best of the curve is the nearest to it, and as much too good."
+            "Published: the best point of one run's curve on test; seconds are those of one RTX 3090 (of distributed "
+            "rows of several, how many is not said), for the full length. Of our numbers the best of the curve is the nearest to it, and as much too good."
         )
+        for line in numbers.lines:
+            if line.published and line.published.doubt:
+                found.append(f"Published {line.published.accuracy:.2f} % of {line.label}: {line.published.doubt}.")
     if numbers.any_difference:
         found += _differences_notes(numbers)
     if numbers.not_run:

@@ -14,7 +14,7 @@ from smallvit.console import first_few
 from smallvit.data.config import DATASETS
 from smallvit.errors import SmallvitError
 from smallvit.files import write_atomically
-from smallvit.report.cells import length_of, scaled_notice
+from smallvit.report.cells import length_cell, length_of, scaled_notice
 from smallvit.report.collect import Section, collect
 from smallvit.report.html import require_ours, write_html
 from smallvit.report.numbers import Numbers, numbers_of
@@ -120,6 +120,7 @@ def write_report(folders: Sequence[Path | str], out: Path | str) -> Report:
             | {group[0].config.scale for group in collection.others if group[0].config.scale != 1}
         ),
         length_of=length_of,
+        length_cell=length_cell,
         left_out=left_out,
     )
     if foreign := _remove_earlier(out, {*tables, *figures}):

@@ -25,7 +25,9 @@ class Published:
     accuracy: float
     """Percent of the CIFAR-10 test set: the best of the points of one run's curve, every fifth epoch."""
     seconds: float | None = None
-    """Of the whole run on an RTX 3090, augmentation on the CPU included."""
+    """Of the whole run on one RTX 3090, of distributed rows on several, augmentation on the CPU included."""
+    doubt: str = ""
+    """What makes it doubtful that it is this row's, as a clause."""
 
 
 @dataclass(frozen=True, kw_only=True)
