@@ -32,7 +32,7 @@ DEVICE ?= cuda
 BENCH_PYTHON ?= $(BIN)/python
 
 gpu-bench: $(if $(filter $(BIN)/python,$(BENCH_PYTHON)),$(VENV)/dev)  ## on a GPU machine: its tests, speeds and a training stretch, in nine minutes
-	PYTHONPATH=src$(if $(PYTHONPATH),:$(PYTHONPATH)) $(BENCH_PYTHON) benchmarks/gpu_bench.py --device $(DEVICE) --out $(OUT) $(if $(DATA_ROOT),--data-root $(DATA_ROOT))
+	PYTHONPATH=src$(if $(PYTHONPATH),:$(PYTHONPATH)) $(BENCH_PYTHON) benchmarks/gpu_bench.py --device $(DEVICE) --out $(OUT) $(if $(DATA_ROOT),--data-root $(DATA_ROOT)) $(if $(WHOLE),--whole)
 
 clean:  ## remove the environment and the tools' caches
 	rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis .import_linter_cache

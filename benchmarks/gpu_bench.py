@@ -2,7 +2,9 @@
 
     make gpu-bench                             on a machine with a GPU; ${OUT:-runs/gpu-bench} has the files
     make gpu-bench DEVICE=cpu                  a tiny rehearsal
-    python benchmarks/gpu_bench.py [--device cuda] [--out FOLDER] [--data-root CIFAR10]
+    python benchmarks/gpu_bench.py [--device cuda] [--out FOLDER] [--data-root CIFAR10] [--whole]
+
+`--whole` (WHOLE=1) is another sitting as long: the training alone, but the whole run of `baseline`.
 
 Each part is a process with a time limit; one that fails or overruns is said so, and the others still run. Without
 --data-root the training stretch reads random images in CIFAR-10's official form: its speed counts, not its accuracy.
@@ -42,8 +44,8 @@ class Part:
     """Exit statuses that are no failure."""
 
 
-def parts(device: str, out: Path, data_root: Path, cache: Path) -> list[Part]:
-    """Return what to run; on a CPU the same commands, on tiny models."""
+def parts(device: str, out: Path, data_root: Path, cache: Path, *, whole: bool = False) -> list[Part]:
+    """Return what to run; on a CPU the same commands, on tiny models. `whole` leaves the training, to its end."""
     python, tiny = [sys.executable, "-u"], device == "cpu"
     smallvit = [*python, "-m", "smallvit"]
     where = ["--device.device", device]
@@ -54,33 +56,43 @@ def parts(device: str, out: Path, data_root: Path, cache: Path) -> list[Part]:
     bench += ["--against", "timm,vit-pytorch"]
     plain = [*smallvit, "bench", "baseline", *where, "--json", str(out / "plain.json"), "--device.cuda-graphs", "off"]
     paper = [*python, str(ROOT / "benchmarks" / "paper_step.py"), "--device", device, "--json", str(out / "paper.json")]
-    train = [
-        *smallvit,
-        "train",
-        "baseline",
-        *where,
-        "--out",
-        str(out / TRAIN),
-        "--data.cache",
-        str(data_root / "cache"),
-    ]
-    train += ["--data.root", str(data_root), "--optim.warmup-epochs", "1", "--max-seconds", "60"]
-    train += ["--evaluate.batch-size", "5000"]
+    profile = [*python, str(ROOT / "benchmarks" / "step_profile.py"), "--device", device]
+    profile += ["--json", str(out / "profile.json")]
+    train = [*smallvit, "train", "baseline", *where, "--out", str(out / TRAIN), "--data.cache", str(cache)]
+    train += ["--data.root", str(data_root), "--evaluate.batch-size", "5000"]
+    train += ["--max-seconds", "500"] if whole else ["--optim.warmup-epochs", "1", "--max-seconds", "60"]
     if tiny:
         pytest[-3:] = [str(ROOT / "tests" / "device")]
         for command in (bench, plain):
             command += [*TINY_MODEL, "--train.batch-size", "8", "--evaluate.batch-size", "8", "--turns", "1"]
         bench[bench.index("60")] = "0"
         paper += ["--batch-size", "2", "--turns", "1"]
-        train += [*TINY_MODEL, "--train.epochs", "1", "--train.passes-per-epoch", "1", "--train.batch-size", "500"]
-    else:
+        profile += ["--batch-size", "2", "--steps", "1"]
+        train += [
+            "--optim.warmup-epochs",
+            "1",
+            *TINY_MODEL,
+            "--train.epochs",
+            "1",
+            "--train.passes-per-epoch",
+            "1",
+            "--train.batch-size",
+            "500",
+        ]
+    elif not whole:
         train += ["--train.epochs", "20"]
+    training = Part(
+        name="training", command=train, limit_seconds=540 if whole else 90, allowed=(0, 75)
+    )  # 75: time's up
+    if whole:
+        return [training]
     return [
-        Part(name="CUDA tests", command=pytest, limit_seconds=150, allowed=(0, 5)),  # 5: none were there
-        Part(name="bench", command=bench, limit_seconds=160),
-        Part(name="bench without CUDA graphs", command=plain, limit_seconds=60),
-        Part(name="the paper's step", command=paper, limit_seconds=80),
-        Part(name="training", command=train, limit_seconds=90, allowed=(0, 75)),  # 75: its seconds were over
+        Part(name="CUDA tests", command=pytest, limit_seconds=140, allowed=(0, 5)),  # 5: none were there
+        Part(name="bench", command=bench, limit_seconds=150),
+        Part(name="bench without CUDA graphs", command=plain, limit_seconds=50),
+        Part(name="the paper's step", command=paper, limit_seconds=70),
+        Part(name="profile", command=profile, limit_seconds=40),
+        training,
     ]
 
 
@@ -128,11 +140,20 @@ def summary(out: Path, ended: Sequence[dict[str, Any]]) -> list[str]:
     if paper is not None:
         for name, shape in paper["shapes"].items():
             rows.append((name, f"{shape['ours_over_paper']:.2f} times the paper's step"))
+    profile = _read(out / "profile.json")
+    if profile is not None:
+        rows += [
+            (f"{each['share']:.0%} of the operations' time", f"{each['calls']:.0f} x {each['name'][:60]}")
+            for each in profile["operations"][:5]
+        ]
     lines = metrics.read_text(encoding="utf-8").splitlines() if metrics.exists() else []
     steps = [json.loads(line) for line in lines if "images_per_second" in line]
     if steps:
         speed = f"{steps[-1]['images_per_second']:,.0f} images/s over {steps[-1]['step'] + 1:,} steps"
         rows.append(("training, from end to end", speed))
+    record = _read(out / TRAIN / "record.json")
+    if record is not None:
+        rows.append(("test, at its end", f"{record['test']['correct']:,} of {record['test']['count']:,} right"))
     return [f"{name:36s} {text}" for name, text in rows]
 
 
@@ -158,6 +179,7 @@ def main() -> int:
     parser.add_argument("--device", default="cuda", choices=("cuda", "cpu"))
     parser.add_argument("--out", type=Path, default=Path("runs/gpu-bench"), help="folder of the JSON files and logs")
     parser.add_argument("--data-root", type=Path, help="where CIFAR-10 lies; without it random images")
+    parser.add_argument("--whole", action="store_true", help="the training alone, to the end of its recipe")
     options = parser.parse_args()
     if options.device == "cuda" and not torch.cuda.is_available():
         print(
@@ -174,7 +196,8 @@ def main() -> int:
         data_root = options.data_root or Path(scratch)
         if options.data_root is None:
             write_random_cifar10(data_root)
-        for number, part in enumerate(parts(options.device, out, data_root, Path(scratch) / "cache")):
+        cache = Path(scratch) / "cache"
+        for number, part in enumerate(parts(options.device, out, data_root, cache, whole=options.whole)):
             print(f"{part.name}, {part.limit_seconds:.0f} s at most ...", flush=True)
             ended.append(run(part, out / f"{number}.log"))
     table = summary(out, ended)

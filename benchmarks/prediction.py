@@ -1,10 +1,11 @@
 """Does a run take what `smallvit recipes` says? Seconds predicted, and seconds taken from start to end.
 
-    python benchmarks/prediction.py [--threads N] [--json FILE]
+    python benchmarks/prediction.py [--threads N] [--seconds 10] [--recipes ...] [--json FILE]
 
-Whole recipes take hours. So each is predicted and then trained for fewer epochs of the digits, which come with the
-package; model, batch, augmentation and optimiser are the recipe's. A prediction is made of the medians of a few
-measured steps and evaluations. What is taken is the time of a process that does the run, its imports included.
+Whole recipes take hours. So each is shortened to as many epochs of the digits, which come with the package, as are
+predicted to take `--seconds`, at least one; model, batch, augmentation and optimiser are the recipe's. A prediction is
+made of the medians of a few measured steps and evaluations. What is taken is the time of a process that does the run,
+its imports included.
 """
 
 import argparse
@@ -14,36 +15,38 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from smallvit.bench.cost import cost
+from smallvit.bench.pace import measured_pace
 from smallvit.bench.record import circumstances
+from smallvit.bench.workload import Workload
 from smallvit.config import RunConfig
 from smallvit.files import write_json
-from smallvit.recipes import baseline, quickstart, small
+from smallvit.recipes import RECIPES, quickstart
 from smallvit.record import RunRecord
 from smallvit.run_folder import RECORD
 from smallvit.study.job import Order
 from smallvit.study.process import Process
 
 
-def shortened(threads: int | None) -> dict[str, RunConfig]:
-    """Return the recipes, so short that each takes part of a minute."""
-    epochs = {quickstart(): 10, small(): 4, baseline(): 1}
-    return {
-        config.recipe: replace(
-            config,
-            data=quickstart().data,
-            train=replace(config.train, epochs=count),
-            optim=replace(config.optim, warmup_epochs=1.0),
-            evaluate=replace(config.evaluate, every_epochs=count),
-            device=replace(config.device, num_threads=threads),
-        )
-        for config, count in epochs.items()
-    }
+def shortened(config: RunConfig, epochs: int, threads: int | None) -> RunConfig:
+    """Return a recipe for the digits, so many epochs long."""
+    return replace(
+        config,
+        data=quickstart().data,
+        train=replace(config.train, epochs=epochs),
+        optim=replace(config.optim, warmup_epochs=1.0),
+        evaluate=replace(config.evaluate, every_epochs=epochs),
+        device=replace(config.device, num_threads=threads),
+    )
 
 
-def compare(config: RunConfig) -> dict[str, Any]:
-    """Predict a config, train it, and return both."""
-    predicted = cost(config).seconds
+def compare(config: RunConfig, threads: int | None, seconds: float) -> dict[str, Any]:
+    """Predict a recipe, shortened to about as many seconds, train it, and return both."""
+    pace = measured_pace(Workload(shortened(config, 1, threads)))
+    epochs = 1
+    while pace.seconds(shortened(config, epochs + 1, threads)) <= seconds:
+        epochs += 1
+    config = shortened(config, epochs, threads)
+    predicted = pace.seconds(config)
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch) / "run"
         order = Order(do="run", config=config.to_json(), folder=str(folder), cwd=str(Path.cwd()))
@@ -68,23 +71,17 @@ def main() -> None:
     """Print a line a recipe; write the record where asked."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--threads", type=int, help="CPU threads of torch; by default as many as torch chooses")
-    parser.add_argument("--recipes", default="quickstart,small,baseline")
+    parser.add_argument("--seconds", type=float, default=10.0, help="how long each run is to take")
+    parser.add_argument("--recipes", default="quickstart,small,baseline,laptop,best")
     parser.add_argument("--json", type=Path, help="where to write the record")
     options = parser.parse_args()
-    beginning = circumstances()
-    configs, found = shortened(options.threads), {}
+    beginning, found = circumstances(), {}
     for name in options.recipes.split(","):
-        found[name] = compare(configs[name])
+        found[name] = compare(RECIPES[name](), options.threads, options.seconds)
         taken, ratio = found[name]["taken_seconds"], found[name]["predicted_over_taken"]
         print(f"{name}: {found[name]['predicted_seconds']} s predicted, {taken} s taken, {ratio} of it", flush=True)
     if options.json is not None:
-        record = {
-            "kind": "prediction",
-            "schema": 2,
-            **beginning,
-            "recipes": found,
-        }
-        write_json(options.json, record)
+        write_json(options.json, {"kind": "prediction", "schema": 2, **beginning, "recipes": found})
 
 
 if __name__ == "__main__":

@@ -81,6 +81,23 @@ def test_steps_are_measured_by_how_long_threads_spin(tmp_path: Path, monkeypatch
     assert found == dict.fromkeys(script.MEASURED, dict.fromkeys(script.BESIDE, told))
 
 
+def test_a_run_is_predicted_and_taken() -> None:
+    found = benchmark_named("prediction").compare(replace(TINY, train=replace(TINY.train, batch_size=500)), 1, 0.0)
+    assert found["steps"] == 3 * (1_294 // 500) + 1, "the three passes of one epoch"
+    assert found["predicted_over_taken"] == pytest.approx(found["predicted_seconds"] / found["taken_seconds"], abs=0.01)
+    assert found["taken_seconds"] > found["train_seconds"] > 0
+
+
+def test_the_operations_of_a_step_are_told_longest_first() -> None:
+    found = benchmark_named("step_profile").profiled(TINY, 2)
+    shares = [each["share"] for each in found["operations"]]
+    assert shares == sorted(shares, reverse=True)
+    assert 0.2 < sum(shares) < 1.001
+    names = {each["name"]: each["calls"] for each in found["operations"]}
+    assert names["aten::mm"] >= 1
+    assert 0 < found["busy_ms"] < found["step_ms"] * 2
+
+
 @pytest.mark.parametrize("tokens", [1, 2])
 @pytest.mark.parametrize("attention", ["bmm", "sdpa"])
 def test_the_papers_step_restated_is_the_same_arithmetic(paper: ModuleType, tokens: int, attention: Any) -> None:

@@ -68,6 +68,18 @@ def test_its_commands_are_understood_and_end_within_nine_minutes(
     assert (train.config.recipe, train.max_seconds, train.config.device.device) == ("baseline", 60.0, device)
 
 
+def test_a_whole_run_is_a_sitting_of_its_own(
+    gpu_bench: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    asked: list[Any] = []
+    monkeypatch.setattr(cli.Train, "__call__", lambda self: asked.append(self))
+    (part,) = gpu_bench.parts("cuda", tmp_path, tmp_path / "data", tmp_path / "cache", whole=True)
+    assert cli.main(part.command[part.command.index("smallvit") + 1 :]) == 0
+    (train,) = asked
+    assert train.config.digest() == cli.RECIPES["baseline"]().digest()
+    assert train.max_seconds < part.limit_seconds <= 9 * 60
+
+
 def test_its_random_images_are_read_as_cifar10(gpu_bench: ModuleType, tmp_path: Path) -> None:
     gpu_bench.write_random_cifar10(tmp_path)
     spec = SPECS["cifar10"]
@@ -118,6 +130,9 @@ def test_the_table_has_what_the_parts_wrote(gpu_bench: ModuleType, tmp_path: Pat
     (tmp_path / "train").mkdir()
     rows = [{"step": 19, "images_per_second": 10.0}, {"epoch": 1}, {"step": 39, "images_per_second": 5678.0}]
     (tmp_path / "train" / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (tmp_path / "train" / "record.json").write_text('{"test": {"correct": 9365, "count": 10000}}')
+    operation = {"name": "a kernel", "calls": 9.0, "ms": 1.5, "share": 0.25}
+    (tmp_path / "profile.json").write_text(json.dumps({"operations": [operation]}))
     assert [" ".join(line.split()) for line in gpu_bench.summary(tmp_path, [])] == [
         "device a GPU",
         "step 1,234 images/s, 40% of the bfloat16 peak",
@@ -126,13 +141,15 @@ def test_the_table_has_what_the_parts_wrote(gpu_bench: ModuleType, tmp_path: Pat
         "step without CUDA graphs 2,345 images/s",
         "pipeline without CUDA graphs 2,222 images/s",
         "width 192 3.50 times the paper's step",
+        "25% of the operations' time 9 x a kernel",
         "training, from end to end 5,678 images/s over 40 steps",
+        "test, at its end 9,365 of 10,000 right",
     ]
 
 
 def test_make_passes_its_variables_on() -> None:
-    words = ["make", "-n", "gpu-bench", "DEVICE=cpu", "OUT=here", "DATA_ROOT=there", "BENCH_PYTHON=python3"]
+    words = ["make", "-n", "gpu-bench", "DEVICE=cpu", "OUT=here", "DATA_ROOT=there", "WHOLE=1", "BENCH_PYTHON=python3"]
     apart = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}  # of `make test`
     done = subprocess.run(words, cwd=ROOT, env=apart, capture_output=True, text=True, check=True)
-    assert "benchmarks/gpu_bench.py --device cpu --out here --data-root there" in done.stdout
+    assert "benchmarks/gpu_bench.py --device cpu --out here --data-root there --whole" in done.stdout
     assert shlex.split(done.stdout)[1] == "python3"
