@@ -70,7 +70,8 @@ def notes(numbers: Numbers) -> list[str]:
     if numbers.any_published:
         found.append(
             "Published: the best point of one run's curve on test; seconds are those of one RTX 3090 (of distributed "
-            "rows of several, how many is not said), for the full length. Of our numbers the best of the curve is the nearest to it, and as much too good."
+            "rows of several, how many is not said), for the full length. Of our numbers the best of the curve is the "
+            "nearest to it, and as much too good."
         )
         for line in numbers.lines:
             if line.published and line.published.doubt:
