@@ -1,11 +1,13 @@
 """The README's numbers are those of committed records, and its commands exist."""
 
 import importlib.util
+import json
 import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -147,3 +149,29 @@ def test_the_code_of_the_python_page_runs(tmp_path: Path) -> None:
         [sys.executable, "-W", "error", "-c", code], cwd=ROOT, capture_output=True, text=True, check=False
     )
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_the_page_follows_a_run_from_before_its_first_line_to_its_last(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = (ROOT / "docs" / "python.md").read_text(encoding="utf-8")
+    (code,) = (each for each in re.findall(r"```python\n(.*?)```", page, re.DOTALL) if "def follow(" in each)
+    names: dict[str, Any] = {}
+    exec(code, names)
+    first, second, epoch = {"step": 0, "loss": 2.3}, {"step": 19, "loss": None}, {"epoch": 1, "val": None}
+    last = [first, second, epoch]
+    later = iter([[], [first], [], [first, second], last])  # made; in training; resumed; in training; finished
+    logged: list[dict[str, Any]] = []
+
+    def write(*lines: dict[str, Any]) -> None:
+        (tmp_path / "metrics.jsonl").write_text("".join(f"{json.dumps(each)}\n" for each in lines), encoding="utf-8")
+
+    def log(row: dict[str, Any]) -> None:
+        logged.append(row)
+        if row == second:  # the run ends while what was read before is sent
+            write(*last)
+            (tmp_path / "record.json").touch()
+
+    monkeypatch.setattr("time.sleep", lambda _: write(*next(later)))
+    names["follow"](tmp_path, log)
+    assert logged == last

@@ -33,7 +33,8 @@ class DeviceUse:
     """Attention implementation: bmm (two plain matrix products), sdpa (torch's fused attention, its own choice of back
     end), on a CPU native (a C++ kernel of our own for few tokens, compiled when first needed), and on a GPU flash,
     efficient and cudnn (that back end of sdpa) and flex (torch's FlexAttention, compiled only); auto: the fastest in a
-    short measurement of those that work on this device, remembered in the cache."""
+    short measurement of those that work on this device, remembered in the cache, or of those that take up to a tenth
+    longer the first of sdpa, native, flash, efficient, cudnn, flex, bmm."""
     convolution: ConvolutionChoice = field(default="auto", metadata={"digest": False})
     """Implementation of the tokenizer's 3 x 3 convolutions of stride 1: torch, and on a CPU in float32 native (a C++
     kernel of our own, Winograd's, compiled when first needed); auto: the faster in a short measurement, remembered in
