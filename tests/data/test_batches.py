@@ -74,10 +74,10 @@ def hostile(archive: Path, member: tarfile.TarInfo, data: bytes = b"") -> Path:
     return archive
 
 
-def test_an_archive_that_climbs_out_or_links_writes_nothing_and_is_not_followed(tmp_path: Path, load) -> None:
+def test_an_archive_that_climbs_out_is_refused_and_links_are_not_followed(tmp_path: Path, load) -> None:
     archive = tmp_path / "cifar-10-binary.tar.gz"
     for name in ("/etc/data_batch_1.bin", "../data_batch_1.bin", "a/../../data_batch_1.bin"):
-        with pytest.raises(SmallvitError, match=r": data_batch_2\.bin is missing"):
+        with pytest.raises(SmallvitError, match=f": {name} lies outside of the archive's folder"):
             load(hostile(archive, tarfile.TarInfo(name), b"x"))
     for kind in (tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.FIFOTYPE, tarfile.CHRTYPE):
         member = tarfile.TarInfo("cifar-10-batches-bin/data_batch_1.bin")

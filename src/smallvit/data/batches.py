@@ -69,6 +69,8 @@ def _from_tar(archive: Path, names: tuple[str, ...], limit: int) -> dict[str, by
                 name = PurePosixPath(member.name).name
                 if not member.isfile() or name not in names or name in members:
                     continue
+                if member.name.startswith("/") or ".." in PurePosixPath(member.name).parts:
+                    raise SmallvitError(f"{archive}: {member.name} lies outside of the archive's folder; none may")
                 if member.size > limit:
                     raise SmallvitError(
                         f"{archive}: {member.name} has {member.size:,} bytes; expected at most {limit:,}"
