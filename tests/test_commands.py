@@ -61,25 +61,32 @@ def test_evaluate_measures_what_it_is_asked_for_and_says_where_the_record_differ
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     calls: list[tuple[Any, ...]] = []
-    kept = Metrics(count=40, correct=30, negative_log_likelihood=0.5, calibration_error=0.1)
-    found = [replace(kept, correct=29)]
+    kept = Metrics(count=4000, correct=3000, negative_log_likelihood=0.5, calibration_error=0.1)
+    found = [replace(kept, correct=2999)]
 
-    def evaluate(*arguments: Any) -> tuple[Metrics, None]:
-        calls.append(arguments)
+    def evaluate(*arguments: Any, **options: Any) -> tuple[Metrics, None]:
+        calls.append((*arguments, options))
         return found[0], None
 
-    record = SimpleNamespace(val=kept, test=replace(kept, correct=20), versions={})
+    config = RECIPES["small"]()
+    record = SimpleNamespace(val=kept, test=replace(kept, correct=2990), versions={}, run_config=lambda: config)
     monkeypatch.setattr("smallvit.run.evaluate", evaluate)
     monkeypatch.setattr("smallvit.run_folder.record_of", lambda folder: record)
     assert main(["evaluate", "run", "--split", "val", "--data.root", "elsewhere"]) == 0
-    assert calls == [(Path("run"), "val", Path("elsewhere"))]
+    assert calls == [(Path("run"), "val", Path("elsewhere"), {"weights": "last"})]
     said = capsys.readouterr().out
-    assert said.startswith("val accuracy 72.50 % (29 of 40)\n")
-    assert "note: its record has 75.00 % (30 of 40): another machine or version rounds otherwise\n" in said
+    assert said.startswith("val accuracy 74.98 % (2,999 of 4,000)\n")
+    assert "note: its record has 75.00 % (3,000 of 4,000): another machine or version rounds otherwise\n" in said
     record.versions = {SOURCE: "another"}
+    config = replace(config, scale=0.5)
     assert main(["evaluate", "run"]) == 0
-    assert calls[1:] == [(Path("run"), "test", None)]
-    assert "note: its record has 50.00 % (20 of 40): smallvit's source has changed since" in capsys.readouterr().out
+    assert calls[1:] == [(Path("run"), "test", None, {"weights": "last"})]
+    said = capsys.readouterr().out
+    assert "note: its record has 74.75 % (2,990 of 4,000): smallvit's source has changed since" in said
+    assert said.startswith("test accuracy 74.98 % (2,999 of 4,000), of a run of 50 % of its recipe's full length\n")
+    found[0] = replace(kept, correct=2000)
+    assert main(["evaluate", "run"]) == 0
+    assert "more than another machine or version rounds; is run/model.safetensors that run's?" in capsys.readouterr().out
     found[0] = record.test
     assert main(["evaluate", "run"]) == 0
     assert "note: " not in capsys.readouterr().out

@@ -18,8 +18,9 @@ from rich.console import Console
 from safetensors.torch import load_file
 
 from outcomes import outcome, without_clocks
-from smallvit import resume
+from smallvit import cli, resume
 from smallvit.augment.config import AugmentConfig
+from smallvit.classify import load_classifier
 from smallvit.config import EvaluateConfig, RunConfig
 from smallvit.data import split
 from smallvit.data.config import DataConfig
@@ -512,7 +513,7 @@ def test_a_fork_of_another_model_is_one_line(half: Path, tmp_path: Path) -> None
         run(TOY, tmp_path / "fork2", fork=tmp_path)
 
 
-def test_the_best_on_val_is_kept_when_asked_for(tmp_path: Path) -> None:
+def test_the_best_on_val_is_kept_when_asked_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     config = replace(
         TOY,
         seed=1,
@@ -523,9 +524,24 @@ def test_the_best_on_val_is_kept_when_asked_for(tmp_path: Path) -> None:
     record = run(config, tmp_path)
     correct = [point.val.correct for point in record.curve if point.val is not None]
     assert max(correct) > correct[-1]
+    last, calibrated = evaluate(tmp_path, "val")
+    assert (last.correct, calibrated is None) == (correct[-1], False)
+    best, calibrated = evaluate(tmp_path, "val", weights="best")
+    assert (best.correct, calibrated) == (max(correct), None)
+    images = torch.from_numpy(load_dataset(config.data, image_size=32).test.images[:5])
+    classifier = load_classifier(tmp_path, weights="best")
+    assert (classifier.temperature, load_classifier(tmp_path).temperature) == (1.0, record.temperature)
+    assert not torch.equal(classifier(images), load_classifier(tmp_path)(images))
+    capsys.readouterr()
+    assert cli.main(["evaluate", str(tmp_path), "--split", "val", "--weights", "best"]) == 0
+    out = capsys.readouterr().out
+    assert out.startswith(f"val accuracy {100 * best.accuracy:.2f} %")
+    assert "note" not in out
     (tmp_path / "best.safetensors").replace(tmp_path / "model.safetensors")
-    metrics, _ = evaluate(tmp_path, "val")
-    assert metrics.correct == max(correct)
+    assert cli.main(["evaluate", str(tmp_path), "--split", "val"]) == 0
+    assert f"more than another machine or version rounds; is {tmp_path}/model.safet" in capsys.readouterr().out
+    with pytest.raises(UsageError, match=r"has no best\.safetensors, which a run with checkpoint\.best keeps"):
+        evaluate(tmp_path, "val", weights="best")
 
 
 def test_the_best_on_val_is_kept_as_the_one_who_resumes_asks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -673,7 +689,7 @@ def test_a_fork_of_other_classes_has_a_new_last_layer(half: Path, tmp_path: Path
     weights = origin.weights
     model = VisionTransformer(replace(TOY.model, num_classes=2), generator=torch.Generator().manual_seed(0))
     drawn = {name: value.clone() for name, value in model.head.state_dict().items()}
-    said = take_weights(model, origin, TOY, tuple("01"))
+    said = take_weights(model, origin, TOY, tuple("ab"))
     assert said == [NEW_HEAD]
     for name, value in model.state_dict().items():
         wanted = drawn[name.removeprefix("head.")] if name.startswith("head.") else weights[name]
@@ -687,6 +703,25 @@ def test_a_fork_of_other_classes_has_a_new_last_layer(half: Path, tmp_path: Path
     out = io.StringIO()
     run(BRIEF, tmp_path / "fork", fork=tmp_path / "three", console=Console(file=out, width=200))
     assert f"note: {NEW_HEAD}\n" in out.getvalue()
+
+
+@pytest.mark.parametrize("head", ["linear", "mlp"])
+@pytest.mark.parametrize("names", [("9", "new", "0"), ("3", "1"), tuple("9876543210")])
+def test_a_fork_keeps_of_the_last_layer_the_rows_of_its_classes(
+    head: Literal["linear", "mlp"], names: tuple[str, ...], tmp_path: Path
+) -> None:
+    config = replace(TOY, model=replace(TOY.model, head=head, num_classes=10))
+    weights = VisionTransformer(config.model, generator=torch.Generator().manual_seed(1)).state_dict()
+    origin = Origin(folder=tmp_path, weights=weights, config=config, class_names=DIGITS)
+    model = VisionTransformer(replace(config.model, num_classes=len(names)), generator=torch.Generator().manual_seed(0))
+    drawn = {name: value.clone() for name, value in model.state_dict().items()}
+    known = sum(name in DIGITS for name in names)
+    (note,) = take_weights(model, origin, config, names)
+    assert note == f"the last layer knows {known} of the {len(names)} classes by the weights to start from, of 10"
+    for name in ("head.weight", "head.bias") if head == "linear" else ("head.fc2.weight", "head.fc2.bias"):
+        for row, of in enumerate(names):
+            wanted = weights[name][int(of)] if of in DIGITS else drawn[name][row]
+            assert torch.equal(model.state_dict()[name][row], wanted)
 
 
 @pytest.mark.parametrize("head", ["linear", "mlp"])

@@ -23,7 +23,7 @@ from smallvit.evaluate import predict
 from smallvit.model.vit import VisionTransformer
 from smallvit.record import RunRecord
 from smallvit.run_folder import RECORD, record_of
-from smallvit.weights import MODEL, load_weights
+from smallvit.weights import Which, load_run_weights
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -39,7 +39,7 @@ class Classifier:
     batch_size: int
     temperature: float
     """What logits are divided by for probabilities as sure as they are right on val; 1 where the run held out none, or
-    is of before there were temperatures."""
+    is of before there were temperatures, and for weights that are not the last."""
 
     def __call__(self, images: UInt8[Tensor, "n 3 S S"]) -> Float[Tensor, "n C"]:
         """Return the logits of uint8 images of the model's size; `UsageError` for any other."""
@@ -56,21 +56,23 @@ class Classifier:
         return (self(images).double() / self.temperature).softmax(-1)
 
 
-def load_classifier(folder: Path | str) -> Classifier:
-    """Return the model of a finished run; `SmallvitError` says what the folder is instead."""
+def load_classifier(folder: Path | str, *, weights: Which = "last") -> Classifier:
+    """Return the model of a finished run, of its last epoch or, where they were kept, with the weights that were best
+    on val; the temperature is of the last. `SmallvitError` says what the folder is instead.
+    """
     folder = Path(folder)
     record = record_of(folder)
     mean, std = _moments(record, folder)
     config = record.run_config()
     model = VisionTransformer(config.model, attention="sdpa", generator=torch.Generator().manual_seed(0))
-    load_weights(model, folder / MODEL)
+    load_run_weights(model, folder, weights)
     return Classifier(
         model=model.eval(),
         class_names=tuple(record.class_names),
         mean=mean,
         std=std,
         batch_size=config.evaluate.batch_size,
-        temperature=1.0 if record.temperature is None else record.temperature,
+        temperature=1.0 if record.temperature is None or weights == "best" else record.temperature,
     )
 
 
@@ -84,8 +86,10 @@ class Answer:
     """As `Classifier.probabilities` has it."""
 
 
-def classify(folder: Path | str, pictures: Path | str | Sequence[Path | str], *, top: int = 1) -> list[Answer]:
-    """Return the `top` likeliest classes of each picture, the likeliest first.
+def classify(
+    folder: Path | str, pictures: Path | str | Sequence[Path | str], *, top: int = 1, weights: Which = "last"
+) -> list[Answer]:
+    """Return the `top` likeliest classes of each picture, the likeliest first; `weights` as `load_classifier` has it.
 
     `pictures` are image files, and folders, of which all images at any depth are taken, or one of these; files there
     that are no images, or broken ones, are named on standard error. They are made as training images of a folder are:
@@ -101,7 +105,7 @@ def classify(folder: Path | str, pictures: Path | str | Sequence[Path | str], *,
     named = len(given) > 0 and all(isinstance(each, Path | str) and str(each) for each in given)
     require(named, "pictures", shown, "name image files, or folders of them")
     require_whole("top", top, 1)
-    classifier = load_classifier(folder)
+    classifier = load_classifier(folder, weights=weights)
     names = classifier.class_names
     if top > len(names):
         raise UsageError(f"top is {top}: the run has {len(names)} classes")

@@ -20,6 +20,7 @@ from smallvit.model.config import ModelConfig
 from smallvit.model.embed import resample_positions
 from smallvit.record import RunRecord
 from smallvit.run_folder import CHECKPOINTS, RECORD
+from smallvit.seen import Keys, seen_by, seen_rows
 from smallvit.train.average import AVERAGE
 from smallvit.train.checkpoint import load_newest
 from smallvit.train.checkpoint_format import tensor_bytes
@@ -55,6 +56,8 @@ class Origin:
     """Of those of val, likewise."""
     trained_on_val: bool = False
     """Whether it held out no val."""
+    seen: Keys | None = None
+    """Pictures that the weights were trained on; None where they are not known."""
     passed_over: tuple[str, ...] = ()
     """Newer checkpoints that could not be read, and why."""
 
@@ -67,7 +70,9 @@ def read_origin(folder: Path) -> Origin:
     checkpoint, damaged = (None, []) if (folder / RECORD).exists() else load_newest(folder / CHECKPOINTS)
     if checkpoint is not None:
         weights, state = checkpoint.tensors.get(AVERAGE) or checkpoint.tensors["model"], checkpoint.state
-        origin = Origin(folder=folder, weights=weights, passed_over=tuple(map(str, damaged)))
+        origin = Origin(
+            folder=folder, weights=weights, seen=seen_by(folder, None), passed_over=tuple(map(str, damaged))
+        )
         with suppress(SmallvitError):  # of a version that this one cannot read: the weights may do all the same
             config = RunConfig.from_json(state.get("config"))
             spec = SPECS.get(config.data.dataset)
@@ -78,6 +83,7 @@ def read_origin(folder: Path) -> Origin:
                 test_sha256=state.get("test_sha256"),
                 val_sha256=state.get("val_sha256"),
                 trained_on_val="val_sha256" in state and state["val_sha256"] is None,
+                seen=seen_by(folder, config),
             )
         return origin
     if not (folder / MODEL).exists():
@@ -85,23 +91,35 @@ def read_origin(folder: Path) -> Origin:
     weights = read_tensors(folder / MODEL, "weights")
     with suppress(SmallvitError):
         record = RunRecord.load(folder / RECORD)
+        config = record.run_config()
         return Origin(
             folder=folder,
             weights=weights,
-            config=record.run_config(),
+            config=config,
+            seen=seen_by(folder, config),
             class_names=tuple(record.class_names),
             test_sha256=record.test_sha256,
             val_sha256=record.val_sha256,
             trained_on_val=record.val is None,
         )
-    return Origin(folder=folder, weights=weights)
+    return Origin(folder=folder, weights=weights, seen=seen_by(folder, None))
 
 
 def require_unseen_test(origin: Origin | None, config: RunConfig, dataset: Dataset) -> None:
-    """Raise `UsageError` where test is drawn otherwise than for the run, of the same data, whose weights these are.
+    """Raise `UsageError` where test is drawn, and holds images that the weights were trained on; where it is not known
+    which those are, where it is drawn otherwise than for the run, of the same data, whose weights these are.
 
     Also for a fork that is started over without its `origin`, whose test may have been drawn from other images.
     """
+    if origin is not None and origin.seen is not None and dataset.test.keys is not None:
+        rows = seen_rows(dataset.test, origin.seen)
+        if len(rows) and not dataset.spec.test_size:
+            raise UsageError(
+                f"--fork {origin.folder}: {len(rows):,} of the {len(dataset.test):,} pictures of test, which is drawn "
+                "from all of them, were trained on there; keep what was held out there in a test/ of your own "
+                "(docs/data.md, more pictures)"
+            )
+        return
     if origin is None:
         if config.fork is not None and config.data.dataset == "folder" and not dataset.spec.test_size:
             raise UsageError(
@@ -131,6 +149,9 @@ def may_be_seen(origin: Origin | None, config: RunConfig, dataset: Dataset) -> l
     """Return those of val and test on some of whose images the weights of `origin` may have been trained, by its run or
     one that this was forked off. Of a fork that is started over without its `origin` nothing is known.
     """
+    if origin is not None and origin.seen is not None and dataset.train.keys is not None:
+        splits = {"val": dataset.val, "test": dataset.test}
+        return [name for name, split in splits.items() if len(seen_rows(split, origin.seen))]
     open_test = config.data.dataset == "folder" or not dataset.spec.test_size  # may be another one, or is drawn
     unknown = [split for split, may_be in (("val", dataset.val is not None), ("test", open_test)) if may_be]
     if origin is None:
@@ -178,18 +199,20 @@ def kept_weights(path: Path, config: RunConfig) -> Origin:
         raise SmallvitError(f"{path} is not what this run was forked off, or was damaged: start the fork anew")
     with safe_open(path, "pt") as file:
         names = (file.metadata() or {}).get(_CLASS_NAMES)
-    return Origin(folder=path.parent, weights=weights, class_names=None if names is None else tuple(json.loads(names)))
+    class_names = None if names is None else tuple(json.loads(names))
+    return Origin(folder=path.parent, weights=weights, class_names=class_names, seen=seen_by(path.parent, None))
 
 
 def take_weights(model: nn.Module, origin: Origin, config: RunConfig, class_names: tuple[str, ...]) -> list[str]:
-    """Give a model the weights of `origin`, and return notes on what it does not have from there: the last layer, where
-    it is of other classes, and learned positions as they are, where its images are of another size.
+    """Give a model the weights of `origin`, and return notes on what it does not have from there: of the last layer the
+    rows of classes that are new, and learned positions as they are, where its images are of another size.
 
     `UsageError` says why they do not fit.
     """
     tensors, own = origin.weights, model.state_dict()
-    if origin.class_names not in (None, class_names):
-        tensors = {name: tensor for name, tensor in tensors.items() if not name.startswith(_LAST_LAYER)}
+    theirs = origin.class_names or class_names
+    if theirs != class_names:
+        tensors = tensors | _last_layer(tensors, own, theirs, class_names)
     if config.model.position == "sincos":  # they are fixed, whatever is at their place in the file
         tensors = {**tensors, _POSITIONS: own[_POSITIONS]}
     resampled = _for_image_size(tensors, config.model)
@@ -206,11 +229,27 @@ def take_weights(model: nn.Module, origin: Origin, config: RunConfig, class_name
     except SmallvitError:
         differing = other_model(origin, config) or ["its tensors have other names or shapes"]
         raise UsageError(f"--fork {origin.folder}: its weights are another model's: {'; '.join(differing)}") from None
+    new = [name for name in class_names if name not in theirs]
     notes = {
-        "the last layer is new: the weights to start from are of other classes": new_head,
+        "the last layer is new: the weights to start from are of other classes": new_head or new == [*class_names],
+        f"the last layer knows {len(class_names) - len(new)} of the {len(class_names)} classes by the weights to start "
+        f"from, of {len(theirs)}": theirs != class_names and new != [*class_names],
         "the positions are interpolated: the weights to start from are of images of another size": bool(resampled),
     }
     return [note for note, applies in notes.items() if applies]
+
+
+def _last_layer(
+    tensors: dict[str, Tensor], own: dict[str, Tensor], theirs: tuple[str, ...], class_names: tuple[str, ...]
+) -> dict[str, Tensor]:
+    """Return a model's last layer, `own`, with the rows of those classes that another's, in `tensors`, is also of."""
+    known = [name for name in class_names if name in theirs]
+    rows, their_rows = ([names.index(name) for name in known] for names in (class_names, theirs))
+    last = {name: tensor.clone() for name, tensor in own.items() if name.startswith(_LAST_LAYER)}
+    for name, tensor in last.items():
+        if name in tensors and tensors[name].shape == (len(theirs), *tensor.shape[1:]):
+            tensor[rows] = tensors[name][their_rows]
+    return last
 
 
 def _for_image_size(tensors: dict[str, Tensor], config: ModelConfig) -> dict[str, Tensor]:

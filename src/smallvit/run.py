@@ -59,12 +59,13 @@ from smallvit.run_folder import (
     require_unfinished,
     resume_command,
 )
+from smallvit.seen import NONE, keep_seen
 from smallvit.session import Session
 from smallvit.stop import Stop
 from smallvit.train.distributed import RankLostError, World
 from smallvit.train.rendezvous import join
 from smallvit.training import Training
-from smallvit.weights import BEST, MODEL, load_weights, save_tensors
+from smallvit.weights import BEST, MODEL, Which, load_run_weights, save_tensors
 
 TIMEOUT_SECONDS = 60.0
 """How long a process of several waits for the others before it ends the run."""
@@ -143,14 +144,17 @@ def _run(
         note(MAY_BE_SEEN[split])
     session = Session(config, dataset, world, found[1].choices if found else None)
     say(console, f"{config.recipe} on {_sizes(dataset)}\n{session.choices}")
+    start = None
     if not found and config.fork is not None and world.is_main:
-        weights = origin or kept_weights(folder / FORKED_WEIGHTS, config)
-        for text in take_weights(session.model, weights, config, dataset.spec.class_names):
+        start = origin or kept_weights(folder / FORKED_WEIGHTS, config)
+        for text in take_weights(session.model, start, config, dataset.spec.class_names):
             note(text)
     if start_over and world.is_main:
         delete_run(folder)
-    if not found and origin is not None and world.is_main:
-        keep_weights(origin, folder / FORKED_WEIGHTS)
+    if not found and world.is_main:
+        keep_seen(folder, dataset.train, NONE if start is None else start.seen)
+        if origin is not None:
+            keep_weights(origin, folder / FORKED_WEIGHTS)
     training = Training(session, folder, stop, may_be_seen=seen)
     if found:
         checkpoint, saved = found
@@ -169,9 +173,14 @@ def _run(
 
 
 def evaluate(
-    folder: Path | str, split: Literal["val", "test"], data_root: Path | str | None = None
+    folder: Path | str,
+    split: Literal["val", "test"],
+    data_root: Path | str | None = None,
+    *,
+    weights: Which = "last",
 ) -> tuple[Metrics, Metrics | None]:
-    """Return the metrics of a finished run's weights, plain and at the temperature of the run's record, if it has one.
+    """Return the metrics of a finished run's weights, plain and at the temperature of the run's record, if it has one
+    and they are the last: it is theirs.
 
     `data_root` stands in for the data folder of its config.
 
@@ -194,9 +203,10 @@ def evaluate(
         session = Session(config, dataset, earlier=record.choices)
         if split not in session.splits:
             raise UsageError(f"{folder} held out no val (data.val_fraction, or too few images): measure on test")
-        load_weights(session.average.measured, folder / MODEL)
+        load_run_weights(session.average.measured, folder, weights)
         logits, labels = session.predict(split), session.splits[split].labels
-    calibrated = None if record.temperature is None else measure(logits, labels, record.temperature)
+    of_these = record.temperature if weights == "last" else None
+    calibrated = None if of_these is None else measure(logits, labels, of_these)
     return measure(logits, labels), calibrated
 
 

@@ -11,6 +11,7 @@ from smallvit.config import RunConfig
 from smallvit.errors import SmallvitError, UsageError
 from smallvit.lock import LOCK, OWNER, run_lock
 from smallvit.record import RunRecord
+from smallvit.seen import SEEN
 from smallvit.train.checkpoint import listed, remove_leftovers
 from smallvit.weights import BEST, MODEL, read_tensors
 
@@ -18,7 +19,9 @@ CONFIG, METRICS, RECORD, PREDICTIONS = "config.json", "metrics.jsonl", "record.j
 FORKED_WEIGHTS = "fork.safetensors"
 """What a forked run started from."""
 PAGE = "index.html"
-FILES = (METRICS, RECORD, MODEL, BEST, PREDICTIONS, PAGE, FORKED_WEIGHTS, CONFIG)
+BEGUN = (FORKED_WEIGHTS, SEEN)
+"""What is written before the config, with which a folder is a run's."""
+FILES = (METRICS, RECORD, MODEL, BEST, PREDICTIONS, PAGE, *BEGUN, CONFIG)
 CHECKPOINTS = "checkpoints"
 """Folder of the checkpoints."""
 
@@ -42,7 +45,7 @@ def claimed(folder: Path, note: Callable[[str], None]) -> Generator[None]:
                 files.remove_leftovers(folder / name)
             yield
         finally:
-            if new and {path.name for path in folder.iterdir()} <= {LOCK, OWNER, FORKED_WEIGHTS}:
+            if new and {path.name for path in folder.iterdir()} <= {LOCK, OWNER, *BEGUN}:
                 shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -73,7 +76,7 @@ def require_own(folder: Path) -> None:
     """Raise `UsageError` for a folder that is no run's and holds something by a name that a run's files have: another
     program's, which the run would replace.
     """
-    names = [name for name in (*FILES, CHECKPOINTS) if name != FORKED_WEIGHTS and (folder / name).exists()]
+    names = [name for name in (*FILES, CHECKPOINTS) if name not in BEGUN and (folder / name).exists()]
     if names and not (folder / CONFIG).exists():
         raise UsageError(f"{folder} holds {', '.join(names)}, and no run: name another folder with --out")
 

@@ -2,17 +2,21 @@
 
 import textwrap
 from pathlib import Path
+from typing import Literal, get_args
 
 from safetensors import SafetensorError
 from safetensors.torch import load
 from torch import Tensor, nn
 
-from smallvit.errors import SmallvitError
+from smallvit.checks import require_one_of
+from smallvit.errors import SmallvitError, UsageError
 from smallvit.files import write_atomically
 from smallvit.train.checkpoint_format import tensor_bytes
 
 MODEL, BEST = "model.safetensors", "best.safetensors"
 """The weights of the last epoch, in a run folder, and those that were best on val."""
+Which = Literal["last", "best"]
+FILES_OF: dict[Which, str] = {"last": MODEL, "best": BEST}
 
 
 def save_tensors(tensors: dict[str, Tensor], path: Path | str) -> None:
@@ -31,6 +35,14 @@ def read_tensors(path: Path | str, what: str) -> dict[str, Tensor]:
 def load_weights(model: nn.Module, path: Path | str) -> None:
     """Give a model the weights of a file; one that is not there, damaged or another model's is a `SmallvitError`."""
     put_weights(model, read_tensors(path, "this model's weights"), path)
+
+
+def load_run_weights(model: nn.Module, folder: Path, which: Which) -> None:
+    """Give a model the weights of a finished run; `UsageError` where those that were best on val were not kept."""
+    require_one_of("weights", which, get_args(Which))
+    if which == "best" and not (folder / BEST).exists():
+        raise UsageError(f"weights is 'best': {folder} has no {BEST}, which a run with checkpoint.best keeps")
+    load_weights(model, folder / FILES_OF[which])
 
 
 def put_weights(model: nn.Module, tensors: dict[str, Tensor], path: Path | str) -> None:

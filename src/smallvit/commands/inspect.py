@@ -14,6 +14,9 @@ from smallvit.console import plain_console, set_stdout
 from smallvit.errors import UsageError
 from smallvit.recipes import RECIPES
 
+ROUNDING = 0.005
+"""Share of a split's images that may be right on one machine and wrong on another."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class ShowAugment:
@@ -42,6 +45,8 @@ class Evaluate:
     """Folder of a finished run."""
     split: Literal["val", "test"] = "test"
     """Images to measure on."""
+    weights: Literal["last", "best"] = "last"
+    """Those of the last epoch, or those that were best on val, where `--checkpoint.best` kept them."""
     data: DataPlace = field(default_factory=DataPlace)
     """Where the data set lies, if no longer where the run found it."""
 
@@ -52,15 +57,17 @@ class Evaluate:
         from smallvit.run import evaluate
         from smallvit.run_folder import record_of
 
-        metrics, calibrated = evaluate(self.folder, self.split, self.data.root)
+        metrics, calibrated = evaluate(self.folder, self.split, self.data.root, weights=self.weights)
         record = record_of(self.folder)
         scale = record.run_config().scale
         short = "" if scale == 1 else f", of a run of {100 * scale:g} % of its recipe's full length"
         print(f"{self.split} accuracy {percent(metrics)}{short}")
         kept = record.val if self.split == "val" else record.test
-        if kept is not None and kept.correct != metrics.correct:
+        if self.weights == "last" and kept is not None and kept.correct != metrics.correct:
             same = record.versions.get(SOURCE) in (None, versions()[SOURCE])
             why = "another machine or version rounds otherwise" if same else "smallvit's source has changed since"
+            if abs(kept.correct - metrics.correct) > ROUNDING * metrics.count:
+                why = f"more than another machine or version rounds; is {self.folder}/model.safetensors that run's?"
             print(f"note: its record has {percent(kept)}: {why}")
         print(f"negative log likelihood {metrics.negative_log_likelihood:.4f} nats")
         print(f"expected calibration error {100 * metrics.calibration_error:.2f} %")
@@ -79,6 +86,9 @@ class Predict:
     """Image files, and folders of them at any depth."""
     top: int = 1
     """Classes of each picture, the likeliest first."""
+    weights: Literal["last", "best"] = "last"
+    """Those of the last epoch, or those that were best on val, where `--checkpoint.best` kept them; of these the
+    probabilities are the plain softmax."""
     out: Path | None = None
     """File to write to instead of standard output."""
 
@@ -97,7 +107,7 @@ class Predict:
         if place is not None:
             allowed = "lines of CSV are written, so it must not end as a picture"
             require(not is_image(place), "--out", str(self.out), allowed)
-        rows = classify(self.folder, self.pictures, top=self.top)
+        rows = classify(self.folder, self.pictures, top=self.top, weights=self.weights)
         set_stdout("surrogateescape", encoding="utf-8")  # a file's name as its bytes are, UTF-8 or not
         with contextlib.ExitStack() as stack:
             file = sys.stdout

@@ -1,0 +1,47 @@
+"""Which pictures a run's weights were trained on, also by the runs that it was forked off: hashes in its folder.
+
+Only pictures of one's own have them (`Split.keys`); the data sets with a name hold out the same images in every run.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Shaped
+
+from smallvit.config import RunConfig
+from smallvit.data.spec import SPECS
+from smallvit.data.split import Split
+from smallvit.weights import read_tensors, save_tensors
+
+SEEN = "seen.safetensors"
+"""Its name in a run folder."""
+Keys = Shaped[np.ndarray, " n"]
+"""Of 16 bytes each, as `Split.keys` has them."""
+_NAME, _BYTES = "keys", "S16"
+NONE: Keys = np.array([], dtype=_BYTES)
+
+
+def keep_seen(folder: Path, train: Split, before: Keys | None) -> None:
+    """Write what a run sees, and what its weights had seen `before`, to its folder; nothing where that is not known."""
+    if train.keys is None or before is None:
+        return
+    keys = np.union1d(before, train.keys).astype(_BYTES)
+    save_tensors({_NAME: torch.from_numpy(keys.view(np.uint8).reshape(len(keys), -1))}, folder / SEEN)
+
+
+def seen_by(folder: Path, config: RunConfig | None) -> Keys | None:
+    """Return what the weights in a run folder were trained on; None where it is not known.
+
+    Of a data set with a name that is no picture of one's own. `SmallvitError` for a file that was damaged.
+    """
+    if (folder / SEEN).exists():
+        tensors = read_tensors(folder / SEEN, "the pictures that the run was trained on")
+        return np.ascontiguousarray(tensors[_NAME].numpy()).view(_BYTES).reshape(-1)
+    named = config is not None and config.data.dataset in SPECS and config.fork is None
+    return NONE if named else None
+
+
+def seen_rows(split: Split | None, seen: Keys) -> Shaped[np.ndarray, " k"]:
+    """Return the rows of a split whose pictures were seen."""
+    return np.flatnonzero([] if split is None or split.keys is None else np.isin(split.keys, seen))
