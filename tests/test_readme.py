@@ -48,6 +48,34 @@ def test_committed_records_load_and_match_their_place() -> None:
                 RunRecord.load(path)
 
 
+DIFFERENCE = r"([+−-]?\d+\.\d+)%s(?: points)? ?\(?([+−-]?\d+\.\d+) to ([+−-]?\d+\.\d+)"
+"""A difference and its interval, as a text or, with ` \\|`, a table has them."""
+
+
+def differences_in(text: str, between: str = "") -> list[tuple[str, ...]]:
+    found = re.findall(DIFFERENCE % between, " ".join(text.split()))
+    return [tuple(value.replace("\N{MINUS SIGN}", "-") for value in each) for each in found]
+
+
+def test_the_differences_that_the_readme_tells_stand_in_tables() -> None:
+    """Some as losses, without the sign, and to one decimal."""
+    told = differences_in(README.partition("What short runs say so far")[2].partition("## Install")[0])
+    assert len(told) >= 7
+    tables = [differences_in(path.read_text(), r" \|") for path in (ROOT / "results").glob("*.md")]
+    standing = [tuple(map(float, each)) for table in tables for each in table]
+    for each in told:
+        digits = len(each[0].partition(".")[2])
+        values = tuple(map(float, each))
+        as_gains = [tuple(round(value, digits) for value in row) for row in standing]
+        as_losses = [tuple(round(-value, digits) for value in (row[0], row[2], row[1])) for row in standing]
+        assert values in as_gains or values in as_losses, each
+
+
+def test_the_readmes_laptop_without_bfloat16_is_its_record() -> None:
+    record = RunRecord.load(ROOT / "results" / "runs" / "laptop-scale-0.4" / "seed0.json")
+    assert f"16 of 40 passes, {100 * record.test.accuracy:.2f} %, one seed" in README
+
+
 def test_every_record_of_few_pictures_stands_in_its_page() -> None:
     page = (ROOT / "docs" / "data.md").read_text(encoding="utf-8")
     records = [RunRecord.load(path) for path in (ROOT / "results" / "few-pictures").glob("*.json")]
