@@ -128,6 +128,22 @@ class RunRecord:
         """Return the config as a value."""
         return RunConfig.from_json(self.config)
 
+    def other_arithmetic(self, here: Choices) -> str | None:
+        """Return in what other arithmetic than `here` the run was computed, and which options ask for that, in a line
+        for the user; None where it is the same.
+        """
+        then, now = _options(self.choices), _options(here)
+        if self.choices.device != "cpu":  # whose sums are not the threads'
+            now["num-threads"] = then["num-threads"]
+        other = {name: value for name, value in then.items() if value != now[name]}
+        if not other:
+            return None
+        words = ", ".join(f"{name} {value} (here {now[name]})" for name, value in other.items())
+        options = " ".join(f"--device.{name} {value}" for name, value in other.items())
+        named = "precision" in other and self.run_config().device.precision == "auto"
+        digest = " (a run of another digest, as its precision is named)" if named else ""
+        return f"the record was computed with {words}: numbers round otherwise; for the same, add {options}{digest}"
+
     def num_test_classes(self) -> int:
         """Return how many classes test has images of."""
         return sum(map(any, self.test_confusion))
@@ -138,6 +154,18 @@ class RunRecord:
             return None
         shares = [row[index] / sum(row) for index, row in enumerate(self.test_confusion) if any(row)]
         return sum(shares) / len(shares)
+
+
+def _options(choices: Choices) -> dict[str, str]:
+    """Return the options of `device` that ask for what was chosen."""
+    return {
+        "device": choices.device,
+        "precision": choices.precision,
+        "attention": choices.attention,
+        "convolution": choices.convolution,
+        "compile": "on" if choices.compile else "off",
+        "num-threads": str(choices.num_threads),
+    }
 
 
 SOURCE = "source"

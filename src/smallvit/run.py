@@ -80,11 +80,13 @@ def run(
     max_seconds: float | None = None,
     fork: Path | str | None = None,
     start_over: bool = False,
+    repeats: RunRecord | None = None,
 ) -> RunRecord:
     """Train and measure what `config` says, write it all to `folder`, and return the record.
 
     An unfinished run of the same config in `folder` goes on, unless `start_over` deletes it (a finished one, too).
-    `fork` is a run folder whose weights to start from. After about `max_seconds`, or at SIGINT or SIGTERM, the run
+    `fork` is a run folder whose weights to start from, `repeats` the record of a run that this one is to repeat: where
+    it was computed in another arithmetic, a note says so. After about `max_seconds`, or at SIGINT or SIGTERM, the run
     saves and raises `InterruptedRunError`. Several processes that torchrun started share the batches.
 
     Raises `SmallvitError` (and `UsageError`) for what the user can mend: data that is not there, a folder that already
@@ -106,9 +108,9 @@ def run(
         if origin is not None:
             config = replace(config, fork=weights_sha256(origin.weights))
         if not world.is_main:
-            return _run(config, folder, world, stop, console, origin, start_over)
+            return _run(config, folder, world, stop, console, origin, start_over, repeats)
         with claimed(folder, partial(_note, console)):
-            return _run(config, folder, world, stop, console, origin, start_over)
+            return _run(config, folder, world, stop, console, origin, start_over, repeats)
 
 
 def _run(
@@ -119,6 +121,7 @@ def _run(
     console: Console,
     origin: Origin | None,
     start_over: bool,
+    repeats: RunRecord | None,
 ) -> RunRecord:
     note, goes_on = partial(_note, console), world.is_main and not start_over
     if goes_on:
@@ -143,6 +146,8 @@ def _run(
         note(MAY_BE_SEEN[split])
     session = Session(config, dataset, world, found[1].choices if found else None)
     say(console, f"{config.recipe} on {_sizes(dataset)}\n{session.choices}")
+    if not found and repeats is not None and (other := repeats.other_arithmetic(session.choices)):
+        note(other)
     if not found and config.fork is not None and world.is_main:
         weights = origin or kept_weights(folder / FORKED_WEIGHTS, config)
         for text in take_weights(session.model, weights, config, dataset.spec.class_names):
