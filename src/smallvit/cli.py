@@ -73,7 +73,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if words == ["--version"]:
             from importlib.metadata import version
 
-            print(version("smallvit"))
+            from smallvit.source import source_digest
+
+            print(f"{version('smallvit')}, source {source_digest()}")
         else:
             command = _parse(words or ["--help"])
             if not WAITING & os.environ.keys() and is_busy():
@@ -134,7 +136,7 @@ def _parse(words: list[str]) -> Any:
                 args=words,
                 prog="smallvit",
                 description="Small Vision Transformers, trained from scratch on small images. `smallvit --version` "
-                "prints the version, `smallvit --tyro-print-completion bash` a shell completion script.",
+                "prints version and source, `smallvit --tyro-print-completion bash` a shell completion script.",
             )
         except SystemExit as stop:
             if not stop.code:
