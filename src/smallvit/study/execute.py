@@ -155,6 +155,7 @@ class Execution:
                 cwd=str(Path.cwd()),
                 until=time.time() + self._seconds_left() if bounded else None,
             )
+            self.view.begun(task)
             try:
                 begun: Handle | Outcome = self.engine.start(order, task.log)
             except (OSError, SmallvitError) as error:  # its folder cannot be made, or no job submitted: others go on
