@@ -133,6 +133,41 @@ def test_a_runs_config_in_a_recipes_place_is_that_of_the_run(
     assert (tmp_path / "again" / "config.json").read_bytes() == (folder / "run" / "config.json").read_bytes()
 
 
+def test_a_record_that_was_computed_in_another_arithmetic_is_run_again_with_a_note(
+    trained: tuple[Path, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, _ = trained
+    monkeypatch.setattr("smallvit.run._trained", interrupted)
+    here = ["--device.device", "cpu", "--device.num-threads", "2", "--device.attention", "sdpa"]
+    said = (
+        "note: the record was computed with attention bmm (here sdpa), num-threads 1 (here 2): numbers round "
+        "otherwise; for the same, add --device.attention bmm --device.num-threads 1\n"
+    )
+    for index, (file, options, is_said) in enumerate(
+        [("record.json", here, True), ("record.json", TINY[-8:], False), ("config.json", here, False)]
+    ):
+        assert main(["train", str(folder / "run" / file), *options, "--out", str(tmp_path / str(index))]) == 130
+        out = capsys.readouterr().out
+        assert (said in out, "was computed" in out) == (is_said, is_said)
+
+
+def test_the_options_for_a_records_arithmetic_name_what_makes_another_digest(trained: tuple[Path, str]) -> None:
+    record = RunRecord.load(trained[0] / "run" / "record.json")
+    config = record.run_config()
+    config = replace(config, device=replace(config.device, precision="auto"))
+    of_auto = replace(record, config=config.to_json(), config_digest=config.digest())
+    here = replace(record.choices, precision="bfloat16", compile=True)
+    options = "add --device.precision float32 --device.compile off"
+    assert (record.other_arithmetic(here) or "").endswith(options)
+    assert (of_auto.other_arithmetic(here) or "").endswith(
+        f"{options} (a run of another digest, as its precision is named)"
+    )
+    assert of_auto.other_arithmetic(record.choices) is None
+    of_gpu = replace(record, choices=replace(record.choices, device="cuda"))
+    assert (of_gpu.other_arithmetic(replace(of_gpu.choices, num_threads=64))) is None
+    assert (of_gpu.other_arithmetic(replace(record.choices, num_threads=64)) or "").endswith("add --device.device cuda")
+
+
 def test_a_finished_run_is_refused_and_untouched(
     trained: tuple[Path, str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

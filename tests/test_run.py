@@ -21,7 +21,6 @@ from PIL import Image
 from rich.console import Console
 from safetensors.torch import load_file, save_file
 
-from smallvit import record as record_module
 from smallvit import run as module
 from smallvit.augment.config import AugmentConfig
 from smallvit.augment.pipeline import normalise
@@ -155,27 +154,6 @@ def test_the_record_loads_back_equal_and_an_edited_one_is_refused(
             RunRecord.load(path)
         assert str(path) in str(caught.value)
         assert len(str(caught.value).splitlines()) == 1
-
-
-def test_the_source_in_a_record_is_that_of_what_can_change_a_number(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(record_module, "__file__", str(tmp_path / "record.py"))
-
-    def written(name: str, content: str) -> str:
-        path = tmp_path / name
-        path.parent.mkdir(exist_ok=True)
-        path.write_text(content)
-        return record_module._source.__wrapped__()
-
-    before = written("train/muon.py", "a")
-    for name in ("report/stats.py", "bench/clock.py", "commands/train.py", "study/rows.py", "train/muon.txt"):
-        assert written(name, "b") == before, name
-    (tmp_path / ".#run.py").symlink_to("of-an-editor")
-    assert record_module._source.__wrapped__() == before
-    found = [before, written("train/muon.py", "b"), written("train/more.py", ""), written("model/native.cpp", "a")]
-    assert len(set(found)) == 4
-    assert written("train/muon.py", "a") not in found
 
 
 def test_what_is_said(finished: tuple[Path, RunRecord, str]) -> None:

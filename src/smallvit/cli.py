@@ -73,7 +73,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if words == ["--version"]:
             from importlib.metadata import version
 
-            print(version("smallvit"))
+            from smallvit.source import source_digest
+
+            print(f"{version('smallvit')}, source {source_digest()}")
         else:
             command = _parse(words or ["--help"])
             if not WAITING & os.environ.keys() and is_busy():
@@ -114,9 +116,9 @@ def _parse(words: list[str]) -> Any:
         if (not word and (before in _PATHS or before[:1] != "-")) or (word[-1:] == "=" and word[:-1] in _PATHS):
             raise UsageError(f"after {before if not word else word[:-1]} a path is empty, which would be this folder")
     words = [*words[:1], *(_at_home(before, word) for before, word in pairwise(words))]
-    config = _starting_config(words)
+    config, file = _starting_config(words), None
     if _names_file(words):
-        words[1] = config.recipe
+        file, words[1] = Path(words[1]), config.recipe
     commands: list[Any] = []
     for name, kind in COMMANDS.items():
         if words in (["--help"], ["-h"]):  # to list the commands, tyro need not read all their options
@@ -134,7 +136,7 @@ def _parse(words: list[str]) -> Any:
                 args=words,
                 prog="smallvit",
                 description="Small Vision Transformers, trained from scratch on small images. `smallvit --version` "
-                "prints the version, `smallvit --tyro-print-completion bash` a shell completion script.",
+                "prints version and source, `smallvit --tyro-print-completion bash` a shell completion script.",
             )
         except SystemExit as stop:
             if not stop.code:
@@ -145,7 +147,7 @@ def _parse(words: list[str]) -> Any:
         named = command.config.recipe if words[0] in STARTS_FROM_RECIPE else config.recipe
         if named != config.recipe:
             raise UsageError(f"{named!r} has no place there: a recipe comes first, and none beside --resume")
-        return command
+        return replace(command, repeats=file) if isinstance(command, Train) else command
     kind = COMMANDS.get(words[0])
     first = words[: 2 if words[1:2] and words[1] in RECIPES else 1] if kind else []
     options = ["--help", *(options_of(kind) if kind else ("--version", "--tyro-print-completion"))]

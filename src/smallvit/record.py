@@ -1,6 +1,5 @@
 """What a run leaves behind for its readers: one JSON file that holds everything a published number rests on."""
 
-import hashlib
 import platform
 from dataclasses import dataclass
 from functools import cache
@@ -15,6 +14,7 @@ from smallvit.errors import SmallvitError
 from smallvit.evaluate import Metrics
 from smallvit.files import write_json
 from smallvit.schema import RECORD_ADDED, RECORD_SCHEMA, upgrade
+from smallvit.source import source_digest
 from smallvit.strict_json import digest, from_json, read, to_json
 
 
@@ -128,6 +128,22 @@ class RunRecord:
         """Return the config as a value."""
         return RunConfig.from_json(self.config)
 
+    def other_arithmetic(self, here: Choices) -> str | None:
+        """Return in what other arithmetic than `here` the run was computed, and which options ask for that, in a line
+        for the user; None where it is the same.
+        """
+        then, now = _options(self.choices), _options(here)
+        if self.choices.device != "cpu":  # whose sums are not the threads'
+            now["num-threads"] = then["num-threads"]
+        other = {name: value for name, value in then.items() if value != now[name]}
+        if not other:
+            return None
+        words = ", ".join(f"{name} {value} (here {now[name]})" for name, value in other.items())
+        options = " ".join(f"--device.{name} {value}" for name, value in other.items())
+        named = "precision" in other and self.run_config().device.precision == "auto"
+        digest = " (a run of another digest, as its precision is named)" if named else ""
+        return f"the record was computed with {words}: numbers round otherwise; for the same, add {options}{digest}"
+
     def num_test_classes(self) -> int:
         """Return how many classes test has images of."""
         return sum(map(any, self.test_confusion))
@@ -140,29 +156,26 @@ class RunRecord:
         return sum(shares) / len(shares)
 
 
+def _options(choices: Choices) -> dict[str, str]:
+    """Return the options of `device` that ask for what was chosen."""
+    return {
+        "device": choices.device,
+        "precision": choices.precision,
+        "attention": choices.attention,
+        "convolution": choices.convolution,
+        "compile": "on" if choices.compile else "off",
+        "num-threads": str(choices.num_threads),
+    }
+
+
 SOURCE = "source"
-"""Among the versions, a digest of smallvit's own source, which may be edited without another version."""
+"""Among the versions, that of `source_digest`."""
 
 
 def versions() -> dict[str, str]:
     """Return the versions that a result may depend on."""
     packages = ("smallvit", "torch", "numpy", "pillow")
-    return {"python": platform.python_version(), **{name: _version(name) for name in packages}, SOURCE: _source()}
-
-
-_SHOWS = ("bench/", "commands/", "report/", "study/")
-
-
-@cache  # of the source as it was at the start
-def _source() -> str:
-    """Return 12 hex digits of a hash of the source, by name and content, without what only shows what was computed."""
-    found, package = hashlib.sha256(), Path(__file__).parent
-    # What begins with a dot is an editor's: of a file with changes that are not saved, say, a link to nowhere.
-    for path in sorted(each for kind in ("py", "cpp") for each in package.rglob(f"[!.]*.{kind}")):
-        name = path.relative_to(package).as_posix()
-        if not name.startswith(_SHOWS):
-            found.update(f"{name}\0".encode() + path.read_bytes())
-    return found.hexdigest()[:12]
+    return {"python": platform.python_version(), **{name: _version(name) for name in packages}, SOURCE: source_digest()}
 
 
 @cache

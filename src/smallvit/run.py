@@ -7,7 +7,6 @@ mistakes as pictures) and record.json; its page is the report's. A run folder wi
 which goes on where its newest whole checkpoint left it.
 """
 
-import math
 from contextlib import nullcontext, suppress
 from dataclasses import replace
 from functools import partial
@@ -17,7 +16,7 @@ from typing import Literal
 from rich.console import Console
 
 from smallvit.checks import require_number, require_one_of
-from smallvit.config import MOST_SCALE, RunConfig
+from smallvit.config import RunConfig
 from smallvit.console import say
 from smallvit.data.config import expanded
 from smallvit.data.split import digest
@@ -38,6 +37,7 @@ from smallvit.fork import (
     take_weights,
     weights_sha256,
 )
+from smallvit.notes import notes_on
 from smallvit.outcome import finished_record, predictions
 from smallvit.record import RunRecord, versions
 from smallvit.resume import (
@@ -69,8 +69,6 @@ from smallvit.weights import BEST, MODEL, Which, load_run_weights, save_tensors
 
 TIMEOUT_SECONDS = 60.0
 """How long a process of several waits for the others before it ends the run."""
-FEW_STEPS = 1000
-"""Under so many a run on pictures of one's own is called short: 100 passes over 3,000 take 1,100 (docs/data.md)."""
 
 
 def run(
@@ -81,11 +79,13 @@ def run(
     max_seconds: float | None = None,
     fork: Path | str | None = None,
     start_over: bool = False,
+    repeats: RunRecord | None = None,
 ) -> RunRecord:
     """Train and measure what `config` says, write it all to `folder`, and return the record.
 
     An unfinished run of the same config in `folder` goes on, unless `start_over` deletes it (a finished one, too).
-    `fork` is a run folder whose weights to start from. After about `max_seconds`, or at SIGINT or SIGTERM, the run
+    `fork` is a run folder whose weights to start from, `repeats` the record of a run that this one is to repeat: where
+    it was computed in another arithmetic, a note says so. After about `max_seconds`, or at SIGINT or SIGTERM, the run
     saves and raises `InterruptedRunError`. Several processes that torchrun started share the batches.
 
     Raises `SmallvitError` (and `UsageError`) for what the user can mend: data that is not there, a folder that already
@@ -107,9 +107,9 @@ def run(
         if origin is not None:
             config = replace(config, fork=weights_sha256(origin.weights))
         if not world.is_main:
-            return _run(config, folder, world, stop, console, origin, start_over)
+            return _run(config, folder, world, stop, console, origin, start_over, repeats)
         with claimed(folder, partial(_note, console)):
-            return _run(config, folder, world, stop, console, origin, start_over)
+            return _run(config, folder, world, stop, console, origin, start_over, repeats)
 
 
 def _run(
@@ -120,6 +120,7 @@ def _run(
     console: Console,
     origin: Origin | None,
     start_over: bool,
+    repeats: RunRecord | None,
 ) -> RunRecord:
     note, goes_on = partial(_note, console), world.is_main and not start_over
     if goes_on:
@@ -133,7 +134,7 @@ def _run(
         if differing := other_model(origin, config):
             note(f"the weights to start from are of another model: {'; '.join(differing)}")
     world.barrier()  # patient, where one machine still downloads
-    for text in _notes(config, dataset):
+    for text in notes_on(config, dataset):
         note(text)
     config = config.resolve(dataset.spec.num_classes)
     found = share_checkpoint(world, find_checkpoint(folder, config, note) if goes_on else None)
@@ -144,6 +145,8 @@ def _run(
         note(MAY_BE_SEEN[split])
     session = Session(config, dataset, world, found[1].choices if found else None)
     say(console, f"{config.recipe} on {_sizes(dataset)}\n{session.choices}")
+    if not found and repeats is not None and (other := repeats.other_arithmetic(session.choices)):
+        note(other)
     start = None
     if not found and config.fork is not None and world.is_main:
         start = origin or kept_weights(folder / FORKED_WEIGHTS, config)
@@ -240,22 +243,6 @@ def _require_same_data(record: RunRecord, dataset: Dataset, folder: Path) -> Non
 
 def _note(console: Console, text: str) -> None:
     say(console, f"note: {text}")
-
-
-def _notes(config: RunConfig, dataset: Dataset) -> list[str]:
-    notes = list(dataset.notes)
-    if config.augment.horizontal_flip > 0 and not dataset.spec.horizontal_flip:
-        known = dataset.spec.horizontal_flip is False
-        case = f"{dataset.spec.name} are of another class in the mirror" if known else "for text or signs"
-        random = "augment.flip to random and " if config.augment.flip == "alternating" else ""
-        notes.append(f"images are mirrored; {case}: set {random}augment.horizontal_flip to 0")
-    steps = config.num_steps(len(dataset.train))
-    if config.data.dataset == "folder" and config.fork is None and 0 < steps < FEW_STEPS:
-        longer = min(math.ceil(config.scale * FEW_STEPS / steps), MOST_SCALE)
-        notes.append(f"the run is short, {steps:,} steps: for few pictures consider --scale {longer}")
-    if config.checkpoint.best and dataset.val is None:
-        notes.append("checkpoint.best keeps nothing: no val was held out to tell which weights are best")
-    return notes
 
 
 def _trained(training: Training, console: Console) -> RunRecord:

@@ -8,7 +8,7 @@ import contextlib
 import math
 from collections.abc import Callable, Sequence
 from functools import cached_property
-from typing import cast
+from typing import assert_never, cast
 
 import torch
 from jaxtyping import Float
@@ -232,10 +232,12 @@ class Session:
             chosen = torch.randperm(len(train), generator=generator)[:count]
             images = normalise(train.images[chosen.to(train.images.device)], spec.mean, spec.std)
             init_whitening(layer, image_patches(images, layer).cpu(), generator)
-        else:
+        elif kind == "whiten-paper":
             batches = math.ceil(min(count, len(self.splits["train"])) / self.config.train.batch_size)
             images = torch.cat([self._augmented(step, ALONE, self._apply)[0] for step in range(batches)])
             init_whitening_paper(layer, image_patches(images, layer).cpu())
+        else:
+            assert_never(kind)
 
 
 class _Loss(nn.Module):

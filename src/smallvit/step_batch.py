@@ -81,15 +81,24 @@ class RecordedApply:
     def __init__(self, apply: Apply) -> None:
         self._apply = apply
         self._recorded: Recorded | None = None
+        self._kept: dict[str, object] = {}
 
     def __call__(self, images: Tensor, labels: Tensor, params: AugmentParams, **settings: Any) -> tuple[Tensor, Tensor]:
-        """Return what `apply_augment` does."""
+        """Return what `apply_augment` does; `RuntimeError` where something else than a tensor is not the first call's,
+        which a graph would go on with.
+        """
+        given = {**params.settings(), **settings}
         if self._recorded is None:
+            self._kept = given
 
             def apply(images: Tensor, labels: Tensor, *draws: Tensor) -> tuple[Tensor, ...]:
                 rest = iter(draws)
                 return self._apply(images, labels, params.map_tensors(lambda _: next(rest)), **settings)
 
             self._recorded = Recorded(apply)
+        for name in {**self._kept, **given}:
+            first, now = self._kept.get(name), given.get(name)
+            if first != now:
+                raise RuntimeError(f"{name} is {now!r}, was {first!r}: what changes by step must be a tensor")
         augmented, targets = self._recorded(images, labels, *params.tensors())
         return augmented, targets

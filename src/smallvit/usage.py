@@ -6,11 +6,11 @@ from collections.abc import Collection, Iterator
 from dataclasses import is_dataclass
 from typing import Annotated, cast, get_args, get_origin, get_type_hints
 
-from tyro.conf import Positional
+from tyro.conf import Positional, Suppress
 
 from smallvit.checks import did_you_mean
 
-_POSITIONAL = get_args(Positional[str])[1]
+_NO_OPTION = {get_args(Positional[str])[1], get_args(Suppress[str])[1]}
 _NO_NUMBER = {
     r"invalid literal for int\(\) with base 10: (.+)": "a whole number",
     r"could not convert string to float: (.+)": "a number",
@@ -55,7 +55,7 @@ def options_of(kind: type, prefix: str = "--") -> Iterator[str]:
         plain = get_args(hint)[0] if get_origin(hint) is Annotated else hint
         if is_dataclass(plain):
             yield from options_of(cast("type", plain), prefix if name == "config" else f"{prefix}{name}.")
-        elif _POSITIONAL not in get_args(hint):
+        elif not _NO_OPTION & {*get_args(hint)}:
             yield prefix + name.replace("_", "-")
 
 

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from dataclasses import replace
+from typing import get_args, get_type_hints
 
 import numpy as np
 import pytest
@@ -84,6 +85,24 @@ def test_every_field_alone_changes_the_pictures(base, field, value):
     configs = (base, replace(base, **{field: value}))
     one, other = (run(images, labels, sample_augment(c, generator(0, "augment", 1), 32, (16, 16)))[0] for c in configs)
     assert not torch.equal(one, other)
+
+
+@pytest.mark.parametrize(
+    ("base", "field"),
+    [
+        (OFF, "policy"),
+        (replace(OFF, policy="autoaugment-imagenet"), "policy_variant"),
+        (ERASE, "erase_fill"),
+        (CUTMIX, "mix_per"),
+    ],
+)
+def test_each_word_makes_other_pictures(base, field):
+    """One whose branch was forgotten would make another one's."""
+    images, labels = noise(64, 16, 16), torch.arange(64) % 10
+    words = get_args(get_type_hints(AugmentConfig)[field])
+    configs = [replace(base, **{field: word}) for word in words]
+    made = [run(images, labels, sample_augment(c, generator(0, "augment", 1), 64, (16, 16)))[0] for c in configs]
+    assert len({each.numpy().tobytes() for each in made}) == len(words)
 
 
 def test_the_parts_come_in_the_order_that_the_config_says():

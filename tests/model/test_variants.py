@@ -4,6 +4,7 @@ import itertools
 from collections.abc import Callable
 from dataclasses import replace
 from types import ModuleType
+from typing import get_args, get_type_hints
 
 import numpy as np
 import pytest
@@ -18,6 +19,15 @@ from smallvit.model.vit import VisionTransformer
 
 BuildModel = Callable[..., VisionTransformer]
 SMALL = ModelConfig(image_size=16, patch_size=4, num_classes=7, embed_dim=24, depth=2, num_heads=3, drop_path_rate=0.0)
+
+
+@pytest.mark.parametrize("field", ["position", "tokenizer", "qk_norm", "locality", "mlp_conv", "pooling", "head"])
+def test_each_word_makes_another_model(field: str, rough_model: BuildModel, images: Tensor) -> None:
+    """One whose branch was forgotten would be another one's model."""
+    words = get_args(get_type_hints(ModelConfig)[field])
+    tokens = {"mean": 0}
+    models = [rough_model(replace(SMALL, num_cls_tokens=tokens.get(word, 1), **{field: word})) for word in words]
+    assert len({tuple(model(images).flatten().tolist()) for model in models}) == len(words)
 
 
 @pytest.mark.parametrize("tokens", [0, 1])

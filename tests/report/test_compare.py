@@ -336,7 +336,7 @@ def test_what_the_config_does_not_tell_of_a_run_is_told(tmp_path: Path, run_fold
 
     assert warnings("1" * 64, "0a") == ["B began with the weights of another run, of which nothing is counted here"]
     assert warnings(None, "0b") == [
-        "A and B have the same config, of other sources of smallvit: see there for what differs"
+        "A and B have the same config, of other sources of smallvit: what differs may be an effect of those"
     ]
     for source in ("0a", None):
         assert warnings(None, source)[0].endswith("what differs between them is no effect of it")

@@ -10,7 +10,7 @@ import pytest
 from page_reader import Page, assert_stands_alone
 from smallvit.cli import main
 from smallvit.data.config import DataConfig
-from smallvit.record import RunRecord
+from smallvit.record import SOURCE, RunRecord
 from smallvit.report.compare_figures import learning_curves
 from smallvit.report.compare_sides import read_sides
 from smallvit.report.svg import TEST, VAL
@@ -131,6 +131,22 @@ def test_of_many_fields_the_first_are_printed(
     assert "model.embed_dim: " in said
     named = [line for line in said.splitlines() if " -> " in line]
     assert (len(named), "and 2 fields more\n" in said) == (10, True)
+
+
+@pytest.mark.usefixtures("no_figures")
+def test_what_right_answers_may_come_of_beside_the_config_is_printed(
+    tmp_path: Path, run_folder: MakeRun, capsys: pytest.CaptureFixture[str]
+) -> None:
+    record = run_folder(tmp_path / "a")
+    run_folder(tmp_path / "b", draw=1)
+    assert "beside the config" not in _compare(tmp_path, capsys)
+    choices = dataclasses.replace(record.choices, precision="bfloat16", num_threads=1)
+    hardware, versions = record.hardware | {"cores": 1, "gpu": "One"}, record.versions | {"torch": "9", SOURCE: "0b"}
+    run_folder(tmp_path / "b", draw=1, choices=choices, hardware=hardware, versions=versions, num_train=7)
+    assert (
+        "\nnote: beside the config A and B differ in precision (float32 -> bfloat16), torch's version (2.13.0 -> 9), "
+        "training images (1295 -> 7), gpu (none -> One), smallvit's source (none -> 0b)\n"
+    ) in _compare(tmp_path, capsys)
 
 
 def test_scaled_runs_are_labelled_everywhere(

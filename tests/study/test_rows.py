@@ -166,11 +166,13 @@ def test_the_budget_of_a_study_is_that_of_its_runs(name: str, dataset: str, budg
     assert STUDIES[name]().on(dataset, Path("mine") if dataset == "folder" else None).budget.startswith(budget)
 
 
-def _example(name: str = "digits") -> Study:
-    """Return a study that docs/study.md has as an example."""
+def _example(name: str = "digits", edits: dict[str, str] | None = None) -> Study:
+    """Return a study that docs/study.md has as an example, some of its words replaced."""
     page = (Path(__file__).parents[2] / "docs" / "study.md").read_text(encoding="utf-8")
     names: dict[str, Any] = {}
     for code in re.findall(r"```python\n(.*?)```", page, re.DOTALL):
+        for old, new in (edits or {}).items():
+            code = code.replace(old, new)
         exec(code, names)
     return names[name]()
 
@@ -182,6 +184,16 @@ def test_the_examples_of_the_page_are_studies() -> None:
     assert [row.folder for row in study.rows] == ["digits-plain", "digits-8-heads", "digits-3-cls-tokens"]
     assert study.rows[1].config.differences(study.rows[0].config)[-1] == "model.num_heads is 8, not 4"
     assert study.budget == "Digits, 50 passes, the recipe quickstart"
+
+
+def test_a_study_without_mirroring_is_made_as_the_page_says() -> None:
+    off = {'"train.batch_size": 64}': '"train.batch_size": 64, "augment.horizontal_flip": 0.0}'}
+    left_out = {"for row in study.rows\n": 'for row in study.rows if row.label != "alternating flip"\n'}
+    study = checked(_example("changes_at_64", off | left_out))
+    assert {row.config.augment.horizontal_flip for row in study.rows} == {0.0}
+    assert len(study.rows) == len(STUDIES["changes"]().rows) - 1
+    with pytest.raises(UsageError, match="horizontal_flip must be"):
+        _example("changes_at_64", off)
 
 
 @pytest.mark.parametrize("name", STUDIES)

@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -124,3 +125,31 @@ def test_without_a_terminal_each_run_is_a_line_with_names_as_they_are(tmp_path: 
     assert console.file.getvalue() == (
         "1/1 [/x] :smile:, seed 0: [bold]no[/bold] room, and a line that is longer than the console\n"
     )
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_what_runs_note_is_said_once(terminal: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("smallvit.study.show.REFRESH_SECONDS", 0.0)
+    first, second, *_ = board = board_of(unfinished(STUDIES["cls-tokens-small"](), tmp_path))
+    console = Console(file=io.StringIO(), width=200, force_terminal=terminal, color_system=None)
+    view = View(console)
+    first.task.log.parent.mkdir()
+    first.task.log.write_text("note: of the last time\n")
+    for line in (first, second):
+        view.begun(line.task)
+        line.state = "running"
+    with view.showing(board):
+        with first.task.log.open("a") as log:
+            print("note: in the mirror\nnote: sho", end="", file=log, flush=True)
+            view.refresh()
+            print("rt\n10 of 20 steps\nnote: late\nno memory", file=log)
+        second.task.log.parent.mkdir(exist_ok=True)
+        second.task.log.write_text("note: short\nnote: in the mirror\nnote: of another\nplain on digits\n")
+        view.refresh()
+        first.state = "failed"
+        view.ended(first, Outcome(status=1, line="no memory"))
+    said = re.sub(r"\x1b\[[^a-zA-Z]*[a-zA-Z]", "", console.file.getvalue())
+    noted = [line.strip() for line in said.splitlines() if "note" in line]
+    names = [str(first.task)] * 3 + [str(second.task)]
+    notes = ["in the mirror", "short", "late", "of another"]
+    assert noted == [f"{name}: note: {note}" for name, note in zip(names, notes, strict=True)]

@@ -4,12 +4,16 @@ What a real graph does is for tests/device/test_cuda.py.
 """
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from smallvit import rng
+from smallvit.augment import AugmentConfig, apply_augment, sample_augment
+from smallvit.step_batch import RecordedApply
 from smallvit.train.average import WeightAverage
 from smallvit.train.graphs import PLAIN_CALLS, Recorded
 from smallvit.train.loop import Batch, Learner, StepState, fit
@@ -55,6 +59,29 @@ def test_a_recorded_function_sees_the_arguments_of_each_call() -> None:
         total, product = recorded(torch.tensor(call), None, torch.tensor(10))
         assert (int(total), int(product)) == (call + 10, call * 10)
     assert len({x.data_ptr() for x in seen[PLAIN_CALLS:]}) == 1, "a graph reads where its first arguments lay"
+
+
+def test_what_changes_by_step_and_is_no_tensor_is_refused() -> None:
+    """A graph would go on with the first one, and nobody would see it."""
+    config = AugmentConfig(policy="trivialaugment", erase_probability=0.5, cutmix_alpha=1.0)
+    images, labels = torch.arange(8 * 3 * 256).view(8, 3, 16, 16).to(torch.uint8), torch.arange(8)
+    settings = {"mean": (0.5, 0.5, 0.5), "std": (0.2, 0.2, 0.2), "num_classes": 8, "label_smoothing": 0.1}
+    recorded = RecordedApply(apply_augment)
+    for step in range(PLAIN_CALLS + 3):
+        draws = sample_augment(config, rng.generator(0, "augment", step), 8, (16, 16))
+        for ours, plain in zip(
+            recorded(images, labels, draws, **settings), apply_augment(images, labels, draws, **settings), strict=True
+        ):
+            assert torch.equal(ours, plain)
+    assert draws.erase is not None
+    with pytest.raises(
+        RuntimeError, match=r"erase\.fill is 'mean', was 'raw-mean': what changes by step must be a tensor"
+    ):
+        recorded(images, labels, replace(draws, erase=replace(draws.erase, fill="mean")), **settings)
+    with pytest.raises(RuntimeError, match=r"policy\.used is None, was "):
+        recorded(images, labels, replace(draws, policy=None), **settings)
+    with pytest.raises(RuntimeError, match=r"label_smoothing is 0\.2, was 0\.1"):
+        recorded(images, labels, draws, **settings | {"label_smoothing": 0.2})
 
 
 def states(*, graphs: bool) -> list[StepState]:

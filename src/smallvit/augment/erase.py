@@ -5,6 +5,7 @@ Legend: B batch, R of its images that are erased, H height, W width.
 """
 
 from dataclasses import dataclass
+from typing import assert_never
 
 import numpy as np
 import torch
@@ -12,7 +13,7 @@ from jaxtyping import Float32, Int64
 from torch import Tensor
 
 from smallvit.augment.boxes import box_mask, image_mask
-from smallvit.augment.config import AugmentConfig
+from smallvit.augment.config import AugmentConfig, EraseFill
 from smallvit.augment.params import BatchParams, constants
 
 _ATTEMPTS = 10
@@ -25,7 +26,7 @@ class EraseParams(BatchParams):
 
     box: Int64[Tensor, "B 4"]
     key: Int64[Tensor, " B"]
-    fill: str
+    fill: EraseFill
 
 
 def sample_erase(
@@ -75,11 +76,16 @@ def apply_erase(
 
 
 def _fill(
-    images: Float32[Tensor, "B 3 H W"], key: Int64[Tensor, " R"], fill: str, mean: tuple[float, float, float]
+    images: Float32[Tensor, "B 3 H W"], key: Int64[Tensor, " R"], fill: EraseFill, mean: tuple[float, float, float]
 ) -> Float32[Tensor, "..."]:
     if fill == "noise":
         return keyed_noise(key, images.shape[1:])
-    values = mean if fill == "raw-mean" else (0.0, 0.0, 0.0)
+    if fill == "raw-mean":
+        values = mean
+    elif fill == "mean":
+        values = (0.0, 0.0, 0.0)
+    else:
+        assert_never(fill)
     return constants(values, torch.float32, images.device)[:, None, None]
 
 

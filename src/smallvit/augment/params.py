@@ -40,6 +40,17 @@ class BatchParams:
         self.map_tensors(keep)
         return found
 
+    def settings(self) -> dict[str, object]:
+        """Return every field that is no tensor, nested records' too, by its dotted name."""
+        found: dict[str, object] = {}
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, BatchParams):
+                found |= {f"{field.name}.{name}": each for name, each in value.settings().items()}
+            elif not isinstance(value, Tensor):
+                found[field.name] = value
+        return found
+
     def to(self: Params, device: torch.device | str) -> Params:
         """Return the same draws on another device."""
         # MPS may read a tensor that is freed before it has got to it.

@@ -7,6 +7,7 @@ Legend: B batch, T ops in sequence; S signs, O ops, M magnitudes of a table.
 
 from collections.abc import Sequence
 from functools import lru_cache
+from typing import assert_never
 
 import numpy as np
 from jaxtyping import Float64, Int64
@@ -45,15 +46,21 @@ def sample_policy(
     config: AugmentConfig, generator: np.random.Generator, batch_size: int, image_size: tuple[int, int]
 ) -> PolicyParams:
     """Draw the config's policy, which is not none, for each image; image_size is (height, width) in pixels."""
-    if config.policy in AUTOAUGMENT:
-        table, variant = AUTOAUGMENT[config.policy], config.policy_variant
-        return sample_autoaugment(table, generator, batch_size, image_size, variant=variant)
-    if config.policy == "randaugment":
-        num_ops, magnitude = config.randaugment_num_ops, config.randaugment_magnitude
-        return sample_randaugment(generator, batch_size, image_size, num_ops=num_ops, magnitude=magnitude)
-    if config.policy == "trivialaugment":
-        return sample_trivialaugment(generator, batch_size, image_size)
-    return sample_three_augment(generator, batch_size, image_size)
+    match config.policy:
+        case "autoaugment-cifar10" | "autoaugment-svhn" | "autoaugment-imagenet" as name:
+            variant = config.policy_variant
+            return sample_autoaugment(AUTOAUGMENT[name], generator, batch_size, image_size, variant=variant)
+        case "randaugment":
+            num_ops, magnitude = config.randaugment_num_ops, config.randaugment_magnitude
+            return sample_randaugment(generator, batch_size, image_size, num_ops=num_ops, magnitude=magnitude)
+        case "trivialaugment":
+            return sample_trivialaugment(generator, batch_size, image_size)
+        case "three-augment":
+            return sample_three_augment(generator, batch_size, image_size)
+        case "none":
+            raise ValueError("there is no policy to draw")
+        case _:
+            assert_never(config.policy)
 
 
 def _pick(uniform: Float64[ndarray, "*draws"], count: int) -> ndarray:

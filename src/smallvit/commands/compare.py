@@ -29,6 +29,7 @@ class CompareCommand:
     def __call__(self) -> None:
         """Print the essentials, write the page, say where."""
         from smallvit.report.compare import compare, write_comparison
+        from smallvit.report.compare_differences import FIRST
 
         comparison = compare(self.a, self.b)
         page = write_comparison(comparison, self.out)
@@ -45,6 +46,9 @@ class CompareCommand:
             console.print(f"{each.name}: {each.a} -> {each.b}")
         if len(decisive) > MOST_FIELDS:
             console.print(f"and {len(decisive) - MOST_FIELDS} fields more")
+        besides = [f"{each.name} ({each.a} -> {each.b})" for each in comparison.surroundings if each.name in FIRST]
+        if besides:
+            console.print(f"note: beside the config A and B differ in {', '.join(besides)}")
         console.print(_table(comparison))
         console.print(_verdict(comparison))
         console.print(f"page  {page}")

@@ -7,13 +7,14 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated
 
-from tyro.conf import arg
+from tyro.conf import Suppress, arg
 
 from smallvit.checks import require_number
 from smallvit.config import RunConfig
 from smallvit.console import plain_console
 from smallvit.errors import SmallvitError, UsageError, line_of
-from smallvit.recipes import RECIPES
+from smallvit.recipes import RECIPES, is_record
+from smallvit.strict_json import read
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +45,8 @@ class Train:
     """Run folder whose weights the new run starts from."""
     max_seconds: float | None = None
     """Seconds after which to save and end, in time for a scheduler's limit; exit status 75."""
+    repeats: Suppress[Path | None] = None
+    """A run's file that stands in the recipe's place, if one does; no option."""
 
     def __call__(self) -> None:
         """Train in a folder named after the config, unless told where."""
@@ -57,7 +60,7 @@ class Train:
         if data.dataset == "folder" and data.root is not None:  # pictures that the digest does not know
             named += f"-{Path(os.path.realpath(data.root)).name}"
         out = self.resume or self.out or Path("runs") / f"{named}-{self.config.digest()[:8]}"
-        train_and_report(self.config, out, max_seconds=self.max_seconds, fork=self.fork)
+        train_and_report(self.config, out, max_seconds=self.max_seconds, fork=self.fork, repeats=self.repeats)
 
 
 def _is_quickstart(folder: Path) -> bool:
@@ -79,17 +82,32 @@ def train_and_report(
     max_seconds: float | None = None,
     fork: Path | None = None,
     start_over: bool = False,
+    repeats: Path | None = None,
 ) -> None:
-    """Run in a folder, write its page and say where; the options are those of `smallvit.run.run`."""
+    """Run in a folder, write its page and say where; the options are those of `smallvit.run.run`, but for `repeats`, a
+    run's config.json or record.
+    """
     began = time.monotonic()
     console = plain_console(unread=True)
     with console.status("starting"):
         from smallvit.progress import duration, percent
+        from smallvit.record import RunRecord
         from smallvit.run import run
 
+        earlier = None
+        if repeats is not None and is_record(read(repeats, "config or record")):
+            earlier = RunRecord.load(repeats)
     if max_seconds is not None:  # to import torch takes a part of them
         max_seconds = max(0.0, max_seconds - (time.monotonic() - began))
-    record = run(config, folder, console=console, max_seconds=max_seconds, fork=fork, start_over=start_over)
+    record = run(
+        config,
+        folder,
+        console=console,
+        max_seconds=max_seconds,
+        fork=fork,
+        start_over=start_over,
+        repeats=earlier,
+    )
     if os.environ.get("RANK", "0") != "0":  # one of several processes, and not the one that writes
         return
     from smallvit.report.page import write_page

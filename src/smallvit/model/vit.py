@@ -6,7 +6,7 @@ Shapes: B batch, S image size, N tokens (CLS tokens, registers, patches), D embe
 import copy
 from dataclasses import replace
 from functools import partial
-from typing import cast, get_args
+from typing import assert_never, cast, get_args
 
 import torch
 from jaxtyping import Float
@@ -67,8 +67,10 @@ class VisionTransformer(nn.Module):
         features = width * (tokens + config.reads_mean)
         if config.head == "linear":
             self.head = nn.Linear(features, config.num_classes)
-        else:
+        elif config.head == "mlp":
             self.head = Mlp(features, width, config.num_classes)
+        else:
+            assert_never(config.head)
         init_weights(self, generator)
         init_attention = {"normal": None, "spectral": init_spectral, "mimetic": init_mimetic}[config.init]
         if init_attention is not None:
@@ -83,8 +85,10 @@ class VisionTransformer(nn.Module):
             positions = sincos_positions(config.image_size // config.patch_size, config.embed_dim)
             prefix = torch.zeros(config.num_prefix_tokens, config.embed_dim)
             self.register_buffer("pos_embed", torch.cat([prefix, positions])[None])
-        else:  # rotary, in attention
+        elif config.position == "rotary":  # in attention
             self.pos_embed = None
+        else:
+            assert_never(config.position)
 
     def forward_head(self, tokens: Float[Tensor, "B N D"]) -> Float[Tensor, "B C"]:
         """Return the logits of normalised tokens."""
@@ -198,7 +202,11 @@ def _tokenizer(
         return ConvTokenizer(size, width, config.tokenizer_depth, convolution)
     if config.tokenizer == "conv-pool":
         return ConvPoolTokenizer(size, width, convolution)
-    return (ShiftedPatchEmbed if config.tokenizer == "shifted" else PatchEmbed)(size, width)
+    if config.tokenizer == "shifted":
+        return ShiftedPatchEmbed(size, width)
+    if config.tokenizer == "patch":
+        return PatchEmbed(size, width)
+    assert_never(config.tokenizer)
 
 
 def count_macs(config: ModelConfig) -> int:

@@ -86,7 +86,9 @@ class Comparison:
         if not any(each.decides for each in self.fields):
             sources = {run.record.versions.get(SOURCE) for side in (self.a, self.b) for run in side.runs}
             if len(sources - {None}) > 1:
-                found.append("A and B have the same config, of other sources of smallvit: see there for what differs")
+                found.append(
+                    "A and B have the same config, of other sources of smallvit: what differs may be an effect of those"
+                )
             else:
                 found.append("A and B have the same config: what differs between them is no effect of it")
         elif [each.name for each in self.fields if each.decides] == ["seed"]:

@@ -10,6 +10,12 @@ from smallvit.report.compare_sides import Side
 from smallvit.report.records import Run
 
 _HARDWARE = {"memory_gib": "memory, GiB", "processor_model": "processor's model"}
+_SOURCE = "smallvit's source"
+FIRST = (
+    *("device", "processor", "gpu", "precision", "attention", "convolution"),
+    *("torch's version", _SOURCE, "training images"),
+)
+"""Of the surroundings those that a terminal tells: what right answers, and not times alone, may come of."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,10 +63,7 @@ def _surroundings(run: Run) -> dict[str, str]:
         "threads": choices.num_threads,
         "processes": record.world_size,
         **{_HARDWARE.get(name, name): value for name, value in record.hardware.items()},
-        **{
-            "smallvit's source" if name == SOURCE else f"{name}'s version": value
-            for name, value in record.versions.items()
-        },
+        **{_SOURCE if name == SOURCE else f"{name}'s version": value for name, value in record.versions.items()},
         "training images": record.num_train,
         "mean and deviation of their colours": _moments(record),
         "notes on the data": "; ".join(record.dataset_notes) or "none",

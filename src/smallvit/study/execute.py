@@ -164,6 +164,7 @@ class Execution:
                 cwd=str(Path.cwd()),
                 until=time.time() + self._seconds_left() if bounded else None,
             )
+            self.view.begun(task)
             try:
                 begun: Handle | Outcome = self.engine.start(order, task.log)
                 self._refused_since = math.inf

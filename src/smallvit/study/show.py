@@ -1,8 +1,9 @@
-"""What a person sees of a study: on a terminal a live table, elsewhere one line a run that ended."""
+"""What a person sees of a study: on a terminal a live table, elsewhere one line a run that ended; and runs' notes."""
 
 import time
 from collections.abc import Generator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 
 from rich import box
 from rich.console import Console, Group, RenderableType
@@ -17,6 +18,7 @@ from smallvit.study.board import Board, Line
 from smallvit.study.process import Outcome
 from smallvit.study.rows import Study
 from smallvit.study.tasks import Task
+from smallvit.study.watch import read_notes
 
 REFRESH_SECONDS = 1.0
 _STYLES = {"running": "bold", "measuring": "bold", "failed": "red", "saved": "yellow", "waiting": "dim"}
@@ -35,6 +37,8 @@ class View:
         self._board: Board | None = None
         self._live = Live(console=console, auto_refresh=False) if console.is_terminal else None
         self._shown = self._began = time.monotonic()
+        self._log_begins: dict[Path, int] = {}
+        self._noted: set[str] = set()
 
     def begin(self, study: Study, num_tasks: int) -> None:
         """Say what there is to do, and in what way it is less than the whole."""
@@ -57,14 +61,26 @@ class View:
             yield
             self._draw()
 
+    def begun(self, task: Task) -> None:
+        """Keep where a run's part of its log begins; to be called before it is started."""
+        with suppress(OSError):  # there is none yet
+            self._log_begins[task.log] = task.log.stat().st_size
+
     def refresh(self) -> None:
-        """Show how far the runs are, if it is time to."""
-        if self._live is not None and time.monotonic() >= self._shown + REFRESH_SECONDS:
+        """Show how far the runs are, and their notes, if it is time to."""
+        assert self._board is not None
+        if time.monotonic() < self._shown + REFRESH_SECONDS:
+            return
+        for line in self._board.of("running"):
+            self._note(line.task)
+        if self._live is not None:
             self._draw()
+        self._shown = time.monotonic()
 
     def ended(self, line: Line, outcome: Outcome) -> None:
         """Say how a run ended, in a line; of the live table's own lines, why one failed."""
         assert self._board is not None
+        self._note(line.task)
         if self._live is not None and line.state != "failed":
             return
         over = self._board.count("done") + self._board.count("failed") + self._board.count("saved")
@@ -88,12 +104,18 @@ class View:
         """Print a line."""
         say(self.console, text)
 
+    def _note(self, task: Task) -> None:
+        """Say the notes of a run that none before it had."""
+        for note in read_notes(task.log, self._log_begins.get(task.log, 0)):
+            if note not in self._noted:
+                self._noted.add(note)
+                self.say(f"{task}: {note}")
+
     def _draw(self) -> None:
         assert self._board is not None
         assert self._live is not None
         self._board.read()
         self._live.update(self.picture(self._board), refresh=True)
-        self._shown = time.monotonic()
 
     def picture(self, board: Board) -> Group:
         """Return the table of the runs, as many as the console has room for, and what they come to."""

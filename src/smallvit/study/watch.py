@@ -1,4 +1,4 @@
-"""How far a run is, read from its folder; so it works wherever the run takes place."""
+"""How far a run is, and what it notes, read from its folder and log; so it works wherever the run takes place."""
 
 import json
 from contextlib import suppress
@@ -42,6 +42,11 @@ def read_progress(folder: Path) -> Progress:
         images_per_second=step.get("images_per_second", 0.0),
         accuracy=measured["correct"] / measured["count"] if measured else None,
     )
+
+
+def read_notes(log: Path, begin: int) -> list[str]:
+    """Return the notes in a run's log from byte `begin` on; of a last line that may not be whole yet, none."""
+    return [line for line in last_lines(log, TAIL_BYTES, begin)[:-1] if line.startswith("note: ")]
 
 
 def checkpoint_step(folder: Path) -> int:

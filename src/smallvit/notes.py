@@ -1,0 +1,42 @@
+"""What a run tells of its config and its data set before it begins: what is odd, or may not be what is meant."""
+
+import math
+
+from smallvit.config import MOST_SCALE, RunConfig
+from smallvit.data.store import Dataset
+
+FEW_STEPS = 1000
+"""Under so many a run on pictures of one's own is called short: 100 passes over 3,000 take 1,100 (docs/data.md)."""
+FEW_IMAGES = 200
+"""Under so many of one's own as val a note says how little their accuracy tells."""
+
+
+def notes_on(config: RunConfig, dataset: Dataset) -> list[str]:
+    """Return the notes, those of the data set first."""
+    notes = list(dataset.notes)
+    if config.augment.horizontal_flip > 0 and not dataset.spec.horizontal_flip:
+        known = dataset.spec.horizontal_flip is False
+        case = f"{dataset.spec.name} are of another class in the mirror" if known else "for text or signs"
+        random = "augment.flip to random and " if config.augment.flip == "alternating" else ""
+        notes.append(f"images are mirrored; {case}: set {random}augment.horizontal_flip to 0")
+    if config.data.dataset == "folder":
+        notes += _on_few_pictures(config, dataset)
+    if config.checkpoint.best and dataset.val is None:
+        notes.append("checkpoint.best keeps nothing: no val was held out to tell which weights are best")
+    return notes
+
+
+def _on_few_pictures(config: RunConfig, dataset: Dataset) -> list[str]:
+    notes: list[str] = []
+    steps = config.num_steps(len(dataset.train))
+    if config.fork is None and 0 < steps < FEW_STEPS:
+        longer = min(math.ceil(config.scale * FEW_STEPS / steps), MOST_SCALE)
+        notes.append(f"the run is short, {steps:,} steps: for few pictures consider --scale {longer}")
+    if dataset.val is not None and (count := len(dataset.val)) < FEW_IMAGES:
+        one, deviation = 100 / count, 50 / count**0.5  # the latter where half are right, which is the most
+        worth = f"one is {one:.1f} points of accuracy, their draw up to {deviation:.0f} of standard deviation"
+        drawn_as_test = 0 if dataset.spec.test_size else len(dataset.test)
+        is_drawn = len(dataset.train) + drawn_as_test < dataset.spec.train_size
+        more = "; --data.val-fraction holds out more" if is_drawn else ""
+        notes.append(f"val is small, {count} images: {worth}{more}")
+    return notes
