@@ -86,7 +86,9 @@ def test_evaluate_measures_what_it_is_asked_for_and_says_where_the_record_differ
     assert said.startswith("test accuracy 74.98 % (2,999 of 4,000), of a run of 50 % of its recipe's full length\n")
     found[0] = replace(kept, correct=2000)
     assert main(["evaluate", "run"]) == 0
-    assert "more than another machine or version rounds; is run/model.safetensors that run's?" in capsys.readouterr().out
+    assert (
+        "more than another machine or version rounds; is run/model.safetensors that run's?" in capsys.readouterr().out
+    )
     found[0] = record.test
     assert main(["evaluate", "run"]) == 0
     assert "note: " not in capsys.readouterr().out

@@ -48,7 +48,8 @@ def test_committed_records_load_and_match_their_place() -> None:
                 RunRecord.load(path)
 
 
-DIFFERENCE = r"([+−-]?\d+\.\d+)%s(?: points)? ?\(?([+−-]?\d+\.\d+) to ([+−-]?\d+\.\d+)"
+_NUMBER = r"([+\N{MINUS SIGN}-]?\d+\.\d+)"
+DIFFERENCE = rf"{_NUMBER}%s(?: points)? ?\(?{_NUMBER} to {_NUMBER}"
 """A difference and its interval, as a text or, with ` \\|`, a table has them."""
 
 

@@ -21,7 +21,7 @@ from smallvit.data.config import DataConfig
 from smallvit.errors import SmallvitError, UsageError
 from smallvit.record import RunRecord
 from smallvit.stop import InterruptedRunError
-from smallvit.study.execute import END_SECONDS, Ending, Execution, run_study
+from smallvit.study.execute import Ending, Execution, run_study
 from smallvit.study.job import Order
 from smallvit.study.process import Outcome
 from smallvit.study.rows import Row, Study
@@ -132,7 +132,7 @@ def test_a_job_that_is_refused_while_others_run_is_submitted_when_one_has_ended(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A limit on a user's jobs is no fault of the run; and a job counts for some time after it has ended."""
-    monkeypatch.setattr("smallvit.study.execute.RETRY_SECONDS", 0.01)
+    monkeypatch.setattr("smallvit.study.refusals.RETRY_SECONDS", 0.01)
 
     class Limited(HereEngine):
         counted, lag = 0, 0
@@ -162,8 +162,8 @@ LIMIT = "a job cannot be submitted: QOSMaxSubmitJobPerUserLimit"
 def test_a_job_that_cannot_be_submitted_has_failed_and_the_rest_go_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("smallvit.study.execute.RETRY_SECONDS", 0.01)
-    monkeypatch.setattr("smallvit.study.execute.REFUSED_SECONDS", 0.05)
+    monkeypatch.setattr("smallvit.study.refusals.RETRY_SECONDS", 0.01)
+    monkeypatch.setattr("smallvit.study.refusals.REFUSED_SECONDS", 0.05)
     engine = HereEngine()
     begin = engine.start
 
@@ -336,7 +336,7 @@ def test_a_budget_takes_the_most_telling_runs_that_fit_and_measures_each_shape_o
     assert (ending.reason, ending.exit_status) == ("the budget is spent", 1), "some failed"
     for order in engine.orders:
         assert (order.until is None) == (order.do == "pace")
-        assert order.until is None or abs(order.until - (began + 40 - END_SECONDS)) < 5
+        assert order.until is None or abs(order.until - (began + 40 - 5.0)) < 5
 
 
 def ranked_command(folder: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
@@ -370,7 +370,7 @@ def test_a_run_that_the_budget_ended_before_it_began_was_worth_nothing(
 ) -> None:
     job = Deaf()
     job.ask_to_end = lambda: setattr(job, "outcome", Outcome(status=-signal.SIGTERM, line="ended by SIGTERM"))
-    monkeypatch.setattr("smallvit.study.execute.END_SECONDS", 0.0)
+    monkeypatch.setattr("smallvit.study.waiting.END_SECONDS", 0.0)
     monkeypatch.setattr(HereEngine, "start", lambda self, order, log: job)
     pictures = study(plain=replace(BASE, data=DataConfig(dataset="folder", root=tmp_path / "pictures")))
     one = replace(pictures, rows=pictures.rows[:1], seeds=(0,))

@@ -16,10 +16,8 @@ from typing import Literal
 from rich.console import Console
 
 from smallvit.bench.pace import Pace
-from smallvit.data.spec import SPECS
 from smallvit.device.config import DeviceUse
 from smallvit.errors import SmallvitError, line_of
-from smallvit.progress import duration
 from smallvit.record import RunRecord
 from smallvit.run_folder import RECORD, delete_checkpoints
 from smallvit.stop import OUT_OF_TIME, InterruptedRunError, Stop
@@ -29,20 +27,16 @@ from smallvit.study.engines.engine import Engine
 from smallvit.study.forecast import Forecast, shape
 from smallvit.study.job import Order
 from smallvit.study.process import POLL_SECONDS, Handle, Outcome
+from smallvit.study.refusals import RETRY_SECONDS, Refusals
 from smallvit.study.rows import Study
 from smallvit.study.show import View
 from smallvit.study.tasks import Task, by_rank, read_records, require_own, unfinished
+from smallvit.study.waiting import Waiting
 
-END_SECONDS = 5.0
-"""Of a budget, kept for runs to save and processes to end."""
 PATIENCE_SECONDS = 180.0
 """How long a run may take to save and end after it was asked to."""
 SEEN_SECONDS = 35.0
 """How long a disk in a network may keep a file that was written elsewhere from being seen."""
-RETRY_SECONDS = 10.0
-"""Until a job that was refused is submitted again."""
-REFUSED_SECONDS = 60.0
-"""How long jobs may be refused while none runs: a scheduler counts a job for some time after it has ended."""
 
 
 @dataclass(kw_only=True)
@@ -108,15 +102,11 @@ class Execution:
         self.engine, self.forecast, self.view = engine, Forecast(), view
         self.board = Board([Line(task) for task in tasks], self.forecast)
         self.ending = Ending()
-        self._waiting = list(tasks)
+        self._waiting = Waiting(tasks, self.forecast, budget_seconds)
         self._running: list[_Running] = []
         self._requeued = Counter[Path]()
-        self._retry_at = -math.inf
-        """When to submit again, after a refusal."""
-        self._refused_since = math.inf
-        """Since when jobs have been refused while none runs."""
+        self._refusals = Refusals()
         self._said_refused = False
-        self._deadline = math.inf if budget_seconds is None else time.monotonic() + budget_seconds
         self._ending_since = math.inf
         self._tests: dict[int, str] = {}
         for record in records:
@@ -134,7 +124,7 @@ class Execution:
                     self._collect(stop)
                     self._end_if_asked(stop)
                     self._start_what_fits(stop)
-                    if not self._running and (stop.reason or self._retry_at == -math.inf):
+                    if not self._running and (stop.reason or not self._refusals.is_pending):
                         break
                     self.view.refresh()
                     time.sleep(POLL_SECONDS)
@@ -149,25 +139,23 @@ class Execution:
         return self._ended(stop)
 
     def _start_what_fits(self, stop: Stop) -> None:
-        if time.monotonic() < self._retry_at:
+        if self._refusals.is_too_early():
             return
-        self._retry_at = -math.inf
         while not stop.reason and len(self._running) < self.engine.slots():
-            task, does = self._next()
+            task, does = self._waiting.next({shape(job.task.config) for job in self._running if job.does == "pace"})
             if task is None:
                 return
-            bounded = does == "run" and self._deadline < math.inf
             order = Order(
                 do=does,
                 config=task.config.to_json(),
                 folder=str(task.folder),
                 cwd=str(Path.cwd()),
-                until=time.time() + self._seconds_left() if bounded else None,
+                until=self._waiting.until() if does == "run" else None,
             )
             self.view.begun(task)
             try:
                 begun: Handle | Outcome = self.engine.start(order, task.log)
-                self._refused_since = math.inf
+                self._refusals.taken()
             except InterruptedRunError:  # a second signal's
                 raise
             except (OSError, SmallvitError) as error:  # its folder cannot be made, or no job submitted: others go on
@@ -177,7 +165,7 @@ class Execution:
                     return
                 begun = Outcome(status=1, line=line_of(error) or str(error))
             if does == "run":
-                self._waiting.remove(task)
+                self._waiting.take(task)
             if isinstance(begun, Outcome):
                 self._after(does, task, begun, stop)
                 continue
@@ -186,37 +174,15 @@ class Execution:
 
     def _is_to_be_retried(self, refusal: SmallvitError) -> bool:
         """Return whether a job that was refused may be taken later, as under a scheduler's limit."""
-        now = time.monotonic()
-        self._refused_since = math.inf if self._running else min(self._refused_since, now)
-        if now >= self._refused_since + REFUSED_SECONDS:
-            return False
-        if not self._said_refused:
+        again = self._refusals.refused(others_run=bool(self._running))
+        if again and not self._said_refused:
+            self._said_refused = True
             self.view.say(f"{refusal}; it is tried again, now and whenever that happens, every {RETRY_SECONDS:.0f} s")
-        self._said_refused, self._retry_at = True, now + RETRY_SECONDS
-        return True
-
-    def _next(self) -> tuple[Task | None, Literal["run", "pace"]]:
-        """Return the first run that fits, or is to be measured to know."""
-        if self._deadline == math.inf:
-            return (self._waiting[0] if self._waiting else None), "run"
-        left = self._seconds_left()
-        measuring = {shape(job.task.config) for job in self._running if job.does == "pace"}
-        for task in self._waiting if left > 0 else []:
-            seconds = self.forecast.seconds(task)
-            if seconds is None and task.config.data.dataset not in SPECS:
-                return task, "run"  # of a folder's images no pace is known before a run has ended or saved
-            if seconds is None and shape(task.config) not in measuring:
-                return task, "pace"
-            if seconds is not None and seconds <= left:
-                return task, "run"
-        return None, "run"
-
-    def _seconds_left(self) -> float:
-        return max(0.0, self._deadline - time.monotonic() - END_SECONDS)
+        return again
 
     def _end_if_asked(self, stop: Stop) -> None:
         now = time.monotonic()
-        if not stop.reason and now >= self._deadline:
+        if not stop.reason and self._waiting.is_spent:
             stop.reason, stop.exit_status = "the budget is spent", OUT_OF_TIME
         if stop.reason and self._ending_since == math.inf:
             self._ending_since = now
@@ -264,7 +230,7 @@ class Execution:
                 outcome = replace(outcome, line="ended before it began")
         elif self._is_to_be_begun_again(task, outcome):
             line.state = "waiting"
-            self._waiting.insert(0, task)
+            self._waiting.put_back(task)
             return
         elif outcome.status:
             line.state = "failed"
@@ -292,7 +258,7 @@ class Execution:
         return self._tests.setdefault(record.run_config().model.image_size, record.test_sha256)
 
     def _learn_from(self, record: RunRecord) -> None:
-        if self._deadline < math.inf or record.choices.device == "cpu":  # to know a GPU's name opens it in this process
+        if self._waiting.has_budget or record.choices.device == "cpu":  # to know a GPU's name opens it in this process
             self.forecast.learn_from(record)
 
     def _after_pace(self, task: Task, outcome: Outcome, stop: Stop) -> None:
@@ -303,9 +269,7 @@ class Execution:
             except (ValueError, SmallvitError):
                 outcome = Outcome(status=1, line=f"its last line is no pace: {outcome.line}")
         if outcome.status and not (stop.reason and outcome.was_ended) and not self._is_to_be_begun_again(task, outcome):
-            alike = [each for each in self._waiting if shape(each.config) == shape(task.config)]
-            for each in alike:
-                self._waiting.remove(each)
+            for each in self._waiting.take_alike(task):
                 self.board[each].state = "failed"
                 self.ending.failed.append(f"{each}: its pace cannot be measured: {outcome.line}")
                 self.view.ended(self.board[each], outcome)
@@ -318,14 +282,9 @@ class Execution:
         if ending.exit_status == OUT_OF_TIME and ending.failed:
             ending.exit_status = 1
         elif ending.exit_status == OUT_OF_TIME and not ending.finished and not self.board.count("saved"):
-            ending.reason, ending.exit_status = self._none_fits(ending.left), 1
+            ending.reason, ending.exit_status = self._waiting.why_none_fits(ending.left), 1
         self.view.left(ending.left)
         return ending
-
-    def _none_fits(self, left: Sequence[Task]) -> str:
-        seconds = [each for task in left if (each := self.forecast.estimate(task)) is not None]
-        needs = f", the shortest needs about {duration(min(seconds) + END_SECONDS)}" if seconds else ""
-        return f"no run that is left fits the budget{needs}"
 
 
 def _wait_for(path: Path) -> None:
