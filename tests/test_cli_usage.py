@@ -94,7 +94,7 @@ def test_output_that_nobody_reads_ends_quietly(words: list[str]) -> None:
 def test_memory_that_runs_out_is_one_line(
     error: Exception, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def fail(*_: object) -> None:
+    def fail(*_: object, **__: object) -> None:
         raise error
 
     monkeypatch.setattr("smallvit.run.evaluate", fail)
@@ -105,7 +105,7 @@ def test_memory_that_runs_out_is_one_line(
 
 
 def test_another_error_of_the_program_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(*_: object) -> None:
+    def fail(*_: object, **__: object) -> None:
         raise RuntimeError("shapes do not match")
 
     monkeypatch.setattr("smallvit.run.evaluate", fail)
