@@ -724,6 +724,17 @@ def test_a_fork_keeps_of_the_last_layer_the_rows_of_its_classes(
             assert torch.equal(model.state_dict()[name][row], wanted)
 
 
+def test_a_last_layer_that_reads_something_else_is_new_as_a_whole(tmp_path: Path) -> None:
+    config = replace(TOY, model=replace(TOY.model, num_classes=10))
+    weights = VisionTransformer(config.model, generator=torch.Generator().manual_seed(1)).state_dict()
+    origin = Origin(folder=tmp_path, weights=weights, config=config, class_names=DIGITS)
+    wider = replace(config.model, num_classes=11, pooling="cls+mean")
+    model = VisionTransformer(wider, generator=torch.Generator().manual_seed(0))
+    drawn = model.head.bias.clone()
+    assert take_weights(model, origin, config, (*DIGITS, "new")) == [NEW_HEAD]
+    assert torch.equal(model.head.bias, drawn)
+
+
 @pytest.mark.parametrize("head", ["linear", "mlp"])
 @pytest.mark.parametrize(("theirs", "new"), [(DIGITS, False), (tuple("abcdefghij"), True), (None, False)])
 def test_a_fork_of_as_many_other_classes_has_a_new_last_layer(

@@ -21,7 +21,7 @@ from smallvit.fork import MAY_BE_SEEN, read_origin
 from smallvit.model.config import ModelConfig
 from smallvit.record import RunRecord
 from smallvit.run import run
-from smallvit.seen import NONE, SEEN, seen_by, seen_rows
+from smallvit.seen import NONE, SEEN, seen_by, seen_of
 from smallvit.train.config import OptimConfig, TrainConfig
 
 TINY = RunConfig(
@@ -77,7 +77,9 @@ def test_a_run_keeps_what_it_was_trained_on_and_a_fork_adds_its_own(own: Path) -
     assert seen is not None
     assert len(seen) == record.num_train == 28
     held = load_dataset(on(own / "pictures").data, image_size=8)
-    assert [len(seen_rows(split, seen)) for split in (held.train, held.val, held.test, None)] == [28, 0, 0, 0]
+    assert held.train.keys is not None
+    assert set(held.train.keys) == set(seen)
+    assert seen_of(held, seen) == {"val": 0, "test": 0}
     add_class(own / "pictures", "z")  # the last: what is drawn of the others is as it was
     text = noted(on(own / "pictures"), own / "fork", own / "run")
     assert not any(note in text for note in MAY_BE_SEEN.values())
@@ -113,25 +115,43 @@ def test_a_test_that_is_drawn_from_what_was_trained_on_is_refused_and_one_kept_a
     assert "(42 train, 6 val, 12 test images" in text
 
 
-def test_of_a_val_or_a_test_of_ones_own_that_was_trained_on_a_note_tells(own: Path) -> None:
+@pytest.mark.parametrize("split", ["val", "test"])
+def test_of_a_val_or_a_test_of_ones_own_that_was_trained_on_a_note_tells(own: Path, split: str) -> None:
     held = own / "held"
     shutil.copytree(own / "pictures", held / "train")
-    for split in ("val", "test"):
-        add_class(held / split, "m", 2)
-        add_class(held / split, "n", 2)
-    shutil.copy(next((held / "train" / "m").iterdir()), held / "val" / "m" / "copy.png")
-    seen = seen_by(own / "run", None)
-    assert seen is not None
-    for split in ("val", "test"):
-        text = noted(on(held), own / f"fork-{split}", own / "run")
-        copied = seen_rows(load_dataset(on(held).data, image_size=8).val, seen)
-        assert (MAY_BE_SEEN["val"] in text) == bool(len(copied))
-        assert MAY_BE_SEEN["test"] not in text
-        for path in (held / "train").rglob("*.png"):  # now all of them, so also those that were trained on
-            shutil.copy(path, held / "val" / path.parent.name / f"copy-{path.name}")
+    for each in ("val", "test"):
+        add_class(held / each, "m", 2)
+        add_class(held / each, "n", 2)
+    text = noted(on(held), own / "first", own / "run")
+    assert not any(note in text for note in MAY_BE_SEEN.values())
+    for path in [*(held / "train" / "m").iterdir()][:10]:  # of which at most 6 were not trained on
+        path.rename(held / split / "m" / f"moved-{path.name}")
+    text = noted(on(held), own / "second", own / "run")
+    assert [note for note in MAY_BE_SEEN.values() if note in text] == [MAY_BE_SEEN[split]]
 
 
-def test_what_weights_saw_is_known_from_a_file_or_from_a_data_set_with_a_name(own: Path) -> None:
+def test_a_picture_that_lies_in_two_classes_is_no_reason_to_refuse_the_same_test(own: Path) -> None:
+    """In train of the one, and in test of the other: a note of the data set tells that."""
+    for path in (own / "pictures" / "m").iterdir():
+        shutil.copy(path, own / "pictures" / "n" / f"copy-{path.name}")
+    run(on(own / "pictures"), own / "twice")
+    text = noted(on(own / "pictures"), own / "fork", own / "twice")
+    assert "pictures are in train, too" in text
+    assert not any(note in text for note in MAY_BE_SEEN.values())
+
+
+def test_pictures_that_were_encoded_anew_are_not_taken_for_unseen(own: Path) -> None:
+    run(on(own / "pictures"), own / "mine")
+    for path in [*(own / "pictures").rglob("*.png")]:
+        Image.open(path).save(path.with_suffix(".jpg"))
+        path.unlink()
+    with pytest.raises(UsageError, match="test is drawn from all images, and not as it was there"):
+        run(on(own / "pictures"), own / "fork", fork=own / "mine")
+    text = noted(on((own / "pictures").rename(own / "elsewhere")), own / "fork", own / "mine")
+    assert all(note in text for note in MAY_BE_SEEN.values())
+
+
+def test_what_weights_saw_is_known_from_a_file_or_from_a_data_set_with_a_name(before: Path, own: Path) -> None:
     (own / "run" / SEEN).unlink()
     assert read_origin(own / "run").seen is None
     assert seen_by(own, None) is None
@@ -141,6 +161,10 @@ def test_what_weights_saw_is_known_from_a_file_or_from_a_data_set_with_a_name(ow
     assert seen_by(own, on(own / "pictures")) is None
     run(on(own / "pictures"), own / "fork", fork=own / "run")
     assert not (own / "fork" / SEEN).exists(), "nobody knows"
+    (own / "left").mkdir()
+    shutil.copy(before / "run" / SEEN, own / "left")  # of a run that was killed before it began
+    run(on(own / "pictures"), own / "left", fork=own / "run")
+    assert not (own / "left" / SEEN).exists()
     (own / "run" / SEEN).write_bytes(b"cut short")
     with pytest.raises(SmallvitError, match=f"{SEEN} does not hold the pictures that the run was trained on"):
         read_origin(own / "run")

@@ -20,7 +20,7 @@ from smallvit.model.config import ModelConfig
 from smallvit.model.embed import resample_positions
 from smallvit.record import RunRecord
 from smallvit.run_folder import CHECKPOINTS, RECORD
-from smallvit.seen import Keys, seen_by, seen_rows
+from smallvit.seen import Keys, seen_by, seen_of
 from smallvit.train.average import AVERAGE
 from smallvit.train.checkpoint import load_newest
 from smallvit.train.checkpoint_format import tensor_bytes
@@ -111,12 +111,12 @@ def require_unseen_test(origin: Origin | None, config: RunConfig, dataset: Datas
 
     Also for a fork that is started over without its `origin`, whose test may have been drawn from other images.
     """
-    if origin is not None and origin.seen is not None and dataset.test.keys is not None:
-        rows = seen_rows(dataset.test, origin.seen)
-        if len(rows) and not dataset.spec.test_size:
+    seen = None if origin is None else seen_of(dataset, origin.seen)
+    if origin is not None and seen is not None:
+        if seen["test"] and not dataset.spec.test_size:
             raise UsageError(
-                f"--fork {origin.folder}: {len(rows):,} of the {len(dataset.test):,} pictures of test, which is drawn "
-                "from all of them, were trained on there; keep what was held out there in a test/ of your own "
+                f"--fork {origin.folder}: {seen['test']:,} of the {len(dataset.test):,} pictures of test, which is "
+                "drawn from all of them, were trained on there; keep what was held out there in a test/ of your own "
                 "(docs/data.md, more pictures)"
             )
         return
@@ -149,9 +149,9 @@ def may_be_seen(origin: Origin | None, config: RunConfig, dataset: Dataset) -> l
     """Return those of val and test on some of whose images the weights of `origin` may have been trained, by its run or
     one that this was forked off. Of a fork that is started over without its `origin` nothing is known.
     """
-    if origin is not None and origin.seen is not None and dataset.train.keys is not None:
-        splits = {"val": dataset.val, "test": dataset.test}
-        return [name for name, split in splits.items() if len(seen_rows(split, origin.seen))]
+    seen = None if origin is None else seen_of(dataset, origin.seen)
+    if seen is not None:
+        return [name for name, count in seen.items() if count]
     open_test = config.data.dataset == "folder" or not dataset.spec.test_size  # may be another one, or is drawn
     unknown = [split for split, may_be in (("val", dataset.val is not None), ("test", open_test)) if may_be]
     if origin is None:
@@ -210,9 +210,10 @@ def take_weights(model: nn.Module, origin: Origin, config: RunConfig, class_name
     `UsageError` says why they do not fit.
     """
     tensors, own = origin.weights, model.state_dict()
-    theirs = origin.class_names or class_names
+    theirs, num_known = origin.class_names or class_names, len(class_names)
     if theirs != class_names:
-        tensors = tensors | _last_layer(tensors, own, theirs, class_names)
+        last_layer, num_known = _last_layer(tensors, own, theirs, class_names)
+        tensors = tensors | last_layer
     if config.model.position == "sincos":  # they are fixed, whatever is at their place in the file
         tensors = {**tensors, _POSITIONS: own[_POSITIONS]}
     resampled = _for_image_size(tensors, config.model)
@@ -229,11 +230,11 @@ def take_weights(model: nn.Module, origin: Origin, config: RunConfig, class_name
     except SmallvitError:
         differing = other_model(origin, config) or ["its tensors have other names or shapes"]
         raise UsageError(f"--fork {origin.folder}: its weights are another model's: {'; '.join(differing)}") from None
-    new = [name for name in class_names if name not in theirs]
+    new_head = new_head or num_known == 0
     notes = {
-        "the last layer is new: the weights to start from are of other classes": new_head or new == [*class_names],
-        f"the last layer knows {len(class_names) - len(new)} of the {len(class_names)} classes by the weights to start "
-        f"from, of {len(theirs)}": theirs != class_names and new != [*class_names],
+        "the last layer is new: the weights to start from are of other classes": new_head,
+        f"the last layer knows {num_known} of the {len(class_names)} classes by the weights to start from, of "
+        f"{len(theirs)}": theirs != class_names and not new_head,
         "the positions are interpolated: the weights to start from are of images of another size": bool(resampled),
     }
     return [note for note, applies in notes.items() if applies]
@@ -241,15 +242,17 @@ def take_weights(model: nn.Module, origin: Origin, config: RunConfig, class_name
 
 def _last_layer(
     tensors: dict[str, Tensor], own: dict[str, Tensor], theirs: tuple[str, ...], class_names: tuple[str, ...]
-) -> dict[str, Tensor]:
-    """Return a model's last layer, `own`, with the rows of those classes that another's, in `tensors`, is also of."""
+) -> tuple[dict[str, Tensor], int]:
+    """Return a model's last layer, `own`, with the rows of those classes that another's, in `tensors`, is also of, and
+    how many these are; none where that one reads something else.
+    """
     known = [name for name in class_names if name in theirs]
     rows, their_rows = ([names.index(name) for name in known] for names in (class_names, theirs))
     last = {name: tensor.clone() for name, tensor in own.items() if name.startswith(_LAST_LAYER)}
-    for name, tensor in last.items():
-        if name in tensors and tensors[name].shape == (len(theirs), *tensor.shape[1:]):
-            tensor[rows] = tensors[name][their_rows]
-    return last
+    fits = all(name in tensors and tensors[name].shape == (len(theirs), *last[name].shape[1:]) for name in last)
+    for name, tensor in last.items() if fits else ():
+        tensor[rows] = tensors[name][their_rows]
+    return last, len(known) if fits else 0
 
 
 def _for_image_size(tensors: dict[str, Tensor], config: ModelConfig) -> dict[str, Tensor]:

@@ -3,7 +3,7 @@
 import shlex
 import shutil
 from collections.abc import Callable, Generator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 
 from smallvit import files
@@ -115,7 +115,8 @@ def delete_checkpoints(folder: Path, *, ignore_errors: bool = False) -> None:
     """Delete the checkpoints, for which a finished run has no more use, and nothing else beside them; `ignore_errors`
     leaves a file that somebody holds open, which a disk in a network keeps.
     """
-    for _, path in listed(folder / CHECKPOINTS):
-        shutil.rmtree(path, ignore_errors=ignore_errors)
+    with suppress(OSError) if ignore_errors else nullcontext():  # it may go at this moment, by the run itself
+        for _, path in listed(folder / CHECKPOINTS):
+            shutil.rmtree(path, ignore_errors=ignore_errors)
     with suppress(OSError):
         (folder / CHECKPOINTS).rmdir()

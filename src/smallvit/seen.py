@@ -12,6 +12,7 @@ from jaxtyping import Shaped
 from smallvit.config import RunConfig
 from smallvit.data.spec import SPECS
 from smallvit.data.split import Split
+from smallvit.data.store import Dataset
 from smallvit.weights import read_tensors, save_tensors
 
 SEEN = "seen.safetensors"
@@ -23,7 +24,8 @@ NONE: Keys = np.array([], dtype=_BYTES)
 
 
 def keep_seen(folder: Path, train: Split, before: Keys | None) -> None:
-    """Write what a run sees, and what its weights had seen `before`, to its folder; nothing where that is not known."""
+    """Write what a run sees, and what its weights had seen `before`, to its folder; no file where that is not known."""
+    (folder / SEEN).unlink(missing_ok=True)  # of a run that did not come to begin there
     if train.keys is None or before is None:
         return
     keys = np.union1d(before, train.keys).astype(_BYTES)
@@ -42,6 +44,20 @@ def seen_by(folder: Path, config: RunConfig | None) -> Keys | None:
     return NONE if named else None
 
 
-def seen_rows(split: Split | None, seen: Keys) -> Shaped[np.ndarray, " k"]:
-    """Return the rows of a split whose pictures were seen."""
-    return np.flatnonzero([] if split is None or split.keys is None else np.isin(split.keys, seen))
+def seen_of(dataset: Dataset, seen: Keys | None) -> dict[str, int] | None:
+    """Return how many pictures of val and test were seen, without copies of train's, of which other notes tell.
+
+    None where that is not known: also where none of the pictures is one that was seen, so that they may be the same in
+    another encoding.
+    """
+    splits = {"train": dataset.train, "val": dataset.val, "test": dataset.test}
+    keys = {name: split.keys for name, split in splits.items() if split is not None and split.keys is not None}
+    if seen is None or "train" not in keys:
+        return None
+    if len(seen) and not any(np.isin(each, seen).any() for each in keys.values()):
+        return None
+    return {
+        name: int((np.isin(each, seen) & ~np.isin(each, keys["train"])).sum())
+        for name, each in keys.items()
+        if name != "train"
+    }

@@ -66,7 +66,7 @@ class Evaluate:
         if self.weights == "last" and kept is not None and kept.correct != metrics.correct:
             same = record.versions.get(SOURCE) in (None, versions()[SOURCE])
             why = "another machine or version rounds otherwise" if same else "smallvit's source has changed since"
-            if abs(kept.correct - metrics.correct) > ROUNDING * metrics.count:
+            if same and abs(kept.correct - metrics.correct) > max(2.0, ROUNDING * metrics.count):
                 why = f"more than another machine or version rounds; is {self.folder}/model.safetensors that run's?"
             print(f"note: its record has {percent(kept)}: {why}")
         print(f"negative log likelihood {metrics.negative_log_likelihood:.4f} nats")

@@ -3,6 +3,7 @@
 import os
 import shlex
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated
@@ -72,7 +73,9 @@ def _is_quickstart(folder: Path) -> bool:
     except SmallvitError:
         return False
     recipe = replace(RECIPES["quickstart"](), seed=config.seed).resolve(config.model.num_classes or 0)
-    return (config.digest(), config.checkpoint) == (recipe.digest(), recipe.checkpoint)
+    # Of a schema without these it has them as they were done then.
+    later = {name: getattr(recipe.device, name) for name in ("cuda_graphs", "convolution")}
+    return replace(config, device=replace(config.device, **later)) == recipe
 
 
 def train_and_report(
@@ -96,7 +99,8 @@ def train_and_report(
 
         earlier = None
         if repeats is not None and is_record(read(repeats, "config or record")):
-            earlier = RunRecord.load(repeats)
+            with suppress(SmallvitError):  # of a later version, say, whose config may do all the same
+                earlier = RunRecord.load(repeats)
     if max_seconds is not None:  # to import torch takes a part of them
         max_seconds = max(0.0, max_seconds - (time.monotonic() - began))
     record = run(

@@ -104,7 +104,7 @@ class Execution:
         self.ending = Ending()
         self._waiting = Waiting(tasks, self.forecast, budget_seconds)
         self._running: list[_Running] = []
-        self._requeued = Counter[Path]()
+        self._requeued = Counter[tuple[str, Path]]()
         self._refusals = Refusals()
         self._said_refused = False
         self._ending_since = math.inf
@@ -228,7 +228,7 @@ class Execution:
             if outcome.status == -signal.SIGTERM:
                 line.state = "waiting"
                 outcome = replace(outcome, line="ended before it began")
-        elif self._is_to_be_begun_again(task, outcome):
+        elif self._is_to_be_begun_again("run", task, outcome):
             line.state = "waiting"
             self._waiting.put_back(task)
             return
@@ -237,11 +237,11 @@ class Execution:
             self.ending.failed.append(f"{task}: {outcome.line}")
         self.view.ended(line, outcome)
 
-    def _is_to_be_begun_again(self, task: Task, outcome: Outcome) -> bool:
+    def _is_to_be_begun_again(self, does: str, task: Task, outcome: Outcome) -> bool:
         """Return whether a job was ended elsewhere, by its scheduler say, and not too often."""
-        again = outcome.was_ended and self._requeued[task.folder] < self.engine.requeues
+        again = outcome.was_ended and self._requeued[does, task.folder] < self.engine.requeues
         if again:
-            self._requeued[task.folder] += 1
+            self._requeued[does, task.folder] += 1
             self.view.say(f"{task}: {outcome.line}; it is begun again")
         return again
 
@@ -268,7 +268,11 @@ class Execution:
                 self.forecast.learn(task.config, from_json(Pace, parse(outcome.line), "pace"))
             except (ValueError, SmallvitError):
                 outcome = Outcome(status=1, line=f"its last line is no pace: {outcome.line}")
-        if outcome.status and not (stop.reason and outcome.was_ended) and not self._is_to_be_begun_again(task, outcome):
+        if (
+            outcome.status
+            and not (stop.reason and outcome.was_ended)
+            and not self._is_to_be_begun_again("pace", task, outcome)
+        ):
             for each in self._waiting.take_alike(task):
                 self.board[each].state = "failed"
                 self.ending.failed.append(f"{each}: its pace cannot be measured: {outcome.line}")

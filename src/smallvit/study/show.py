@@ -38,6 +38,7 @@ class View:
         self._live = Live(console=console, auto_refresh=False) if console.is_terminal else None
         self._shown = self._began = time.monotonic()
         self._log_begins: dict[Path, int] = {}
+        """Of the runs that were begun."""
         self._noted: set[str] = set()
 
     def begin(self, study: Study, num_tasks: int) -> None:
@@ -63,6 +64,7 @@ class View:
 
     def begun(self, task: Task) -> None:
         """Keep where a run's part of its log begins; to be called before it is started."""
+        self._log_begins[task.log] = 0
         with suppress(OSError):  # there is none yet
             self._log_begins[task.log] = task.log.stat().st_size
 
@@ -106,7 +108,8 @@ class View:
 
     def _note(self, task: Task) -> None:
         """Say the notes of a run that none before it had."""
-        for note in read_notes(task.log, self._log_begins.get(task.log, 0)):
+        begins = self._log_begins.get(task.log)
+        for note in [] if begins is None else read_notes(task.log, begins):
             if note not in self._noted:
                 self._noted.add(note)
                 self.say(f"{task}: {note}")
