@@ -130,12 +130,13 @@ def read_recipe(path: Path) -> RunConfig:
     Raises `SmallvitError` for a file that is neither, and for a record whose config was changed after it was written.
     """
     value = read(path, "config or record")
+    is_record = isinstance(value, dict) and "config_digest" in value
     record = cast("dict[str, Any]", value)
     try:
-        config = RunConfig.from_json(record.get("config") if is_record(value) else value)
+        config = RunConfig.from_json(record.get("config") if is_record else value)
     except SmallvitError as error:
         raise SmallvitError(f"{path}: {error}") from None
-    if is_record(value) and record["config_digest"] != config.digest():
+    if is_record and record["config_digest"] != config.digest():
         raise SmallvitError(f"{path}: config_digest is not that of its config")
     data = config.data
     there = data.root if data.dataset == "folder" or (data.root is not None and data.root.exists()) else None
@@ -146,8 +147,3 @@ def read_recipe(path: Path) -> RunConfig:
         checkpoint=CheckpointConfig(),
         device=DeviceConfig(precision=config.device.precision),
     )
-
-
-def is_record(value: Any) -> bool:
-    """Return whether the JSON value of a run's file is a record, and not a config."""
-    return isinstance(value, dict) and "config_digest" in value

@@ -7,6 +7,7 @@ mistakes as pictures) and record.json; its page is the report's. A run folder wi
 which goes on where its newest whole checkpoint left it.
 """
 
+from collections.abc import Callable
 from contextlib import nullcontext, suppress
 from dataclasses import replace
 from functools import partial
@@ -41,6 +42,7 @@ from smallvit.notes import notes_on
 from smallvit.outcome import finished_record, predictions
 from smallvit.record import RunRecord, versions
 from smallvit.resume import (
+    SavedState,
     find_checkpoint,
     note_other_arithmetic,
     require_same_images,
@@ -62,6 +64,7 @@ from smallvit.run_folder import (
 from smallvit.seen import NONE, keep_seen
 from smallvit.session import Session
 from smallvit.stop import Stop
+from smallvit.train.checkpoint_format import Checkpoint
 from smallvit.train.distributed import RankLostError, World
 from smallvit.train.rendezvous import join
 from smallvit.training import Training
@@ -147,32 +150,44 @@ def _run(
     say(console, f"{config.recipe} on {_sizes(dataset)}\n{session.choices}")
     if not found and repeats is not None and (other := repeats.other_arithmetic(session.choices)):
         note(other)
-    start = None
-    if not found and config.fork is not None and world.is_main:
-        start = origin or kept_weights(folder / FORKED_WEIGHTS, config)
-        for text in take_weights(session.model, start, config, dataset.spec.class_names):
-            note(text)
-    if start_over and world.is_main:
-        delete_run(folder)
     if not found and world.is_main:
-        keep_seen(folder, dataset.train, NONE if start is None else start.seen)
-        if origin is not None:
-            keep_weights(origin, folder / FORKED_WEIGHTS)
+        _begin(session, folder, origin, start_over, note)
     training = Training(session, folder, stop, may_be_seen=seen)
     if found:
-        checkpoint, saved = found
-        note_other_arithmetic(saved, session.choices, world.size, note)
-        require_same_images(saved, session, checkpoint.step, folder)
-        training.go_on_from(checkpoint, saved.gathered)
-        if config.checkpoint.best and not training.best and any(point.val for point in saved.gathered.curve):
-            note("checkpoint.best was off so far: weights are kept from the next measurement that is the best of all")
-        say(console, f"going on after step {checkpoint.step:,} of {training.total_steps:,}")
+        _go_on(training, *found, note)
+        say(console, f"going on after step {training.steps_done:,} of {training.total_steps:,}")
     if world.is_main:
         write_json(folder / CONFIG, config.to_json())
     record = _trained(training, console)
     with suppress(RankLostError) if world.is_main else nullcontext():  # all is written
         world.barrier()
     return record
+
+
+def _begin(
+    session: Session, folder: Path, origin: Origin | None, start_over: bool, note: Callable[[str], None]
+) -> None:
+    """Give a run that is a fork the weights that it starts from, and its folder what it is to know of them later."""
+    config, dataset, start = session.config, session.dataset, None
+    if config.fork is not None:
+        start = origin or kept_weights(folder / FORKED_WEIGHTS, config)
+        for text in take_weights(session.model, start, config, dataset.spec.class_names):
+            note(text)
+    if start_over:
+        delete_run(folder)
+    keep_seen(folder, dataset.train, NONE if start is None else start.seen)
+    if origin is not None:
+        keep_weights(origin, folder / FORKED_WEIGHTS)
+
+
+def _go_on(training: Training, checkpoint: Checkpoint, saved: SavedState, note: Callable[[str], None]) -> None:
+    """Let a run go on from its newest checkpoint, if its images are still those that it had."""
+    session = training.session
+    note_other_arithmetic(saved, session.choices, session.world.size, note)
+    require_same_images(saved, session, checkpoint.step, training.folder)
+    training.go_on_from(checkpoint, saved.gathered)
+    if session.config.checkpoint.best and not training.best and any(point.val for point in saved.gathered.curve):
+        note("checkpoint.best was off so far: weights are kept from the next measurement that is the best of all")
 
 
 def evaluate(

@@ -14,8 +14,7 @@ from smallvit.checks import require_number
 from smallvit.config import RunConfig
 from smallvit.console import plain_console
 from smallvit.errors import SmallvitError, UsageError, line_of
-from smallvit.recipes import RECIPES, is_record
-from smallvit.strict_json import read
+from smallvit.recipes import RECIPES
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,8 +97,8 @@ def train_and_report(
         from smallvit.run import run
 
         earlier = None
-        if repeats is not None and is_record(read(repeats, "config or record")):
-            with suppress(SmallvitError):  # of a later version, say, whose config may do all the same
+        if repeats is not None:
+            with suppress(SmallvitError):  # a config, or of a later version, whose config may do all the same
                 earlier = RunRecord.load(repeats)
     if max_seconds is not None:  # to import torch takes a part of them
         max_seconds = max(0.0, max_seconds - (time.monotonic() - began))
