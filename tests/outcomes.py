@@ -5,6 +5,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+from smallvit.measured import Measured
 from smallvit.record import RunRecord
 
 CLOCKS = {"started", "train_seconds", "first_step_seconds", "evaluate_seconds", "images_per_second", "seconds"}
@@ -27,3 +28,8 @@ def outcome(folder: Path) -> dict[str, Any]:
     record = without_clocks(RunRecord.load(folder / "record.json").to_json())
     config = json.loads((folder / "config.json").read_text())
     return {**hashes, "metrics": metrics, "record": record, "config": config}
+
+
+def assert_measured(found: Measured, record: RunRecord) -> None:
+    """Assert that test, measured again, is what the record says of it."""
+    assert (found.metrics(), found.calibrated()) == (record.test, record.test_calibrated)

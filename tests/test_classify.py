@@ -4,7 +4,6 @@ import csv
 import dataclasses
 import io
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -74,26 +73,6 @@ def test_pictures_of_the_test_split_are_answered_as_in_the_run(finished: Path, p
     assert temperature is not None
     assert temperature != 1
     torch.testing.assert_close(found, (logits / temperature).softmax(-1).amax(-1), rtol=1e-4, atol=1e-6)
-
-
-def test_the_example_of_the_page_counts_pictures_that_were_labelled_later(
-    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    test = load_dataset(CONFIG.data).test
-    for row, (image, label) in enumerate(zip(test.images[:SHOWN], test.labels[:SHOWN], strict=True)):
-        path = tmp_path / "my" / "new" / str(label) / "deeper" / f"{row}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(image.transpose(1, 2, 0)).save(path)
-    (tmp_path / "runs").mkdir()
-    (tmp_path / "runs" / "mine").symlink_to(finished)
-    monkeypatch.chdir(tmp_path)
-    page = (Path(__file__).parents[1] / "docs" / "data.md").read_text(encoding="utf-8")
-    (example,) = (each for each in re.findall(r"```python\n(.*?)```", page, re.DOTALL) if "classify(" in each)
-    exec(example, {})
-    kept = load_file(finished / "test.safetensors")
-    right = int((kept["logits"].argmax(-1) == kept["labels"])[:SHOWN].sum())
-    assert 0 < right < SHOWN
-    assert capsys.readouterr().out.startswith(f"{right} of {SHOWN} right, ")
 
 
 def test_a_run_without_val_answers_with_its_plain_softmax(finished: Path, tmp_path: Path) -> None:

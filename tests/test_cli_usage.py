@@ -97,7 +97,7 @@ def test_memory_that_runs_out_is_one_line(
     def fail(*_: object, **__: object) -> None:
         raise error
 
-    monkeypatch.setattr("smallvit.run.evaluate", fail)
+    monkeypatch.setattr("smallvit.measured.evaluate", fail)
     assert main(["evaluate", "x"]) == 1
     said = capsys.readouterr().err
     assert said.startswith("smallvit: memory ran out (")
@@ -108,7 +108,7 @@ def test_another_error_of_the_program_is_not_hidden(monkeypatch: pytest.MonkeyPa
     def fail(*_: object, **__: object) -> None:
         raise RuntimeError("shapes do not match")
 
-    monkeypatch.setattr("smallvit.run.evaluate", fail)
+    monkeypatch.setattr("smallvit.measured.evaluate", fail)
     with pytest.raises(RuntimeError, match="shapes do not match"):
         main(["evaluate", "x"])
 
@@ -173,7 +173,15 @@ USAGE = [
     (["evaluate"], "smallvit evaluate needs RUN (Folder of a finished run); see smallvit evaluate --help"),
     (["evaluate", "x", "--split", "tets"], "--split is 'tets'; did you mean test? allowed are val, test"),
     (["evaluate", "x", "--data.rot", "y"], "unknown option --data.rot; did you mean --data.root?"),
-    (["evaluate", "x", "y"], "unexpected 'y'; see smallvit evaluate --help"),
+    (["evaluate", "x", "y", "z"], "unexpected 'z'; see smallvit evaluate --help"),
+    (
+        ["evaluate", "x", "y", "--split", "val"],
+        "--split is 'val': it is of the run's own data set, and has no place beside y",
+    ),
+    (
+        ["evaluate", "x", "y", "--data.root", "z"],
+        "--data.root is 'z': it is of the run's own data set, and has no place beside y",
+    ),
     (["study"], "smallvit study needs STUDY (Question to answer: paper, "),
     (["study", "papers"], "unknown study 'papers'; did you mean paper? allowed are paper, "),
     (["study", "paper", "--engine", "rya"], "--engine is 'rya'; did you mean ray? allowed are local, ray, slurm"),

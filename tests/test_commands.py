@@ -64,13 +64,15 @@ def test_evaluate_measures_what_it_is_asked_for_and_says_where_the_record_differ
     kept = Metrics(count=4000, correct=3000, negative_log_likelihood=0.5, calibration_error=0.1)
     found = [replace(kept, correct=2999)]
 
-    def evaluate(*arguments: Any, **options: Any) -> tuple[Metrics, None]:
+    def evaluate(*arguments: Any, **options: Any) -> Any:
         calls.append((*arguments, options))
-        return found[0], None
+        return SimpleNamespace(
+            metrics=lambda: found[0], calibrated=lambda: None, mean_class_accuracy=lambda: None, notes=()
+        )
 
     config = RECIPES["small"]()
     record = SimpleNamespace(val=kept, test=replace(kept, correct=2990), versions={}, run_config=lambda: config)
-    monkeypatch.setattr("smallvit.run.evaluate", evaluate)
+    monkeypatch.setattr("smallvit.measured.evaluate", evaluate)
     monkeypatch.setattr("smallvit.run_folder.record_of", lambda folder: record)
     assert main(["evaluate", "run", "--split", "val", "--data.root", "elsewhere"]) == 0
     assert calls == [(Path("run"), "val", Path("elsewhere"), {"weights": "last"})]

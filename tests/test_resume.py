@@ -38,12 +38,13 @@ from smallvit.fork import (
     take_weights,
     weights_sha256,
 )
+from smallvit.measured import evaluate
 from smallvit.model.config import ModelConfig
 from smallvit.model.mlp import Mlp
 from smallvit.model.vit import VisionTransformer
 from smallvit.record import SOURCE, RunRecord
 from smallvit.report.page import write_page
-from smallvit.run import evaluate, run
+from smallvit.run import run
 from smallvit.session import Session
 from smallvit.stop import InterruptedRunError, Stop
 from smallvit.strict_json import canonical, digest
@@ -524,10 +525,10 @@ def test_the_best_on_val_is_kept_when_asked_for(tmp_path: Path, capsys: pytest.C
     record = run(config, tmp_path)
     correct = [point.val.correct for point in record.curve if point.val is not None]
     assert max(correct) > correct[-1]
-    last, calibrated = evaluate(tmp_path, "val")
-    assert (last.correct, calibrated is None) == (correct[-1], False)
-    best, calibrated = evaluate(tmp_path, "val", weights="best")
-    assert (best.correct, calibrated) == (max(correct), None)
+    last = evaluate(tmp_path, "val")
+    assert (last.metrics().correct, last.temperature) == (correct[-1], record.temperature)
+    best = evaluate(tmp_path, "val", weights="best")
+    assert (best.metrics().correct, best.temperature, best.calibrated()) == (max(correct), None, None)
     images = torch.from_numpy(load_dataset(config.data, image_size=32).test.images[:5])
     classifier = load_classifier(tmp_path, weights="best")
     assert (classifier.temperature, load_classifier(tmp_path).temperature) == (1.0, record.temperature)
@@ -535,7 +536,7 @@ def test_the_best_on_val_is_kept_when_asked_for(tmp_path: Path, capsys: pytest.C
     capsys.readouterr()
     assert cli.main(["evaluate", str(tmp_path), "--split", "val", "--weights", "best"]) == 0
     out = capsys.readouterr().out
-    assert out.startswith(f"val accuracy {100 * best.accuracy:.2f} %")
+    assert out.startswith(f"val accuracy {100 * best.metrics().accuracy:.2f} %")
     assert "note" not in out
     (tmp_path / "best.safetensors").replace(tmp_path / "model.safetensors")
     assert cli.main(["evaluate", str(tmp_path), "--split", "val"]) == 0

@@ -21,6 +21,7 @@ from PIL import Image
 from rich.console import Console
 from safetensors.torch import load_file, save_file
 
+from outcomes import assert_measured
 from smallvit import run as module
 from smallvit.augment.config import AugmentConfig
 from smallvit.augment.pipeline import normalise
@@ -33,6 +34,7 @@ from smallvit.errors import SmallvitError, UsageError
 from smallvit.evaluate import fit_temperature, measure
 from smallvit.files import write_atomically
 from smallvit.lock import LOCK, OWNER
+from smallvit.measured import evaluate
 from smallvit.model.config import ModelConfig
 from smallvit.model.embed import image_patches
 from smallvit.progress import RunProgress, duration
@@ -41,7 +43,7 @@ from smallvit.report.compare import compare
 from smallvit.report.page import write_page
 from smallvit.report.records import too_good
 from smallvit.rng import torch_generator
-from smallvit.run import evaluate, run
+from smallvit.run import run
 from smallvit.run_folder import CHECKPOINTS, CONFIG, METRICS, RECORD, claimed, delete_checkpoints, delete_run
 from smallvit.schema import RECORD_SCHEMA
 from smallvit.session import Session
@@ -182,7 +184,7 @@ def test_predictions_are_those_that_were_counted(finished: tuple[Path, RunRecord
 def test_evaluate_finds_what_the_record_says(finished: tuple[Path, RunRecord, str]) -> None:
     folder, record, _ = finished
     for split, expected in (("test", record.test), ("val", record.val)):
-        assert evaluate(folder, split)[0] == expected
+        assert evaluate(folder, split).metrics() == expected
 
 
 @pytest.mark.parametrize("seconds", [math.nan, -1.0])
@@ -224,7 +226,7 @@ def test_evaluate_rounds_as_the_run_did_whatever_auto_would_choose_now(
     record = run(config, tmp_path)
     assert record.choices.precision == "bfloat16"
     seconds["bfloat16"] = 2.0
-    assert evaluate(tmp_path, "test") == (record.test, record.test_calibrated)
+    assert_measured(evaluate(tmp_path, "test"), record)
 
 
 def test_a_run_of_a_gpu_is_measured_on_a_cpu(finished: tuple[Path, RunRecord, str], tmp_path: Path) -> None:
@@ -235,7 +237,7 @@ def test_a_run_of_a_gpu_is_measured_on_a_cpu(finished: tuple[Path, RunRecord, st
     replace(record, config={**record.config, "device": device}, choices=choices).save(tmp_path / "record.json")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("torch.cuda.is_available", lambda: False)
-        found, _ = evaluate(tmp_path, "test")
+        found = evaluate(tmp_path, "test").metrics()
     assert found.count == record.test.count
     assert abs(found.correct - record.test.correct) <= 2  # by another attention
 
@@ -248,7 +250,7 @@ def test_a_run_of_a_cpu_is_measured_on_one_where_there_is_a_gpu(
     device = {**record.config["device"], "device": "auto"}
     replace(record, config={**record.config, "device": device}).save(tmp_path / "record.json")
     monkeypatch.setattr("smallvit.device.choose.device_of", lambda config: config.device.replace("auto", "cuda"))
-    assert evaluate(tmp_path, "test") == (record.test, record.test_calibrated)
+    assert_measured(evaluate(tmp_path, "test"), record)
 
 
 def test_evaluate_refuses_data_that_are_not_the_runs(tmp_path: Path) -> None:
@@ -275,9 +277,9 @@ def test_evaluate_refuses_data_that_are_not_the_runs(tmp_path: Path) -> None:
     console = Console(record=True, width=200, file=io.StringIO())
     record = run(config, folder, console=console)
     assert "note: the run is short, 3 steps: for few pictures consider --scale 334\n" in console.export_text()
-    assert evaluate(folder, "test") == (record.test, record.test_calibrated)
+    assert_measured(evaluate(folder, "test"), record)
     moved = images.rename(tmp_path / "moved")
-    assert evaluate(folder, "val", moved)[0] == record.val
+    assert evaluate(folder, "val", moved).metrics() == record.val
 
     def refused() -> str:
         with pytest.raises(SmallvitError, match=r"was measured on other data: other .*; put the data back") as caught:
@@ -377,7 +379,7 @@ def test_a_whitened_first_layer(fields: dict[str, Any], tmp_path: Path) -> None:
     config = short(model=ModelConfig(patch_size=16, embed_dim=16, depth=1, num_heads=2, **fields))
     record = run(config, tmp_path)
     assert record.test.count == NUM_TEST
-    assert evaluate(tmp_path, "test") == (record.test, record.test_calibrated)
+    assert_measured(evaluate(tmp_path, "test"), record)
 
 
 def test_no_val(tmp_path: Path) -> None:
@@ -414,7 +416,7 @@ def test_other_val_images_of_the_same_number_are_not_the_runs(tmp_path: Path) ->
     data = DataConfig(dataset="folder", root=tmp_path / "images", cache=tmp_path / "cache")
     train = TrainConfig(epochs=1, passes_per_epoch=1, batch_size=8)
     record = run(replace(TINY, data=data, model=model, train=train), tmp_path / "run")
-    assert evaluate(tmp_path / "run", "val")[0] == record.val
+    assert evaluate(tmp_path / "run", "val").metrics() == record.val
     fill("val", 6)
     with pytest.raises(SmallvitError, match="other data: other val images;"):
         evaluate(tmp_path / "run", "val")
@@ -789,7 +791,7 @@ def test_a_root_is_kept_as_it_is_seen_from_anywhere(tmp_path: Path, monkeypatch:
     assert record.run_config().data.root == tmp_path / "pictures"
     (tmp_path / "else").mkdir()
     monkeypatch.chdir(tmp_path / "else")
-    assert evaluate(tmp_path / "run", "test")[0] == record.test
+    assert evaluate(tmp_path / "run", "test").metrics() == record.test
 
 
 def test_a_test_picture_that_is_in_train_is_said_and_stands_in_the_record(tmp_path: Path) -> None:

@@ -251,7 +251,7 @@ def _last_layer(
     last = {name: tensor.clone() for name, tensor in own.items() if name.startswith(_LAST_LAYER)}
     fits = all(name in tensors and tensors[name].shape == (len(theirs), *last[name].shape[1:]) for name in last)
     for name, tensor in last.items() if fits else ():
-        tensor[rows] = tensors[name][their_rows]
+        tensor[rows] = tensors[name][their_rows].to(tensor.device)
     return last, len(known) if fits else 0
 
 

@@ -1,6 +1,7 @@
 """What a run leaves behind for its readers: one JSON file that holds everything a published number rests on."""
 
 import platform
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
@@ -149,11 +150,18 @@ class RunRecord:
         return sum(map(any, self.test_confusion))
 
     def mean_class_accuracy(self) -> float | None:
-        """Return the mean over test's classes of their accuracy, 0 to 1, where they are uneven in number; else None."""
-        if not uneven([sum(row) for row in self.test_confusion]):
-            return None
-        shares = [row[index] / sum(row) for index, row in enumerate(self.test_confusion) if any(row)]
-        return sum(shares) / len(shares)
+        """Return that of test, where its classes are uneven in number; else None."""
+        return mean_class_accuracy(self.test_confusion)
+
+
+def mean_class_accuracy(confusion: Sequence[Sequence[int]]) -> float | None:
+    """Return the mean over the classes that have images of their accuracy, 0 to 1, where these are uneven in number;
+    else None: `confusion` has a row for each class.
+    """
+    if not uneven([sum(row) for row in confusion]):
+        return None
+    shares = [row[index] / sum(row) for index, row in enumerate(confusion) if any(row)]
+    return sum(shares) / len(shares)
 
 
 def _options(choices: Choices) -> dict[str, str]:

@@ -12,19 +12,16 @@ from contextlib import nullcontext, suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Literal
 
 from rich.console import Console
 
-from smallvit.checks import require_number, require_one_of
+from smallvit.checks import require_number
 from smallvit.config import RunConfig
 from smallvit.console import say
 from smallvit.data.config import expanded
-from smallvit.data.split import digest
 from smallvit.data.store import Dataset, load_dataset
 from smallvit.device.choose import threads_kept
 from smallvit.errors import SmallvitError, UsageError
-from smallvit.evaluate import Metrics, measure
 from smallvit.files import write_json
 from smallvit.fork import (
     MAY_BE_SEEN,
@@ -56,7 +53,6 @@ from smallvit.run_folder import (
     claimed,
     delete_checkpoints,
     delete_run,
-    record_of,
     require_own,
     require_unfinished,
     resume_command,
@@ -68,7 +64,7 @@ from smallvit.train.checkpoint_format import Checkpoint
 from smallvit.train.distributed import RankLostError, World
 from smallvit.train.rendezvous import join
 from smallvit.training import Training
-from smallvit.weights import BEST, MODEL, Which, load_run_weights, save_tensors
+from smallvit.weights import BEST, MODEL, save_tensors
 
 TIMEOUT_SECONDS = 60.0
 """How long a process of several waits for the others before it ends the run."""
@@ -188,72 +184,6 @@ def _go_on(training: Training, checkpoint: Checkpoint, saved: SavedState, note: 
     training.go_on_from(checkpoint, saved.gathered)
     if session.config.checkpoint.best and not training.best and any(point.val for point in saved.gathered.curve):
         note("checkpoint.best was off so far: weights are kept from the next measurement that is the best of all")
-
-
-def evaluate(
-    folder: Path | str,
-    split: Literal["val", "test"],
-    data_root: Path | str | None = None,
-    *,
-    weights: Which = "last",
-) -> tuple[Metrics, Metrics | None]:
-    """Return the metrics of a finished run's weights, plain and at the temperature of the run's record, if it has one
-    and they are the last: it is theirs.
-
-    `data_root` stands in for the data folder of its config.
-
-    The arithmetic is that of the run: measured anew, `auto` might round otherwise and count otherwise. A run of a GPU
-    is measured on a CPU where there is no CUDA, one of a CPU always there. Raises `SmallvitError` where the data are
-    not those of the run.
-    """
-    require_one_of("split", split, ("val", "test"))
-    folder = Path(folder)
-    record = record_of(folder)
-    config = record.run_config()
-    device = "cpu" if record.choices.device == "cpu" else "auto"
-    own = replace(config.device, device=device, attention="auto", convolution="auto", cuda_graphs="auto")
-    config = replace(config, device=own)
-    if data_root is not None:
-        config = replace(config, data=replace(config.data, root=Path(data_root)))
-    dataset = load_dataset(config.data, image_size=config.model.image_size)
-    _require_same_data(record, dataset, folder)
-    with threads_kept():
-        session = Session(config, dataset, earlier=record.choices)
-        if split not in session.splits:
-            raise UsageError(f"{folder} held out no val (data.val_fraction, or too few images): measure on test")
-        load_run_weights(session.average.measured, folder, weights)
-        logits, labels = session.predict(split), session.splits[split].labels
-    of_these = record.temperature if weights == "last" else None
-    calibrated = None if of_these is None else measure(logits, labels, of_these)
-    return measure(logits, labels), calibrated
-
-
-def _require_same_data(record: RunRecord, dataset: Dataset, folder: Path) -> None:
-    """Raise `SmallvitError` unless the images are those that the run had, as far as its record can tell: others may
-    hold what it was trained on.
-    """
-    spec, val = dataset.spec, record.val
-    moments = record.channel_mean, record.channel_std
-    names = list(spec.class_names)
-    same = {
-        "classes": names == record.class_names,
-        "test images": record.test_sha256 in (None, digest(dataset.test)),
-        "val images": (0 if val is None else val.count) == (0 if dataset.val is None else len(dataset.val))
-        and (dataset.val is None or record.val_sha256 in (None, digest(dataset.val))),
-        "train images": len(dataset.train) == record.num_train
-        and moments in ((None, None), (list(spec.mean), list(spec.std))),
-    }
-    different = [what for what, is_same in same.items() if not is_same]
-    if different:
-        seen = [f"{name!r} is new" for name in names if name not in record.class_names]
-        seen += [f"{name!r} is gone" for name in record.class_names if name not in names]
-        sizes = {"train": (record.num_train, dataset.train), "test": (record.test.count, dataset.test)}
-        seen += [f"{name} has {len(now):,}, had {then:,}" for name, (then, now) in sizes.items() if len(now) != then]
-        what = f"{', '.join(different)}{' (' if seen else ''}{', '.join(seen)}{')' if seen else ''}"
-        raise SmallvitError(
-            f"{folder} was measured on other data: other {what}; put the data back, or name where they are with "
-            "--data.root (`smallvit predict` takes any pictures)"
-        )
 
 
 def _note(console: Console, text: str) -> None:

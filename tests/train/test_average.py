@@ -10,13 +10,15 @@ from safetensors.torch import load_file
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from outcomes import assert_measured
 from smallvit.augment.config import AugmentConfig
 from smallvit.config import RunConfig
 from smallvit.data.config import DataConfig
 from smallvit.device.config import DeviceConfig
 from smallvit.fork import read_origin
+from smallvit.measured import evaluate
 from smallvit.model.config import ModelConfig
-from smallvit.run import evaluate, run
+from smallvit.run import run
 from smallvit.train.average import WeightAverage, decay_at
 from smallvit.train.config import CheckpointConfig, OptimConfig, TrainConfig
 from smallvit.train.loop import Learner
@@ -122,7 +124,7 @@ def test_the_average_is_what_a_run_measures_and_keeps(tmp_path: Path, monkeypatc
     assert (kept["head.weight"] - last["head.weight"]).abs().max() > 1e-4
     assert averaged.curve[-1].train_loss == plain.curve[-1].train_loss, "the steps are the same"
     assert averaged.test != plain.test
-    assert evaluate(tmp_path / "averaged", "test") == (averaged.test, averaged.test_calibrated)
+    assert_measured(evaluate(tmp_path / "averaged", "test"), averaged)
     assert torch.equal(read_origin(tmp_path / "averaged").weights["head.weight"], kept["head.weight"])
 
 

@@ -1,9 +1,10 @@
 """The commands that look: at augmentation, at a finished run, at the recipes, at speed."""
 
 import contextlib
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from tyro.conf import Positional, arg
 
@@ -13,6 +14,10 @@ from smallvit.config import RunConfig
 from smallvit.console import plain_console, set_stdout
 from smallvit.errors import UsageError
 from smallvit.recipes import RECIPES
+
+if TYPE_CHECKING:
+    from smallvit.evaluate import Metrics
+    from smallvit.measured import Measured
 
 ROUNDING = 0.005
 """Share of a split's images that may be right on one machine and wrong on another."""
@@ -39,41 +44,75 @@ class ShowAugment:
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluate:
-    """Measure a finished run's weights again."""
+    """Measure a finished run's weights again, or on other labelled pictures."""
 
     folder: Annotated[Positional[Path], arg(metavar="RUN")]
     """Folder of a finished run."""
-    split: Literal["val", "test"] = "test"
-    """Images to measure on."""
+    pictures: Annotated[Positional[Path | None], arg(metavar="[PICTURES]")] = None
+    """Folder of other pictures to measure on, one folder a class; those that the run was trained on are left out."""
+    split: Literal["train", "val", "test"] = "test"
+    """Images of the run's own data set to measure on."""
     weights: Literal["last", "best"] = "last"
     """Those of the last epoch, or those that were best on val, where `--checkpoint.best` kept them."""
+    out: Path | None = None
+    """File for each image's class and the run's answer, as CSV."""
     data: DataPlace = field(default_factory=DataPlace)
     """Where the data set lies, if no longer where the run found it."""
 
     def __call__(self) -> None:
-        """Print the metrics."""
+        """Print the metrics, write the answers."""
+        own = {"--split": None if self.split == "test" else self.split, "--data.root": self.data.root}
+        for option, value in own.items() if self.pictures is not None else ():
+            allowed = f"it is of the run's own data set, and has no place beside {self.pictures}"
+            require(value is None, option, str(value), allowed)
+        place = _csv_to_write(self.out)
+        from smallvit.progress import percent
+        from smallvit.report.stats import wilson_interval
+
+        found = self._found()
+        for note in found.notes:
+            print(f"note: {note}")
+        metrics = found.metrics()
+        if self.pictures is None:
+            self._print_beside_the_record(metrics)
+        else:
+            low, high = wilson_interval(metrics.correct, metrics.count)
+            draw = f"{100 * low:.2f} to {100 * high:.2f} % by the draw of the pictures (95 %)"
+            print(f"accuracy {percent(metrics)}, {draw}")
+        if (mean := found.mean_class_accuracy()) is not None:
+            print(f"mean of the classes' accuracies {100 * mean:.2f} %")
+        print(f"negative log likelihood {metrics.negative_log_likelihood:.4f} nats")
+        print(f"expected calibration error {100 * metrics.calibration_error:.2f} %")
+        if (calibrated := found.calibrated()) is not None:
+            nats, error = calibrated.negative_log_likelihood, calibrated.calibration_error
+            print(f"with the temperature fitted on val, as in predict: {nats:.4f} nats, {100 * error:.2f} %")
+        if place is not None:
+            rows = ((*words, f"{probability:.4f}") for *words, probability in found.answers())
+            _write_csv(place, ("file", "class", "answer", "probability"), rows)
+
+    def _found(self) -> "Measured":
+        from smallvit import measured
+
+        if self.pictures is not None:
+            return measured.evaluate_labelled(self.folder, self.pictures, weights=self.weights)
+        return measured.evaluate(self.folder, self.split, self.data.root, weights=self.weights)
+
+    def _print_beside_the_record(self, metrics: "Metrics") -> None:
         from smallvit.progress import percent
         from smallvit.record import SOURCE, versions
-        from smallvit.run import evaluate
         from smallvit.run_folder import record_of
 
-        metrics, calibrated = evaluate(self.folder, self.split, self.data.root, weights=self.weights)
         record = record_of(self.folder)
         scale = record.run_config().scale
         short = "" if scale == 1 else f", of a run of {100 * scale:g} % of its recipe's full length"
         print(f"{self.split} accuracy {percent(metrics)}{short}")
-        kept = record.val if self.split == "val" else record.test
+        kept = {"train": None, "val": record.val, "test": record.test}[self.split]
         if self.weights == "last" and kept is not None and kept.correct != metrics.correct:
             same = record.versions.get(SOURCE) in (None, versions()[SOURCE])
             why = "another machine or version rounds otherwise" if same else "smallvit's source has changed since"
             if same and abs(kept.correct - metrics.correct) > max(2.0, ROUNDING * metrics.count):
                 why = f"more than another machine or version rounds; is {self.folder}/model.safetensors that run's?"
             print(f"note: its record has {percent(kept)}: {why}")
-        print(f"negative log likelihood {metrics.negative_log_likelihood:.4f} nats")
-        print(f"expected calibration error {100 * metrics.calibration_error:.2f} %")
-        if calibrated is not None:
-            nats, error = calibrated.negative_log_likelihood, calibrated.calibration_error
-            print(f"with the temperature fitted on val, as in predict: {nats:.4f} nats, {100 * error:.2f} %")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,27 +135,41 @@ class Predict:
         """Write the lines."""
         if not self.pictures:
             raise UsageError("predict needs pictures: image files, or folders of them")
-        place = None if self.out is None else file_to_write("--out", self.out)
-        import csv
-        import sys
-
+        place = _csv_to_write(self.out)
         from smallvit.classify import classify
-        from smallvit.data.folder import is_image
-        from smallvit.files import replacing
 
-        if place is not None:
-            allowed = "lines of CSV are written, so it must not end as a picture"
-            require(not is_image(place), "--out", str(self.out), allowed)
         rows = classify(self.folder, self.pictures, top=self.top, weights=self.weights)
-        set_stdout("surrogateescape", encoding="utf-8")  # a file's name as its bytes are, UTF-8 or not
-        with contextlib.ExitStack() as stack:
-            file = sys.stdout
-            if place is not None:
-                new = stack.enter_context(replacing(place))
-                file = stack.enter_context(new.open("w", encoding="utf-8", errors="surrogateescape", newline=""))
-            writer = csv.writer(file, lineterminator="\n")
-            writer.writerow(("file", "class", "probability"))
-            writer.writerows((row.path, row.class_name, f"{row.probability:.4f}") for row in rows)
+        lines = ((str(row.path), row.class_name, f"{row.probability:.4f}") for row in rows)
+        _write_csv(place, ("file", "class", "probability"), lines)
+
+
+def _csv_to_write(out: Path | None) -> Path | None:
+    """Return where the file of `--out` will lie, if there is to be one."""
+    if out is None:
+        return None
+    place = file_to_write("--out", out)
+    from smallvit.data.folder import is_image
+
+    require(not is_image(place), "--out", str(out), "lines of CSV are written, so it must not end as a picture")
+    return place
+
+
+def _write_csv(place: Path | None, header: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> None:
+    """Write lines to a file, or to standard output; a file's name as its bytes are, UTF-8 or not."""
+    import csv
+    import sys
+
+    from smallvit.files import replacing
+
+    set_stdout("surrogateescape", encoding="utf-8")
+    with contextlib.ExitStack() as stack:
+        file = sys.stdout
+        if place is not None:
+            new = stack.enter_context(replacing(place))
+            file = stack.enter_context(new.open("w", encoding="utf-8", errors="surrogateescape", newline=""))
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(header)
+        writer.writerows(rows)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,7 +9,7 @@ and folders beside `train/` are passed over and named in a note.
 
 import hashlib
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -73,9 +73,24 @@ def list_images(root: Path) -> Listing:
         _own_splits(root, listing)
     if others := [root / name for name in folders if split_layout and name not in SPLITS]:
         listing.notes.append(passed_over(others, "folders beside train/", root))
+    _end_listing(listing)
+    return listing
+
+
+def _end_listing(listing: Listing) -> None:
+    """Add the note on files that are passed over; refuse links to nothing."""
     if listing.strays:
-        listing.notes.append(passed_over(listing.strays, "files that are not images of a class", root))
+        listing.notes.append(passed_over(listing.strays, "files that are not images of a class", listing.root))
     _refuse_broken({path: "is a link to nothing" for path in listing.files() if not path.exists()})
+
+
+def list_labelled(root: Path, class_names: Sequence[str]) -> Listing:
+    """Return what a folder of classes holds, some of `class_names`, as test; errors are as those of `list_images`."""
+    found = {printable(name): name for name in _subfolders(root)}
+    _require_classes(root, found, class_names, "the run")
+    listing = Listing(root=root, class_names=tuple(found.get(name, name) for name in class_names), splits={})
+    listing.splits["test"] = _classes(root, listing)
+    _end_listing(listing)
     return listing
 
 
@@ -112,32 +127,33 @@ def _require_known_splits(root: Path, folders: list[str]) -> None:
 
 def read_images(listing: Listing, size: int) -> Decoded:
     """Return the listed images as RGB, fitted to `size`, each split in canonical order."""
-    notes: list[str] = []
-
-    def read(name: str) -> Split:
-        paths = [path for path, _ in listing.splits[name]]
-        keys: dict[Path, bytes] = {}
-
-        def look(path: Path, upright: Image.Image) -> None:
-            keys[path] = picture_key(upright)
-
-        found = decode_files(paths, size=size, title=f"Decoding {listing.root.name} {name}", look=look)
-        _refuse_broken(found.broken)
-        notes.extend(found.notes(listing.root))
-        labels = np.array([label for _, label in listing.splits[name]], dtype=np.int64)
-        files = np.array([printable(path.relative_to(listing.root).as_posix()).encode() for path in paths])
-        in_order = np.array([keys[path] for path in paths], dtype="S16")
-        return canonical(Split(images=found.images, labels=labels, keys=in_order, files=files))
-
-    splits = {name: read(name) for name in listing.splits}
+    read = {name: read_split(listing, name, size) for name in listing.splits}
+    splits = {name: split for name, (split, _) in read.items()}
     return Decoded(
         train=splits["train"],
         val=splits.get("val"),
         test=splits.get("test"),
         train_moments=moments(splits["train"].images),
         class_names=tuple(map(printable, listing.class_names)),
-        notes=tuple(notes),
+        notes=tuple(note for _, notes in read.values() for note in notes),
     )
+
+
+def read_split(listing: Listing, name: str, size: int) -> tuple[Split, list[str]]:
+    """Return the listed images of a split, as `read_images` has them, and notes on those of which much is lost."""
+    paths = [path for path, _ in listing.splits[name]]
+    keys: dict[Path, bytes] = {}
+
+    def look(path: Path, upright: Image.Image) -> None:
+        keys[path] = picture_key(upright)
+
+    found = decode_files(paths, size=size, title=f"Decoding {listing.root.name} {name}", look=look)
+    _refuse_broken(found.broken)
+    labels = np.array([label for _, label in listing.splits[name]], dtype=np.int64)
+    files = np.array([printable(path.relative_to(listing.root).as_posix()).encode() for path in paths])
+    in_order = np.array([keys[path] for path in paths], dtype="S16")
+    split = Split(images=found.images, labels=labels, keys=in_order, files=files)
+    return canonical(split), found.notes(listing.root)
 
 
 def _refuse_broken(broken: Mapping[Path, str]) -> None:
@@ -171,17 +187,22 @@ def _own_splits(root: Path, listing: Listing) -> None:
         folder = root / name
         if not folder.is_dir() or (name == "test" and "val" in listing.splits and _unlabelled(folder, listing)):
             continue
-        found = _subfolders(folder)
-        extra = sorted(set(found) - set(listing.class_names))
-        if extra or not found:
-            what = f"class folder {extra[0]!r} that train/ has not" if extra else "no class folders"
-            hint = "" if found else " (or move it away: `smallvit predict` takes pictures without labels)"
-            raise SmallvitError(f"{folder}: {what}; expected some of {', '.join(listing.class_names[:10])}{hint}")
+        _require_classes(folder, _subfolders(folder), listing.class_names, "train/")
         listing.splits[name] = _classes(folder, listing)
     if "val" in listing.splits and "test" not in listing.splits:
         listing.splits["test"] = listing.splits.pop("val")
         why = "test/ has no labels" if (root / "test").is_dir() else "there is no test/"
         listing.notes.append(f"{root / 'val'} serves as test ({why}); val is held out of train")
+
+
+def _require_classes(folder: Path, found: Iterable[str], class_names: Sequence[str], of: str) -> None:
+    """Raise `SmallvitError` unless a folder's folders, `found`, are some of the classes that train/, say, has."""
+    found = set(found)
+    extra = sorted(found - set(class_names))
+    if extra or not found:
+        what = f"class folder {extra[0]!r} that {of} has not" if extra else "no class folders"
+        hint = "" if found else " (`smallvit predict` takes pictures without labels)"
+        raise SmallvitError(f"{folder}: {what}; expected some of {first_few(class_names)}{hint}")
 
 
 def _unlabelled(folder: Path, listing: Listing) -> bool:

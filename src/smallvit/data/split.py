@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float64, Int64, Shaped, UInt8
 
+from smallvit.console import first_few
 from smallvit.rng import generator
 
 
@@ -35,6 +36,15 @@ class Split:
         """Return the given rows, as a copy."""
         keys, files = (None if of_rows is None else of_rows[rows] for of_rows in (self.keys, self.files))
         return Split(images=self.images[rows], labels=self.labels[rows], keys=keys, files=files)
+
+    def file_names(self) -> list[str] | None:
+        """Return the paths of a folder's pictures within it, row by row; None of other data sets."""
+        return None if self.files is None else [bytes(name).decode() for name in self.files]
+
+    def told(self, rows: Int64[np.ndarray, " k"], words: str) -> str:
+        """Return what is told of some of the pictures, with the names of the first few."""
+        names = sorted(self.take(rows).file_names() or ())
+        return f"{len(rows):,} of {len(self):,} pictures {words}: {first_few(names)}"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -230,20 +230,14 @@ def _copies(train: Split, measured: Mapping[str, Split | None]) -> list[str]:
     for name, split in found.items():
         if train.keys is not None and split.keys is not None:
             rows = np.flatnonzero(np.isin(split.keys, train.keys))
-            notes += [f"{name}: {_told(split, rows, IN_TRAIN)}"] if len(rows) else []
+            notes += [f"{name}: {split.told(rows, IN_TRAIN)}"] if len(rows) else []
     for name, split in {"train": train, **found}.items():
         if split.keys is not None:
             _, copies = np.unique(split.keys, return_inverse=True)
             different = np.unique(np.stack([copies, split.labels]), axis=1)[0]
             rows = np.flatnonzero(np.bincount(different)[copies] > 1)
-            notes += [f"{name}: {_told(split, rows, 'are of two classes')}"] if len(rows) else []
+            notes += [f"{name}: {split.told(rows, 'are of two classes')}"] if len(rows) else []
     return notes
-
-
-def _told(split: Split, rows: np.ndarray, words: str) -> str:
-    """Return what is told of some of a split's pictures, with the names of the first few."""
-    files = [] if split.files is None else sorted(bytes(name).decode() for name in split.files[rows])
-    return f"{len(rows)} of {len(split)} pictures {words}: {first_few(files)}"
 
 
 def _imbalance(test: Split, spec: DatasetSpec) -> list[str]:
