@@ -59,6 +59,7 @@ OPTIMIZERS: Mapping[str, Changes] = {
 
 _CONVOLUTIONS = ("convolutional tokenizer", "depthwise convolution in the MLPs")
 _STACK = (*_CONVOLUTIONS, "head reads the patch mean as well")
+_BEST_THREE = ("convolutional tokenizer that pools", "depthwise convolution in the MLPs", "Muon at 8e-3")
 
 TOGETHER: Mapping[str, tuple[str, ...]] = {
     "both convolutions": _CONVOLUTIONS,
@@ -70,19 +71,34 @@ TOGETHER: Mapping[str, tuple[str, ...]] = {
     ),
     "pooling tokenizer and Muon at 8e-3": ("convolutional tokenizer that pools", "Muon at 8e-3"),
     "depthwise convolution and Muon at 8e-3": ("depthwise convolution in the MLPs", "Muon at 8e-3"),
-    "pooling tokenizer, depthwise convolution and Muon at 8e-3": (
-        "convolutional tokenizer that pools",
-        "depthwise convolution in the MLPs",
-        "Muon at 8e-3",
+    "pooling tokenizer, depthwise convolution and Muon at 8e-3": _BEST_THREE,
+    "pooling tokenizer, depthwise convolution, Muon at 8e-3 and mean": (
+        *_BEST_THREE,
+        "head reads the patch mean as well",
+    ),
+    "pooling tokenizer, depthwise convolution, Muon at 8e-3 and rotary positions": (
+        *_BEST_THREE,
+        "rotary positions",
+    ),
+    "pooling tokenizer, depthwise convolution, Muon at 8e-3 and whitened patches": (
+        *_BEST_THREE,
+        "whitened patches",
     ),
 }
-"""What gains, together, by the labels of what each is made of."""
+"""What gains, together, by the labels of what each is made of; last what else might gain on the best three."""
 
-TOKENS: Mapping[str, Changes] = {
-    "both convolutions and mean with 1 CLS token": {"model.num_cls_tokens": 1},
-    "both convolutions and mean without CLS tokens": {"model.pooling": "mean", "model.num_cls_tokens": 0},
+_ONE_TOKEN: Changes = {"model.num_cls_tokens": 1}
+_MEAN_ALONE: Changes = {"model.pooling": "mean", "model.num_cls_tokens": 0}
+TOKENS: Mapping[str, tuple[tuple[str, ...], Changes]] = {
+    "1 CLS token": ((), _ONE_TOKEN),
+    "both convolutions with 1 CLS token": (_CONVOLUTIONS, _ONE_TOKEN),
+    "both convolutions and mean with 1 CLS token": (_STACK, _ONE_TOKEN),
+    "both convolutions and mean without CLS tokens": (_STACK, _MEAN_ALONE),
+    "pooling tokenizer, depthwise convolution, Muon at 8e-3 and the mean alone": (_BEST_THREE, _MEAN_ALONE),
 }
-"""Whether CLS tokens still help where the head reads the mean: further changes to all of the three."""
+"""Whether several CLS tokens help, and whether they still do where the head reads the mean: what each is made of, and a
+further change to it.
+"""
 
 _FIRST = (*_STACK, *TOGETHER, *TOKENS, "Muon at 8e-3", "AdamW at 4e-3")
 
@@ -91,8 +107,7 @@ def changes() -> Study:
     """Return one change at a time, both optimisers at several rates, and the gains together."""
     base = _base()
     merged = {label: _merged(parts) for label, parts in TOGETHER.items()}
-    whole = merged["both convolutions and mean"]
-    tokens = {label: {**whole, **change} for label, change in TOKENS.items()}
+    tokens = {label: {**_merged(parts), **change} for label, (parts, change) in TOKENS.items()}
     rows = [Row(label=PLAIN, config=base, rank=0)]
     for label, change in {**ALONE, **OPTIMIZERS, **merged, **tokens}.items():
         config = changed(replace(base, recipe=f"changes-{slug(label)}"), change)
