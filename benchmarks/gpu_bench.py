@@ -69,8 +69,7 @@ def parts(device: str, out: Path, data_root: Path, cache: Path, *, whole: bool =
         paper += ["--batch-size", "2", "--turns", "1"]
         profile += ["--batch-size", "2", "--steps", "1"]
         train += [
-            "--optim.warmup-epochs",
-            "1",
+            *(["--optim.warmup-epochs", "1"] if whole else []),
             *TINY_MODEL,
             "--train.epochs",
             "1",

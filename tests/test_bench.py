@@ -352,7 +352,7 @@ def test_a_peer_that_is_not_there_is_said_in_one_line_and_left_out(monkeypatch: 
     monkeypatch.setitem(peers.PEERS, "vit-pytorch", gone)
     said: list[str] = []
     record = measure_recipe(TINY, turns=1, against=("vit-pytorch",), say=said.append)
-    how = "pip install -c constraints.txt '.[oracle]' in the checkout"
+    how = "pip install -c constraints.txt -e '.[oracle]' in the checkout"
     assert said[1:] == [f"left out: vit-pytorch is not installed; to have it: {how}"]
     assert record.peers == []
 

@@ -305,6 +305,7 @@ def test_quickstart_replaces_an_earlier_quickstart_and_nothing_else(
     monkeypatch.setattr("smallvit.run.Training", interrupted)
 
     earlier = replace(RECIPES["quickstart"](), seed=7).resolve(10)
+    small = RECIPES["small"]()
     longer = replace(earlier, train=replace(earlier.train, epochs=5000))
     old = {**earlier.to_json(), "schema": 1}  # which had neither of these
     old["device"] = {name: value for name, value in old["device"].items() if name not in ("cuda_graphs", "convolution")}
@@ -312,7 +313,11 @@ def test_quickstart_replaces_an_earlier_quickstart_and_nothing_else(
         ("earlier", earlier.to_json()),
         ("earlier, of an old schema", old),
         ("longer", longer.to_json()),
-        ("small", RECIPES["small"]().resolve(10).to_json()),
+        ("small", small.resolve(10).to_json()),
+        (
+            "of another number of classes",
+            replace(small, data=replace(small.data, dataset="cifar100")).resolve(100).to_json(),
+        ),
         ("another version's", {"schema": 99, "recipe": "quickstart"}),
     ):
         folder = tmp_path / name

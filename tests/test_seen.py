@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from rich.console import Console
 
@@ -23,6 +24,7 @@ from smallvit.record import RunRecord
 from smallvit.run import run
 from smallvit.seen import NONE, SEEN, seen_by, seen_of
 from smallvit.train.config import OptimConfig, TrainConfig
+from smallvit.weights import save_tensors
 
 TINY = RunConfig(
     augment=AugmentConfig(horizontal_flip=0.0),
@@ -165,6 +167,10 @@ def test_what_weights_saw_is_known_from_a_file_or_from_a_data_set_with_a_name(be
     shutil.copy(before / "run" / SEEN, own / "left")  # of a run that was killed before it began
     run(on(own / "pictures"), own / "left", fork=own / "run")
     assert not (own / "left" / SEEN).exists()
+    for other in ({"hashes": torch.zeros(3, 16, dtype=torch.uint8)}, {"keys": torch.zeros(3, 4)}):
+        save_tensors(other, own / "run" / SEEN)
+        with pytest.raises(SmallvitError, match="it is another program's"):
+            seen_by(own / "run", None)
     (own / "run" / SEEN).write_bytes(b"cut short")
     with pytest.raises(SmallvitError, match=f"{SEEN} does not hold the pictures that the run was trained on"):
         read_origin(own / "run")

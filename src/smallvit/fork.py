@@ -70,9 +70,7 @@ def read_origin(folder: Path) -> Origin:
     checkpoint, damaged = (None, []) if (folder / RECORD).exists() else load_newest(folder / CHECKPOINTS)
     if checkpoint is not None:
         weights, state = checkpoint.tensors.get(AVERAGE) or checkpoint.tensors["model"], checkpoint.state
-        origin = Origin(
-            folder=folder, weights=weights, seen=seen_by(folder, None), passed_over=tuple(map(str, damaged))
-        )
+        origin = Origin(folder=folder, weights=weights, passed_over=tuple(map(str, damaged)))
         with suppress(SmallvitError):  # of a version that this one cannot read: the weights may do all the same
             config = RunConfig.from_json(state.get("config"))
             spec = SPECS.get(config.data.dataset)
@@ -85,7 +83,7 @@ def read_origin(folder: Path) -> Origin:
                 trained_on_val="val_sha256" in state and state["val_sha256"] is None,
                 seen=seen_by(folder, config),
             )
-        return origin
+        return replace(origin, seen=seen_by(folder, None))
     if not (folder / MODEL).exists():
         raise UsageError(f"{folder} holds neither {MODEL} nor a whole checkpoint to start from")
     weights = read_tensors(folder / MODEL, "weights")

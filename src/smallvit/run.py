@@ -1,10 +1,11 @@
 """One whole run: `run(config, folder) -> RunRecord` wires data, augmentation, model, training and evaluation.
 
-The run folder holds config.json, metrics.jsonl (as the run goes), checkpoints, the weights that a fork starts from, and
-at the end those best on val if they are kept (best.safetensors), model.safetensors (the weights of the last epoch,
-or the average that was measured), test.safetensors (logits, labels, the files of a folder's pictures, and the surest
-mistakes as pictures) and record.json; its page is the report's. A run folder without record.json is an unfinished run,
-which goes on where its newest whole checkpoint left it.
+The run folder holds config.json, metrics.jsonl (as the run goes), checkpoints, of one's own pictures hashes of those
+that the run is trained on (seen.safetensors), of a fork the weights that it starts from (fork.safetensors), and at the
+end those best on val if they are kept (best.safetensors), model.safetensors (the weights of the last epoch, or the
+average that was measured), test.safetensors (logits, labels, the files of a folder's pictures, and the surest mistakes
+as pictures) and record.json; its page is the report's. A run folder without record.json is an unfinished run, which
+goes on where its newest whole checkpoint left it.
 """
 
 from collections.abc import Callable

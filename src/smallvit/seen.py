@@ -13,6 +13,7 @@ from smallvit.config import RunConfig
 from smallvit.data.spec import SPECS
 from smallvit.data.split import Split
 from smallvit.data.store import Dataset
+from smallvit.errors import SmallvitError
 from smallvit.weights import read_tensors, save_tensors
 
 SEEN = "seen.safetensors"
@@ -38,8 +39,11 @@ def seen_by(folder: Path, config: RunConfig | None) -> Keys | None:
     Of a data set with a name that is no picture of one's own. `SmallvitError` for a file that was damaged.
     """
     if (folder / SEEN).exists():
-        tensors = read_tensors(folder / SEEN, "the pictures that the run was trained on")
-        return np.ascontiguousarray(tensors[_NAME].numpy()).view(_BYTES).reshape(-1)
+        what = "the pictures that the run was trained on"
+        keys = read_tensors(folder / SEEN, what).get(_NAME)
+        if keys is None or keys.dtype != torch.uint8 or keys.shape[1:] != (16,):
+            raise SmallvitError(f"{folder / SEEN} does not hold {what}: it is another program's")
+        return np.ascontiguousarray(keys.numpy()).view(_BYTES).reshape(-1)
     named = config is not None and config.data.dataset in SPECS and config.fork is None
     return NONE if named else None
 

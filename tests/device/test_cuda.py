@@ -6,14 +6,20 @@ The compiled paths run in processes of their own: the tests' import hook wraps f
 import os
 import subprocess
 import sys
+from dataclasses import replace
+from pathlib import Path
 from typing import NoReturn
 
 import pytest
 import torch
 
+from smallvit.config import RunConfig
 from smallvit.device.choose import choose
 from smallvit.device.config import DeviceConfig
+from smallvit.fork import Origin, take_weights
 from smallvit.model.attention import AttentionImplementation, attend
+from smallvit.model.config import ModelConfig
+from smallvit.model.vit import VisionTransformer
 from smallvit.train.muon import Muon
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
@@ -159,3 +165,17 @@ def test_muon_on_cuda_is_torchs() -> None:
     ours, theirs = after(Muon, dtype=torch.bfloat16), after(torch.optim.Muon, adjust_lr_fn="match_rms_adamw")
     # A step moves a value by some 0.004; bfloat16 products in another order change that by up to a few hundredths.
     torch.testing.assert_close(ours, theirs, rtol=0, atol=5e-4)
+
+
+@pytest.mark.parametrize("names", [("new", "9", "0"), ("a", "b")], ids=["some known", "none"])
+def test_a_fork_on_cuda_takes_the_last_layers_rows_from_a_file(names: tuple[str, ...], tmp_path: Path) -> None:
+    config = RunConfig(model=ModelConfig(embed_dim=16, depth=1, num_heads=2, num_classes=10))
+    theirs = VisionTransformer(config.model, generator=torch.Generator().manual_seed(1)).state_dict()
+    origin = Origin(folder=tmp_path, weights=theirs, config=config, class_names=tuple("0123456789"))
+    own = replace(config.model, num_classes=len(names))
+    model = VisionTransformer(own, generator=torch.Generator().manual_seed(0)).to("cuda")
+    take_weights(model, origin, config, names)
+    for row, name in enumerate(names):
+        if name.isdigit():
+            assert torch.equal(model.state_dict()["head.weight"][row].cpu(), theirs["head.weight"][int(name)])
+    assert model.head.weight.device.type == "cuda"

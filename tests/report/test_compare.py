@@ -283,6 +283,18 @@ def test_what_differs_is_listed_and_what_it_makes_of_the_numbers(tmp_path: Path,
     assert compare(tmp_path / "a", tmp_path / "b").warnings == []
 
 
+def test_what_differs_between_two_runs_of_one_seed_is_told_where_the_sides_have_the_same_values(
+    tmp_path: Path, run_folder: MakeRun
+) -> None:
+    few = dataclasses.replace(run_folder(tmp_path / "x").choices, num_threads=1)
+    for side, of_seeds in (("a", (None, few, few)), ("b", (None, few, None))):
+        for seed, choices in enumerate(of_seeds):
+            make = {} if choices is None else {"choices": choices}
+            _change(run_folder, tmp_path / side / f"seed{seed}", seed=seed, draw=int(side == "b"), **make)
+    besides = {each.name: (each.a, each.b) for each in compare(tmp_path / "a", tmp_path / "b").surroundings}
+    assert besides["threads"] == ("2 / 1", "2 / 1")
+
+
 def test_val_is_told_apart_by_its_digest_at_one_size(tmp_path: Path, run_folder: MakeRun) -> None:
     def is_told_apart(size: int | None = None, **make: Any) -> bool:
         run_folder(tmp_path / "a")

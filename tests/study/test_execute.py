@@ -178,6 +178,26 @@ def test_a_job_that_cannot_be_submitted_has_failed_and_the_rest_go_on(
     assert (ending.finished, ending.left) == (3, [])
 
 
+def test_each_job_has_its_time_to_be_submitted_after_one_had_it_in_vain(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A scheduler that is away for longer than one job is waited for costs one run, and not all of them."""
+    monkeypatch.setattr("smallvit.study.refusals.RETRY_SECONDS", 0.01)
+    monkeypatch.setattr("smallvit.study.refusals.REFUSED_SECONDS", 0.5)
+    engine, since = HereEngine(), time.monotonic()
+    begin = engine.start
+
+    def start(order: Order, log: Path) -> Here:
+        if time.monotonic() < since + 0.8:
+            raise SmallvitError(LIMIT)
+        return begin(order, log)
+
+    engine.start = start
+    ending = execute(study(), tmp_path, engine)
+    assert len(ending.failed) == 1
+    assert (ending.finished, ending.left) == (3, [])
+
+
 def test_a_signal_that_ends_what_submits_leaves_the_run_for_the_next_time(tmp_path: Path) -> None:
     """As Ctrl-C ends sbatch with the study."""
     engine = HereEngine()

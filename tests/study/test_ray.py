@@ -85,5 +85,5 @@ def test_without_ray_the_command_names_the_extra(
     assert cli.main(["study", "paper", "--engine", "ray"]) == 2
     assert capsys.readouterr().err == (
         "smallvit: --engine ray needs ray, which is not installed: "
-        "pip install -c constraints.txt '.[ray]' in the checkout\n"
+        "pip install -c constraints.txt -e '.[ray]' in the checkout\n"
     )

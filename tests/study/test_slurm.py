@@ -16,6 +16,7 @@ from rich.console import Console
 
 from outcomes import outcome
 from smallvit import cli
+from smallvit.errors import SmallvitError
 from smallvit.record import RunRecord
 from smallvit.study.engines.slurm import SlurmEngine, SlurmJob
 from smallvit.study.execute import run_study
@@ -113,6 +114,28 @@ def test_what_is_asked_of_slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert not [line for line in scripts[1] if line.startswith(("partition", "account"))]
 
 
+@needs_submitit
+def test_a_job_that_is_refused_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is tried again every ten seconds, for hours."""
+    for name, script in (("srun", "exit 0"), ("sbatch", "echo QOSMaxSubmitJobPerUserLimit >&2; exit 1")):
+        (tmp_path / name).write_text(f"#!/bin/sh\n{script}\n")
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    order = Order(do="run", config={}, folder=str(tmp_path / "row" / "seed1"), cwd=str(tmp_path))
+    engine = SlurmEngine(tmp_path / "jobs", use_gpus=False)
+    with pytest.raises(SmallvitError, match=r"a job cannot be submitted: .*QOSMaxSubmitJobPerUserLimit"):
+        engine.start(order, tmp_path / "log")
+    assert not list((tmp_path / "jobs").iterdir())
+    (tmp_path / "sbatch").write_text("#!/bin/sh\necho Submitted batch job 12\n")
+    engine.start(order, tmp_path / "log")
+    taken = set((tmp_path / "jobs").iterdir())
+    assert {path.name for path in taken} >= {"12_submission.sh", "12_submitted.pkl"}
+    (tmp_path / "sbatch").write_text("#!/bin/sh\nexit 1\n")
+    with pytest.raises(SmallvitError):
+        engine.start(order, tmp_path / "log")
+    assert set((tmp_path / "jobs").iterdir()) == taken
+
+
 def test_without_submitit_or_slurm_the_command_says_so(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -129,5 +152,5 @@ def test_without_submitit_or_slurm_the_command_says_so(
     assert cli.main(words) == 2
     assert capsys.readouterr().err == (
         "smallvit: --engine slurm needs submitit, which is not installed: "
-        "pip install -c constraints.txt '.[slurm]' in the checkout\n"
+        "pip install -c constraints.txt -e '.[slurm]' in the checkout\n"
     )

@@ -138,7 +138,7 @@ def why_missing(name: str) -> str | None:
     try:
         import_beside_torch(PEERS[name].module)
     except ImportError:
-        return f"{name} is not installed; to have it: pip install -c constraints.txt '.[oracle]' in the checkout"
+        return f"{name} is not installed; to have it: pip install -c constraints.txt -e '.[oracle]' in the checkout"
     return None
 
 

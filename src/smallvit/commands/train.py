@@ -69,9 +69,9 @@ def _is_quickstart(folder: Path) -> bool:
     """
     try:
         config = RunConfig.load(folder / "config.json")
-    except SmallvitError:
+        recipe = replace(RECIPES["quickstart"](), seed=config.seed).resolve(config.model.num_classes or 0)
+    except SmallvitError:  # of so many classes it cannot be either
         return False
-    recipe = replace(RECIPES["quickstart"](), seed=config.seed).resolve(config.model.num_classes or 0)
     # Of a schema without these it has them as they were done then.
     later = {name: getattr(recipe.device, name) for name in ("cuda_graphs", "convolution")}
     return replace(config, device=replace(config.device, **later)) == recipe

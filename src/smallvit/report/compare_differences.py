@@ -45,11 +45,14 @@ def config_differences(a: Side, b: Side) -> list[Differing]:
 
 
 def surroundings(a: Side, b: Side) -> list[Differing]:
-    """Return what differs between the runs beside their configs: versions, hardware, choices, notes on the data."""
+    """Return what differs between the runs beside their configs: versions, hardware, choices, notes on the data.
+
+    Where both sides have several runs, they are of the same seeds in the same order, and each is held against its own.
+    """
     sides = [[_surroundings(run) for run in side.runs] for side in (a, b)]
     names = dict.fromkeys(name for side in sides for each in side for name in each)
-    rows = [(name, [_distinct([each.get(name, "none") for each in side]) for side in sides]) for name in names]
-    return [Differing(name=name, a=one, b=other) for name, (one, other) in rows if one != other]
+    rows = [(name, *([each.get(name, "none") for each in side] for side in sides)) for name in names]
+    return [Differing(name=name, a=_distinct(one), b=_distinct(other)) for name, one, other in rows if one != other]
 
 
 def _surroundings(run: Run) -> dict[str, str]:

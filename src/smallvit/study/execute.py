@@ -266,6 +266,8 @@ class Execution:
         if outcome.status == 0:
             try:
                 self.forecast.learn(task.config, from_json(Pace, parse(outcome.line), "pace"))
+            except InterruptedRunError:
+                raise
             except (ValueError, SmallvitError):
                 outcome = Outcome(status=1, line=f"its last line is no pace: {outcome.line}")
         if (

@@ -38,4 +38,6 @@ class Refusals:
         self._since = math.inf if others_run else min(self._since, now)
         if now < self._since + REFUSED_SECONDS:
             self._retry_at = now + RETRY_SECONDS
+        else:
+            self._since = math.inf  # the next job has as long
         return self.is_pending

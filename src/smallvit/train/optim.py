@@ -1,7 +1,7 @@
 """Optimisers by name: torch's Adam, AdamW and Muon, Lion from lion-pytorch, LAMB from pytorch-optimizer."""
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, Literal, assert_never
 
 import torch
 from lion_pytorch import Lion
@@ -73,7 +73,11 @@ def _rate(config: OptimConfig, parameters: Sequence[nn.Parameter]) -> Tensor:
 
 
 def _elementwise(
-    name: str, parameters: Sequence[nn.Parameter], config: OptimConfig, *, recordable: bool
+    name: Literal["adamw", "adam", "lion", "lamb"],
+    parameters: Sequence[nn.Parameter],
+    config: OptimConfig,
+    *,
+    recordable: bool,
 ) -> torch.optim.Optimizer:
     groups = _groups(parameters, config)
     if not groups:
@@ -90,7 +94,11 @@ def _elementwise(
         return Lamb(groups, weight_decouple=False, adam_debias=True, **options)
     if recordable:
         options |= {"lr": _rate(config, parameters), "capturable": True}
-    return {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam}[name](groups, fused=True, **options)
+    if name == "adamw":
+        return torch.optim.AdamW(groups, fused=True, **options)
+    if name == "adam":
+        return torch.optim.Adam(groups, fused=True, **options)
+    assert_never(name)
 
 
 def _groups(parameters: Iterable[nn.Parameter], config: OptimConfig) -> list[dict[str, Any]]:

@@ -37,7 +37,7 @@ class RayEngine:
         self, address: str | None = None, jobs: int | None = None, *, threads: int | None = None, use_gpus: bool = True
     ) -> None:
         if find_spec("ray") is None:
-            how = "pip install -c constraints.txt '.[ray]' in the checkout"
+            how = "pip install -c constraints.txt -e '.[ray]' in the checkout"
             raise UsageError(f"--engine ray needs ray, which is not installed: {how}")
         if address is not None:
             _require_answer(address)

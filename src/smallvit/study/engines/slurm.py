@@ -6,6 +6,7 @@ at the same path.
 """
 
 import math
+import re
 import shutil
 import signal
 import time
@@ -29,6 +30,7 @@ LOOK_SECONDS = 1.0
 CANCELLED_SECONDS = 60.0
 """How long a cancelled job may take to leave something; one that was only queued leaves nothing."""
 _AT_ONCE = 1000
+_UNSENT = re.compile(r"[0-9a-f]{32}\.pkl|\.submission_file_[0-9a-f]{32}\.sh")
 _CANCELLED = Outcome(status=128 + signal.SIGTERM, line="cancelled")
 
 
@@ -51,7 +53,7 @@ class SlurmEngine:
         cluster: str = "slurm",
     ) -> None:
         if find_spec("submitit") is None:
-            how = "pip install -c constraints.txt '.[slurm]' in the checkout"
+            how = "pip install -c constraints.txt -e '.[slurm]' in the checkout"
             raise UsageError(f"--engine slurm needs submitit, which is not installed: {how}")
         require_whole("--slurm.minutes", minutes, 5)
         if cluster == "slurm" and shutil.which("srun") is None:
@@ -82,11 +84,18 @@ class SlurmEngine:
             self._submitit.core.utils.FailedJobError,
             self._submitit.core.utils.FailedSubmissionError,
         ) as e:
+            self._clear()
             lines = str(e).strip().splitlines() or ["sbatch does not say why"]
             raise SmallvitError(f"a job cannot be submitted: {lines[-1]}") from None
 
     def close(self) -> None:
         """Do nothing: there is nothing beside the jobs."""
+
+    def _clear(self) -> None:
+        """Delete what submitit wrote for a job that was refused: of one that was taken no file has such a name."""
+        for path in Path(self._executor.folder).iterdir():
+            if _UNSENT.fullmatch(path.name) and not path.is_symlink():
+                path.unlink(missing_ok=True)
 
 
 class SlurmTask:
