@@ -119,6 +119,14 @@ def test_a_part_of_another_study_that_has_changes_together_is_a_section(tmp_path
     assert [row.label for row in sections[1].together] == ["kv at 48 of 192"]
 
 
+def test_a_part_of_another_study_that_is_held_against_another_row_is_a_section(tmp_path: Path) -> None:
+    """The paper's table holds all against its baseline."""
+    write_study(_rows("paper", *("baseline", "low-rank q", "low-rank k", "2 CLS tokens")), tmp_path, noisy())
+    sections = collect([tmp_path]).sections
+    assert [section.name for section in sections] == ["paper", "latents"]
+    assert sections[1].pairs == [("k at 48 of 192", "q at 48 of 192")]
+
+
 def test_two_studies_that_have_the_same_runs_are_two_sections(tmp_path: Path) -> None:
     write_study(_rows("paper", "baseline", "low-rank q"), tmp_path, noisy())
     assert [section.name for section in collect([tmp_path]).sections] == ["paper", "latents"]

@@ -9,11 +9,12 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
-from scipy.stats import ttest_rel
+from scipy.stats import t, ttest_rel
 
 from smallvit.record import SOURCE, RunRecord
 from smallvit.report.cells import NONE, large, p_value, signed
@@ -241,14 +242,51 @@ def test_changes_together_stand_beside_the_sum_of_their_gains(tmp_path: Path) ->
         return means[label] + (0.3 if seed else 0.0) + (0.1 if (label, seed) == (labels[1], 1) else 0.0)
 
     found = _numbers(tmp_path, study, accuracy, {})
-    table = study_tables(found)[-1]
-    (row,) = table.rows  # of kv one part was not run
-    cells = dict(zip(table.heading, row, strict=True))
+    together, pairs = study_tables(found)[-2:]
+    (row,) = together.rows  # of kv one part was not run
+    cells = dict(zip(together.heading, row, strict=True))
     assert cells["row (its parts)"] == "qk at 24 of 96 (q at 24 of 96 + k at 24 of 96)"
     assert cells["gain, points"] == signed(-4.0, ".2f")
     assert cells["sum of parts"] == signed(-2.45, ".2f")
     assert cells["gain less sum"] == signed(-1.55, ".2f")
     assert cells["verdict"] == "resolved"
+    assert [row[:3] for row in pairs.rows] == [("k at 24 of 96", "q at 24 of 96", signed(-0.55, ".2f"))]  # v was not
+
+
+def test_rows_against_others_than_the_reference_have_the_tables_deviation(tmp_path: Path) -> None:
+    """Of whole blocks that is the two-way analysis of variance, corrected for these pairs alone."""
+    study = STUDIES["cls-tokens-small"]()
+    draws = np.random.default_rng(3)
+    values = {row.label: 70 + draws.integers(-80, 80, len(study.seeds)) / 100 for row in study.rows}
+    found = _numbers(tmp_path, study, lambda label, seed: float(values[label][seed]), {})
+    assert [(each.label, each.against) for each in found.pairs] == [
+        (f"width 192, {count} CLS tokens", "width 192, 1 CLS token") for count in (2, 3, 4)
+    ]
+    cells = np.array(list(values.values()))
+    residuals = cells - cells.mean(0) - cells.mean(1, keepdims=True) + cells.mean()
+    rows, seeds = cells.shape
+    freedom = (rows - 1) * (seeds - 1)
+    error = np.sqrt(2 / seeds * np.square(residuals).sum() / freedom)
+    p_values = []
+    for each in found.pairs:
+        mean = values[each.label].mean() - values[each.against].mean()
+        half = t.ppf(0.975, freedom) * error
+        assert (each.difference.mean, each.difference.low) == pytest.approx((mean, mean - half))
+        p_values.append(2 * t.sf(abs(mean) / error, freedom))
+    assert min(each.difference.p_holm for each in found.pairs) == pytest.approx(min(1, 3 * min(p_values)))
+    table = study_tables(found)[-1]
+    assert table.caption.endswith("rows against other rows than the reference")
+    assert [row[:2] for row in table.rows] == [(each.label, each.against) for each in found.pairs]
+
+
+def test_a_pair_that_no_seed_links_is_left_out(tmp_path: Path) -> None:
+    study = STUDIES["cls-tokens-small"]()
+    for seed, labels in enumerate(({"width 96, 1 CLS token", "width 192, 1 CLS token"}, {"width 192, 2 CLS tokens"})):
+        rows = tuple(row for row in study.rows if row.label in labels)
+        write_study(replace(study, rows=rows, seeds=(seed,)), tmp_path, noisy())
+    (section,) = collect([tmp_path]).sections
+    assert section.pairs == [("width 192, 2 CLS tokens", "width 192, 1 CLS token")]
+    assert numbers_of(section).pairs == []
 
 
 def test_changes_together_whose_gain_no_seeds_tell_are_left_out(tmp_path: Path) -> None:

@@ -209,6 +209,8 @@ def _spoilt(what: str) -> Study:
     return {
         "reference": replace(study, reference="Plain"),
         "parts": replace(study, rows=(first, second, replace(third, parts=("8 head",)))),
+        "against": replace(study, rows=(first, second, replace(third, against=("8 head",)))),
+        "against itself": replace(study, rows=(first, second, replace(third, against=("3 CLS tokens",)))),
         "label": replace(study, rows=(first, second, replace(third, label="8 heads"))),
         "folder": replace(
             study, rows=(first, second, replace(third, config=changed(first.config, {"model.depth": 1})))
@@ -233,6 +235,8 @@ def _spoilt(what: str) -> Study:
     [
         ("reference", "study digits: reference is 'Plain': did you mean plain? rows are plain, 8 heads, 3 CLS tokens"),
         ("parts", "study digits: parts of '3 CLS tokens' is '8 head': did you mean 8 heads?"),
+        ("against", "study digits: against of '3 CLS tokens' is '8 head': did you mean 8 heads?"),
+        ("against itself", "against of '3 CLS tokens' is ('3 CLS tokens',): they must be other rows, each once, and"),
         ("label", "study digits: two rows have the label '8 heads': each needs its own"),
         ("study name", "a study's name is 'a/b': it names files, so allowed are a-z, 0-9, . and -"),
         ("name", "study digits: recipe is '../Oops': it names files, so allowed are a-z, 0-9, . and -"),

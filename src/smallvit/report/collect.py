@@ -55,6 +55,14 @@ class Section:
         ]
 
     @property
+    def pairs(self) -> list[tuple[str, str]]:
+        """The labels of rows that have runs, each with that of another one, with runs, that it is held against."""
+        done = self.done
+        return [
+            (row.label, other) for row in self.study.rows if row.label in done for other in row.against if other in done
+        ]
+
+    @property
     def paths(self) -> frozenset[Path]:
         """Where its runs lie."""
         return frozenset(run.path for runs in self.runs.values() for run in runs)
@@ -118,9 +126,10 @@ def _is_moved(section: Section) -> bool:
 
 def _repeats(part: Section, whole: Section, *, earlier: bool) -> bool:
     """Return whether all that a section has to say stands in a greater one: its runs, compared with the same ones, and
-    none with its parts; or, where its study is on another data set than its own, in an earlier one.
+    none with its parts or held against another; or, where its study is on another data set than its own, in an earlier
+    one.
     """
-    if part.together:
+    if part.together or part.pairs:
         return False
     reference, other = part.runs[part.study.reference], whole.runs[whole.study.reference]
     again = earlier and _is_moved(part) and part.paths == whole.paths

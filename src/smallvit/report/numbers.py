@@ -78,6 +78,16 @@ class Together:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Pair:
+    """A row held against another one than the reference, in points."""
+
+    label: str
+    against: str
+    difference: Difference
+    """Corrected for all such pairs."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Numbers:
     """A whole section in numbers."""
 
@@ -86,6 +96,8 @@ class Numbers:
     """The rows that were run, in the study's order."""
     together: list[Together]
     """Of the rows that have parts, those that were run, as were their parts and the reference."""
+    pairs: list[Pair]
+    """Of the rows that are held against others, those that were run, as were the others."""
     not_run: list[str]
     deviation: float
     """Of the residuals of rows and seeds, in points; nan where nothing is left to tell it."""
@@ -153,6 +165,7 @@ def numbers_of(section: Section) -> Numbers:
         section=section,
         lines=lines,
         together=_together(section, fit),
+        pairs=_pairs(section, fit),
         not_run=[label for label, runs in section.runs.items() if not runs],
         deviation=fit.deviation,
         planning_deviation=fit.planning_deviation,
@@ -179,6 +192,16 @@ def _together(section: Section, fit: SeedFit) -> list[Together]:
         for row in rows
     ]
     return [each for each in found if not any(map(math.isnan, (each.gain, each.expected, each.excess.mean)))]
+
+
+def _pairs(section: Section, fit: SeedFit) -> list[Pair]:
+    found = {f"{label} less {other}": (label, other) for label, other in section.pairs}
+    tested = contrasts(fit, {name: {label: 1.0, other: -1.0} for name, (label, other) in found.items()})
+    return [
+        Pair(label=label, against=other, difference=tested[name])
+        for name, (label, other) in found.items()
+        if not math.isnan(tested[name].mean)
+    ]
 
 
 def hardware(records: Sequence[RunRecord]) -> list[str]:

@@ -28,7 +28,7 @@ from smallvit.study.studies import STUDIES
 
 PAGE, TABLES, FIGURES = "index.html", "tables", "figures"
 NAMES = {
-    TABLES: ("numbers", "differences", "together"),
+    TABLES: ("numbers", "differences", "together", "pairs"),
     FIGURES: (
         *("accuracy", "differences", "together", "latent-width", "cls-tokens", "flops", "seconds"),
         *("curves", "confusion"),

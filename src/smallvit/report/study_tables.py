@@ -31,12 +31,16 @@ from smallvit.report.tables import Table, markdown, markdown_note
 
 
 def study_tables(numbers: Numbers) -> list[Table]:
-    """Return the tables of a section: its numbers, and, where the reference was run, the differences from it."""
+    """Return the tables of a section: its numbers, and, where the reference was run, the differences from it; then of
+    what changes come to together, and of rows against others than the reference.
+    """
     tables = [_numbers_table(numbers)] if numbers.lines else []
     if numbers.any_difference:
         tables.append(_differences_table(numbers))
     if numbers.together:
         tables.append(_together_table(numbers))
+    if numbers.pairs:
+        tables.append(_pairs_table(numbers))
     return [_told(table, numbers.section) for table in tables]
 
 
@@ -139,7 +143,7 @@ def _differences_table(numbers: Numbers) -> Table:
         if line.difference is None:
             continue
         beside = _beside_published(line, line.difference, scale) if published else ()
-        rows.append((line.label, *_difference_cells((line.label,), numbers, line.difference), *beside))
+        rows.append((line.label, *_difference_cells((line.label, reference), numbers, line.difference), *beside))
     heading = (
         "row",
         *("difference, points", "95 % interval", "p (Holm)", "verdict"),
@@ -152,12 +156,13 @@ def _differences_table(numbers: Numbers) -> Table:
 
 
 def _together_table(numbers: Numbers) -> Table:
+    reference = numbers.section.study.reference
     rows = [
         (
             f"{each.label} ({' + '.join(each.parts)})",
             signed(each.gain, ".2f"),
             signed(each.expected, ".2f"),
-            *_difference_cells((each.label, *each.parts), numbers, each.excess),
+            *_difference_cells((each.label, *each.parts, reference), numbers, each.excess),
         )
         for each in numbers.together
     ]
@@ -165,8 +170,17 @@ def _together_table(numbers: Numbers) -> Table:
         "row (its parts)",
         *("gain, points", "sum of parts", "gain less sum", "95 % interval", "p (Holm)", "verdict"),
     )
-    what = f"changes together, beside the sum of what each does alone to {numbers.section.study.reference}"
+    what = f"changes together, beside the sum of what each does alone to {reference}"
     return Table(name="together", caption=what, heading=heading, rows=rows)
+
+
+def _pairs_table(numbers: Numbers) -> Table:
+    rows = [
+        (each.label, each.against, *_difference_cells((each.label, each.against), numbers, each.difference))
+        for each in numbers.pairs
+    ]
+    heading = ("row", "against", *("difference, points", "95 % interval", "p (Holm)", "verdict"))
+    return Table(name="pairs", caption="rows against other rows than the reference", heading=heading, rows=rows)
 
 
 def _difference_cells(labels: Sequence[str], numbers: Numbers, difference: Difference) -> tuple[str, ...]:
@@ -174,8 +188,7 @@ def _difference_cells(labels: Sequence[str], numbers: Numbers, difference: Diffe
         return NONE, "no seed in common", NONE, "not tested"
     mean = signed(difference.mean, ".2f")
     if math.isnan(difference.low):
-        seeds = (set(numbers.line(label).seeds) for label in (*labels, numbers.section.study.reference))
-        single = len(set.intersection(*seeds)) == 1
+        single = len(set.intersection(*(set(numbers.line(label).seeds) for label in labels))) == 1
         return mean, "one seed in common" if single else "no interval", NONE, "not tested"
     interval = written_interval(difference.low, difference.high)
     return mean, interval, p_value(difference.p_holm), "resolved" if difference.resolved else "not resolved"

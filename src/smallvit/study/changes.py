@@ -112,7 +112,7 @@ def changes() -> Study:
     for label, change in {**ALONE, **OPTIMIZERS, **merged, **tokens}.items():
         config = changed(replace(base, recipe=f"changes-{slug(label)}"), change)
         parts, rank = TOGETHER.get(label, ()), 0 if label in _FIRST else 1
-        rows.append(Row(label=label, config=config, parts=parts, rank=rank))
+        rows.append(Row(label=label, config=config, parts=parts, against=_against(label), rank=rank))
     return Study(
         name="changes",
         title="What each change to the plain model buys at a small budget",
@@ -134,6 +134,18 @@ def _base() -> RunConfig:
         evaluate=replace(config.evaluate, every_epochs=1),
         device=DeviceConfig(precision="float32"),
     )
+
+
+def _against(label: str) -> tuple[str, ...]:
+    """Return the rows that have all but one of a row's changes, other than plain: what that one brings to them."""
+    made_of = {
+        **{each: {each} for each in (*ALONE, *OPTIMIZERS)},
+        **{each: {*parts} for each, parts in TOGETHER.items()},
+    }
+    if label in TOKENS:
+        return tuple(each for each, parts in made_of.items() if parts == {*TOKENS[label][0]})
+    own = made_of[label]
+    return tuple(each for each, parts in made_of.items() if parts < own and len(parts) == len(own) - 1)
 
 
 def _merged(labels: tuple[str, ...]) -> Changes:

@@ -15,7 +15,8 @@ def latent_rows(full: RunConfig, folder: Callable[[str, int], str]) -> tuple[Row
     """Return a row of `full`, and one for each union of q, k and v and each latent width, two to eight eighths of full;
     then the narrowest and the widest again, with first weights that a full matrix could have.
 
-    Of eight the rank is that of a full matrix: what such a row loses, two factors in place of one matrix cost.
+    Of eight the rank is that of a full matrix: what such a row loses, two factors in place of one matrix cost. Keys are
+    held against queries and values, and the other first weights against the plain ones.
     `folder` names the folder of a union ("qk") at a latent width, before "-spectral".
     """
     width = full.model.embed_dim
@@ -26,15 +27,29 @@ def latent_rows(full: RunConfig, folder: Callable[[str, int], str]) -> tuple[Row
         for parts in ("q", "k", "v", "qk", "kv", "qv", "qkv"):
             changes = {**latent_dims(parts, latent), "model.init": init}
             config = changed(replace(full, recipe=folder(parts, latent) + suffix), changes)
-            alone = tuple(f"{part} at {latent} of {width}{marked}" for part in parts) if len(parts) > 1 else ()
-            rows.append(Row(label=f"{parts} at {latent} of {width}{marked}", config=config, parts=alone))
+
+            def named(parts: str, latent: int = latent, marked: str = marked) -> str:
+                return f"{parts} at {latent} of {width}{marked}"
+
+            against = [named("q"), named("v")] if parts == "k" else []
+            if marked:
+                against.append(named(parts, marked=""))
+            alone = tuple(map(named, parts)) if len(parts) > 1 else ()
+            rows.append(Row(label=named(parts), config=config, parts=alone, against=tuple(against)))
     return tuple(rows)
 
 
 def token_rows(config_of: Callable[[int, int], RunConfig]) -> tuple[Row, ...]:
-    """Return a row for each of the widths 96 and 192 with one to four CLS tokens, by width and count."""
+    """Return a row for each of the widths 96 and 192 with one to four CLS tokens, by width and count; several at width
+    192 are held against one there.
+    """
+    one = "width 192, 1 CLS token"
     return tuple(
-        Row(label=f"width {width}, {count} CLS token{'s' if count > 1 else ''}", config=config_of(width, count))
+        Row(
+            label=f"width {width}, {count} CLS token{'s' if count > 1 else ''}",
+            config=config_of(width, count),
+            against=(one,) if width == 192 and count > 1 else (),
+        )
         for width in (96, 192)
         for count in (1, 2, 3, 4)
     )

@@ -41,6 +41,8 @@ class Row:
     published: Published | None = None
     parts: tuple[str, ...] = ()
     """Labels of rows whose changes this one has all: what they come to together stands beside their sum."""
+    against: tuple[str, ...] = ()
+    """Labels of rows, beside the reference, that this one is held against."""
     rank: int = 1
     """What it tells: a budget goes to rank 0 first, all its seeds, then to the next."""
 
@@ -142,7 +144,11 @@ def checked(study: Study) -> Study:
         reason = row.config.other_test(study.rows[0].config)
         allowed = f"its test images must be those of {study.rows[0].label!r}, but {reason}"
         require(not reason, f"study {study.name}: a row", row.label, allowed)
-    named = {"reference": (study.reference,), **{f"parts of {row.label!r}": row.parts for row in study.rows}}
+    named = {
+        "reference": (study.reference,),
+        **{f"parts of {row.label!r}": row.parts for row in study.rows},
+        **{f"against of {row.label!r}": row.against for row in study.rows},
+    }
     for what, wanted in named.items():
         for label in wanted:
             known = f"{did_you_mean(label, labels)}rows are {', '.join(labels)}"
@@ -152,6 +158,8 @@ def checked(study: Study) -> Study:
         others = {*row.parts} - {row.label, study.reference}
         allowed = "they must be other rows, each once, and not the reference"
         require(len(others) == len(row.parts), f"study {study.name}: parts of {row.label!r}", row.parts, allowed)
+        held = {*row.against} - {row.label, study.reference}
+        require(len(held) == len(row.against), f"study {study.name}: against of {row.label!r}", row.against, allowed)
         together = {name: value for part in row.parts for name, value in by_label[part].items()}
         odd = sorted(name for name, _ in by_label[row.label].items() ^ together.items()) if row.parts else []
         allowed = "a row with parts must have all of their changes and no other"
