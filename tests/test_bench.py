@@ -446,7 +446,7 @@ def test_the_command_prints_one_table(
         (["--json", "no/such/folder/x.json"], "--json is 'no/such/folder/x.json': its folder must exist"),
         (["--json", "."], "--json is '.': it must be a file, or the name of a new one"),
         (["--json", "/dev/null"], "--json is '/dev/null': it must be a file, or the name of a new one"),
-        (["--against", "kornia"], "--against is 'kornia': allowed are timm, vit-pytorch, with commas between"),
+        (["--against", "kornia"], "--against is 'kornia': allowed are timm, vit-pytorch"),
         (["--trns", "1"], "unknown option --trns; did you mean --turns?"),
         (["baselin"], "unknown recipe 'baselin'; did you mean baseline?"),
         (["--data.dataset", "folder", "--data.root", "."], "data.dataset is 'folder': random images stand for"),

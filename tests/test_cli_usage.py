@@ -171,7 +171,7 @@ USAGE = [
     (["train", "quickstart", "--data.root", "x"], "data.root is 'x': it has no use with data.dataset 'digits'"),
     (["train", "small", "--resume", "x"], "--resume goes on with the recipe of its run: leave out 'small'"),
     (["evaluate"], "smallvit evaluate needs RUN (Folder of a finished run); see smallvit evaluate --help"),
-    (["evaluate", "x", "--split", "tets"], "--split is 'tets'; did you mean test? allowed are val, test"),
+    (["evaluate", "x", "--split", "tets"], "--split is 'tets'; did you mean test? allowed are train, val, test"),
     (["evaluate", "x", "--data.rot", "y"], "unknown option --data.rot; did you mean --data.root?"),
     (["evaluate", "x", "y", "z"], "unexpected 'z'; see smallvit evaluate --help"),
     (

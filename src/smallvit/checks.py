@@ -68,8 +68,10 @@ def require_number(
 
 
 def require_one_of(field: str, value: object, allowed: tuple[str, ...]) -> None:
-    """Require one of some words."""
-    require(value in allowed, field, value, f"allowed are {', '.join(allowed)}")
+    """Require one of some words; the error names the nearest one."""
+    require(
+        value in allowed, field, value, f"{did_you_mean(str(value).lower(), allowed)}allowed are {', '.join(allowed)}"
+    )
 
 
 def require_words(section: str, config: object) -> None:

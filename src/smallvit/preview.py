@@ -16,7 +16,7 @@ from smallvit.data.loader import DeviceSplit, Order
 from smallvit.data.store import load_dataset
 from smallvit.errors import UsageError
 from smallvit.files import replacing
-from smallvit.step_batch import augment_step
+from smallvit.step_batch import augment_step, step_draws
 
 SHOWN_SHARE = 0.1
 """Classes with less of a soft label than this are not written."""
@@ -36,8 +36,8 @@ def show_augment(config: RunConfig, path: Path, *, num_images: int = 8, num_draw
     images, labels = train.images[chosen], train.labels[chosen]
     rows = [([_pixels(image) for image in images], [_short(spec.class_names[label]) for label in labels.tolist()])]
     for step in range(num_draws):
-        showings = torch.full_like(chosen, step)
-        augmented, targets = augment_step(config, spec, train, chosen, showings, step)
+        draws = step_draws(config, step, chosen, torch.full_like(chosen, step))
+        augmented, targets = augment_step(config, spec, train, chosen, draws)
         pixels = _displayable(augmented, spec.mean, spec.std)
         rows.append(([_pixels(image) for image in pixels], [_caption(t, spec.class_names) for t in targets]))
     with replacing(Path(os.path.realpath(path))) as new:

@@ -27,7 +27,7 @@ from smallvit.evaluate import predict
 from smallvit.model.embed import image_patches
 from smallvit.model.init import init_whitening, init_whitening_paper
 from smallvit.model.vit import VisionTransformer
-from smallvit.step_batch import Apply, RecordedApply, augment_step, sent
+from smallvit.step_batch import Apply, RecordedApply, augment_step, sent, step_draws
 from smallvit.train.average import WeightAverage
 from smallvit.train.config import LossName
 from smallvit.train.distributed import ALONE, World
@@ -189,8 +189,11 @@ class Session:
 
     def _augmented(self, step: int, world: World, apply: Apply) -> tuple[Tensor, Tensor]:
         spec, train = self.dataset.spec, self.splits["train"]
-        indices, showings = self.order.batch(step), self.order.showings(step)
-        return augment_step(self.config, spec, train, indices, showings, step, world, apply)
+        indices = self.order.batch(step)
+        draws = step_draws(self.config, step, indices, self.order.showings(step))
+        if world.size > 1:
+            draws = draws[world.share(len(indices))]
+        return augment_step(self.config, spec, train, indices, draws, apply)
 
     def _uses_graphs(self, on_gpu: bool) -> bool:
         asked, mode = self.config.device.cuda_graphs, self.config.device.compile_mode

@@ -17,7 +17,6 @@ from smallvit.augment.pipeline import AugmentParams, apply_augment, sample_augme
 from smallvit.config import RunConfig
 from smallvit.data.loader import DeviceSplit
 from smallvit.data.spec import DatasetSpec
-from smallvit.train.distributed import ALONE, World
 from smallvit.train.graphs import Recorded
 
 Apply = Callable[..., tuple[Tensor, Tensor]]
@@ -44,19 +43,14 @@ def augment_step(
     spec: DatasetSpec,
     train: DeviceSplit,
     indices: Int64[Tensor, " n"],
-    showings: Int64[Tensor, " n"],
-    step: int,
-    world: World = ALONE,
+    draws: AugmentParams,
     apply: Apply = apply_augment,
 ) -> tuple[Float[Tensor, "B 3 S S"], Float[Tensor, "B C"]]:
-    """Return this rank's share of the images at `indices`, augmented with a step's draws, and its soft targets.
+    """Return a rank's share of the images at `indices`, augmented, and their soft targets.
 
-    The draws are made for all of them; a rank augments its own and the partners that they are mixed with. `apply` is
-    `apply_augment`, perhaps compiled or recorded.
+    `draws` are those of `step_draws` for the rank's share of the images, or for all; augmented are these and the
+    partners that they are mixed with. `apply` is `apply_augment`, perhaps compiled or recorded.
     """
-    draws = step_draws(config, step, indices, showings)
-    if world.size > 1:
-        draws = draws[world.share(len(indices))]
     device = train.images.device
     chosen = sent(indices[draws.rows], device)
     return apply(

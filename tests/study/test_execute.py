@@ -54,7 +54,7 @@ def test_what_is_finished_is_kept_and_the_rest_is_run(tmp_path: Path) -> None:
     assert execute(study(), tmp_path) == Ending(finished=1)
     assert {path for path in paths if not path.exists() or path.stat().st_mtime_ns != paths[path]} == {gone, flat}
     records = read_records(study(), tmp_path)
-    assert [[record.config["seed"] for record in runs] for runs in records.values()] == [[0, 1], [0, 1]]
+    assert [[record.config["seed"] for _, record in runs] for runs in records.values()] == [[0, 1], [0, 1]]
 
 
 @pytest.mark.parametrize(("device", "budget", "learnt"), [("cpu", None, 1), ("cuda", None, 0), ("cuda", 60.0, 1)])

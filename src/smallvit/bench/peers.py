@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from smallvit.bench.workload import TrainingStep, Workload
-from smallvit.checks import did_you_mean, require
+from smallvit.checks import require, require_one_of
 from smallvit.config import RunConfig
 from smallvit.model.config import ModelConfig
 from smallvit.model.vit import count_parameters
@@ -117,8 +117,7 @@ def parse_peers(names: str, config: RunConfig) -> tuple[str, ...]:
     """Return the peers in a comma-separated list; raise `UsageError` for an unknown one, or a config without a twin."""
     peers = tuple(dict.fromkeys(name.strip() for name in names.split(","))) if names else ()
     for name in peers:
-        known = f"{did_you_mean(name, PEERS)}allowed are {', '.join(PEERS)}, with commas between"
-        require(name in PEERS, "--against", name, known)
+        require_one_of("--against", name, tuple(PEERS))
     if peers:
         model, plain, why = config.model, ModelConfig(), "leave out --against: the others have no such model"
         for name in (field.name for field in fields(model) if field.name not in PEERS_HAVE):

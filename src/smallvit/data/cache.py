@@ -24,7 +24,7 @@ from filelock import FileLock, Timeout
 
 from smallvit.data.config import expanded
 from smallvit.errors import SmallvitError
-from smallvit.files import flush_folder
+from smallvit.files import flush_folder, write_json
 
 SCHEMA = 1
 _FOLDER_SCHEMA = 4
@@ -149,10 +149,7 @@ def write_entry(cache: Path, name: str, entry: Entry) -> Entry:
     try:
         draft.mkdir()
         sums = {array: _save(draft / f"{array}.npy", values) for array, values in entry.arrays.items()}
-        with (draft / _MANIFEST).open("w", encoding="utf-8") as file:
-            json.dump({"schema": _schema(name), "facts": dict(entry.facts), "sha256": sums}, file, indent=1)
-            file.flush()
-            os.fsync(file.fileno())
+        write_json(draft / _MANIFEST, {"schema": _schema(name), "facts": dict(entry.facts), "sha256": sums})
         flush_folder(draft)
         _put_in_place(draft, cache / name)
     except BaseException as error:

@@ -4,7 +4,7 @@ import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from smallvit.checks import did_you_mean, require, require_number, require_whole
+from smallvit.checks import require, require_number, require_one_of, require_whole
 from smallvit.data.spec import SPECS
 from smallvit.errors import SmallvitError, UsageError
 
@@ -37,8 +37,7 @@ class DataConfig:
         for name in ("root", "cache"):
             if (path := getattr(self, name)) is not None:
                 object.__setattr__(self, name, Path(path))  # text is as good
-        known = f"{did_you_mean(str(self.dataset).lower(), DATASETS)}allowed are {', '.join(DATASETS)}"
-        require(self.dataset in DATASETS, "data.dataset", self.dataset, known)
+        require_one_of("data.dataset", self.dataset, DATASETS)
         root = None if self.root is None else str(self.root)
         given = self.dataset != "folder" or root is not None
         require(given, "data.root", root, "data.dataset 'folder' needs the folder of your images")

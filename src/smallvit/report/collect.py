@@ -17,7 +17,7 @@ from smallvit.report.records import Run, read_run, require_one_test_set
 from smallvit.run_folder import RECORD
 from smallvit.study.rows import Published, Row, Study
 from smallvit.study.studies import STUDIES
-from smallvit.study.tasks import read_records, record_path
+from smallvit.study.tasks import read_records
 
 _PUBLISHED_FORM = re.compile(r"seed\d+\.json")
 
@@ -141,10 +141,8 @@ def section_in(study: Study, folder: Path) -> Section:
 
     Raises `SmallvitError` for a record of another run than the study's, and for other test images within it.
     """
-    runs: dict[str, list[Run]] = {}
-    for row, records in zip(study.rows, read_records(study, folder).values(), strict=True):
-        paths = [record_path(folder, row, record.run_config().seed) for record in records]
-        runs[row.label] = [Run(path=path, record=record) for path, record in zip(paths, records, strict=True)]
+    found = read_records(study, folder)
+    runs = {label: [Run(path=path, record=record) for path, record in records] for label, records in found.items()}
     section = Section(study=study, runs=runs)
     require_one_test_set(run for runs in section.runs.values() for run in runs)
     return section

@@ -74,7 +74,7 @@ def run_study(
     `use` is how runs use the machine. Raises `SmallvitError` before anything runs for a record in `folder` that is
     another run's, and `InterruptedRunError` at a second signal.
     """
-    records = [record for runs in read_records(study, folder).values() for record in runs]
+    records = [record for runs in read_records(study, folder).values() for _, record in runs]
     use = use or DeviceUse()
     use = replace(use, num_threads=use.num_threads or engine.threads)
     tasks = unfinished(study, folder, use)

@@ -32,22 +32,22 @@ class Task:
         return self.folder.with_name(f"{self.folder.name}.log")
 
 
-def record_path(folder: Path, row: Row, seed: int) -> Path:
+def _record_path(folder: Path, row: Row, seed: int) -> Path:
     """Return where a study finds the record of a row's run: as `results/runs` has it, or in a run folder."""
     place = folder / row.folder
     flat = place / f"seed{seed}.json"
     return flat if flat.exists() else place / f"seed{seed}" / RECORD
 
 
-def read_records(study: Study, folder: Path) -> dict[str, list[RunRecord]]:
-    """Return the records of a study's runs that are in `folder`, by the row's label.
+def read_records(study: Study, folder: Path) -> dict[str, list[tuple[Path, RunRecord]]]:
+    """Return the records of a study's runs that are in `folder`, and where they lie, by the row's label.
 
     Raises `SmallvitError` for a record of another run than the study's.
     """
-    records: dict[str, list[RunRecord]] = {}
+    records: dict[str, list[tuple[Path, RunRecord]]] = {}
     for row in study.rows:
-        paths = [(seed, record_path(folder, row, seed)) for seed in study.seeds]
-        records[row.label] = [_read(study, row, seed, path) for seed, path in paths if path.exists()]
+        paths = [(seed, _record_path(folder, row, seed)) for seed in study.seeds]
+        records[row.label] = [(path, _read(study, row, seed, path)) for seed, path in paths if path.exists()]
     return records
 
 
@@ -58,7 +58,7 @@ def unfinished(study: Study, folder: Path, use: DeviceUse | None = None) -> list
     tasks: list[Task] = []
     for seed in study.seeds:
         for row in study.rows:
-            if record_path(folder, row, seed).exists():
+            if _record_path(folder, row, seed).exists():
                 continue
             config = row.at(seed)
             device = DeviceConfig(**vars(use or DeviceUse()), precision=config.device.precision)
