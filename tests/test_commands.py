@@ -67,7 +67,11 @@ def test_evaluate_measures_what_it_is_asked_for_and_says_where_the_record_differ
     def evaluate(*arguments: Any, **options: Any) -> Any:
         calls.append((*arguments, options))
         return SimpleNamespace(
-            metrics=lambda: found[0], calibrated=lambda: None, mean_class_accuracy=lambda: None, notes=()
+            metrics=lambda: found[0],
+            calibrated=lambda: None,
+            mean_class_accuracy=lambda: None,
+            sure=lambda least: (0, 0),
+            notes=(),
         )
 
     config = RECIPES["small"]()

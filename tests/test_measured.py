@@ -106,7 +106,7 @@ def test_what_it_was_trained_on_is_left_out_and_named(
     share = f"accuracy {100 * metrics.accuracy:.2f} % ({metrics.correct} of {count})"
     assert f"{share}, {low:.2f} to {high:.2f} % by the draw of the pictures (95 %)" in lines
     assert f"negative log likelihood {metrics.negative_log_likelihood:.4f} nats" in lines
-    assert lines[-1].startswith("with the temperature fitted on val, as in predict: ")
+    assert lines[-4].startswith("with the temperature fitted on val, as in predict: ")
 
 
 def test_the_classes_of_uneven_pictures_have_a_mean(
@@ -144,6 +144,26 @@ def test_each_answer_is_written_beside_the_class(
         expected = of_classify[pictures / name]
         assert (label, answer) == (name.split("/")[0], expected.class_name)
         assert float(probability) == pytest.approx(expected.probability, abs=2e-4)
+
+
+def test_the_sure_answers_are_those_of_the_probability_that_is_written(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    count = copied(finished, "test", tmp_path)
+    found = evaluate_labelled(finished / "run", tmp_path)
+    answers = list(found.answers())
+    middle = round(sorted(answer[3] for answer in answers)[count // 2], 3)
+    for least in (0.0, middle, 1.0):
+        chosen = [label == answer for _, label, answer, probability in answers if probability >= least]
+        assert found.sure(least) == (len(chosen), sum(chosen))
+    monkeypatch.setattr("smallvit.commands.inspect.SURE", (middle, 1.0))
+    assert main(["evaluate", str(finished / "run"), str(tmp_path)]) == 0
+    *_, half, none = capsys.readouterr().out.splitlines()
+    sure, right = found.sure(middle)
+    assert 0 < sure < count
+    share = f"{100 * sure / count:.2f} % of the answers, {100 * right / sure:.2f} % of them right"
+    assert half == f"with a probability of at least {middle}: {share}"
+    assert none == "with a probability of at least 1.0: 0.00 % of the answers"
 
 
 def test_images_without_files_are_numbered(finished: Path, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from typing import Literal, get_args
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Float, Float64, Int64
 from torch import Tensor
 
 from smallvit.checks import require_one_of
@@ -64,10 +64,22 @@ class Measured:
         the likeliest class, and the probability of that, at the temperature if there is one.
         """
         names = self.split.file_names() or map(str, range(len(self.split)))
-        highest = (self.logits.double() / (self.temperature or 1)).softmax(-1).max(-1)
-        rows = zip(names, self.labels.tolist(), highest.indices.tolist(), highest.values.tolist(), strict=True)
+        probabilities, likeliest = self._likeliest()
+        rows = zip(names, self.labels.tolist(), likeliest.tolist(), probabilities.tolist(), strict=True)
         for name, label, answer, probability in rows:
             yield name, self.class_names[label], self.class_names[answer], probability
+
+    def sure(self, least: float) -> tuple[int, int]:
+        """Return how many answers have a probability of at least `least`, as `answers` has it, and how many of them are
+        right.
+        """
+        probabilities, likeliest = self._likeliest()
+        chosen = probabilities >= least
+        return int(chosen.sum()), int((likeliest == self.labels)[chosen].sum())
+
+    def _likeliest(self) -> tuple[Float64[Tensor, " n"], Int64[Tensor, " n"]]:
+        probabilities = (self.logits.double() / (self.temperature or 1)).softmax(-1)
+        return probabilities.amax(-1), self.logits.argmax(-1)
 
 
 def evaluate(

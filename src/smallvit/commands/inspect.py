@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from smallvit.evaluate import Metrics
     from smallvit.measured import Measured
 
+SURE = (0.5, 0.8, 0.95)
+"""Probabilities at which to tell how many answers are at least as sure, and right."""
 ROUNDING = 0.005
 """Share of a split's images that may be right on one machine and wrong on another."""
 
@@ -86,6 +88,11 @@ class Evaluate:
         if (calibrated := found.calibrated()) is not None:
             nats, error = calibrated.negative_log_likelihood, calibrated.calibration_error
             print(f"with the temperature fitted on val, as in predict: {nats:.4f} nats, {100 * error:.2f} %")
+        for least in SURE:
+            count, right = found.sure(least)
+            of_these = f", {100 * right / count:.2f} % of them right" if count else ""
+            share = f"{100 * count / metrics.count:.2f} % of the answers"
+            print(f"with a probability of at least {least}: {share}{of_these}")
         if place is not None:
             rows = ((*words, f"{probability:.4f}") for *words, probability in found.answers())
             _write_csv(place, ("file", "class", "answer", "probability"), rows)
