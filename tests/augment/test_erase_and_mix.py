@@ -105,15 +105,16 @@ def test_every_images_noise_has_a_key_of_its_own_whether_it_is_erased_or_not():
     assert two_samples_differ(keys[erased], keys[~erased], edges) < 4
 
 
-def test_cutmix_boxes_are_distributed_as_a_loop_draws_them():
-    config = replace(MIX, mixup_alpha=0.0, mix_probability=1.0)
+@pytest.mark.parametrize("alpha", [0.2, 1.0, 3.0])
+def test_cutmix_boxes_are_distributed_as_a_loop_draws_them(alpha):
+    config = replace(MIX, cutmix_alpha=alpha, mixup_alpha=0.0, mix_probability=1.0)
     params = sample_mix(config, np.random.default_rng(4), 20_000, (32, 32))
     top, left, bottom, right = boxes_of(params)
     areas = (bottom - top) * (right - left)
     rng = np.random.default_rng(5)
     theirs = []
     for _ in range(20_000):
-        side = int(32 * (1 - rng.beta(1, 1)) ** 0.5)
+        side = int(32 * (1 - rng.beta(alpha, alpha)) ** 0.5)
         row, column = rng.integers(32), rng.integers(32)
         rows = min(row + side // 2, 32) - max(row - side // 2, 0)
         theirs.append(rows * (min(column + side // 2, 32) - max(column - side // 2, 0)))

@@ -7,16 +7,25 @@ import torch
 from PIL import Image
 
 from smallvit.augment.config import AugmentConfig
-from smallvit.augment.ops import OPS, SPACES, magnitudes
+from smallvit.augment.ops import OPS, magnitudes
 from smallvit.augment.pipeline import apply_augment, sample_augment
 from smallvit.augment.policy import apply_policy, apply_policy_to_all
 from smallvit.augment.sampling import sample_autoaugment, sample_policy
 from smallvit.augment.subpolicies import AUTOAUGMENT, read_policy
 
 VARIANTS = ("deepvoltaire", "paper", "torchvision", "tf")
+GREY, BLACK, CIFAR10_MEAN = (128, 128, 128), (0, 0, 0), (125, 123, 114)
+PILLOW = {
+    "deepvoltaire": {"bicubic_shear": True, "fill": GREY},
+    "paper": {"bicubic_shear": True, "fill": GREY},
+    "torchvision": {"bicubic_shear": False, "fill": BLACK},
+    "tf": {"bicubic_shear": False, "fill": CIFAR10_MEAN},
+}
+"""As ../shared/reference/autoaugment.md has them."""
 POLICIES = [(name, variant) for name in AUTOAUGMENT for variant in VARIANTS]
 POLICIES += [(name, "torchvision") for name in ("randaugment", "trivialaugment", "three-augment")]
 IDENTITY = OPS.index("Identity")
+ENHANCERS = ("Contrast", "Color", "Brightness", "Sharpness")
 
 
 def draw(name, batch, seed=0, **options):
@@ -38,8 +47,7 @@ def test_a_policy_equals_a_pillow_loop_with_the_same_draws(name, variant, real_i
     expected = images
     for step in range(params.op.shape[1]):
         names = [OPS[op] for op in params.op[:, step]]
-        space = SPACES[variant]
-        expected = pillow(expected, names, params.value[:, step], bicubic_shear=space.bicubic_shear, fill=space.fill)
+        expected = pillow(expected, names, params.value[:, step], **PILLOW[variant])
     assert torch.equal(apply_policy(images, params), expected)
     some = torch.arange(0, len(images), 7)
     assert torch.equal(apply_policy_to_all(images[some], params[some]), expected[some])
@@ -57,7 +65,7 @@ def port(variant, name, m, sign):
         return sign * pixels
     if name == "Rotate":
         return (1 if variant == "paper" else sign) * (int(3 * m) if tf else 30 * m / 9)
-    if name in ("Contrast", "Color", "Brightness", "Sharpness"):
+    if name in ENHANCERS:
         return 0.1 + 0.18 * m if tf else 1 + sign * 0.1 * m
     if name == "Posterize":
         return 4 - int(0.4 * m) if tf else round(8 - 4 * m / 9)
@@ -98,7 +106,7 @@ def test_policies_and_spaces_are_torchvisions(torchvision):
         table = magnitudes(space, bins, (48, 32))
         for name, (values, signed) in theirs.items():
             if values.ndim:
-                base = 1.0 if name in ("Contrast", "Color", "Brightness", "Sharpness") else 0.0
+                base = 1.0 if name in ENHANCERS else 0.0
                 values = np.array([float(value) for value in values])
                 values = -np.trunc(values) if name.startswith("Translate") else values
                 assert np.array_equal(table[0, OPS.index(name)], base + values), (space, name)
@@ -169,6 +177,21 @@ def test_searched_policies_draw_their_14_ops_evenly():
     bins = torch.bincount((angles.abs() / 4.5).round().long(), minlength=31).numpy()
     assert exceeds(bins, len(angles) / 31) < 4
     assert draw("randaugment", 10, randaugment_num_ops=3, randaugment_magnitude=0).op.shape == (10, 3)
+
+
+@pytest.mark.parametrize("magnitude", [9, 14])
+def test_randaugment_draws_its_magnitude_of_torchvisions_31(magnitude, torchvision):
+    from torchvision.transforms import autoaugment
+
+    space = autoaugment.RandAugment()._augmentation_space(31, (32, 32))
+    params = draw("randaugment", 2000, randaugment_magnitude=magnitude)
+    for name, (values, signed) in space.items():
+        value = float(values[magnitude]) if values.ndim else 0.0
+        value = float(np.trunc(value)) if name.startswith("Translate") else value
+        base = 1.0 if name in ENHANCERS else 0.0
+        found = params.value[params.op == OPS.index(name)].unique().double().numpy()
+        expected = {base - value, base + value} if signed else {value}
+        assert found == pytest.approx(sorted(expected)), name
 
 
 def test_three_augment_draws_one_of_three_and_then_jitters_in_any_order():
