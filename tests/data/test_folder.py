@@ -76,6 +76,19 @@ def test_statistics_are_of_train_alone(tmp_path: Path, load, val_fraction: float
     assert data.spec.std[2] == pytest.approx(1 / 255, abs=1e-6), "a channel that never varies is not divided by zero"
 
 
+def test_statistics_are_over_all_pixels(tmp_path: Path, load) -> None:
+    generator = np.random.default_rng(0)
+    for name in "ab":
+        (tmp_path / "root" / name).mkdir(parents=True)
+        for i in range(5):
+            pixels = generator.integers(0, 256, (16, 16, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "root" / name / f"{i}.png")
+    data = load(tmp_path / "root")
+    scaled = data.train.images / 255
+    np.testing.assert_allclose(data.spec.mean, scaled.mean(axis=(0, 2, 3)), atol=1e-6)
+    np.testing.assert_allclose(data.spec.std, scaled.std(axis=(0, 2, 3)), atol=1e-6)
+
+
 def test_train_val_and_test_folders_are_taken_as_they_are(tmp_path: Path, load) -> None:
     root = tmp_path / "root"
     fill(root / "train", count=5)
