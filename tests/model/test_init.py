@@ -14,6 +14,7 @@ from torch import nn
 
 from smallvit.model.config import ModelConfig
 from smallvit.model.vit import VisionTransformer
+from smallvit.recipes import RECIPES
 
 BASELINE = ModelConfig(num_classes=10)
 EVERYTHING = ModelConfig(
@@ -28,6 +29,7 @@ EVERYTHING = ModelConfig(
     latent_dim_v=24,
     head="mlp",
 )
+CONVOLVED = replace(RECIPES["best"]().model, num_classes=10)
 
 
 def built(config: ModelConfig, seed: int | None = 0) -> VisionTransformer:
@@ -66,7 +68,7 @@ def test_first_weights_are_those_of_the_golden_file(golden: Callable[[str, Any],
             assert abs(stats["std"] - was["std"]) <= (1e-5 + slack) * was["std"], name
 
 
-@pytest.mark.parametrize("config", [BASELINE, EVERYTHING], ids=["baseline", "everything"])
+@pytest.mark.parametrize("config", [BASELINE, EVERYTHING, CONVOLVED], ids=["baseline", "everything", "convolved"])
 def test_every_kind_of_parameter_has_its_distribution(config: ModelConfig) -> None:
     model = built(config)
     normal: list[torch.Tensor] = [p for n, p in model.named_parameters() if n in {"cls_token", "pos_embed"}]
@@ -78,7 +80,8 @@ def test_every_kind_of_parameter_has_its_distribution(config: ModelConfig) -> No
             normal.append(module.weight)
             assert module.bias is None or (module.bias == 0).all()
         elif isinstance(module, nn.Conv2d):
-            bound = 1 / math.sqrt(48)
+            # Of torch.nn.Conv2d.reset_parameters, which draws within 1 / sqrt(fan-in) too.
+            bound = 1 / math.sqrt(nn.init._calculate_fan_in_and_fan_out(module.weight)[0])
             for values in (module.weight, module.get_parameter("bias")):
                 assert values.abs().max() <= bound
                 assert abs(float(values.detach().std()) / (bound / math.sqrt(3)) - 1) < 4 / math.sqrt(values.numel())
