@@ -242,7 +242,7 @@ def test_bad_usage_is_one_line_with_the_nearest_right_name(
 
 
 @pytest.mark.parametrize(
-    ("encoding", "words", "expected"), [("utf-8", *USAGE[3]), *(("ascii", *each) for each in USAGE[3::9])]
+    ("encoding", "words", "expected"), [("utf-8", *USAGE[3]), *(("ascii", *each) for each in USAGE[3::30])]
 )
 def test_bad_usage_in_a_process_of_its_own(encoding: str, words: list[str], expected: str) -> None:
     """tyro draws its boxes of other characters where the output cannot hold its frames."""

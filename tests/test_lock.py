@@ -13,7 +13,6 @@ import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -283,9 +282,3 @@ def test_a_file_system_that_refuses_locks_is_named(tmp_path: Path, start: Start,
     assert said(start(tmp_path, name)) == (
         f"SmallvitError {tmp_path} cannot be locked: {os.strerror(getattr(errno, name))}"
     )
-
-
-def test_importing_it_loads_nothing_heavy() -> None:
-    code = "import sys, smallvit.lock; print(*(name for name in ('torch', 'numpy', 'asyncio') if name in sys.modules))"
-    done: Any = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == ""

@@ -20,9 +20,7 @@ def test_equal_triples_draw_equally_and_distinct_ones_do_not(triples: list[tuple
     assert len(set(first)) == len(triples)
 
 
-@pytest.mark.parametrize(
-    "pair", [((1, "1/2", 3), (1, "1", 3)), ((1, "a/2", 3), (1, "a", 23)), ((11, "a", 1), (1, "a", 11))]
-)
+@pytest.mark.parametrize("pair", [((1, "1a", 3), (11, "a", 3)), ((1, "a1", 3), (1, "a", 13))])
 def test_triples_that_look_alike_in_print_are_distinct(pair: tuple[tuple[int, str, int], ...]) -> None:
     one, other = (generator(*triple).integers(0, 2**63, 4).tolist() for triple in pair)
     assert one != other
