@@ -89,6 +89,15 @@ def test_a_label_says_what_the_config_has(row: Row) -> None:
         augment = row.config.augment
         assert (augment.mixup_alpha, augment.mix_probability) == (float(found[1]), float(found[2]))
         assert augment.cutmix_alpha == (1.0 if found[3] == "with" else 0.0)
+    optim = row.config.optim
+    if found := re.search(r"(AdamW|Adam|LAMB|Lion|Muon)(?: at (\S+e-\d))?", label):
+        assert optim.optimizer == found[1].lower()
+        assert found[2] is None or optim.lr == float(found[2])
+    if found := re.match(r"([\d,]+), ", label):
+        scaling = {"rate by square root": "sqrt", "rate in proportion": "linear"}
+        assert row.config.train.batch_size == int(found[1].replace(",", ""))
+        assert optim.lr_scaling == next((name for words, name in scaling.items() if words in label), "none")
+        assert optim.warmup_epochs == (20 if label.endswith("warm-up of 20 epochs") else 10)
 
 
 def test_every_row_of_the_paper_sees_as_many_images_as_the_paper() -> None:
