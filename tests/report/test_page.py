@@ -103,8 +103,30 @@ def test_the_numbers_are_the_records(tmp_path: Path, run_folder: MakeRun) -> Non
         ": 210 k parameters, 16.5 M MACs an image, ",
     ):
         assert text in page.text
-    for index, row in enumerate(record.test_confusion):
-        assert f"class {index} {100 * row[index] / sum(row):.2f} % {row[index]} {sum(row)}" in page.text
+    splits = {"test": record.test, "test, calibrated": record.test_calibrated, "val": record.val}
+    for split, found in splits.items():
+        assert found is not None
+        share, error = f"{100 * found.accuracy:.2f} %", f"{100 * found.calibration_error:.2f} %"
+        nats = f"{found.negative_log_likelihood:.4f}"
+        assert f" {split} {share} {found.correct:,} {found.count:,} {nats} {error} " in page.text
+
+
+@pytest.mark.usefixtures("no_figures")
+def test_what_a_class_is_taken_for_is_the_largest_count_beside_the_diagonal(
+    tmp_path: Path, run_folder: MakeRun
+) -> None:
+    record = run_folder(tmp_path, classes=40, count=2000, wrong=0.5)
+    text = Page(write_page(tmp_path)).text
+    matrix = np.array(record.test_confusion)
+    wrong = matrix * (1 - np.eye(40, dtype=int))
+    rows = re.findall(r"class (\d+) ([\d.]+) % (\d+) (\d+) class (\d+) \((\d+)\)", text)
+    assert [float(share) for _, share, *_ in rows] == sorted(100 * matrix.diagonal() / matrix.sum(1))
+    assert {tuple(map(int, (index, *counts))) for index, _, *counts in rows} == {
+        (i, matrix[i, i], matrix[i].sum(), wrong[i].argmax(), wrong[i].max()) for i in range(40)
+    }
+    pairs = re.findall(r"class (\d+) class (\d+) (\d+)", text.partition("Most often confused true class")[2])
+    assert [int(count) for *_, count in pairs] == sorted(wrong.ravel(), reverse=True)[:10]
+    assert all(wrong[int(true), int(taken)] == int(count) for true, taken, count in pairs)
 
 
 @pytest.mark.usefixtures("no_figures")
