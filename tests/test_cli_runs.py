@@ -106,12 +106,15 @@ def test_train_then_evaluate_prints_the_records_accuracy(
     assert main(["evaluate", str(folder / "run")]) == 0
     out, err = capsys.readouterr()
     assert err == ""
-    assert f"test {accuracy}" in out
-    assert f"negative log likelihood {record.test.negative_log_likelihood:.4f} nats" in out
-    assert record.test_calibrated is not None
-    calibrated = record.test_calibrated
-    error = f"{100 * calibrated.calibration_error:.2f} %"
-    assert f"fitted on val, as in predict: {calibrated.negative_log_likelihood:.4f} nats, {error}\n" in out
+    plain, calibrated = record.test, record.test_calibrated
+    assert calibrated is not None
+    nats, error = f"{calibrated.negative_log_likelihood:.4f} nats", f"{100 * calibrated.calibration_error:.2f} %"
+    assert out.splitlines() == [
+        f"test {accuracy}",
+        f"negative log likelihood {plain.negative_log_likelihood:.4f} nats",
+        f"expected calibration error {100 * plain.calibration_error:.2f} %",
+        f"with the temperature fitted on val, as in predict: {nats}, {error}",
+    ]
 
 
 def test_a_runs_record_in_a_recipes_place_gives_the_run_again(trained: tuple[Path, str], tmp_path: Path) -> None:

@@ -37,6 +37,7 @@ from smallvit.lock import LOCK, OWNER
 from smallvit.measured import evaluate
 from smallvit.model.config import ModelConfig
 from smallvit.model.embed import image_patches
+from smallvit.model.vit import count_macs
 from smallvit.progress import RunProgress, duration
 from smallvit.record import RunRecord
 from smallvit.report.compare import compare
@@ -96,11 +97,13 @@ def test_the_folder_holds_what_a_run_leaves_and_nothing_temporary(finished: tupl
 
 
 def test_the_record_agrees_with_itself(finished: tuple[Path, RunRecord, str]) -> None:
-    _, record, _ = finished
+    folder, record, _ = finished
     config = record.run_config()
     assert config == TINY.resolve(10)
     assert record.config_digest == config.digest() == TINY.digest()
     assert record.num_train == NUM_TRAIN
+    assert record.num_parameters == sum(tensor.numel() for tensor in load_file(folder / "model.safetensors").values())
+    assert record.num_macs == count_macs(config.model)
     assert record.class_names == list("0123456789")
     assert [point.epoch for point in record.curve] == [2, 3]
     assert [point.images_seen for point in record.curve] == [2 * STEPS * 50, 3 * STEPS * 50]
