@@ -3,15 +3,21 @@
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
+from statistics import fmean, stdev
 from xml.etree import ElementTree
 
+import numpy as np
 import pytest
+from safetensors.torch import load_file
+from scipy.stats import ttest_rel
 
 from page_reader import Page, assert_stands_alone
 from smallvit.cli import main
 from smallvit.data.config import DataConfig
 from smallvit.record import SOURCE, RunRecord
+from smallvit.report.cells import signed
 from smallvit.report.compare_figures import learning_curves
+from smallvit.report.compare_pairs import mcnemar
 from smallvit.report.compare_sides import read_sides
 from smallvit.report.svg import TEST, VAL
 
@@ -51,6 +57,35 @@ def test_the_page_stands_alone_and_the_table_says_the_same(
     assert "points of test accuracy, B against A" in page.text
     assert all(record.config_digest[:16] in page.text for record in records)
     assert page.attributes("img")
+
+
+@pytest.mark.usefixtures("no_figures")
+def test_cells_of_two_runs_are_counts_of_their_answers(
+    tmp_path: Path, run_folder: MakeRun, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _two(run_folder, tmp_path, count=3000)
+    printed = _compare(tmp_path, capsys)
+    text = Page(tmp_path / "out" / "compare.html").text
+    kept = [load_file(tmp_path / name / "test.safetensors") for name in "ab"]
+    a, b = (each["logits"].argmax(-1) == each["labels"] for each in kept)
+    both, only_a, only_b, neither = (int(each.sum()) for each in (a & b, a & ~b, ~a & b, ~a & ~b))
+    assert f"B right B wrong A right {both:,} {only_a:,} A wrong {only_b:,} {neither:,} " in text
+    either, whose = f"{only_a + only_b:,} images that one", f"{only_a:,} are A's and {only_b:,} B's"
+    assert f"of the {either} of the two has right, {whose};" in text
+    assert f"of {either} has right {whose}, p" in printed
+    found = mcnemar(a, b)
+    interval = f"{signed(100 * found.low, '.2f')} to {signed(100 * found.high, '.2f')} points"
+    assert f"95 % interval: {interval};" in text
+    assert f"95 % interval {interval} (McNemar" in printed
+    one, other = (np.array(RunRecord.load(tmp_path / name / "record.json").test_confusion) for name in "ab")
+    for i, (mine, theirs) in enumerate(zip(one, other, strict=True)):
+        shares = [100 * mine[i] / mine.sum(), 100 * theirs[i] / theirs.sum()]
+        assert f" class {i} {shares[0]:.2f} {shares[1]:.2f} {signed(shares[1] - shares[0], '.2f')} " in text
+    change = (other - one) * (1 - np.eye(10, dtype=int))
+    for title, cell in (("Grew most", change.argmax()), ("Shrank most", change.argmin())):
+        i, j = divmod(int(cell), 10)
+        row = f"class {i} class {j} {one[i, j]} {other[i, j]} {signed(float(change[i, j]), '.0f')} "
+        assert row in text.partition(title)[2]
 
 
 def test_lines_of_the_two_sides_differ_without_colour(tmp_path: Path, run_folder: MakeRun) -> None:
@@ -186,7 +221,19 @@ def test_several_seeds_have_no_mcnemar_and_a_table_by_seed(
     assert "note: 2 seeds hardly show how far seeds scatter" in said
     page = Page(tmp_path / "out" / "compare.html")
     assert_stands_alone(page)
-    assert "Test accuracy by seed" in page.text
+    a, b = (
+        [100 * RunRecord.load(tmp_path / name / f"seed{seed}" / "record.json").test.accuracy for seed in (0, 1)]
+        for name in "ab"
+    )
+    cells = [f"{fmean(each):.2f} \N{PLUS-MINUS SIGN} {stdev(each):.2f}" for each in (a, b)]
+    row = f"test accuracy, % {' '.join(cells)} {signed(fmean(b) - fmean(a), '.2f')} "
+    interval = ttest_rel(b, a).confidence_interval()
+    words = f"{signed(interval.low, '.2f')} to {signed(interval.high, '.2f')} points"
+    for text in (page.text, " ".join(said.split())):
+        assert row in text
+        assert words in text
+    by_seed = [f"{i} {a[i]:.2f} % {b[i]:.2f} % {signed(b[i] - a[i], '.2f')}" for i in (0, 1)]
+    assert f"Test accuracy by seed seed A B B \N{MINUS SIGN} A {' '.join(by_seed)} " in page.text
     assert "McNemar's test is left out: with several seeds" in page.text
 
 
