@@ -109,12 +109,17 @@ def test_train_then_evaluate_prints_the_records_accuracy(
     plain, calibrated = record.test, record.test_calibrated
     assert calibrated is not None
     nats, error = f"{calibrated.negative_log_likelihood:.4f} nats", f"{100 * calibrated.calibration_error:.2f} %"
-    assert out.splitlines() == [
+    *lines, half, most, nearly_all = out.splitlines()
+    assert lines == [
         f"test {accuracy}",
         f"negative log likelihood {plain.negative_log_likelihood:.4f} nats",
         f"expected calibration error {100 * plain.calibration_error:.2f} %",
         f"with the temperature fitted on val, as in predict: {nats}, {error}",
     ]
+    for least, line in ((0.5, half), (0.8, most), (0.95, nearly_all)):
+        assert re.fullmatch(
+            rf"with a probability of at least {least}: [\d.]+ % of the answers(, [\d.]+ % of them right)?", line
+        )
 
 
 def test_a_runs_record_in_a_recipes_place_gives_the_run_again(trained: tuple[Path, str], tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ import torch
 from rich.console import Console
 from safetensors.torch import load_file
 
-from outcomes import outcome
+from outcomes import outcome, without_clocks
 from smallvit import cli, resume
 from smallvit.augment.config import AugmentConfig
 from smallvit.classify import load_classifier
@@ -844,6 +844,25 @@ def test_checkpoints_change_nothing(undisturbed: dict[str, Any], tmp_path: Path)
     for part in (found["config"], found["record"]["config"]):
         part["checkpoint"]["every_seconds"] = TOY.checkpoint.every_seconds
     assert found == undisturbed
+
+
+def test_the_committed_run_that_was_killed_three_times_is_the_undisturbed_one() -> None:
+    results = Path(__file__).parents[1] / "results"
+    whole = RunRecord.load(results / "runs" / "augment-all" / "seed0.json")
+    killed = RunRecord.load(results / "reliability" / "augment-all-seed0-killed.json")
+    assert whole.train_seconds >= 15 * 60
+    assert (whole.resumed_at_steps, killed.resumed_at_steps) == ([], [472, 955])
+    ours, theirs = ({**without_clocks(record.to_json()), "config": None} for record in (killed, whole))
+    assert ours == theirs
+    assert killed.run_config().differences(whole.run_config()) == []
+    lines = [
+        [without_clocks(json.loads(line)) for line in path.read_text().splitlines()]
+        for path in (
+            results / "runs" / "augment-all" / "seed0.metrics.jsonl",
+            results / "reliability" / "augment-all-seed0-killed.metrics.jsonl",
+        )
+    ]
+    assert lines[0] == lines[1]
 
 
 def test_every_seed_and_step_skips_other_branches() -> None:
