@@ -31,12 +31,11 @@ from smallvit.fork import (
     Origin,
     keep_weights,
     kept_weights,
-    may_be_seen,
     read_origin,
-    require_unseen_test,
     take_weights,
     weights_sha256,
 )
+from smallvit.held_out import may_be_seen, require_unseen_test
 from smallvit.measured import evaluate
 from smallvit.model.config import ModelConfig
 from smallvit.model.mlp import Mlp

@@ -18,7 +18,8 @@ from smallvit.data.config import DataConfig
 from smallvit.data.store import load_dataset
 from smallvit.device.config import DeviceConfig
 from smallvit.errors import SmallvitError, UsageError
-from smallvit.fork import MAY_BE_SEEN, read_origin
+from smallvit.fork import read_origin
+from smallvit.held_out import MAY_BE_SEEN
 from smallvit.model.config import ModelConfig
 from smallvit.record import RunRecord
 from smallvit.run import run

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from smallvit.device.choose import hardware
 from smallvit.evaluate import confusion, fit_temperature, measure
-from smallvit.fork import MAY_BE_SEEN
+from smallvit.held_out import MAY_BE_SEEN
 from smallvit.model.vit import count_macs, count_parameters
 from smallvit.record import RunRecord, versions
 from smallvit.session import Session

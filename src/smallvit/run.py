@@ -10,7 +10,7 @@ goes on where its newest whole checkpoint left it.
 
 from collections.abc import Callable
 from contextlib import nullcontext, suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -25,17 +25,15 @@ from smallvit.device.choose import threads_kept
 from smallvit.errors import SmallvitError, UsageError
 from smallvit.files import write_json
 from smallvit.fork import (
-    MAY_BE_SEEN,
     Origin,
     keep_weights,
     kept_weights,
-    may_be_seen,
     other_model,
     read_origin,
-    require_unseen_test,
     take_weights,
     weights_sha256,
 )
+from smallvit.held_out import MAY_BE_SEEN, may_be_seen, require_unseen_test
 from smallvit.notes import notes_on
 from smallvit.outcome import finished_record, predictions
 from smallvit.record import RunRecord, versions
@@ -106,23 +104,29 @@ def run(
         origin = None if fork is None else read_origin(expanded(Path(fork), "fork"))
         if origin is not None:
             config = replace(config, fork=weights_sha256(origin.weights))
-        if not world.is_main:
-            return _run(config, folder, world, stop, console, origin, start_over, repeats)
-        with claimed(folder, partial(_note, console)):
-            return _run(config, folder, world, stop, console, origin, start_over, repeats)
+        asked = _Asked(folder=folder, origin=origin, start_over=start_over, repeats=repeats)
+        with claimed(folder, partial(_note, console)) if world.is_main else nullcontext():
+            training = _prepared(config, asked, world, stop, console)
+            record = _trained(training, console)
+            with suppress(RankLostError) if world.is_main else nullcontext():  # all is written
+                world.barrier()
+            return record
 
 
-def _run(
-    config: RunConfig,
-    folder: Path,
-    world: World,
-    stop: Stop,
-    console: Console,
-    origin: Origin | None,
-    start_over: bool,
-    repeats: RunRecord | None,
-) -> RunRecord:
-    note, goes_on = partial(_note, console), world.is_main and not start_over
+@dataclass(frozen=True, kw_only=True)
+class _Asked:
+    """What a run is asked for beside its config, as `run` has it."""
+
+    folder: Path
+    origin: Origin | None
+    start_over: bool
+    repeats: RunRecord | None
+
+
+def _prepared(config: RunConfig, asked: _Asked, world: World, stop: Stop, console: Console) -> Training:
+    """Return the training, ready to take its first step or the next one, with its folder written so far."""
+    folder, origin, note = asked.folder, asked.origin, partial(_note, console)
+    goes_on = world.is_main and not asked.start_over
     if goes_on:
         require_unfinished(folder)
     if world.is_main:
@@ -145,32 +149,28 @@ def _run(
         note(MAY_BE_SEEN[split])
     session = Session(config, dataset, world, found[1].choices if found else None)
     say(console, f"{config.recipe} on {_sizes(dataset)}\n{session.choices}")
-    if not found and repeats is not None and (other := repeats.other_arithmetic(session.choices)):
+    if not found and asked.repeats is not None and (other := asked.repeats.other_arithmetic(session.choices)):
         note(other)
     if not found and world.is_main:
-        _begin(session, folder, origin, start_over, note)
+        _begin(session, asked, note)
     training = Training(session, folder, stop, may_be_seen=seen)
     if found:
         _go_on(training, *found, note)
         say(console, f"going on after step {training.steps_done:,} of {training.total_steps:,}")
     if world.is_main:
         write_json(folder / CONFIG, config.to_json())
-    record = _trained(training, console)
-    with suppress(RankLostError) if world.is_main else nullcontext():  # all is written
-        world.barrier()
-    return record
+    return training
 
 
-def _begin(
-    session: Session, folder: Path, origin: Origin | None, start_over: bool, note: Callable[[str], None]
-) -> None:
+def _begin(session: Session, asked: _Asked, note: Callable[[str], None]) -> None:
     """Give a run that is a fork the weights that it starts from, and its folder what it is to know of them later."""
     config, dataset, start = session.config, session.dataset, None
+    folder, origin = asked.folder, asked.origin
     if config.fork is not None:
         start = origin or kept_weights(folder / FORKED_WEIGHTS, config)
         for text in take_weights(session.model, start, config, dataset.spec.class_names):
             note(text)
-    if start_over:
+    if asked.start_over:
         delete_run(folder)
     keep_seen(folder, dataset.train, NONE if start is None else start.seen)
     if origin is not None:

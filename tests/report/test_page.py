@@ -20,7 +20,7 @@ from page_reader import Page, assert_stands_alone
 from smallvit.data.config import DataConfig
 from smallvit.data.split import uneven
 from smallvit.errors import SmallvitError
-from smallvit.fork import MAY_BE_SEEN
+from smallvit.held_out import MAY_BE_SEEN
 from smallvit.recipes import RECIPES
 from smallvit.record import RunRecord
 from smallvit.report.html import shown_name

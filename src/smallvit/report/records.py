@@ -9,7 +9,7 @@ from pathlib import Path
 from smallvit.config import RunConfig
 from smallvit.data.store import IN_TRAIN
 from smallvit.errors import SmallvitError
-from smallvit.fork import MAY_BE_SEEN
+from smallvit.held_out import MAY_BE_SEEN
 from smallvit.record import RunRecord
 from smallvit.run_folder import PREDICTIONS, RECORD, record_of
 

@@ -1,7 +1,7 @@
 """The figures of a study: its rows beside the paper's, their differences, learning curves, the confusion matrix.
 
-`drawings` gives all of them, those of `study_scatters` too, for a page or as files. Each is labelled where runs are
-scaled.
+`drawings` gives all of them, those of `study_scatters` and `study_costs` too, for a page or as files. Each is labelled
+where runs are scaled.
 """
 
 import math
@@ -18,6 +18,7 @@ from smallvit.report.collect import Section
 from smallvit.report.figures import draw_confusion, label_scaled, short
 from smallvit.report.numbers import Line, Numbers
 from smallvit.report.records import Run
+from smallvit.report.study_costs import costs
 from smallvit.report.study_scatters import scatters
 from smallvit.report.svg import GRID, INK, MUTED, SERIES, TEST, VAL, Drawing
 
@@ -60,6 +61,7 @@ def drawings(numbers: Numbers) -> Iterator[Drawing]:
             draw=lambda: _draw_together(numbers),
         )
     yield from scatters(numbers)
+    yield from costs(numbers)
     split = _curve_split(numbers.section)
     if split is not None:
         yield Drawing(

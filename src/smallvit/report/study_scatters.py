@@ -1,4 +1,4 @@
-"""The figures of a study that set accuracy against a number: latent width, CLS tokens, arithmetic, seconds.
+"""The figures of a study that set accuracy against a number of the model: latent width, CLS tokens.
 
 What a row has changed is read from its config, so that they stand in every study that has such rows.
 """
@@ -7,29 +7,24 @@ import math
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import product
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.transforms import Bbox
 
 from smallvit.config import RunConfig
-from smallvit.report.figures import label_scaled, short
+from smallvit.report.figures import label_scaled
 from smallvit.report.numbers import Line, Numbers
-from smallvit.report.svg import INK, MUTED, SERIES, VAL, Drawing
+from smallvit.report.svg import INK, MUTED, SERIES, Drawing
 
 PARTS = ("q", "k", "v", "qk", "kv", "qv", "qkv")
 """Projections that may be low-rank, alone and together."""
 LOW_RANK = ("latent_dim_q", "latent_dim_k", "latent_dim_v", "init")
 """Fields of a model in which the rows of that figure may differ."""
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
-MOST_NUMBERED = 20
-"""Points of accuracy against cost whose numbers a reader can tell apart."""
-_THINNED = " Of so many rows only the reference and those that no other beats at the same cost or less are named."
 LEAST_SPAN = 2.0
 """Points of accuracy that an axis covers at least: closer, the scatter of seeds would look like a finding."""
 _ERROR_BARS = {"linewidth": 1.3, "capsize": 2.5, "markersize": 5}
-_INTERVALS = ", with 95 % intervals over seeds where there are several"
+INTERVALS = ", with 95 % intervals over seeds where there are several"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +38,6 @@ def scatters(numbers: Numbers) -> Iterator[Drawing]:
     """Yield those of the figures that the rows have something to show in."""
     yield from _latents(numbers)
     yield from _tokens(numbers)
-    yield from _costs(numbers)
 
 
 def _latents(numbers: Numbers) -> Iterator[Drawing]:
@@ -69,7 +63,7 @@ def _latents(numbers: Numbers) -> Iterator[Drawing]:
         name="latent-width",
         title="Test accuracy by latent width",
         caption="Test accuracy at the last epoch by the width of low-rank queries (q), keys (k) and values (v), a line "
-        f"for each set of them{_INTERVALS}. Dashed: none is low-rank. {hollow}Lines are moved "
+        f"for each set of them{INTERVALS}. Dashed: none is low-rank. {hollow}Lines are moved "
         "sideways a little, to be told apart.",
         draw=lambda: _draw_latents(numbers, points, width),
     )
@@ -98,37 +92,9 @@ def _tokens(numbers: Numbers) -> Iterator[Drawing]:
         name="cls-tokens",
         title="Test accuracy by CLS tokens",
         caption="Test accuracy at the last epoch by the number of CLS tokens, a line for each width"
-        f"{' and number of heads' if by_heads else ''}{_INTERVALS}. Small dots: single seeds.",
+        f"{' and number of heads' if by_heads else ''}{INTERVALS}. Small dots: single seeds.",
         draw=lambda: _draw_tokens(numbers, points),
     )
-
-
-def _costs(numbers: Numbers) -> Iterator[Drawing]:
-    """Yield accuracy against arithmetic and against seconds, where the rows differ in them."""
-    thinned = _THINNED if len(numbers.lines) > MOST_NUMBERED else ""
-    if len({line.num_macs for line in numbers.lines}) > 1:
-        yield Drawing(
-            name="flops",
-            title="Test accuracy by arithmetic",
-            caption=f"Test accuracy at the last epoch{_INTERVALS}, by the floating-point operations of an image's "
-            "forward pass: two for each multiply-accumulate. Training takes about three times that an image."
-            f"{thinned}",
-            draw=lambda: _draw_cost(
-                numbers,
-                [2e-6 * line.num_macs for line in numbers.lines],
-                "forward pass of an image, MFLOPs (2 x MACs)",
-            ),
-        )
-    seconds = [line.seconds.mean for line in numbers.lines]
-    if len(seconds) > 1:
-        size, unit = next((s, u) for s, u in ((3600, "h"), (60, "min"), (1, "s")) if max(seconds) >= 2 * s or s == 1)
-        yield Drawing(
-            name="seconds",
-            title="Test accuracy by training time",
-            caption=f"Test accuracy at the last epoch{_INTERVALS}, by the training time of a run, the mean of its "
-            f"seeds, on {'; '.join(numbers.hardware)}. Other work on the machine counts as well.{thinned}",
-            draw=lambda: _draw_cost(numbers, [each / size for each in seconds], f"training time of a run, {unit}"),
-        )
 
 
 def _reference_config(numbers: Numbers) -> RunConfig:
@@ -200,7 +166,7 @@ def _figure() -> tuple[Figure, Axes]:
     return figure, axes
 
 
-def _span(axes: Axes) -> None:
+def span(axes: Axes) -> None:
     """Let the axis of accuracies cover `LEAST_SPAN`."""
     low, high = axes.get_ylim()
     missing = max(0.0, LEAST_SPAN - (high - low)) / 2
@@ -208,84 +174,7 @@ def _span(axes: Axes) -> None:
 
 
 def _named(figure: Figure, numbers: Numbers, columns: int) -> Figure:
-    _span(figure.axes[0])
+    span(figure.axes[0])
     figure.legend(loc="outside lower center", ncols=columns, fontsize=10)
     label_scaled(figure, numbers.section.scale)
     return figure
-
-
-def _draw_cost(numbers: Numbers, x: Sequence[float], axis: str) -> Figure:
-    """Draw points, those that have a name with a number, and under them the rows that the numbers stand for."""
-    y = [line.last.mean for line in numbers.lines]
-    named = _named_points(numbers, x, y)
-    labels = [short(numbers.lines[i].label, 58) for i in named]
-    columns = 1 if max(map(len, labels)) > 30 else 2 if max(map(len, labels)) > 16 else 3
-    depth = -(-len(labels) // columns)
-    figure = Figure(figsize=(5.4, 4.0 + 0.21 * depth), layout="constrained")
-    axes, names = figure.subplots(2, 1, height_ratios=[3.8, 0.21 * depth])
-    others = [i for i in range(len(x)) if i not in named]
-    halves = [line.last.half for line in numbers.lines]  # nan, of one seed, draws no bar
-    for places, colour, size in ((others, MUTED, 4), (named, VAL, 5)):
-        if not places:
-            continue
-        along, means, bars = ([values[i] for i in places] for values in (x, y, halves))
-        axes.errorbar(along, means, yerr=bars, fmt="o", color=colour, markersize=size, elinewidth=0.9, alpha=0.8)
-    axes.set_xlabel(axis)
-    axes.set_ylabel("test accuracy, %")
-    axes.margins(0.08)
-    _span(axes)
-    axes.grid()
-    names.set_axis_off()
-    for index, label in enumerate(labels):
-        place = (index // depth / columns, 1 - (index % depth + 0.5) / depth)
-        text = f"{index + 1}  {label}"
-        names.text(*place, text, transform=names.transAxes, va="center", fontsize=9.5)
-    label_scaled(figure, numbers.section.scale)
-    points = list(zip(x, y, strict=True))
-    _number_points(figure, axes, [points[i] for i in named], [points[i] for i in others])
-    return figure
-
-
-def _named_points(numbers: Numbers, x: Sequence[float], y: Sequence[float]) -> list[int]:
-    """Return the places of the rows to name: all, or of many the reference and those that none beats at their cost."""
-    every = range(len(x))
-    if len(x) <= MOST_NUMBERED:
-        return list(every)
-    reference = numbers.section.study.reference
-    return [
-        i for i in every if numbers.lines[i].label == reference or not any(x[j] <= x[i] and y[j] > y[i] for j in every)
-    ]
-
-
-def _number_points(
-    figure: Figure, axes: Axes, points: Sequence[tuple[float, float]], others: Sequence[tuple[float, float]]
-) -> None:
-    """Write each point's number beside it, where neither another point, numbered or not, nor another number is."""
-    figure.draw_without_rendering()
-    figure.set_layout_engine("none")  # numbers are placed by it
-    pixels = figure.dpi / 72
-    places = axes.transData.transform([*points, *others])
-    taken = [Bbox.from_bounds(px - 3 * pixels, py - 3 * pixels, 6 * pixels, 6 * pixels) for px, py in places]
-    offsets = sorted(product(range(-56, 57, 7), range(-42, 43, 7)), key=lambda o: (o[0] ** 2 + o[1] ** 2, -o[0]))
-    for number, (px, py) in enumerate(places[: len(points)], 1):
-        half, height = 3.0 * len(str(number)) * pixels, 5.0 * pixels
-        for dx, dy in offsets:
-            cx, cy = px + dx * pixels, py + dy * pixels
-            box = Bbox.from_bounds(cx - half, cy - height, 2 * half, 2 * height)
-            if not any(box.overlaps(other) for other in taken) and axes.bbox.contains(cx, cy):
-                break
-        else:
-            dx, dy = 0, 0
-            box = Bbox.from_bounds(px, py, 0, 0)
-        taken.append(box)
-        far = abs(dx) + abs(dy) > 14
-        axes.annotate(
-            str(number),
-            points[number - 1],
-            (dx, dy),
-            textcoords="offset points",
-            ha="center",
-            va="center",
-            fontsize=9.5,
-            arrowprops={"arrowstyle": "-", "color": MUTED, "linewidth": 0.5} if far else None,
-        )
