@@ -10,7 +10,7 @@ from smallvit.study.rows import Changes, Row, Study, changed, slug
 
 SETTING = (
     "width 64, depth 4, 2 heads of 32, 2 CLS tokens, patches of 4 x 4, flip and crop, batch 256, float32; Muon at 2e-3 "
-    "where no optimiser is named"
+    "where no optimiser is named; the best three: the tokenizer that pools, depthwise convolutions, Muon at 8e-3"
 )
 PLAIN = "plain"
 
@@ -72,18 +72,9 @@ TOGETHER: Mapping[str, tuple[str, ...]] = {
     "pooling tokenizer and Muon at 8e-3": ("convolutional tokenizer that pools", "Muon at 8e-3"),
     "depthwise convolution and Muon at 8e-3": ("depthwise convolution in the MLPs", "Muon at 8e-3"),
     "pooling tokenizer, depthwise convolution and Muon at 8e-3": _BEST_THREE,
-    "pooling tokenizer, depthwise convolution, Muon at 8e-3 and mean": (
-        *_BEST_THREE,
-        "head reads the patch mean as well",
-    ),
-    "pooling tokenizer, depthwise convolution, Muon at 8e-3 and rotary positions": (
-        *_BEST_THREE,
-        "rotary positions",
-    ),
-    "pooling tokenizer, depthwise convolution, Muon at 8e-3 and whitened patches": (
-        *_BEST_THREE,
-        "whitened patches",
-    ),
+    "best three and mean": (*_BEST_THREE, "head reads the patch mean as well"),
+    "best three and rotary positions": (*_BEST_THREE, "rotary positions"),
+    "best three and whitened patches": (*_BEST_THREE, "whitened patches"),
 }
 """What gains, together, by the labels of what each is made of; last what else might gain on the best three."""
 
@@ -94,7 +85,7 @@ TOKENS: Mapping[str, tuple[tuple[str, ...], Changes]] = {
     "both convolutions with 1 CLS token": (_CONVOLUTIONS, _ONE_TOKEN),
     "both convolutions and mean with 1 CLS token": (_STACK, _ONE_TOKEN),
     "both convolutions and mean without CLS tokens": (_STACK, _MEAN_ALONE),
-    "pooling tokenizer, depthwise convolution, Muon at 8e-3 and the mean alone": (_BEST_THREE, _MEAN_ALONE),
+    "best three and the mean alone": (_BEST_THREE, _MEAN_ALONE),
 }
 """Whether several CLS tokens help, and whether they still do where the head reads the mean: what each is made of, and a
 further change to it.
