@@ -94,7 +94,9 @@ def _costs(numbers: Numbers, root: Path) -> list[str]:
         heading=("row", "gain, points (95 % interval)", "MACs, times", "step, times", "step, ms"),
         rows=rows,
     )
-    machine = f"{measured['hardware']['processor']}, {measured['started'][:10]}; {reference.label}: {measured['choices']}"
+    machine = (
+        f"{measured['hardware']['processor']}, {measured['started'][:10]}; {reference.label}: {measured['choices']}"
+    )
     note = (
         f"Step: a training step as a run takes it ({machine}), all rows in one process, in turns: a few hundredths are "
         f"noise ([record](benchmarks/{path.name}))."

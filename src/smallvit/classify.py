@@ -15,7 +15,7 @@ from torch import Tensor
 
 from smallvit.augment.pipeline import normalise
 from smallvit.checks import require, require_whole
-from smallvit.data.decode import decode_files
+from smallvit.data.decode_many import decode_files
 from smallvit.data.folder import NAMED_BROKEN, find_images, passed_over, unreadable
 from smallvit.data.spec import SPECS
 from smallvit.errors import SmallvitError, UsageError

@@ -16,12 +16,11 @@ from smallvit.data.decode import (
     FRAMES,
     LONG,
     BadImageError,
-    decode_all,
     decode_exact,
-    decode_files,
     decode_upright,
     fit_image,
 )
+from smallvit.data.decode_many import decode_all, decode_files
 from smallvit.data.folder import picture_key
 from smallvit.errors import SmallvitError
 
@@ -320,7 +319,7 @@ def test_an_eps_file_is_not_handed_to_ghostscript(tmp_path: Path) -> None:
 
 
 def test_an_error_ends_the_work_of_every_thread(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("smallvit.data.decode.usable_cores", lambda: 2)
+    monkeypatch.setattr("smallvit.data.decode_many.usable_cores", lambda: 2)
     begun = 0
 
     def decode(i: int) -> np.ndarray:

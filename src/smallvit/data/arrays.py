@@ -16,7 +16,8 @@ from jaxtyping import Int64, UInt8
 from PIL import Image
 
 from smallvit.console import first_few, printable
-from smallvit.data.decode import LONG, decode_all, fit_image
+from smallvit.data.decode import LONG, fit_image
+from smallvit.data.decode_many import decode_all
 from smallvit.data.folder import SPLITS, moments, picture_key
 from smallvit.data.split import Decoded, Split, canonical
 from smallvit.errors import SmallvitError

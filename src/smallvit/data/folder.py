@@ -19,7 +19,8 @@ from jaxtyping import Float64, UInt8
 from PIL import Image
 
 from smallvit.console import MOST_NAMED, first_few, printable
-from smallvit.data.decode import decode_files, formats
+from smallvit.data.decode import formats
+from smallvit.data.decode_many import decode_files
 from smallvit.data.split import Decoded, Split, canonical
 from smallvit.errors import SmallvitError
 from smallvit.files import walk

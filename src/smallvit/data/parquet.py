@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from smallvit.data.decode import BadImageError, decode_all, decode_exact
+from smallvit.data.decode import BadImageError, decode_exact
+from smallvit.data.decode_many import decode_all
 from smallvit.data.spec import DatasetSpec, Parquet
 from smallvit.data.split import Split
 from smallvit.errors import SmallvitError

@@ -11,7 +11,7 @@ from smallvit.checks import require_whole
 from smallvit.console import first_few, printable
 from smallvit.data import cache as cached
 from smallvit.data.config import DataConfig, expanded
-from smallvit.data.decode import decode_all
+from smallvit.data.decode_many import decode_all
 from smallvit.data.digits import read_digits
 from smallvit.data.hub import HubError
 from smallvit.data.source import Source, find_folder, find_hub, find_published, forms
