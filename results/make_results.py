@@ -32,7 +32,7 @@ from smallvit.report.tables import Table, markdown, markdown_note
 
 ROOT = Path(__file__).parents[1]
 BEGIN, END = "<!-- made by make results: do not edit -->", "<!-- until here -->"
-SHOWN = ("differences", "together", "latent-width", "cls-tokens", "flops", "curves")
+SHOWN = ("differences", "together", "stack", "latent-width", "cls-tokens", "flops", "curves")
 """Of a study's drawings those that stand under its tables. That of seconds would show other work on the machine."""
 _BLOCK = re.compile(re.escape(BEGIN) + ".*?" + re.escape(END), re.DOTALL)
 

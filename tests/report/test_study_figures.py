@@ -99,6 +99,43 @@ def test_the_interval_of_changes_together_is_that_of_gain_less_sum() -> None:
     assert (start[0], end[0]) == pytest.approx((each.expected - half, each.expected + half))
 
 
+STACKED = {
+    "plain": 60.0,
+    "depthwise convolution in the MLPs": 64.0,
+    "convolutional tokenizer that pools": 70.0,
+    "Muon at 8e-3": 66.0,
+    "pooling tokenizer and depthwise convolution": 72.0,
+    "pooling tokenizer and Muon at 8e-3": 71.0,
+    "pooling tokenizer, depthwise convolution and Muon at 8e-3": 75.0,
+    "best three and whitened patches": 74.5,
+}
+
+
+def test_the_best_row_that_unites_changes_is_reached_a_change_at_a_time_by_the_best_on_the_way() -> None:
+    found = _numbers(STUDIES["changes"](), {row: (mean, mean + 0.2 + len(row) % 3) for row, mean in STACKED.items()})
+    (axes,) = _figure(found, "stack").axes
+    assert [text.get_text() for text in axes.texts] == [
+        "plain",
+        "and convolutional tokenizer that pools",
+        "and depthwise convolution in the MLPs",
+        "and Muon at 8e-3",
+    ]
+    way = [label for label in STACKED if label not in ("depthwise convolution in the MLPs", "Muon at 8e-3")]
+    lines = [found.line(way[i]) for i in (0, 1, 2, 4)]
+    bars = [bar for box in axes.containers for each in box.lines[2] for bar in each.get_segments()]
+    pairs = {(pair.label, pair.against): pair.difference for pair in found.pairs}
+    first = lines[1].difference
+    gains = [first, pairs[way[2], way[1]], pairs[way[4], way[2]]]
+    for bar, line, gain in zip(bars, lines[1:], gains, strict=True):
+        assert gain is not None
+        assert bar[:, 0] == pytest.approx((line.last.mean - gain.half, line.last.mean + gain.half))
+
+
+def test_a_study_without_stacks_has_no_such_figure() -> None:
+    means = {"full q, k and v": (70.0,), "q at 24 of 96": (69.0,), "k at 24 of 96": (68.5,), "qk at 24 of 96": (66.0,)}
+    assert "stack" not in {drawing.name for drawing in drawings(_numbers(STUDIES["latents-small"](), means))}
+
+
 @pytest.mark.parametrize("name", ["paper", "changes"])
 def test_every_row_of_a_study_can_be_drawn(name: str) -> None:
     study = STUDIES[name]()

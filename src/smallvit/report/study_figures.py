@@ -1,26 +1,25 @@
 """The figures of a study: its rows beside the paper's, their differences, learning curves, the confusion matrix.
 
-`drawings` gives all of them, those of `study_scatters` and `study_costs` too, for a page or as files. Each is labelled
-where runs are scaled.
+`drawings` gives all of them, those of `study_united`, `study_scatters` and `study_costs` too, for a page or as files.
+Each is labelled where runs are scaled.
 """
 
 import math
 from collections.abc import Iterator, Sequence
 from statistics import fmean
-from typing import Any
 
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 
 from smallvit.report.collect import Section
 from smallvit.report.figures import draw_confusion, label_scaled, short
 from smallvit.report.numbers import Line, Numbers
 from smallvit.report.records import Run
+from smallvit.report.rows_figure import finish, interval, key, mark_nothing, rows_figure
 from smallvit.report.study_costs import costs
 from smallvit.report.study_scatters import scatters
-from smallvit.report.svg import GRID, INK, MUTED, SERIES, TEST, VAL, Drawing
+from smallvit.report.study_united import united
+from smallvit.report.svg import INK, MUTED, SERIES, TEST, VAL, Drawing
 
 MOST_COLOURED = 7
 """Learning curves beside the reference's that a reader can tell apart."""
@@ -51,15 +50,7 @@ def drawings(numbers: Numbers) -> Iterator[Drawing]:
             f"are several seeds{hollow}{diamonds}.",
             draw=lambda: _draw_differences(numbers, differing),
         )
-    if numbers.together:
-        yield Drawing(
-            name="together",
-            title="Changes together, and the sum of what they do alone",
-            caption=f"Differences from {reference} of rows that unite the changes of others; rings: the sum of the "
-            "others' differences, with the 95 % interval of how far the two are apart where there are several seeds. A "
-            "row outside of it does not add up, before a correction for the number of rows.",
-            draw=lambda: _draw_together(numbers),
-        )
+    yield from united(numbers)
     yield from scatters(numbers)
     yield from costs(numbers)
     split = _curve_split(numbers.section)
@@ -102,10 +93,10 @@ def _shows_published(numbers: Numbers) -> bool:
 
 
 def _draw_accuracy(numbers: Numbers) -> Figure:
-    figure, axes = _rows_figure([line.label for line in numbers.lines])
+    figure, axes = rows_figure([line.label for line in numbers.lines])
     for y, line in enumerate(numbers.lines):
         axes.plot(line.last.values, [y] * len(line.seeds), "o", color=MUTED, markersize=2.5, alpha=0.8)
-        _interval(axes, y, line.last.mean, line.last.half)
+        interval(axes, y, line.last.mean, line.last.half)
         best = _best_on_test(line)
         if best is not None:
             axes.plot(best, y, "o", color=VAL, markerfacecolor="none", markersize=9, markeredgewidth=1.2)
@@ -113,90 +104,37 @@ def _draw_accuracy(numbers: Numbers) -> Figure:
             axes.plot(line.published.accuracy, y, "D", color=TEST, markersize=5.5)
     axes.set_xlabel("test accuracy, %")
     if any(len(line.seeds) > 1 for line in numbers.lines):
-        keys = [_key("last epoch, mean and 95 % interval", "o", VAL), _key("single seeds", "o", MUTED, markersize=2.5)]
+        keys = [key("last epoch, mean and 95 % interval", "o", VAL), key("single seeds", "o", MUTED, markersize=2.5)]
     else:
-        keys = [_key("last epoch, one seed", "o", VAL)]
+        keys = [key("last epoch, one seed", "o", VAL)]
     if any(_best_on_test(line) is not None for line in numbers.lines):
-        keys.append(_key("best of curve on test", "o", VAL, markersize=9, markerfacecolor="none"))
+        keys.append(key("best of curve on test", "o", VAL, markersize=9, markerfacecolor="none"))
     if _shows_published(numbers):
-        keys.append(_key("published", "D", TEST))
-    return _finish(figure, numbers, keys)
+        keys.append(key("published", "D", TEST))
+    return finish(figure, numbers, keys)
 
 
 def _draw_differences(numbers: Numbers, lines: Sequence[Line]) -> Figure:
-    figure, axes = _rows_figure([line.label for line in lines])
-    _mark_nothing(axes, len(lines))
+    figure, axes = rows_figure([line.label for line in lines])
+    mark_nothing(axes, len(lines))
     published = False
     for y, line in enumerate(lines):
         if line.difference:
-            _interval(axes, y, line.difference.mean, line.difference.half, filled=line.difference.resolved)
+            interval(axes, y, line.difference.mean, line.difference.half, filled=line.difference.resolved)
         if line.published_difference is not None and _shows_published(numbers):
             axes.plot(line.published_difference, y, "D", color=TEST, markersize=5.5)
             published = True
     axes.set_xlabel(f"difference from {short(numbers.section.study.reference, 34)}, points")
-    keys = [_key("resolved, with 95 % interval", "o", VAL)] if numbers.any_tested else []
-    keys.append(
-        _key(_unresolved(lines) if numbers.any_tested else "ours, not tested", "o", VAL, markerfacecolor="none")
-    )
+    keys = [key("resolved, with 95 % interval", "o", VAL)] if numbers.any_tested else []
+    keys.append(key(_unresolved(lines) if numbers.any_tested else "ours, not tested", "o", VAL, markerfacecolor="none"))
     if published:
-        keys.append(_key("published", "D", TEST))
-    return _finish(figure, numbers, keys)
+        keys.append(key("published", "D", TEST))
+    return finish(figure, numbers, keys)
 
 
 def _unresolved(lines: Sequence[Line]) -> str:
     all_tested = all(line.difference and line.difference.tested for line in lines)
     return "not resolved" if all_tested else "not resolved, or not tested"
-
-
-def _draw_together(numbers: Numbers) -> Figure:
-    figure, axes = _rows_figure([each.label for each in numbers.together])
-    _mark_nothing(axes, len(numbers.together))
-    for y, each in enumerate(numbers.together):
-        if each.excess.tested:  # of how far the two are apart, so the interval stands around one of them
-            axes.errorbar(each.expected, y, xerr=each.excess.half, color=TEST, linewidth=1.4, capsize=3)
-        axes.plot(each.expected, y, "o", color=TEST, markerfacecolor="none", markersize=9, markeredgewidth=1.4)
-        axes.plot(each.gain, y, "o", color=VAL, markersize=5.5)
-    axes.set_xlabel(f"difference from {short(numbers.section.study.reference, 34)}, points")
-    barred = any(each.excess.tested for each in numbers.together)
-    of_both = "; 95 % interval of gain less sum" if barred else ""
-    ring = _key(f"sum of its parts alone{of_both}", "o", TEST, markersize=9, markerfacecolor="none")
-    return _finish(figure, numbers, [_key("together", "o", VAL), ring])
-
-
-def _rows_figure(labels: Sequence[str]) -> tuple[Figure, Axes]:
-    """Return axes with a line for each label, the first on top; a label stands above its line, however long it is."""
-    figure = Figure(figsize=(5.4, 1.5 + 0.44 * len(labels)), layout="constrained")
-    axes = figure.subplots()
-    for y, label in enumerate(labels):
-        axes.axhline(y, color=GRID, linewidth=0.8, zorder=0)
-        axes.text(0, y - 0.16, short(label, 58), transform=axes.get_yaxis_transform(), va="bottom", fontsize=10.5)
-    axes.set_ylim(len(labels) - 0.5, -0.8)
-    axes.set_yticks([])
-    axes.spines["left"].set_visible(False)
-    axes.margins(x=0.06)
-    return figure, axes
-
-
-def _mark_nothing(axes: Axes, count: int) -> None:
-    """Draw the line of no difference, not through the labels."""
-    axes.vlines([0.0] * count, [y - 0.14 for y in range(count)], [y + 0.4 for y in range(count)], INK, linewidth=0.9)
-
-
-def _interval(axes: Axes, y: int, mean: float, half: float, *, filled: bool = True) -> None:
-    if not math.isnan(half):
-        axes.errorbar(mean, y, xerr=half, color=VAL, linewidth=1.6, capsize=3)
-    axes.plot(mean, y, "o", color=VAL, markersize=5.5, markerfacecolor=VAL if filled else "none")
-
-
-def _finish(figure: Figure, numbers: Numbers, keys: list[Line2D]) -> Figure:
-    figure.legend(handles=keys, loc="outside lower center", ncols=2 if len(keys) > 1 else 1, fontsize=10)
-    label_scaled(figure, numbers.section.scale)
-    return figure
-
-
-def _key(label: str, marker: str, colour: str, **style: Any) -> Line2D:
-    settings: dict[str, Any] = {"markersize": 5.5, "linestyle": "none"} | style
-    return Line2D([], [], marker=marker, color=colour, label=label, **settings)
 
 
 def _curve_split(section: Section) -> str | None:

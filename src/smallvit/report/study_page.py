@@ -30,7 +30,7 @@ PAGE, TABLES, FIGURES = "index.html", "tables", "figures"
 NAMES = {
     TABLES: ("numbers", "differences", "together", "pairs"),
     FIGURES: (
-        *("accuracy", "differences", "together", "latent-width", "cls-tokens", "flops", "seconds"),
+        *("accuracy", "differences", "together", "stack", "latent-width", "cls-tokens", "flops", "seconds"),
         *("curves", "confusion"),
     ),
 }
