@@ -40,8 +40,8 @@ def united(numbers: Numbers) -> Iterator[Drawing]:
             name="stack",
             title="A change at a time",
             caption=f"From {reference} to the best row that unites changes, a change at a time: above each row the "
-            "best of those that lack one of its changes. Bars: the 95 % interval of the gain over the row above. The way is "
-            "chosen by the same test accuracies, so the gains are rather too great.",
+            "best of those that lack one of its changes. Bars: the 95 % interval of the gain over the row above. "
+            "The way is chosen by the same test accuracies, so the gains are rather too great.",
             draw=lambda: _draw_steps(numbers, steps),
         )
 
