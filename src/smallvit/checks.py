@@ -69,9 +69,9 @@ def require_number(
 
 def require_one_of(field: str, value: object, allowed: tuple[str, ...]) -> None:
     """Require one of some words; the error names the nearest one."""
-    require(
-        value in allowed, field, value, f"{did_you_mean(str(value).lower(), allowed)}allowed are {', '.join(allowed)}"
-    )
+    if value not in allowed:
+        meant = did_you_mean(str(value).lower(), allowed)
+        raise UsageError(f"{field} is {value!r}: {meant}allowed are {', '.join(allowed)}")
 
 
 def require_words(section: str, config: object) -> None:

@@ -1,4 +1,4 @@
-"""What a run that is forked off another starts from, and whether it may: `smallvit train --fork FOLDER`."""
+"""What a run that is forked off another starts from: `smallvit train --fork FOLDER`."""
 
 import hashlib
 import json

@@ -16,6 +16,7 @@ from torch import Tensor
 from smallvit.checks import require_one_of
 from smallvit.classify import load_classifier
 from smallvit.data.folder import list_labelled, read_split
+from smallvit.data.spec import SPECS
 from smallvit.data.split import Split, digest
 from smallvit.data.store import Dataset, load_dataset
 from smallvit.device.choose import threads_kept
@@ -122,8 +123,9 @@ def evaluate_labelled(folder: Path | str, pictures: Path | str, *, weights: Whic
     """Return what a finished run's weights say of the pictures of a folder of classes, `pictures/<class>/*.png` say.
 
     Its classes are some of the run's, by name. Pictures are read as those of a folder to train on are, and the
-    arithmetic is that of `classify`. Exact copies of what the weights were trained on are left out. Raises
-    `SmallvitError` for a run that is not finished and for what cannot be read, `UsageError` where nothing is left.
+    arithmetic is that of `classify`. Exact copies of pictures of one's own that the weights were trained on are left
+    out. Raises `SmallvitError` for a run that is not finished and for what cannot be read, `UsageError` where nothing
+    is left.
     """
     folder, pictures = Path(folder), Path(pictures)
     record = record_of(folder)
@@ -136,8 +138,12 @@ def evaluate_labelled(folder: Path | str, pictures: Path | str, *, weights: Whic
         split, notes = read_split(listing, "test", classifier.model.config.image_size)
     except OSError as error:
         raise SmallvitError(line_of(error)) from error
-    seen = seen_by(folder, record.run_config())
-    if seen is None:
+    config = record.run_config()
+    seen = seen_by(folder, config)
+    if config.data.dataset in SPECS:
+        title = SPECS[config.data.dataset].title
+        notes.append(f"which of these are images of {title} is not known: on those of its train the run is too good")
+    elif seen is None:
         notes.append(f"{folder} does not know what it was trained on: if on some of these, its accuracy is too good")
     elif split.keys is not None and (trained_on := np.isin(split.keys, seen)).any():
         if trained_on.all():
@@ -177,5 +183,5 @@ def _require_same_data(record: RunRecord, dataset: Dataset, folder: Path) -> Non
         what = f"{', '.join(different)}{' (' if seen else ''}{', '.join(seen)}{')' if seen else ''}"
         raise SmallvitError(
             f"{folder} was measured on other data: other {what}; put the data back, or name where they are with "
-            "--data.root (`smallvit predict` takes any pictures)"
+            "--data.root (of other pictures `smallvit evaluate` and `predict` take the folder after RUN)"
         )

@@ -292,7 +292,7 @@ def test_what_differs_between_two_runs_of_one_seed_is_told_where_the_sides_have_
             make = {} if choices is None else {"choices": choices}
             _change(run_folder, tmp_path / side / f"seed{seed}", seed=seed, draw=int(side == "b"), **make)
     besides = {each.name: (each.a, each.b) for each in compare(tmp_path / "a", tmp_path / "b").surroundings}
-    assert besides["threads"] == ("2 / 1", "2 / 1")
+    assert besides["threads"] == ("2 / 1 / 1", "2 / 1 / 2")
 
 
 def test_val_is_told_apart_by_its_digest_at_one_size(tmp_path: Path, run_folder: MakeRun) -> None:

@@ -51,7 +51,8 @@ class Evaluate:
     folder: Annotated[Positional[Path], arg(metavar="RUN")]
     """Folder of a finished run."""
     pictures: Annotated[Positional[Path | None], arg(metavar="[PICTURES]")] = None
-    """Folder of other pictures to measure on, one folder a class; those that the run was trained on are left out."""
+    """Folder of other pictures to measure on, one folder a class. Exact copies of pictures of one's own that the run
+    was trained on are left out."""
     split: Literal["train", "val", "test"] = "test"
     """Images of the run's own data set to measure on."""
     weights: Literal["last", "best"] = "last"

@@ -18,6 +18,7 @@ import numpy as np
 from jaxtyping import Float64, UInt8
 from PIL import Image
 
+from smallvit.checks import did_you_mean
 from smallvit.console import MOST_NAMED, first_few, printable
 from smallvit.data.decode import formats
 from smallvit.data.decode_many import decode_files
@@ -202,8 +203,9 @@ def _require_classes(folder: Path, found: Iterable[str], class_names: Sequence[s
     extra = sorted(found - set(class_names))
     if extra or not found:
         what = f"class folder {extra[0]!r} that {of} has not" if extra else "no class folders"
-        hint = "" if found else " (`smallvit predict` takes pictures without labels)"
-        raise SmallvitError(f"{folder}: {what}; expected some of {first_few(class_names)}{hint}")
+        meant = did_you_mean(extra[0], class_names) if extra else ""
+        hint = "" if found else " (or move it away: `smallvit predict` takes pictures without labels)"
+        raise SmallvitError(f"{folder}: {what}; {meant}expected some of {', '.join(class_names[:10])}{hint}")
 
 
 def _unlabelled(folder: Path, listing: Listing) -> bool:

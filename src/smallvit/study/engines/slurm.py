@@ -10,6 +10,7 @@ import re
 import shutil
 import signal
 import time
+from contextlib import suppress
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -77,6 +78,7 @@ class SlurmEngine:
         """Submit a job."""
         parts = Path(order.folder).parts[-2:]
         self._executor.update_parameters(name="-".join((order.do, *parts)))
+        before = self._unsent()
         try:
             return SlurmJob(self._submitit, self._executor.submit(SlurmTask(order, log.absolute())))
         except (
@@ -84,18 +86,20 @@ class SlurmEngine:
             self._submitit.core.utils.FailedJobError,
             self._submitit.core.utils.FailedSubmissionError,
         ) as e:
-            self._clear()
+            for path in self._unsent() - before:
+                path.unlink(missing_ok=True)
             lines = str(e).strip().splitlines() or ["sbatch does not say why"]
             raise SmallvitError(f"a job cannot be submitted: {lines[-1]}") from None
 
     def close(self) -> None:
         """Do nothing: there is nothing beside the jobs."""
 
-    def _clear(self) -> None:
-        """Delete what submitit wrote for a job that was refused: of one that was taken no file has such a name."""
-        for path in Path(self._executor.folder).iterdir():
-            if _UNSENT.fullmatch(path.name) and not path.is_symlink():
-                path.unlink(missing_ok=True)
+    def _unsent(self) -> set[Path]:
+        """Return what submitit has written for jobs that were not taken, or not yet; none where that cannot be told."""
+        with suppress(OSError):
+            paths = Path(self._executor.folder).iterdir()
+            return {path for path in paths if _UNSENT.fullmatch(path.name) and not path.is_symlink()}
+        return set()
 
 
 class SlurmTask:
