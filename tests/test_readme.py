@@ -58,10 +58,18 @@ def differences_in(text: str, between: str = "") -> list[tuple[str, ...]]:
     return [tuple(value.replace("\N{MINUS SIGN}", "-") for value in each) for each in found]
 
 
-def test_the_differences_that_the_readme_tells_stand_in_tables() -> None:
+FINDINGS = (ROOT / "docs" / "findings.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("text", "least"),
+    [(README.partition("What short runs say so far")[2].partition("## Install")[0], 7), (FINDINGS, 30)],
+    ids=["readme", "findings"],
+)
+def test_the_differences_that_are_told_stand_in_tables(text: str, least: int) -> None:
     """Some as losses, without the sign, and to one decimal."""
-    told = differences_in(README.partition("What short runs say so far")[2].partition("## Install")[0])
-    assert len(told) >= 7
+    told = differences_in(text)
+    assert len(told) >= least
     tables = [differences_in(path.read_text(), r" \|") for path in (ROOT / "results").glob("*.md")]
     standing = [tuple(map(float, each)) for table in tables for each in table]
     for each in told:
