@@ -143,6 +143,16 @@ def test_what_is_made_from_the_records_is_not_stale(published: Collection) -> No
         assert path.read_text(encoding="utf-8") == text, path
 
 
+def test_a_step_of_every_row_was_measured_where_one_was(published: Collection) -> None:
+    measured = {
+        path.stem: json.loads(path.read_text()) for path in (ROOT / "results" / "benchmarks").glob("step-*.json")
+    }
+    sections = {f"step-{section.name}": section for section in published.sections}
+    assert "step-changes" in measured
+    for name, found in measured.items():
+        assert found["rows"].keys() >= sections[name].done.keys(), f"{name}: benchmarks/study_step.py anew"
+
+
 def test_each_study_and_recipe_has_its_figures(published: Collection) -> None:
     """`make results` draws them. Words and numbers are compared: where a label ends, the machine's fonts decide."""
     made = make_results.figures(published, ROOT)
