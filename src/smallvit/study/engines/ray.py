@@ -30,7 +30,8 @@ _SETTINGS = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_task_oom_retries": str(RETRIES
 class RayEngine:
     """As many jobs at once as the cluster has GPUs, or without GPUs processors, but no more than `jobs`.
 
-    A job has a GPU, if there are any, and `threads` processors: by default one, or with `jobs` an equal share.
+    A job has a GPU, if there are any, and `threads` processors: by default an equal share of all for each of `jobs`, or
+    of the GPUs, or else one.
     """
 
     def __init__(
