@@ -71,13 +71,13 @@ def test_evaluate_measures_what_it_is_asked_for_and_says_where_the_record_differ
             calibrated=lambda: None,
             mean_class_accuracy=lambda: None,
             sure=lambda least: (0, 0),
+            record=record,
             notes=(),
         )
 
     config = RECIPES["small"]()
     record = SimpleNamespace(val=kept, test=replace(kept, correct=2990), versions={}, run_config=lambda: config)
     monkeypatch.setattr("smallvit.measured.evaluate", evaluate)
-    monkeypatch.setattr("smallvit.run_folder.record_of", lambda folder: record)
     assert main(["evaluate", "run", "--split", "val", "--data.root", "elsewhere"]) == 0
     assert calls == [(Path("run"), "val", Path("elsewhere"), {"weights": "last"})]
     said = capsys.readouterr().out

@@ -19,7 +19,7 @@ from smallvit.data.decode_many import decode_files
 from smallvit.data.folder import NAMED_BROKEN, find_images, passed_over, unreadable
 from smallvit.data.spec import SPECS
 from smallvit.errors import SmallvitError, UsageError
-from smallvit.evaluate import predict
+from smallvit.evaluate import predict, probabilities
 from smallvit.model.vit import VisionTransformer
 from smallvit.record import RunRecord
 from smallvit.run_folder import RECORD, record_of
@@ -53,7 +53,7 @@ class Classifier:
 
     def probabilities(self, images: UInt8[Tensor, "n 3 S S"]) -> Float64[Tensor, "n C"]:
         """Return the softmax of the logits at the temperature, in float64."""
-        return (self(images).double() / self.temperature).softmax(-1)
+        return probabilities(self(images), self.temperature)
 
 
 def load_classifier(folder: Path | str, *, weights: Which = "last") -> Classifier:
@@ -61,7 +61,11 @@ def load_classifier(folder: Path | str, *, weights: Which = "last") -> Classifie
     on val; the temperature is of the last. `SmallvitError` says what the folder is instead.
     """
     folder = Path(folder)
-    record = record_of(folder)
+    return classifier_of(record_of(folder), folder, weights)
+
+
+def classifier_of(record: RunRecord, folder: Path, weights: Which) -> Classifier:
+    """Return what `load_classifier` does, of a record that was read."""
     mean, std = _moments(record, folder)
     config = record.run_config()
     model = VisionTransformer(config.model, attention="sdpa", generator=torch.Generator().manual_seed(0))
@@ -72,8 +76,13 @@ def load_classifier(folder: Path | str, *, weights: Which = "last") -> Classifie
         mean=mean,
         std=std,
         batch_size=config.evaluate.batch_size,
-        temperature=1.0 if record.temperature is None or weights == "best" else record.temperature,
+        temperature=temperature_of(record, weights) or 1.0,
     )
+
+
+def temperature_of(record: RunRecord, weights: Which) -> float | None:
+    """Return the temperature of a run's weights, if it has one: the record's is that of the last."""
+    return record.temperature if weights == "last" else None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Int64, UInt8
+from jaxtyping import Float, Float64, Int64, UInt8
 from torch import Tensor
 
 CALIBRATION_BINS = 15
@@ -65,6 +65,11 @@ def measure(logits: Float[Tensor, "n C"], labels: Int64[Tensor, " n"], temperatu
         negative_log_likelihood=float(-log_probabilities.gather(1, labels[:, None]).mean()),
         calibration_error=_calibration_error(confidence.exp(), hit),
     )
+
+
+def probabilities(logits: Float[Tensor, "n C"], temperature: float | None = None) -> Float64[Tensor, "n C"]:
+    """Return softmax(logits / temperature) in float64; without a temperature the plain softmax."""
+    return (logits.double() / (temperature or 1.0)).softmax(-1)
 
 
 def confusion(logits: Float[Tensor, "n C"], labels: Int64[Tensor, " n"]) -> Int64[Tensor, "C C"]:

@@ -5,6 +5,7 @@ Shapes: n images, C classes.
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -14,14 +15,14 @@ from jaxtyping import Float, Float64, Int64
 from torch import Tensor
 
 from smallvit.checks import require_one_of
-from smallvit.classify import load_classifier
+from smallvit.classify import classifier_of, temperature_of
 from smallvit.data.folder import list_labelled, read_split
 from smallvit.data.spec import SPECS
 from smallvit.data.split import Split, digest
 from smallvit.data.store import Dataset, load_dataset
 from smallvit.device.choose import threads_kept
 from smallvit.errors import SmallvitError, UsageError, line_of
-from smallvit.evaluate import Metrics, confusion, measure
+from smallvit.evaluate import Metrics, confusion, measure, probabilities
 from smallvit.record import RunRecord, mean_class_accuracy
 from smallvit.run_folder import record_of
 from smallvit.seen import seen_by
@@ -35,13 +36,22 @@ SplitName = Literal["train", "val", "test"]
 class Measured:
     """What a finished run's weights say of labelled images."""
 
+    record: RunRecord
+    weights: Which
     split: Split
-    class_names: tuple[str, ...]
     logits: Float[Tensor, "n C"]
-    temperature: float | None
-    """That of the run's record, if it has one and the weights are the last: it is theirs."""
     notes: tuple[str, ...] = ()
     """What the user must be told: files passed over, pictures left out or of which much is lost."""
+
+    @property
+    def class_names(self) -> list[str]:
+        """The run's."""
+        return self.record.class_names
+
+    @property
+    def temperature(self) -> float | None:
+        """That of the weights, if they have one."""
+        return temperature_of(self.record, self.weights)
 
     @property
     def labels(self) -> Int64[Tensor, " n"]:
@@ -65,8 +75,7 @@ class Measured:
         the likeliest class, and the probability of that, at the temperature if there is one.
         """
         names = self.split.file_names() or map(str, range(len(self.split)))
-        probabilities, likeliest = self._likeliest()
-        rows = zip(names, self.labels.tolist(), likeliest.tolist(), probabilities.tolist(), strict=True)
+        rows = zip(names, *(column.tolist() for column in (self.labels, *self._likeliest)), strict=True)
         for name, label, answer, probability in rows:
             yield name, self.class_names[label], self.class_names[answer], probability
 
@@ -74,13 +83,14 @@ class Measured:
         """Return how many answers have a probability of at least `least`, as `answers` has it, and how many of them are
         right.
         """
-        probabilities, likeliest = self._likeliest()
-        chosen = probabilities >= least
-        return int(chosen.sum()), int((likeliest == self.labels)[chosen].sum())
+        answers, highest = self._likeliest
+        chosen = highest >= least
+        return int(chosen.sum()), int((answers == self.labels)[chosen].sum())
 
-    def _likeliest(self) -> tuple[Float64[Tensor, " n"], Int64[Tensor, " n"]]:
-        probabilities = (self.logits.double() / (self.temperature or 1)).softmax(-1)
-        return probabilities.amax(-1), self.logits.argmax(-1)
+    @cached_property
+    def _likeliest(self) -> tuple[Int64[Tensor, " n"], Float64[Tensor, " n"]]:
+        """The likeliest classes and their probabilities."""
+        return self.logits.argmax(-1), probabilities(self.logits, self.temperature).amax(-1)
 
 
 def evaluate(
@@ -111,12 +121,7 @@ def evaluate(
         session = Session(config, dataset, earlier=record.choices)
         load_run_weights(session.average.measured, folder, weights)
         logits = session.predict(split)
-    return Measured(
-        split=images,
-        class_names=dataset.spec.class_names,
-        logits=logits,
-        temperature=record.temperature if weights == "last" else None,
-    )
+    return Measured(record=record, weights=weights, split=images, logits=logits)
 
 
 def evaluate_labelled(folder: Path | str, pictures: Path | str, *, weights: Which = "last") -> Measured:
@@ -129,7 +134,7 @@ def evaluate_labelled(folder: Path | str, pictures: Path | str, *, weights: Whic
     """
     folder, pictures = Path(folder), Path(pictures)
     record = record_of(folder)
-    classifier = load_classifier(folder, weights=weights)
+    classifier = classifier_of(record, folder, weights)
     if not pictures.is_dir():
         what = "is no folder" if pictures.exists() else "is not there"
         raise UsageError(f"{pictures} {what}: name a folder with a folder of pictures for each class")
@@ -150,13 +155,8 @@ def evaluate_labelled(folder: Path | str, pictures: Path | str, *, weights: Whic
             raise UsageError(f"{pictures}: the run was trained on all {len(split):,} pictures: measure on others")
         notes.append(split.told(np.flatnonzero(trained_on), "are left out, as the run was trained on them"))
         split = split.take(np.flatnonzero(~trained_on))
-    return Measured(
-        split=split,
-        class_names=classifier.class_names,
-        logits=classifier(torch.from_numpy(split.images)),
-        temperature=record.temperature if weights == "last" else None,
-        notes=(*listing.notes, *notes),
-    )
+    logits = classifier(torch.from_numpy(split.images))
+    return Measured(record=record, weights=weights, split=split, logits=logits, notes=(*listing.notes, *notes))
 
 
 def _require_same_data(record: RunRecord, dataset: Dataset, folder: Path) -> None:

@@ -18,6 +18,7 @@ from smallvit.recipes import RECIPES
 if TYPE_CHECKING:
     from smallvit.evaluate import Metrics
     from smallvit.measured import Measured
+    from smallvit.record import RunRecord
 
 SURE = (0.5, 0.8, 0.95)
 """Probabilities at which to tell how many answers are at least as sure, and right."""
@@ -69,16 +70,16 @@ class Evaluate:
             allowed = f"it is of the run's own data set, and has no place beside {self.pictures}"
             require(value is None, option, str(value), allowed)
         place = _csv_to_write(self.out)
-        from smallvit.progress import percent
-        from smallvit.report.stats import wilson_interval
-
         found = self._found()
         for note in found.notes:
             print(f"note: {note}")
         metrics = found.metrics()
         if self.pictures is None:
-            self._print_beside_the_record(metrics)
+            self._print_beside_the_record(metrics, found.record)
         else:
+            from smallvit.progress import percent
+            from smallvit.report.stats import wilson_interval
+
             low, high = wilson_interval(metrics.correct, metrics.count)
             draw = f"{100 * low:.2f} to {100 * high:.2f} % by the draw of the pictures (95 %)"
             print(f"accuracy {percent(metrics)}, {draw}")
@@ -105,12 +106,10 @@ class Evaluate:
             return measured.evaluate_labelled(self.folder, self.pictures, weights=self.weights)
         return measured.evaluate(self.folder, self.split, self.data.root, weights=self.weights)
 
-    def _print_beside_the_record(self, metrics: "Metrics") -> None:
+    def _print_beside_the_record(self, metrics: "Metrics", record: "RunRecord") -> None:
         from smallvit.progress import percent
         from smallvit.record import SOURCE, versions
-        from smallvit.run_folder import record_of
 
-        record = record_of(self.folder)
         scale = record.run_config().scale
         short = "" if scale == 1 else f", of a run of {100 * scale:g} % of its recipe's full length"
         print(f"{self.split} accuracy {percent(metrics)}{short}")

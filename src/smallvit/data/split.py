@@ -37,13 +37,13 @@ class Split:
         keys, files = (None if of_rows is None else of_rows[rows] for of_rows in (self.keys, self.files))
         return Split(images=self.images[rows], labels=self.labels[rows], keys=keys, files=files)
 
-    def file_names(self) -> list[str] | None:
-        """Return the paths of a folder's pictures within it, row by row; None of other data sets."""
-        return None if self.files is None else [bytes(name).decode() for name in self.files]
+    def file_names(self, rows: Int64[np.ndarray, " k"] | slice = slice(None)) -> list[str] | None:
+        """Return the paths of a folder's pictures within it, all or those of some rows; None of other data sets."""
+        return None if self.files is None else [bytes(name).decode() for name in self.files[rows]]
 
     def told(self, rows: Int64[np.ndarray, " k"], words: str) -> str:
         """Return what is told of some of the pictures, with the names of the first few."""
-        names = sorted(self.take(rows).file_names() or ())
+        names = sorted(self.file_names(rows) or ())
         return f"{len(rows):,} of {len(self):,} pictures {words}: {first_few(names)}"
 
 

@@ -52,7 +52,7 @@ def surroundings(a: Side, b: Side) -> list[Differing]:
     sides = [[_surroundings(run) for run in side.runs] for side in (a, b)]
     names = dict.fromkeys(name for side in sides for each in side for name in each)
     rows = [(name, *([each.get(name, "none") for each in side] for side in sides)) for name in names]
-    return [Differing(name=name, a=a, b=b) for name, one, other in rows if one != other for a, b in [_told(one, other)]]
+    return [_differing(name, one, other) for name, one, other in rows if one != other]
 
 
 def _surroundings(run: Run) -> dict[str, str]:
@@ -83,10 +83,10 @@ def _moments(record: RunRecord) -> str:
     return "; ".join(", ".join(f"{value:.4f}" for value in each) for each in (record.channel_mean, record.channel_std))
 
 
-def _told(one: Sequence[str], other: Sequence[str]) -> tuple[str, str]:
-    """Return the different values of both sides, or all, in the order of the runs, where these are the same."""
+def _differing(name: str, one: Sequence[str], other: Sequence[str]) -> Differing:
+    """Return both sides' values, each once; all, in the order of the runs, where these are the same ones."""
     a, b = (" / ".join(dict.fromkeys(values)) for values in (one, other))
-    return (a, b) if a != b else (" / ".join(one), " / ".join(other))
+    return Differing(name=name, a=a, b=b) if a != b else Differing(name=name, a=" / ".join(one), b=" / ".join(other))
 
 
 def _written(value: Any) -> str:

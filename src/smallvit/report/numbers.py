@@ -195,12 +195,11 @@ def _together(section: Section, fit: SeedFit) -> list[Together]:
 
 
 def _pairs(section: Section, fit: SeedFit) -> list[Pair]:
-    found = {f"{label} less {other}": (label, other) for label, other in section.pairs}
-    tested = contrasts(fit, {name: {label: 1.0, other: -1.0} for name, (label, other) in found.items()})
+    found = contrasts(fit, {(label, other): {label: 1.0, other: -1.0} for label, other in section.pairs})
     return [
-        Pair(label=label, against=other, difference=tested[name])
-        for name, (label, other) in found.items()
-        if not math.isnan(tested[name].mean)
+        Pair(label=label, against=other, difference=difference)
+        for (label, other), difference in found.items()
+        if not math.isnan(difference.mean)
     ]
 
 

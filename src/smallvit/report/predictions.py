@@ -15,7 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from smallvit.errors import SmallvitError
-from smallvit.evaluate import confusion
+from smallvit.evaluate import confusion, probabilities
 from smallvit.record import RunRecord
 from smallvit.weights import read_tensors
 
@@ -37,7 +37,7 @@ class Predictions:
     @property
     def probabilities(self) -> Float64[Tensor, "n C"]:
         """The softmax of the logits at the temperature."""
-        return (self.logits.double() / self.temperature).softmax(-1)
+        return probabilities(self.logits, self.temperature)
 
     def place(self, row: int) -> str:
         """Return in words which test image a row is."""

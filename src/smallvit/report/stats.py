@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from statistics import fmean
+from typing import TypeVar
 
 import numpy as np
 from scipy.stats import binomtest, chi2, nct, norm
@@ -25,6 +26,7 @@ _DIGITS = 9  # after the point, of what a fit gives: its last ones depend on the
 _NOTHING = 1e-9
 """Smaller than any difference of shares of counts, larger than rounding."""
 
+Name = TypeVar("Name")
 Values = Mapping[str, Mapping[int, float]]
 """A value for each row and seed that was run."""
 
@@ -165,12 +167,12 @@ def differences(values: Values, reference: str) -> dict[str, Difference]:
     return contrasts(fit, {row: {row: 1.0, reference: -1.0} for row in fit.values if row != reference})
 
 
-def contrasts(fit: SeedFit, weights: Mapping[str, Mapping[str, float]]) -> dict[str, Difference]:
+def contrasts(fit: SeedFit, weights: Mapping[Name, Mapping[str, float]]) -> dict[Name, Difference]:
     """Return the sum of rows that each of `weights` names, tested against none; of a row without residuals no interval.
 
     Holm's correction is for all of them.
     """
-    found: dict[str, tuple[float, float, float]] = {}
+    found: dict[Name, tuple[float, float, float]] = {}
     for name, each in weights.items():
         mean, error = fit.contrast(each)
         if not all(fit.scatters(row) for row in each) or not error > _NOTHING:

@@ -61,9 +61,8 @@ def _steps(numbers: Numbers) -> list[_Step]:
     label = max((row.label for row in study.rows if row.parts and row.label in run), key=accuracy, default=None)
     while label is not None and label != study.reference:
         before = [other for one, other in pairs if one == label and parts[other] < parts[label]]
-        last, gain = max(before, key=accuracy, default=study.reference), run[label].difference
-        if last != study.reference:
-            gain = pairs[label, last]
+        last = max(before, key=accuracy, default=study.reference)
+        gain = run[label].difference if last == study.reference else pairs[label, last]
         named = " and ".join(part for part in run if part in parts[label] - parts[last])
         found.append(_Step(label=f"and {named}", accuracy=run[label].last.mean, gain=gain))
         label = last

@@ -155,11 +155,10 @@ def checked(study: Study) -> Study:
             require(label in labels, f"study {study.name}: {what}", label, known)
     by_label = {row.label: _changes(study, row) for row in study.rows}
     for row in study.rows:
-        others = {*row.parts} - {row.label, study.reference}
         allowed = "they must be other rows, each once, and not the reference"
-        require(len(others) == len(row.parts), f"study {study.name}: parts of {row.label!r}", row.parts, allowed)
-        held = {*row.against} - {row.label, study.reference}
-        require(len(held) == len(row.against), f"study {study.name}: against of {row.label!r}", row.against, allowed)
+        for what, others in (("parts", row.parts), ("against", row.against)):
+            fits = len({*others} - {row.label, study.reference}) == len(others)
+            require(fits, f"study {study.name}: {what} of {row.label!r}", others, allowed)
         together = {name: value for part in row.parts for name, value in by_label[part].items()}
         odd = sorted(name for name, _ in by_label[row.label].items() ^ together.items()) if row.parts else []
         allowed = "a row with parts must have all of their changes and no other"
