@@ -10,11 +10,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from safetensors.torch import load_file
 
 from outcomes import outcome
 from smallvit.record import RunRecord
+
+pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason="there is a real one: test_cuda.py")
 
 TESTS = Path(__file__).parents[1]
 PRETEND = f"import sys; sys.path.insert(0, {str(TESTS)!r}); from pretended_cuda import *; pretend()\n"
@@ -210,6 +213,7 @@ def test_runs_on_the_card_resume_exactly_and_are_measured_asked_and_forked(tmp_p
     record = RunRecord.load(tmp_path / "whole/record.json")
     assert (record.choices.device, record.hardware["gpu"]) == ("cuda", "pretended")
     answers = (tmp_path / "answers.csv").read_text(encoding="utf-8").splitlines()
+    assert record.val is not None
     assert len(answers) == 1 + record.val.count
     assert "pictures/9/0.png," in printed
     assert len(load_file(tmp_path / "forked/model.safetensors")["head.weight"]) == 3
