@@ -43,7 +43,6 @@ class OnCard(Tensor):
     __torch_function__ = torch._C._disabled_torch_function_impl
     device = property(lambda self: CARD)
     is_cuda = property(lambda self: True)
-    is_cpu = property(lambda self: False)
 
     @classmethod
     def __torch_dispatch__(cls, func: Any, *_: Any) -> Any:
@@ -203,7 +202,7 @@ def pretend() -> None:
     card = Card()
     answers = {"is_available": True, "is_initialized": True, "device_count": 1, "get_device_name": "pretended"}
     answers |= {"mem_get_info": (2**34, 2**34), "memory_reserved": 0, "memory_allocated": 0, "max_memory_allocated": 0}
-    nothing = ("_lazy_init", "synchronize", "set_device", "manual_seed", "reset_peak_memory_stats")
+    nothing = ("_lazy_init", "synchronize", "manual_seed", "reset_peak_memory_stats")
     for name, answer in {**answers, **dict.fromkeys(nothing)}.items():
         setattr(torch.cuda, name, lambda *_, answer=answer: answer)
     torch.cuda.Event, torch.cuda.CUDAGraph, torch.cuda.graph = Event, Graph, card.record
