@@ -5,6 +5,7 @@ the seed. A study that would only repeat a part of another one's comparisons has
 """
 
 import re
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
@@ -70,7 +71,7 @@ class Section:
     def published(self) -> dict[str, Published]:
         """Return what the paper reports of the rows, also of those that it reports in another table."""
         known = _published_runs()
-        found = {row.label: row.published or known.get(_identity(row.config)) for row in self.study.rows}
+        found = {row.label: row.published or known.get(_at_full_length(row.config)) for row in self.study.rows}
         return {label: said for label, said in found.items() if said is not None}
 
 
@@ -79,7 +80,7 @@ class Collection:
     """All runs that were found."""
 
     sections: list[Section]
-    """In the order of `STUDIES`, the full length first; on other data sets than their own last."""
+    """In the order of `STUDIES`, the longest first; on other data sets than their own last."""
     others: list[list[Run]]
     """Runs that are in no section, those that differ in nothing but the seed together."""
     again: list[tuple[Path, Path]]
@@ -98,12 +99,12 @@ def collect(folders: Sequence[Path]) -> Collection:
         raise SmallvitError(
             f"{', '.join(map(str, folders))}: no finished run there; expected {RECORD} or seed<k>.json somewhere below"
         )
-    by_row: dict[str, list[Run]] = {}
-    for run in sorted(runs, key=lambda run: (run.config.recipe, run.config.seed)):
-        by_row.setdefault(replace(run.config, seed=0).digest(), []).append(run)
+    by_row: dict[tuple[str, float], list[Run]] = {}
+    for run in sorted(runs, key=lambda run: run.config.seed):
+        by_row.setdefault(_row(run.config), []).append(run)
     sections: list[Section] = []
     for study in _studies(runs):
-        section = Section(study=study, runs={row.label: by_row.get(row.at(0).digest(), []) for row in study.rows})
+        section = Section(study=study, runs={row.label: by_row.get(_row(row.config), []) for row in study.rows})
         if study.reference in section.done and len(section.done) > 1:
             require_one_test_set(run for runs in section.runs.values() for run in runs)
             _require_same_pictures(section)
@@ -116,6 +117,7 @@ def collect(folders: Sequence[Path]) -> Collection:
         if not any(_repeats(each, other, earlier=index < place) for index, other in enumerate(sections))
     ]
     others = [runs for runs in by_row.values() if runs[0].path not in used]
+    others.sort(key=lambda runs: runs[0].config.recipe)
     return Collection(sections=sections, others=[alike for runs in others for alike in _by_pictures(runs)], again=again)
 
 
@@ -199,11 +201,13 @@ def _record_paths(folders: Sequence[Path]) -> list[Path]:
 
 def _studies(runs: Sequence[Run]) -> Iterator[Study]:
     """Yield every study at the scales and on the data sets of the runs."""
-    scales = sorted({run.config.scale for run in runs}, reverse=True)
+    scales: defaultdict[str, set[float]] = defaultdict(set)
+    for run in runs:
+        scales[run.config.data.dataset].add(run.config.scale)
     roots = {run.config.data.dataset: run.config.data.root for run in runs}
     for study in (make() for make in STUDIES.values()):
         for dataset in sorted(roots):
-            for scale in scales:
+            for scale in sorted(scales[dataset], reverse=True):
                 try:
                     yield study.on(dataset, roots[dataset]).scaled(scale)
                 except UsageError:  # a scale of another study's runs, at which nothing is left of this one's
@@ -212,9 +216,19 @@ def _studies(runs: Sequence[Run]) -> Iterator[Study]:
 
 @cache
 def _published_runs() -> dict[str, Published]:
-    return {_identity(row.config): row.published for row in STUDIES["paper"]().rows if row.published}
+    return {_at_full_length(row.config): row.published for row in STUDIES["paper"]().rows if row.published}
 
 
-def _identity(config: RunConfig) -> str:
-    """Return what identifies a row, whatever its seed and scale."""
-    return replace(config, seed=0, scale=1.0).digest()
+def _row(config: RunConfig) -> tuple[str, float]:
+    """Return what the runs of a row have in common, whatever their seeds."""
+    return _at_full_length(config), config.scale
+
+
+def _at_full_length(config: RunConfig) -> str:
+    return _digest(replace(config, seed=0, scale=1.0))
+
+
+@cache
+def _digest(config: RunConfig) -> str:
+    """Return its digest, worked out once for all scales: it is most of the time that sorting many records takes."""
+    return config.digest()

@@ -33,7 +33,7 @@ class Run:
         path = self.path / PREDICTIONS
         return path if path.exists() else None
 
-    @property
+    @cached_property
     def counts(self) -> list[int]:
         """Test images of each class."""
         return [sum(row) for row in self.record.test_confusion]
