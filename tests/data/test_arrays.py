@@ -1,5 +1,6 @@
 """Your own images as arrays in an .npz: held to a folder of the same pictures, and refused with the array's name."""
 
+import os
 import re
 import zipfile
 from collections.abc import Callable
@@ -73,6 +74,15 @@ def test_arrays_are_what_a_folder_of_the_same_pictures_is(
     row = int(re.fullmatch(r"own\.npz t\w+_images\[(\d+)\]", arrays.test.files[0].decode())[1])
     picture = images[18:][row] if own_test else images[order][row]
     assert np.array_equal(picture, np.asarray(Image.open(tmp_path / "own" / folder.test.files[0].decode())))
+
+
+def test_a_file_whose_name_is_not_utf_8_is_read(tmp_path: Path) -> None:
+    path = tmp_path / os.fsdecode(b"caf\xe9.npz")
+    np.savez(path, train_images=RGB, train_labels=LABELS, meta=LABELS)
+    for _ in range(2):  # decoded, and from the cache
+        data = load_dataset(DataConfig(dataset="folder", root=path, cache=tmp_path / "cache"), image_size=8)
+        assert data.notes == (rf"{tmp_path}/caf\udce9.npz: passed over meta",)
+        assert all(name.startswith(rb"caf\udce9.npz train_images[") for name in data.test.files.tolist())
 
 
 def test_names_and_shapes_of_medmnist_and_of_keras(load: Callable[..., Dataset]) -> None:

@@ -62,11 +62,12 @@ def read_arrays(path: Path, size: int) -> Decoded:
     left = sorted(arrays.keys() - used)
     notes = [f"{path}: passed over {first_few(left)}"] if left else []
     splits: dict[str, Split] = {}
+    title = printable(path.name)
     for split, (images, _) in names.items():
         values = _images(arrays.pop(images), len(given[split]), f"{path}: {images}")
         if max(values.shape[1:3]) > 2 * min(values.shape[1:3]):
             notes.append(f"the {len(values)} pictures of {images} {LONG}")
-        splits[split] = _split(values, np.searchsorted(classes, given[split]), size, f"{path.name} {images}")
+        splits[split] = _split(values, np.searchsorted(classes, given[split]), size, f"{title} {images}")
     if "val" in splits and "test" not in splits:
         splits["test"] = splits.pop("val")
         notes.append(f"{names['val'][0]} serves as test (there is no other); val is held out of train")
