@@ -52,6 +52,7 @@ def test_python_faults_are_named(small, tmp_path: Path, load) -> None:
         "text": ({**batch, b"labels": ["a"] * 6}, "'labels' is not a list of whole numbers"),
         "count": ({**batch, b"labels": [0, 1]}, "6 images but 2 labels"),
         "shape": ({**batch, b"data": batch[b"data"][:, :-1]}, "'data' is not a uint8 array of 3072 columns"),
+        "number": ({**batch, b"data": np.array(7, np.uint8)}, "'data' is not a uint8 array of 3072 columns"),
         "type": ({**batch, b"data": batch[b"data"].astype(np.float32)}, "'data' is not a uint8 array"),
         "absent": ({b"labels": batch[b"labels"]}, "'data' is not a uint8 array"),
         "list": ([1, 2], "it holds a list, not a dictionary"),

@@ -113,7 +113,7 @@ def _python(data: bytes, spec: DatasetSpec, layout: PythonBatches, where: str) -
         ) from error
     pixels, labels = batch.get("data"), batch.get(layout.label_key)
     width = _pixels(spec)
-    if not (isinstance(pixels, np.ndarray) and pixels.dtype == np.uint8 and pixels.shape == (len(pixels), width)):
+    if not (isinstance(pixels, np.ndarray) and pixels.dtype == np.uint8 and pixels.shape[1:] == (width,)):
         raise SmallvitError(f"{where}: 'data' is not a uint8 array of {width} columns")
     if not (isinstance(labels, list) and all(type(label) is int and abs(label) < 10**100 for label in labels)):
         raise SmallvitError(f"{where}: {layout.label_key!r} is not a list of whole numbers")
