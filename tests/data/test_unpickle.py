@@ -106,8 +106,9 @@ def test_arrays_of_other_things_than_numbers_are_refused(dtype: object) -> None:
         b"\x80\x02cnumpy\ndtype\nU\x01O\x85R.",
         b"\x80\x02c_codecs\nencode\nX\x01\x00\x00\x00aX\x06\x00\x00\x00base64\x86R.",
         b"\x80\x02c__builtin__\nbytes\nJ\xff\xff\xff\x7f\x85R.",  # bytes(2147483647) would fill the memory
-        b"\x80\x02c__builtin__\nbytes\n}U\x08__call__K\x01s\x86b.",  # tries to replace a stand-in's method
-        b"\x80\x02c__builtin__\nbytes\nN}U\x08__call__K\x01s\x86b.",
+        # Two tries to replace a stand-in's method, which would return it in a dictionary.
+        b"\x80\x02}U\x01ac__builtin__\nbytes\n}X\x08\x00\x00\x00__call__K\x01sbs.",
+        b"\x80\x02}U\x01ac__builtin__\nbytes\nN}X\x08\x00\x00\x00__call__K\x01s\x86bs.",
         b"\x80\x02cnumpy\nndarray\n)\x81.",
         b"\x80\x02cbuiltins\nbytes.fromhex\n.",
         b"\x80\x02(cos\nsystem\nU\x04true\x85R.",
