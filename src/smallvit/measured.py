@@ -114,7 +114,7 @@ def evaluate(
         config = replace(config, data=replace(config.data, root=Path(data_root)))
     dataset = load_dataset(config.data, image_size=config.model.image_size)
     _require_same_data(record, dataset, folder)
-    images: Split | None = getattr(dataset, split)
+    images = dataset.splits().get(split)
     if images is None:
         raise UsageError(f"{folder} held out no val (data.val_fraction, or too few images): measure on test")
     with threads_kept():

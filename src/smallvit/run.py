@@ -220,7 +220,6 @@ def _finish(training: Training, record: RunRecord) -> None:
 
 
 def _sizes(dataset: Dataset) -> str:
-    counts = [(name, split) for name, split in (("train", dataset.train), ("val", dataset.val), ("test", dataset.test))]
-    parts = [f"{len(split.labels):,} {name}" for name, split in counts if split is not None]
+    parts = [f"{len(split):,} {name}" for name, split in dataset.splits().items()]
     size = dataset.test.images.shape[-1]
     return f"{dataset.spec.name} ({', '.join(parts)} images of {size} x {size})"

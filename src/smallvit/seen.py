@@ -54,8 +54,7 @@ def seen_of(dataset: Dataset, seen: Keys | None) -> dict[str, int] | None:
     None where that is not known: also where none of the pictures is one that was seen, so that they may be the same in
     another encoding.
     """
-    splits = {"train": dataset.train, "val": dataset.val, "test": dataset.test}
-    keys = {name: split.keys for name, split in splits.items() if split is not None and split.keys is not None}
+    keys = {name: split.keys for name, split in dataset.splits().items() if split.keys is not None}
     if seen is None or "train" not in keys:
         return None
     if len(seen) and not any(np.isin(each, seen).any() for each in keys.values()):

@@ -74,11 +74,7 @@ class Session:
         compiled = with_step if switches.compile_augment == "auto" else switches.compile_augment == "on"
         self._apply = compiled_augment(on_gpu=on_gpu) if compiled else apply_augment
         self._apply_in_step = RecordedApply(self._apply) if compiled and self.graphs else self._apply
-        self.splits = {
-            name: DeviceSplit.of(split, device)
-            for name, split in (("train", dataset.train), ("val", dataset.val), ("test", dataset.test))
-            if split is not None
-        }
+        self.splits = {name: DeviceSplit.of(split, device) for name, split in dataset.splits().items()}
         self.order = Order(
             len(self.splits["train"]),
             batch_size=config.train.batch_size,

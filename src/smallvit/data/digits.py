@@ -14,4 +14,5 @@ def read_digits(spec: DatasetSpec) -> Decoded:
         ink, labels = arrays["images"], arrays["labels"]
     grey = np.rint(ink * (255 / 16)).astype(np.uint8)
     images = np.repeat(grey[:, None], 3, axis=1)
-    return Decoded(train=canonical(Split(images=images, labels=labels.astype(np.int64))), class_names=spec.class_names)
+    train = canonical(Split(images=images, labels=labels.astype(np.int64)))
+    return Decoded(train=train, val=None, test=None, class_names=spec.class_names)

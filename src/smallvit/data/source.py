@@ -167,4 +167,4 @@ def _verified(train: Split, test: Split, spec: DatasetSpec, place: Path, *, jpeg
         if sums[name] and digest(split) != sums[name]:
             why = "JPEG images, which lose detail: expect another accuracy" if jpeg else "altered images or labels"
             notes.append(f"{place}: {name} differs from the official release of {spec.name} ({why})")
-    return Decoded(train=train, test=test, class_names=spec.class_names, notes=tuple(notes))
+    return Decoded(train=train, val=None, test=test, class_names=spec.class_names, notes=tuple(notes))

@@ -48,21 +48,27 @@ class Split:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Decoded:
-    """A source's splits as they were read, with what only the source could tell."""
+class Splits:
+    """A data set's splits."""
 
     train: Split
-    val: Split | None = None
-    test: Split | None = None
-    train_moments: Float64[np.ndarray, "n 2 3"] | None = None
-    """Each train image's mean and mean square per channel, in units of 0..1, where no statistics are published."""
-    class_names: tuple[str, ...]
-    notes: tuple[str, ...] = ()
+    val: Split | None
+    test: Split | None
 
     def splits(self) -> dict[str, Split]:
         """Return the splits that are there, by name."""
         found = {"train": self.train, "val": self.val, "test": self.test}
         return {name: split for name, split in found.items() if split is not None}
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Decoded(Splits):
+    """A source's splits as they were read, with what only the source could tell."""
+
+    train_moments: Float64[np.ndarray, "n 2 3"] | None = None
+    """Each train image's mean and mean square per channel, in units of 0..1, where no statistics are published."""
+    class_names: tuple[str, ...]
+    notes: tuple[str, ...] = ()
 
 
 def canonical(split: Split) -> Split:

@@ -16,7 +16,7 @@ from smallvit.data.digits import read_digits
 from smallvit.data.hub import HubError
 from smallvit.data.source import Source, find_folder, find_hub, find_published, forms
 from smallvit.data.spec import SPECS, DatasetSpec
-from smallvit.data.split import Decoded, Split, hold_out, uneven
+from smallvit.data.split import Decoded, Split, Splits, hold_out, uneven
 from smallvit.errors import SmallvitError, line_of
 
 IN_TRAIN = "are in train, too"
@@ -24,12 +24,10 @@ IN_TRAIN = "are in train, too"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Dataset:
+class Dataset(Splits):
     """A data set ready to train on."""
 
     spec: DatasetSpec
-    train: Split
-    val: Split | None
     test: Split
     notes: tuple[str, ...]
     """What the user must be told: a cache rebuilt, pixels that are not the official ones, files passed over."""
@@ -135,11 +133,7 @@ def _decoded(source: Source, size: int) -> cached.Entry:
 def _pack(decoded: Decoded) -> dict[str, np.ndarray]:
     arrays: dict[str, np.ndarray] = {}
     for name, split in decoded.splits().items():
-        arrays |= {f"{name}_images": split.images, f"{name}_labels": split.labels}
-        if split.keys is not None:
-            arrays[f"{name}_keys"] = split.keys
-        if split.files is not None:
-            arrays[f"{name}_files"] = split.files
+        arrays |= {f"{name}_{part}": values for part, values in vars(split).items() if values is not None}
     if decoded.train_moments is not None:
         arrays["train_moments"] = decoded.train_moments
     return arrays
@@ -151,7 +145,7 @@ def _stored(path: Path, entry: cached.Entry) -> Source:
     def read() -> Decoded:
         names, notes = tuple(entry.facts["class_names"]), tuple(entry.facts["notes"])
         train, test = _split(entry.arrays, "train"), _split(entry.arrays, "test")
-        return Decoded(train=train, test=test, class_names=names, notes=notes)
+        return Decoded(train=train, val=None, test=test, class_names=names, notes=notes)
 
     return Source(where=path, files=(path / "manifest.json",), read=read)
 
