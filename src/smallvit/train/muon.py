@@ -52,7 +52,7 @@ class Muon(torch.optim.Muon):
         gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
         momentum, lr = group["momentum"], group["lr"]
         torch._foreach_lerp_(buffers, gradients, 1 - momentum)
-        updates = list(torch._foreach_lerp(gradients, buffers, momentum)) if group["nesterov"] else buffers
+        updates = list(torch._foreach_lerp(gradients, buffers, momentum))
         parts = group.get("parts", 1)
         inputs = [part for update in updates for part in update.to(self._dtype).chunk(parts)]
         settings = group["ns_coefficients"], group["ns_steps"], group["eps"]
