@@ -17,12 +17,14 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
+import safetensors.torch
 import torch
 import torch.distributed as dist
 from jaxtyping import Shaped
 from torch import Tensor, nn
 
 from smallvit.errors import SmallvitError
+from smallvit.train.checkpoint_format import tensor_bytes
 
 
 class RankLostError(SmallvitError):
@@ -82,27 +84,13 @@ class World:
 
     def broadcast_object(self, value: Any) -> Any:
         """Return rank 0's value, of JSON types, on every rank; what the others pass does not matter."""
-        message = bytearray(json.dumps(value).encode())
-        if self.size > 1:
-            length = torch.tensor([len(message)])
-            self._broadcast(length)
-            message = message if self.is_main else bytearray(int(length))
-            self._broadcast(torch.frombuffer(message, dtype=torch.uint8))
-        return json.loads(message)
+        return json.loads(self._broadcast_bytes(json.dumps(value).encode()))
 
     def broadcast_tensors(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return rank 0's tensors on every rank, on the CPU where there are several; the others may pass none."""
         if self.size == 1:
             return dict(tensors)
-        own = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()} if self.is_main else {}
-        rows = [(name, str(tensor.dtype).removeprefix("torch."), list(tensor.shape)) for name, tensor in own.items()]
-        result: dict[str, Tensor] = {}
-        for name, dtype, shape in self.broadcast_object(rows):
-            tensor = own[name] if self.is_main else torch.empty(shape, dtype=getattr(torch, dtype))
-            if tensor.numel():
-                self._broadcast(tensor.view(-1).view(torch.uint8))
-            result[name] = tensor
-        return result
+        return safetensors.torch.load(self._broadcast_bytes(tensor_bytes(tensors) if self.is_main else b""))
 
     def mean(self, tensor: Shaped[Tensor, "..."]) -> Shaped[Tensor, "..."]:
         """Return the mean over the ranks of a floating-point tensor of one shape; the same bits on every rank."""
@@ -181,6 +169,16 @@ class World:
             if reason is None:
                 raise
             raise RankLostError(f"rank {self.rank} {reason}{_place(doing)}") from None
+
+    def _broadcast_bytes(self, own: bytes) -> bytes:
+        """Return rank 0's bytes, one at least, on every rank."""
+        if self.size == 1:
+            return own
+        length = torch.tensor([len(own)])
+        self._broadcast(length)
+        content = bytearray(own if self.is_main else int(length))
+        self._broadcast(torch.frombuffer(content, dtype=torch.uint8))
+        return bytes(content)
 
     def _broadcast(self, tensor: Tensor, source: int = 0) -> None:
         with self.guarded():
