@@ -54,7 +54,7 @@ def read_batches(place: Path, spec: DatasetSpec, layout: BinaryBatches | PythonB
 
 
 def _pixels(spec: DatasetSpec) -> int:
-    return 3 * (spec.native_size or 0) ** 2
+    return 3 * spec.native_size**2
 
 
 def _from_folder(folder: Path, names: tuple[str, ...]) -> dict[str, bytes]:
@@ -129,5 +129,5 @@ def _checked(pixels: np.ndarray, labels: np.ndarray, spec: DatasetSpec, where: s
         raise SmallvitError(
             f"{where} row {row}: label {labels[row]}; {spec.name} has labels 0 to {spec.num_classes - 1}"
         )
-    size = spec.native_size or 0
+    size = spec.native_size
     return Split(images=pixels.reshape(-1, 3, size, size), labels=labels.astype(np.int64))

@@ -52,7 +52,7 @@ def read_shards(shards: Sequence[Path], spec: DatasetSpec, layout: Parquet, titl
                 allowed = f"{spec.name} has labels 0 to {spec.num_classes - 1}"
                 raise SmallvitError(f"{shard} row {row}: label {label}; {allowed}")
             labels.append(label)
-    size = spec.native_size or 0
+    size = spec.native_size
 
     def decode(cell: tuple[Path, int, bytes | None]) -> np.ndarray:
         shard, row, data = cell

@@ -57,8 +57,8 @@ class DatasetSpec:
     std: tuple[float, float, float]
     horizontal_flip: bool | None
     """Whether a mirror image keeps its class; None where only its owner knows."""
-    native_size: int | None
-    """Height and width in pixels as published; None where every image has its own."""
+    native_size: int = 0
+    """Height and width in pixels as published; 0 where every image has its own."""
     train_size: int
     test_size: int
     """0: no test split of its own, so test is held out of train."""
@@ -101,7 +101,6 @@ _DIGITS = DatasetSpec(
     licence="CC BY 4.0",
     attribution="E. Alpaydin and C. Kaynak, Optical Recognition of Handwritten Digits, UCI Machine Learning "
     "Repository, 1998, https://doi.org/10.24432/C50P49",
-    train_sha256="e69cc894b767fcb0fab49e0ca32c0501492832eed9f7e4f3fe4a7ce55bb3ae39",
 )
 
 _CIFAR10 = DatasetSpec(

@@ -256,7 +256,6 @@ def _folder_spec(entry: cached.Entry) -> DatasetSpec:
         mean=(0.5, 0.5, 0.5),
         std=(0.25, 0.25, 0.25),
         horizontal_flip=None,
-        native_size=None,
         train_size=len(entry.arrays["train_labels"]),
         test_size=len(entry.arrays.get("test_labels", ())),
     )
