@@ -22,29 +22,26 @@ def require_unseen_test(origin: Origin | None, config: RunConfig, dataset: Datas
 
     Also for a fork that is started over without its `origin`, whose test may have been drawn from other images.
     """
-    seen = None if origin is None else seen_of(dataset, origin.seen)
-    if origin is not None and seen is not None:
-        if seen["test"] and not dataset.spec.test_size:
+    if dataset.spec.test_size:
+        return
+    if origin is None:
+        if config.fork is not None and config.data.dataset == "folder":
+            raise UsageError(
+                "this fork has saved nothing yet, and its test is drawn from images that may be others by now: give "
+                "its own command again, with --fork and --out"
+            )
+        return
+    seen = seen_of(dataset, origin.seen)
+    if seen is not None:
+        if seen["test"]:
             raise UsageError(
                 f"--fork {origin.folder}: {seen['test']:,} of the {len(dataset.test):,} pictures of test, which is "
                 "drawn from all of them, were trained on there; keep what was held out there in a test/ of your own "
                 "(docs/data.md, more pictures)"
             )
         return
-    if origin is None:
-        if config.fork is not None and config.data.dataset == "folder" and not dataset.spec.test_size:
-            raise UsageError(
-                "this fork has saved nothing yet, and its test is drawn from images that may be others by now: give "
-                "its own command again, with --fork and --out"
-            )
-        return
     theirs = origin.config
-    if (
-        dataset.spec.test_size
-        or theirs is None
-        or origin.test_sha256 is None
-        or not theirs.data.same_source(config.data)
-    ):
+    if theirs is None or origin.test_sha256 is None or not theirs.data.same_source(config.data):
         return
     dataset = _at_size_of(theirs, config, dataset)
     if digest(dataset.test) != origin.test_sha256:
