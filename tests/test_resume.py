@@ -25,6 +25,7 @@ from smallvit.config import EvaluateConfig, RunConfig
 from smallvit.data import split
 from smallvit.data.config import DataConfig
 from smallvit.data.store import load_dataset
+from smallvit.device.choose import Choices
 from smallvit.device.config import DeviceConfig
 from smallvit.errors import SmallvitError, UsageError
 from smallvit.fork import (
@@ -353,10 +354,38 @@ def test_another_torch_or_thread_count_is_said(half: Path, undisturbed: dict[str
     edit_state(half, edit)
     text = said(TOY, half)
     assert "was 2.0: the same batches, but numbers may round otherwise" in text
-    assert "threads: 1, was 64: the same batches, but sums round otherwise" in text
+    assert "num-threads: 1, was 64: the same batches, but sums round otherwise" in text
     assert "devices: 1, was 4: the same batches" in text
     assert "attention: sdpa, was flash: the same batches" in text
     assert outcome(half) == undisturbed
+
+
+def test_the_threads_beside_a_gpu_are_not_told_of() -> None:
+    gpu = Choices(
+        device="cuda",
+        precision="bfloat16",
+        attention="flash",
+        convolution="torch",
+        compile=True,
+        num_threads=8,
+        reason="as asked",
+    )
+    saved = resume.SavedState(
+        config={},
+        versions={},
+        choices=gpu,
+        world_size=1,
+        draws_sha256="",
+        test_sha256="",
+        val_sha256=None,
+        may_be_seen=[],
+        gathered=resume.Gathered(started=""),
+    )
+    notes: list[str] = []
+    resume.note_other_arithmetic(saved, replace(gpu, num_threads=4), 1, notes.append)
+    assert not notes
+    resume.note_other_arithmetic(saved, replace(gpu, num_threads=4, compile=False), 1, notes.append)
+    assert notes == ["compile: off, was on: the same batches, but sums round otherwise"]
 
 
 def test_another_source_is_said(half: Path) -> None:

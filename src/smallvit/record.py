@@ -133,14 +133,11 @@ class RunRecord:
         """Return in what other arithmetic than `here` the run was computed, and which options ask for that, in a line
         for the user; None where it is the same.
         """
-        then, now = _options(self.choices), _options(here)
-        if self.choices.device != "cpu":  # whose sums are not the threads'
-            now["num-threads"] = then["num-threads"]
-        other = {name: value for name, value in then.items() if value != now[name]}
+        other = other_options(self.choices, here)
         if not other:
             return None
-        words = ", ".join(f"{name} {value} (here {now[name]})" for name, value in other.items())
-        options = " ".join(f"--device.{name} {value}" for name, value in other.items())
+        words = ", ".join(f"{name} {then} (here {now})" for name, (then, now) in other.items())
+        options = " ".join(f"--device.{name} {then}" for name, (then, _) in other.items())
         named = "precision" in other and self.run_config().device.precision == "auto"
         digest = " (a run of another digest, as its precision is named)" if named else ""
         return f"the record was computed with {words}: numbers round otherwise; for the same, add {options}{digest}"
@@ -162,6 +159,14 @@ def mean_class_accuracy(confusion: Sequence[Sequence[int]]) -> float | None:
         return None
     shares = [row[index] / sum(row) for index, row in enumerate(confusion) if any(row)]
     return sum(shares) / len(shares)
+
+
+def other_options(then: Choices, now: Choices) -> dict[str, tuple[str, str]]:
+    """Return the options of `device` that were chosen otherwise then than now, each with both values."""
+    before, after = _options(then), _options(now)
+    if then.device != "cpu":  # whose sums are not the threads'
+        del before["num-threads"]
+    return {name: (value, after[name]) for name, value in before.items() if value != after[name]}
 
 
 def _options(choices: Choices) -> dict[str, str]:

@@ -10,7 +10,7 @@ from typing import Any
 from smallvit.config import RunConfig
 from smallvit.device.choose import Choices
 from smallvit.errors import SmallvitError, UsageError
-from smallvit.record import SOURCE, CurvePoint, versions
+from smallvit.record import SOURCE, CurvePoint, other_options, versions
 from smallvit.run_folder import CHECKPOINTS, CONFIG
 from smallvit.session import Session
 from smallvit.step_batch import step_draws
@@ -114,16 +114,9 @@ def share_checkpoint(world: World, found: tuple[Checkpoint, SavedState] | None) 
 
 def note_other_arithmetic(saved: SavedState, choices: Choices, world_size: int, note: Callable[[str], None]) -> None:
     """Say where a resumed run computes otherwise than the part before it."""
-    compiled = {True: "compiled", False: "not compiled"}
-
-    def facts(devices: int, of: Choices) -> dict[str, object]:
-        found = {"devices": devices, "threads": of.num_threads, "device": of.device, "attention": of.attention}
-        return {**found, "convolution": of.convolution, "step": compiled[of.compile]}
-
-    before, now = facts(saved.world_size, saved.choices), facts(world_size, choices)
-    for name, value in now.items():
-        if before[name] != value:
-            note(f"{name}: {value}, was {before[name]}: the same batches, but sums round otherwise")
+    devices = {"devices": (saved.world_size, world_size)} if world_size != saved.world_size else {}
+    for name, (then, now) in {**devices, **other_options(saved.choices, choices)}.items():
+        note(f"{name}: {now}, was {then}: the same batches, but sums round otherwise")
 
 
 def require_same_images(saved: SavedState, session: Session, steps_done: int, folder: Path) -> None:
