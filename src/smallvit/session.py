@@ -15,6 +15,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from smallvit import rng
+from smallvit.augment.params import sent
 from smallvit.augment.pipeline import apply_augment, compiled_augment, normalise
 from smallvit.choices import decide
 from smallvit.config import RunConfig
@@ -27,7 +28,7 @@ from smallvit.evaluate import predict
 from smallvit.model.embed import image_patches
 from smallvit.model.init import init_whitening, init_whitening_paper
 from smallvit.model.vit import VisionTransformer
-from smallvit.step_batch import Apply, RecordedApply, augment_step, sent, step_draws
+from smallvit.step_batch import Apply, RecordedApply, augment_step, step_draws
 from smallvit.train.average import WeightAverage
 from smallvit.train.config import LossName
 from smallvit.train.distributed import ALONE, World

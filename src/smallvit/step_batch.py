@@ -7,12 +7,12 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
 from smallvit import rng
 from smallvit.augment.alternate import alternated
+from smallvit.augment.params import sent
 from smallvit.augment.pipeline import AugmentParams, apply_augment, sample_augment
 from smallvit.config import RunConfig
 from smallvit.data.loader import DeviceSplit
@@ -62,11 +62,6 @@ def augment_step(
         num_classes=spec.num_classes,
         label_smoothing=config.train.label_smoothing,
     )
-
-
-def sent(tensor: Tensor, device: torch.device | str) -> Tensor:
-    """Return a CPU tensor on a device; a GPU of CUDA need not have finished its earlier work."""
-    return tensor.to(device, non_blocking=torch.device(device).type == "cuda")
 
 
 class RecordedApply:

@@ -53,13 +53,17 @@ class BatchParams:
 
     def to(self: Params, device: torch.device | str) -> Params:
         """Return the same draws on another device."""
-        # MPS may read a tensor that is freed before it has got to it.
-        non_blocking = torch.device(device).type == "cuda"
-        return self.map_tensors(lambda tensor: tensor.to(device, non_blocking=non_blocking))
+        return self.map_tensors(lambda tensor: sent(tensor, device))
 
     def __getitem__(self: Params, rows: slice | Tensor) -> Params:
         """Return the draws of some of the images."""
         return self.map_tensors(lambda tensor: tensor[rows])
+
+
+def sent(tensor: Tensor, device: torch.device | str) -> Tensor:
+    """Return a CPU tensor on a device; a GPU of CUDA need not have finished its earlier work."""
+    # MPS may read a tensor that is freed before it has got to it.
+    return tensor.to(device, non_blocking=torch.device(device).type == "cuda")
 
 
 def constants(values: Sequence[float | int], dtype: torch.dtype, device: torch.device) -> Tensor:
