@@ -61,7 +61,7 @@ class AugmentParams(BatchParams):
     def __getitem__(self, rows: slice | Tensor) -> "AugmentParams":
         """Return the draws of some of the images that come out, with those of their partners."""
         if self.mix is None:
-            return self.map_tensors(lambda tensor: tensor[rows])
+            return super().__getitem__(rows)
         own = torch.arange(len(self), device=self.rows.device)[rows]
         given = torch.cat([own, self.mix.partner[own]])
         mix = replace(self.mix[own], partner=torch.arange(len(own), len(given), device=self.rows.device))
