@@ -10,7 +10,17 @@ import torch
 
 from smallvit.config import RunConfig
 from smallvit.data.cache import cache_folder
-from smallvit.device.choose import Attention, Choices, Convolution, Device, Precision, choose, hardware, one_thread
+from smallvit.device.choose import (
+    DTYPES,
+    Attention,
+    Choices,
+    Convolution,
+    Device,
+    Precision,
+    choose,
+    hardware,
+    one_thread,
+)
 from smallvit.device.fastest import fastest
 from smallvit.errors import UsageError
 from smallvit.model import native_attention, native_conv
@@ -114,7 +124,7 @@ def _attention(
     if device != "cuda":  # where a part of the batch tells as much
         images = max(1, min(images, ATTENTION_WEIGHTS // (heads * tokens**2)))
     qkv = torch.randn(images, tokens, 3 * width, generator=torch.Generator().manual_seed(0))
-    qkv = qkv.to(device, torch.bfloat16 if precision == "bfloat16" else torch.float32)
+    qkv = qkv.to(device, DTYPES[precision])
     masked = model.locality == "lsa"
     mask = ~torch.eye(tokens, dtype=torch.bool, device=device) if masked else None
     names = implementations(device, compiled=compiled, masked=masked)

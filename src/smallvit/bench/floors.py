@@ -6,15 +6,15 @@ Legend: D embed_dim, F hidden width of the MLP, H heads, N tokens, L blocks.
 import torch
 
 from smallvit.cores import free_memory
+from smallvit.device.choose import DTYPES, Precision
 from smallvit.model.config import ModelConfig
 
-VALUE_BYTES = {"float32": 4, "bfloat16": 2}
 PASSES_OF_A_TENSOR = 5
 PASSES_OF_A_WEIGHT = 10
 MEMORY_SHARE = 0.5
 
 
-def step_bytes(config: ModelConfig, *, num_parameters: int, batch_size: int, precision: str) -> int:
+def step_bytes(config: ModelConfig, *, num_parameters: int, batch_size: int, precision: Precision) -> int:
     """Return the bytes of a step through memory, with no two matrix products fused.
 
     They are those of the 8 D + F values a token and block that stand between two matrix products or are kept for
@@ -25,7 +25,7 @@ def step_bytes(config: ModelConfig, *, num_parameters: int, batch_size: int, pre
     """
     tokens = config.num_tokens
     between = 8 * config.embed_dim + round(config.mlp_ratio * config.embed_dim)
-    activations = batch_size * config.depth * tokens * between * VALUE_BYTES[precision]
+    activations = batch_size * config.depth * tokens * between * DTYPES[precision].itemsize
     return PASSES_OF_A_TENSOR * activations + PASSES_OF_A_WEIGHT * 4 * num_parameters
 
 

@@ -6,14 +6,13 @@ import torch
 
 from smallvit.bench.clock import Timing
 from smallvit.bench.record import Machine
-from smallvit.device.choose import timed
+from smallvit.device.choose import DTYPES, timed
 
 GEMM_SIDE = {"cpu": 2048, "mps": 4096, "cuda": 8192}
 COPY_BYTES = {"cpu": 2**28, "mps": 2**29, "cuda": 2**30}
 MOST_SECONDS = 2.0
 """Of a product: a processor without arithmetic for bfloat16 would take half a minute for the whole one."""
 PROBE_SIDE, PROBES = 256, 5
-PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
 class MachineRates:
@@ -21,13 +20,13 @@ class MachineRates:
 
     def __init__(self, device: str) -> None:
         self._device = device
-        self._sides = {name: self._side(dtype) for name, dtype in PRECISIONS.items()}
+        self._sides = {name: self._side(dtype) for name, dtype in DTYPES.items()}
 
     def calls(self) -> dict[str, Callable[[], object]]:
         """Return the calls, to be timed: a product in each precision, by its name, and "copy"."""
         source = torch.rand(COPY_BYTES[self._device] // 4, device=self._device)
         target = torch.empty_like(source)
-        products = {name: self._product(self._sides[name], dtype) for name, dtype in PRECISIONS.items()}
+        products = {name: self._product(self._sides[name], dtype) for name, dtype in DTYPES.items()}
         return {**products, "copy": lambda: target.copy_(source)}
 
     def machine(self, timings: Mapping[str, Timing]) -> Machine:

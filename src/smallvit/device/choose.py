@@ -16,6 +16,8 @@ from smallvit.device.config import Attention, Convolution, Device, DeviceConfig,
 from smallvit.device.memory import keep_freed_memory
 from smallvit.errors import UsageError
 
+DTYPES: dict[Precision, torch.dtype] = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+"""The type of the matrix products in each precision."""
 MeasureAttention = Callable[[Device, Precision, bool], tuple[Attention, str]]
 """From device, precision and whether the step is compiled to the fastest implementation, and the reason."""
 MeasureConvolution = Callable[[Device, Precision], tuple[Convolution, str | None]]
@@ -38,7 +40,7 @@ class Choices:
     @property
     def dtype(self) -> torch.dtype:
         """The type of the matrix products."""
-        return torch.bfloat16 if self.precision == "bfloat16" else torch.float32
+        return DTYPES[self.precision]
 
     def __str__(self) -> str:
         threads = f"{self.num_threads} thread{'s' if self.num_threads > 1 else ''}"
