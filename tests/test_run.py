@@ -602,6 +602,17 @@ def test_checkpoints_are_deleted_when_record_and_best_weights_are_on_the_disk(
     assert done[-1] == "deleted"
 
 
+def test_a_disk_that_is_full_before_the_first_step_is_the_users_to_mend(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(path: Path, value: object) -> None:
+        raise OSError(28, "No space left on device", str(path))
+
+    monkeypatch.setattr("smallvit.run.write_json", full)
+    with pytest.raises(SmallvitError, match=r"^\S+/config\.json: No space left on device$"):
+        run(TINY, tmp_path)
+
+
 def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "record.json"
     path.write_text("old")

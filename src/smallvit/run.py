@@ -22,7 +22,7 @@ from smallvit.console import say
 from smallvit.data.config import expanded
 from smallvit.data.store import Dataset, load_dataset
 from smallvit.device.choose import threads_kept
-from smallvit.errors import SmallvitError, UsageError
+from smallvit.errors import SmallvitError, UsageError, line_of
 from smallvit.files import write_json
 from smallvit.fork import (
     Origin,
@@ -106,7 +106,10 @@ def run(
             config = replace(config, fork=weights_sha256(origin.weights))
         asked = _Asked(folder=folder, origin=origin, start_over=start_over, repeats=repeats)
         with claimed(folder, partial(_note, console)) if world.is_main else nullcontext():
-            training = _prepared(config, asked, world, stop, console)
+            try:
+                training = _prepared(config, asked, world, stop, console)
+            except OSError as error:
+                raise SmallvitError(line_of(error)) from error
             record = _trained(training, console)
             with suppress(RankLostError) if world.is_main else nullcontext():  # all is written
                 world.barrier()
