@@ -103,3 +103,7 @@ def test_what_costs_time_makes_another_shape() -> None:
     for changes in ({"ema_decay": 0.9}, {"loss": "bce"}, {"batch_size": 100}):
         assert shape(replace(CONFIG, train=replace(CONFIG.train, **changes))) != plain
     assert shape(replace(CONFIG, seed=5)) == plain
+    fused, apart = (
+        replace(CONFIG, optim=replace(CONFIG.optim, optimizer="muon", muon_qkv=word)) for word in ("fused", "apart")
+    )
+    assert len({plain, shape(fused), shape(apart)}) == 3

@@ -84,7 +84,8 @@ def shape(config: RunConfig) -> str:
         [data.dataset, data.val_fraction, data.test_fraction],
         to_json(config.augment),
         to_json(model),
-        [config.optim.optimizer, train.batch_size, train.repeats_in_batch, train.ema_decay > 0, train.loss],
+        [config.optim.optimizer, config.optim.muon_qkv],
+        [train.batch_size, train.repeats_in_batch, train.ema_decay > 0, train.loss],
         to_json(replace(config.device, device=device_of(config.device), num_threads=num_threads(config.device))),
     )
     return canonical(parts)
