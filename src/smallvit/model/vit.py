@@ -5,7 +5,7 @@ Shapes: B batch, S image size, N tokens (CLS tokens, registers, patches), D embe
 
 import copy
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 from typing import assert_never, cast, get_args
 
 import torch
@@ -209,6 +209,7 @@ def _tokenizer(
     assert_never(config.tokenizer)
 
 
+@cache
 def count_macs(config: ModelConfig) -> int:
     """Return the multiply-accumulates of one image's forward pass: matrix products and convolutions, by torch's own
     counter on a model without storage, with attention as plain products: it does not see torch's fused one on a CPU.

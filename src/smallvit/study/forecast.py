@@ -2,7 +2,6 @@
 
 import math
 from dataclasses import replace
-from functools import cache
 
 from smallvit.bench.pace import Pace, num_images, pace_of
 from smallvit.config import RunConfig
@@ -13,7 +12,6 @@ from smallvit.strict_json import canonical, to_json
 from smallvit.study.tasks import Task
 from smallvit.study.watch import checkpoint_step
 
-_macs = cache(count_macs)
 FORWARD_SHARE = 1 / 3
 """Of a training step's arithmetic."""
 
@@ -92,4 +90,4 @@ def shape(config: RunConfig) -> str:
 
 
 def _work(config: RunConfig) -> int:
-    return config.train.batch_size * _macs(replace(config.model, num_classes=config.model.num_classes or 10))
+    return config.train.batch_size * count_macs(replace(config.model, num_classes=config.model.num_classes or 10))
