@@ -77,7 +77,7 @@ def open_entry(folder: Path) -> Entry:
     for name, expected in sums.items():
         path = folder / f"{name}.npy"
         try:
-            if _sha256(path) != expected:
+            if file_sha256(path) != expected:
                 raise BrokenEntryError(f"{path} is cut short or altered (its sha256 is not the manifest's)")
             arrays[name] = np.load(path, mmap_mode="r", allow_pickle=False)
         except OSError as error:
@@ -166,7 +166,7 @@ def _save(path: Path, values: np.ndarray) -> str:
         np.save(file, values, allow_pickle=False)
         file.flush()
         os.fsync(file.fileno())
-    return _sha256(path)
+    return file_sha256(path)
 
 
 def _put_in_place(draft: Path, final: Path) -> None:
@@ -180,7 +180,8 @@ def _put_in_place(draft: Path, final: Path) -> None:
     flush_folder(final.parent)
 
 
-def _sha256(path: Path) -> str:
+def file_sha256(path: Path) -> str:
+    """Return the sha256 of a file's content, in hex digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

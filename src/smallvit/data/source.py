@@ -16,6 +16,7 @@ from smallvit.data import folder as own
 from smallvit.data import hub
 from smallvit.data.arrays import read_arrays
 from smallvit.data.batches import read_batches
+from smallvit.data.cache import file_sha256
 from smallvit.data.parquet import find_shards, read_shards
 from smallvit.data.spec import BinaryBatches, DatasetSpec, PythonBatches
 from smallvit.data.split import Decoded, Split, canonical, digest
@@ -36,9 +37,7 @@ class Source:
         """Return 16 hex digits of a hash of the files' names (within `where`) and contents."""
 
         def one(path: Path) -> str:
-            with path.open("rb") as file:
-                content = hashlib.file_digest(file, "sha256").hexdigest()
-            return f"{path.relative_to(self.where).as_posix()}\0{content}\n"
+            return f"{path.relative_to(self.where).as_posix()}\0{file_sha256(path)}\n"
 
         with ThreadPoolExecutor(usable_cores()) as pool:
             return hashlib.sha256("".join(pool.map(one, self.files)).encode(errors="surrogateescape")).hexdigest()[:16]
