@@ -15,7 +15,7 @@ from rich.console import Console
 
 from outcomes import outcome
 from smallvit import cli
-from smallvit.errors import UsageError
+from smallvit.errors import SmallvitError, UsageError
 from smallvit.record import RunRecord
 from smallvit.study.engines.ray import RayEngine
 from smallvit.study.execute import run_study
@@ -87,3 +87,24 @@ def test_without_ray_the_command_names_the_extra(
         "smallvit: --engine ray needs ray, which is not installed: "
         "pip install -c constraints.txt -e '.[ray]' in the checkout\n"
     )
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (
+            "Version mismatch: The cluster was started with:\n    Ray: 1.2\n",
+            "Version mismatch: The cluster was started with:",
+        ),
+        ("", "RuntimeError"),
+    ],
+)
+def test_why_ray_cannot_be_started_is_said_in_a_line(words: str, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    ray = MagicMock()
+    ray.init.side_effect = RuntimeError(words)
+    monkeypatch.setattr("smallvit.study.engines.ray.find_spec", lambda name: object())
+    monkeypatch.setattr("smallvit.study.engines.ray.import_module", lambda name: ray)
+    monkeypatch.setattr("smallvit.study.engines.ray._SETTINGS", {})
+    with pytest.raises(SmallvitError) as raised:
+        RayEngine()
+    assert str(raised.value) == f"ray cannot be started on this machine: {said}"

@@ -91,9 +91,8 @@ class RayJob:
         except self._ray.exceptions.TaskCancelledError:
             return Outcome(status=128 + signal.SIGTERM, line="cancelled")
         except self._ray.exceptions.RayError as error:
-            lines = str(error).strip().splitlines() or [type(error).__name__]
             raised = isinstance(error, self._ray.exceptions.RayTaskError)  # a traceback, and then the error
-            return Outcome(status=1, line=f"ray: {lines[-1 if raised else 0]}")
+            return Outcome(status=1, line=f"ray: {_lines(error)[-1 if raised else 0]}")
 
     def ask_to_end(self) -> None:
         """Ask it to save and end."""
@@ -124,8 +123,13 @@ def _join(address: str | None) -> Any:
         ray.init(address=address or "local", log_to_driver=False, logging_level=logging.ERROR, **alone)
     except Exception as error:
         where = "be started on this machine" if address is None else f"be joined at {address}"
-        raise SmallvitError(f"ray cannot {where}: {str(error).splitlines()[0]}") from None
+        raise SmallvitError(f"ray cannot {where}: {_lines(error)[0]}") from None
     return ray
+
+
+def _lines(error: Exception) -> list[str]:
+    """Return the lines of what an error says; its type where it says nothing."""
+    return str(error).strip().splitlines() or [type(error).__name__]
 
 
 def _require_answer(address: str) -> None:
