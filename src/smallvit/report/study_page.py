@@ -18,11 +18,11 @@ from smallvit.report.cells import length_cell, length_of, scaled_notice
 from smallvit.report.collect import Section, collect
 from smallvit.report.html import require_ours, write_html
 from smallvit.report.numbers import Numbers, numbers_of
-from smallvit.report.records import too_good
+from smallvit.report.records import Run, too_good
 from smallvit.report.study_figures import drawings
 from smallvit.report.study_notes import answer, notes
 from smallvit.report.study_tables import others_table, study_tables
-from smallvit.report.svg import save_figure
+from smallvit.report.svg import Drawing, save_figure
 from smallvit.report.tables import Table, latex, markdown
 from smallvit.study.studies import STUDIES
 
@@ -38,15 +38,6 @@ NAMES = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plot:
-    """A figure in the page."""
-
-    title: str
-    svg: Markup
-    caption: str
-
-
-@dataclass(frozen=True, kw_only=True)
 class Part:
     """A section as the page shows it."""
 
@@ -58,12 +49,9 @@ class Part:
     """What its seeds tell, in a sentence; empty where nothing differs."""
     tables: list[Table]
     notes: list[str]
-    plots: list[Plot]
-
-    @property
-    def num_runs(self) -> int:
-        """Runs of all rows."""
-        return sum(len(runs) for runs in self.section.runs.values())
+    plots: list[tuple[Drawing, Markup]]
+    runs: list[tuple[str, Run]]
+    """Of all rows, each with its row's label."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,14 +93,14 @@ def write_report(folders: Sequence[Path | str], out: Path | str) -> Report:
         f"{run} is left out: {counted}, of the same config and seed, started before it"
         for run, counted in collection.again
     ]
-    runs = [run for section in collection.sections for each in section.runs.values() for run in each]
+    runs = [run for part in parts for _, run in part.runs]
     other_runs = [run for group in collection.others for run in group]
     write_html(
         page,
         "study.html.j2",
         parts=parts,
         others=others,
-        other_runs=other_runs,
+        other_runs=[(run.config.recipe, run) for run in other_runs],
         others_too_good=[(run, note) for run in other_runs for note in too_good(run.record)],
         num_runs=len({run.path for run in [*runs, *other_runs]}),
         scaled=sorted(
@@ -130,12 +118,12 @@ def write_report(folders: Sequence[Path | str], out: Path | str) -> Report:
 
 def _part(numbers: Numbers, out: Path, figures: list[Path]) -> Part:
     """Return a section as the page shows it; its figures are written to files, and their paths added to `figures`."""
-    section, plots = numbers.section, list[Plot]()
+    section, plots = numbers.section, list[tuple[Drawing, Markup]]()
     for drawing in drawings(numbers):
         name = f"{section.name}-{drawing.name}"
         svg, paths = save_figure(drawing, name.replace(".", "-"), out / FIGURES / name)
         figures += paths
-        plots.append(Plot(title=drawing.title, svg=Markup(svg), caption=drawing.caption))
+        plots.append((drawing, Markup(svg)))
     scaled = section.scale != 1
     return Part(
         section=section,
@@ -145,6 +133,7 @@ def _part(numbers: Numbers, out: Path, figures: list[Path]) -> Part:
         tables=study_tables(numbers),
         notes=notes(numbers),
         plots=plots,
+        runs=[(label, run) for label, runs in section.runs.items() for run in runs],
     )
 
 
