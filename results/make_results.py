@@ -167,7 +167,7 @@ def _line(name: str, runs: Sequence[Run], root: Path) -> str:
     spread = Spread(values=tuple(100 * run.record.test.accuracy for run in runs))
     seconds = defaultdict[str, list[float]](list)  # a mean over machines would be the time of none
     for run in runs:
-        seconds[hardware([run.record])[0]].append(run.record.train_seconds)
+        seconds[hardware(run.record)].append(run.record.train_seconds)
     place = runs[0].path.parent.relative_to(root)
     cells = [
         f"`{name}`",

@@ -389,7 +389,7 @@ def test_one_seed_of_every_row_has_no_interval_at_all(tmp_path: Path) -> None:
     seeds = dict.fromkeys(ACCURACIES, 1)
     table = study_tables(found := _numbers(tmp_path, _study(), _accuracy, seeds))[1]
     assert {row[2] for row in table.rows} == {"one seed in common"}
-    assert math.isnan(found.deviation)
+    assert math.isnan(found.fit.deviation)
     assert any("Without several seeds in common nothing tells how far seeds scatter" in note for note in notes(found))
     assert _cells(table, "low-rank q")["seeds to resolve the published"] == NONE
 

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from statistics import fmean, stdev
 from typing import Literal
 
-from smallvit.evaluate import Metrics
 from smallvit.record import RunRecord
 from smallvit.report.collect import Section
 from smallvit.report.records import Run
@@ -99,12 +98,8 @@ class Numbers:
     pairs: list[Pair]
     """Of the rows that are held against others, those that were run, as were the others."""
     not_run: list[str]
-    deviation: float
-    """Of the residuals of rows and seeds, in points; nan where nothing is left to tell it."""
-    planning_deviation: float
-    """Its upper limit, which seeds are planned by."""
-    freedom: int
-    """Degrees of freedom of the deviation."""
+    fit: SeedFit
+    """Of the accuracies, in points."""
     hardware: list[str]
     """Every machine, device and number of threads that ran a part of it."""
 
@@ -167,10 +162,8 @@ def numbers_of(section: Section) -> Numbers:
         together=_together(section, fit),
         pairs=_pairs(section, fit),
         not_run=[label for label, runs in section.runs.items() if not runs],
-        deviation=fit.deviation,
-        planning_deviation=fit.planning_deviation,
-        freedom=fit.freedom,
-        hardware=hardware([run.record for runs in done.values() for run in runs]),
+        fit=fit,
+        hardware=list(dict.fromkeys(hardware(run.record) for runs in done.values() for run in runs)),
     )
 
 
@@ -203,23 +196,20 @@ def _pairs(section: Section, fit: SeedFit) -> list[Pair]:
     ]
 
 
-def hardware(records: Sequence[RunRecord]) -> list[str]:
-    """Return every machine that made one of the records, in words: `An Example CPU, 1 of 2 cores`."""
-    found: dict[str, None] = {}
-    for record in records:
-        facts, choices, processes = record.hardware, record.choices, record.world_size
-        gpu = facts.get("gpu") if choices.device != "cpu" else None
-        cores = f"{min(choices.num_threads, int(facts.get('cores', choices.num_threads)))} of {facts.get('cores', '?')}"
-        where = str(gpu) if gpu else f"{_MARKS.sub('', str(facts.get('processor', 'a CPU')))}, {cores} cores"
-        found[f"{where}, {processes} processes" if processes > 1 else where] = None
-    return list(found)
+def hardware(record: RunRecord) -> str:
+    """Return the machine that made a record, in words: `An Example CPU, 1 of 2 cores`."""
+    facts, choices, processes = record.hardware, record.choices, record.world_size
+    gpu = facts.get("gpu") if choices.device != "cpu" else None
+    cores = f"{min(choices.num_threads, int(facts.get('cores', choices.num_threads)))} of {facts.get('cores', '?')}"
+    where = str(gpu) if gpu else f"{_MARKS.sub('', str(facts.get('processor', 'a CPU')))}, {cores} cores"
+    return f"{where}, {processes} processes" if processes > 1 else where
 
 
 def machine(record: RunRecord) -> tuple[object, ...]:
     """Return what tells the machine of a record from others: in words and, where a CPU computed, by its model; None is
     what the record does not tell.
     """
-    return hardware([record])[0], record.hardware.get("processor_model") if record.choices.device == "cpu" else None
+    return hardware(record), record.hardware.get("processor_model") if record.choices.device == "cpu" else None
 
 
 def differ(one: Sequence[object], other: Sequence[object]) -> bool:
@@ -228,17 +218,13 @@ def differ(one: Sequence[object], other: Sequence[object]) -> bool:
 
 
 def _best(runs: Sequence[Run]) -> tuple[Spread | None, Literal["test", "val"]]:
-    along = all(run.record.test_read == "along the curve" for run in runs)
-    points = [[point.test if along else point.val for point in run.record.curve] for run in runs]
-    tops = [_top(each) for each in points]
-    values = tuple(top for top in tops if top is not None)
-    return (Spread(values=values) if len(values) == len(runs) else None), ("test" if along else "val")
+    best_of = "test" if all(run.record.test_read == "along the curve" for run in runs) else "val"
+    curves = [
+        [100 * measured.accuracy for point in run.record.curve if (measured := getattr(point, best_of))] for run in runs
+    ]
+    return (Spread(values=tuple(map(max, curves))) if all(curves) else None), best_of
 
 
 def _by_class(runs: Sequence[Run]) -> Spread | None:
     means = [mean for run in runs if (mean := run.record.mean_class_accuracy()) is not None]
     return Spread(values=tuple(100 * mean for mean in means)) if len(means) == len(runs) else None
-
-
-def _top(points: Sequence[Metrics | None]) -> float | None:
-    return max((100 * metrics.accuracy for metrics in points if metrics is not None), default=None)

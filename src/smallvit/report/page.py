@@ -72,7 +72,7 @@ def write_page(folder: Path | str) -> Path:
         command=repeat_command(config),
         changed=changed_options(config),
         interval=wilson_interval(record.test.correct, record.test.count),
-        hardware="; ".join(hardware([record])),
+        hardware=hardware(record),
         large=large,
         best_test=_best_on_test(record),
         test_points=sum(point.test is not None for point in record.curve),

@@ -166,31 +166,32 @@ def _best_note(lines: Sequence[Line]) -> str:
 
 
 def _differences_notes(numbers: Numbers) -> list[str]:
-    if not numbers.freedom:
+    fit = numbers.fit
+    if not fit.freedom:
         return ["Differences are paired by seed. Without several seeds in common nothing tells how far seeds scatter."]
-    degrees = f"{numbers.freedom} degree{'s' if numbers.freedom > 1 else ''} of freedom"
+    degrees = f"{fit.freedom} degree{'s' if fit.freedom > 1 else ''} of freedom"
     reference = numbers.section.study.reference
-    error = numbers.deviation / math.sqrt(len(numbers.line(reference).seeds))
+    error = fit.deviation / math.sqrt(len(numbers.line(reference).seeds))
     found = [
-        f"Differences are paired by seed; none is tested. Rows and seeds leave a deviation of {numbers.deviation:.2f} "
+        f"Differences are paired by seed; none is tested. Rows and seeds leave a deviation of {fit.deviation:.2f} "
         f"points ({degrees})."
     ]
     if numbers.any_tested:
         found = [
             "Differences are paired by seed; intervals and p values are Student's t with one deviation of the "
-            f"residuals of rows and seeds ({numbers.deviation:.2f} points, {degrees}), which takes it to be alike in "
+            f"residuals of rows and seeds ({fit.deviation:.2f} points, {degrees}), which takes it to be alike in "
             "all rows. They cover the seeds; the test images are taken as they are. All differences from "
             f"{reference} share its mean, whose standard error is {error:.2f} points: if it is off, all are.",
             "An interval is that of its row alone; p values are corrected by Holm for the rows of the table. Resolved: "
             "p below 5 %, so that an interval may leave out 0 where its row is not resolved.",
         ]
     if any(line.seeds_needed for line in numbers.lines):
-        scatter = half_interval(math.sqrt(2) * numbers.deviation, numbers.freedom)
+        scatter = half_interval(math.sqrt(2) * fit.deviation, fit.freedom)
         short = ", of runs as short as these" if numbers.section.scale < 1 else ""
         found.append(
             "Seeds to resolve the published difference: of every row, for a power of 80 % at Holm's first step, 5 % / "
             f"{len(numbers.lines) - 1}, whatever the other rows show, with the upper limit of that deviation (80 %, "
-            f"one-sided), {numbers.planning_deviation:.2f} points{short}. A published difference is one of single "
+            f"one-sided), {fit.planning_deviation:.2f} points{short}. A published difference is one of single "
             "runs, which scatter, too: by our deviation, as far as its degrees of freedom tell it, 95 % of such "
             f"differences, of one seed, lie within {scatter:.1f} points of the truth."
         )

@@ -81,7 +81,7 @@ def others_table(groups: Sequence[Sequence[Run]]) -> Table:
                 whole_seconds(Spread(values=tuple(run.record.train_seconds for run in runs))),
                 large(first.num_macs),
                 large(first.num_parameters),
-                "; ".join(hardware([run.record for run in runs])),
+                "; ".join(dict.fromkeys(hardware(run.record) for run in runs)),
                 ", ".join(printable(str(run.path)) for run in runs),
             )
         )
