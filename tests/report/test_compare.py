@@ -278,8 +278,8 @@ def test_what_differs_is_listed_and_what_it_makes_of_the_numbers(tmp_path: Path,
     assert besides["threads"] == ("2", "1")
     assert besides["torch's version"] == ("2.13.0", "9")
     assert besides["mean and deviation of their colours"][1].startswith("0.1000, 0.2000, 0.3000; ")
-    untold = {row.name: row.note for row in found.quantities if row.change is None}
-    assert untold.keys() == {"val accuracy", "training", "training images/s"}
+    untold = {row.title: row.note for row in found.quantities if row.change is None}
+    assert untold.keys() == {"val accuracy, %", "training, s", "training images/s"}
     assert compare(tmp_path / "a", tmp_path / "b").warnings == []
 
 

@@ -24,14 +24,14 @@ MOST_CONFUSIONS = 8
 class Quantity:
     """One thing measured of every run of both sides."""
 
-    name: str
-    unit: str
+    title: str
+    """Its name, and the unit of its values."""
     form: str
     """How a value is written."""
-    change_as: Literal["difference", "ratio"]
     a: tuple[float, ...]
     """In the unit, a value a run; empty where it was not measured."""
     b: tuple[float, ...]
+    change_as: Literal["difference", "ratio"] = "difference"
     a_interval: tuple[float, float] | None = None
     """Wilson's 95 % interval of a share, where a side is one run."""
     b_interval: tuple[float, float] | None = None
@@ -55,11 +55,6 @@ class Quantity:
         mean = format(fmean(values), self.form)
         spread = PLUS_MINUS + format(stdev(values), self.form) if len({*values}) > 1 else ""
         return mean + spread
-
-    @property
-    def title(self) -> str:
-        """Its name, and the unit of its values."""
-        return f"{self.name}, {self.unit}" if self.unit else self.name
 
     @property
     def written_change(self) -> str:
@@ -110,26 +105,24 @@ def quantities(a: Side, b: Side) -> list[Quantity]:
     moved = any(differ(machine(one.record), machine(other.record)) for one, other in zip(a.runs, b.runs, strict=True))
     no_time = "hardware, device or threads differ" if moved else ""
 
-    def of(name: str, unit: str, form: str, get: Callable[[RunRecord], float | None], **rest: Any) -> Quantity:
+    def of(title: str, form: str, get: Callable[[RunRecord], float | None], **rest: Any) -> Quantity:
         values = [[get(run.record) for run in side.runs] for side in (a, b)]
         found = [() if None in row else tuple(float(value) for value in row if value is not None) for row in values]
-        return Quantity(name=name, unit=unit, form=form, a=found[0], b=found[1], **rest)
+        return Quantity(title=title, form=form, a=found[0], b=found[1], **rest)
 
-    difference: dict[str, Any] = {"change_as": "difference"}
-    ratio: dict[str, Any] = {"change_as": "ratio"}
     intervals = {"a_interval": _interval(a), "b_interval": _interval(b)}
     uneven = a.first.record.mean_class_accuracy() is not None
     return [
-        of("test accuracy", "%", ".2f", lambda r: 100 * r.test.accuracy, **difference, **intervals),
-        *([of("mean of the classes", "%", ".2f", _by_class, **difference)] if uneven else []),
-        of("test NLL", "nats", ".4f", lambda r: r.test.negative_log_likelihood, **difference),
-        of("test ECE", "%", ".2f", lambda r: 100 * r.test.calibration_error, **difference),
-        of("val accuracy", "%", ".2f", lambda r: 100 * r.val.accuracy if r.val else None, **difference, note=no_val),
-        of("training", "s", ",.1f", lambda r: r.train_seconds, **ratio, note=no_time),
-        of("training images/s", "", ",.0f", lambda r: r.images_per_second, **ratio, note=no_time),
-        of("images seen", "thousands", ",.0f", lambda r: r.curve[-1].images_seen / 1e3, **ratio),
-        of("MACs of an image", "millions", ",.2f", lambda r: r.num_macs / 1e6, **ratio),
-        of("parameters", "", ",.0f", lambda r: r.num_parameters, **ratio),
+        of("test accuracy, %", ".2f", lambda r: 100 * r.test.accuracy, **intervals),
+        *([of("mean of the classes, %", ".2f", _by_class)] if uneven else []),
+        of("test NLL, nats", ".4f", lambda r: r.test.negative_log_likelihood),
+        of("test ECE, %", ".2f", lambda r: 100 * r.test.calibration_error),
+        of("val accuracy, %", ".2f", lambda r: 100 * r.val.accuracy if r.val else None, note=no_val),
+        of("training, s", ",.1f", lambda r: r.train_seconds, change_as="ratio", note=no_time),
+        of("training images/s", ",.0f", lambda r: r.images_per_second, change_as="ratio", note=no_time),
+        of("images seen, thousands", ",.0f", lambda r: r.curve[-1].images_seen / 1e3, change_as="ratio"),
+        of("MACs of an image, millions", ",.2f", lambda r: r.num_macs / 1e6, change_as="ratio"),
+        of("parameters", ",.0f", lambda r: r.num_parameters, change_as="ratio"),
     ]
 
 
