@@ -22,7 +22,7 @@ from smallvit.report.cells import NONE, large, signed, written_interval, written
 from smallvit.report.collect import Collection, collect
 from smallvit.report.figures import learning_curve_file
 from smallvit.report.numbers import Line, Numbers, Spread, hardware, numbers_of
-from smallvit.report.page import read_metrics
+from smallvit.report.page import read_losses
 from smallvit.report.records import Run
 from smallvit.report.stats import wilson_interval
 from smallvit.report.study_figures import drawings
@@ -58,8 +58,8 @@ def figures(collection: Collection, root: Path) -> dict[Path, str]:
             found[root / "results" / _file_of(numbers, drawing)] = svg_file(drawing.title, drawing.draw)
     for run in (run for group in collection.others for run in group):
         if run.config.recipe in RECIPES:
-            rows = read_metrics(run.path.with_suffix(".metrics.jsonl"))
-            found[run.path.with_suffix(".svg")] = learning_curve_file(run.record, rows)
+            losses = read_losses(run.path.with_suffix(".metrics.jsonl"))
+            found[run.path.with_suffix(".svg")] = learning_curve_file(run.record, losses)
     return found
 
 

@@ -115,7 +115,7 @@ def test_without_val_there_is_no_val_line(tmp_path: Path, run_folder: MakeRun) -
 def test_colours_are_variables(tmp_path: Path, run_folder: MakeRun) -> None:
     record = run_folder(tmp_path)
     for svg in (
-        learning_curve(record, [{"step": 0, "loss": 2.3}, {"step": 19, "loss": 2.0}]),
+        learning_curve(record, [(0.0, 2.3), (19.0, 2.0)]),
         confusion_matrix(record),
     ):
         root = ElementTree.fromstring(svg)

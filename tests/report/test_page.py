@@ -299,6 +299,12 @@ def _cut(path: Path) -> None:
     path.write_bytes(path.read_bytes()[: path.stat().st_size * 2 // 3])
 
 
+def _third_line_without_loss(path: Path) -> None:
+    lines = path.read_text().splitlines()
+    lines[2] = '{"step": 59}'
+    path.write_text("\n".join(lines))
+
+
 def _of_another_run(path: Path) -> None:
     tensors = load_file(path)
     save_file({**tensors, "labels": tensors["labels"].roll(1)}, path)
@@ -355,6 +361,7 @@ def _files_that_are_none(path: Path) -> None:
         ("test.safetensors", _other_dimensions, "its mistake_images have not the type or shape that a run writes"),
         ("test.safetensors", _files_that_are_none, "its files have not the type or shape that a run writes"),
         ("metrics.jsonl", _cut, "is not a line of metrics"),
+        ("metrics.jsonl", _third_line_without_loss, "line 3 is not a line of metrics: 'loss'"),
     ],
 )
 def test_a_damaged_folder_is_one_line(

@@ -4,7 +4,6 @@ Equal records give equal bytes. Shapes: C classes.
 """
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -24,17 +23,17 @@ MOST_TICKS = 20
 _LONGEST_TICK = 14
 
 
-def learning_curve(record: RunRecord, rows: Sequence[dict[str, Any]]) -> str:
+def learning_curve(record: RunRecord, losses: Sequence[tuple[float, float]]) -> str:
     """Return accuracy (val, and test where it was measured) and train loss by epoch.
 
-    `rows` are the lines of metrics.jsonl; those with a step give the thin line of single batches.
+    `losses` are those of steps, each with its step: the thin line of single batches.
     """
-    return svg_of("curve", _curve_title(record), lambda: _draw_curve(record, rows))
+    return svg_of("curve", _curve_title(record), lambda: _draw_curve(record, losses))
 
 
-def learning_curve_file(record: RunRecord, rows: Sequence[dict[str, Any]]) -> str:
+def learning_curve_file(record: RunRecord, losses: Sequence[tuple[float, float]]) -> str:
     """Return the same as SVG that stands alone."""
-    return svg_file(_curve_title(record), lambda: _draw_curve(record, rows))
+    return svg_file(_curve_title(record), lambda: _draw_curve(record, losses))
 
 
 def confusion_matrix(record: RunRecord) -> str:
@@ -63,7 +62,7 @@ def _curve_title(record: RunRecord) -> str:
     return f"Accuracy and train loss over {record.run_config().length.epochs} epochs"
 
 
-def _draw_curve(record: RunRecord, rows: Sequence[dict[str, Any]]) -> Figure:
+def _draw_curve(record: RunRecord, losses: Sequence[tuple[float, float]]) -> Figure:
     figure = Figure(figsize=(5.4, 4.9), layout="constrained")
     top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=[3, 2])
     _accuracy_line(top, "val", [p for p in record.curve if p.val], VAL, "o")
@@ -74,10 +73,9 @@ def _draw_curve(record: RunRecord, rows: Sequence[dict[str, Any]]) -> Figure:
     config = record.run_config()
     last = record.curve[-1]
     per_epoch = last.images_seen / last.epoch / config.train.batch_size  # steps
-    steps = [row for row in rows if "step" in row]
-    if steps:
-        epochs = [(row["step"] + 1) / per_epoch for row in steps]
-        bottom.plot(epochs, [row["loss"] for row in steps], color=MUTED, linewidth=0.6, label="single batches")
+    if losses:
+        epochs = [(step + 1) / per_epoch for step, _ in losses]
+        bottom.plot(epochs, [loss for _, loss in losses], color=MUTED, linewidth=0.6, label="single batches")
     ends, means = [0, *(p.epoch for p in record.curve)], [p.train_loss for p in record.curve]
     bottom.stairs(
         np.array(means, dtype=float), ends, baseline=None, color=INK, linewidth=1.4, label="mean of the interval"

@@ -7,7 +7,6 @@ import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from markupsafe import Markup
 
@@ -58,7 +57,7 @@ def write_page(folder: Path | str) -> Path:
     run = read_run(folder)
     record, config = run.record, run.config
     mistakes = mistakes_of(read_predictions(folder / PREDICTIONS, record), record.class_names)
-    rows = read_metrics(folder / METRICS)
+    losses = read_losses(folder / METRICS)
     page = folder / PAGE
     write_html(
         page,
@@ -76,7 +75,7 @@ def write_page(folder: Path | str) -> Path:
         large=large,
         best_test=_best_on_test(record),
         test_points=sum(point.test is not None for point in record.curve),
-        curve_svg=Markup(learning_curve(record, rows)),
+        curve_svg=Markup(learning_curve(record, losses)),
         confusion_svg=Markup(confusion_matrix(record)),
         numbered=len(record.class_names) <= MOST_NUMBERED,
         pairs=_pairs(record)[:MOST_PAIRS],
@@ -86,24 +85,24 @@ def write_page(folder: Path | str) -> Path:
     return page
 
 
-def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """Return the lines of metrics.jsonl; none if the file is absent, for the record holds the curve.
+def read_losses(path: Path) -> list[tuple[float, float]]:
+    """Return the steps in metrics.jsonl with their losses; none if the file is absent, for the record holds the curve.
 
     A loss that was no finite number, null there, is nan.
     """
     if not path.exists():
         return []
-    rows: list[dict[str, Any]] = []
+    losses: list[tuple[float, float]] = []
+    lines = 0
     try:
         for line in path.read_text(encoding="utf-8").splitlines():
             row = json.loads(line)
             if "step" in row:
-                loss = row["loss"]
-                row = {"step": float(row["step"]), "loss": math.nan if loss is None else float(loss)}
-            rows.append(row)
+                losses.append((float(row["step"]), math.nan if row["loss"] is None else float(row["loss"])))
+            lines += 1
     except (OSError, ValueError, TypeError, KeyError) as error:
-        raise SmallvitError(f"{path} line {len(rows) + 1} is not a line of metrics: {error}") from None
-    return rows
+        raise SmallvitError(f"{path} line {lines + 1} is not a line of metrics: {error}") from None
+    return losses
 
 
 def _class_rows(record: RunRecord) -> list[ClassRow]:
