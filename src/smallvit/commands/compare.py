@@ -30,15 +30,13 @@ class CompareCommand:
         """Print the essentials, write the page, say where."""
         from smallvit.report.compare import compare, write_comparison
         from smallvit.report.compare_differences import FIRST
+        from smallvit.report.compare_sides import written_seeds
 
         comparison = compare(self.a, self.b)
         page = write_comparison(comparison, self.out)
         console = plain_console()
         for side in (comparison.a, comparison.b):
-            seeds = "seed" if len(side.runs) == 1 else "seeds"
-            console.print(
-                f"{side.name}  {side.first.config.recipe}, {seeds} {', '.join(map(str, side.seeds))}: {side.path}"
-            )
+            console.print(f"{side.name}  {side.first.config.recipe}, {written_seeds(side.seeds)}: {side.path}")
         for warning in comparison.warnings:
             console.print(f"note: {warning}")
         decisive = [each for each in comparison.fields if each.decides]
@@ -64,7 +62,7 @@ def _table(comparison: "Comparison") -> "Table":
         table.add_column(name, justify="right")
     for row in comparison.quantities:
         cells = [
-            row.written(values) + (f"\n{interval[0]:.2%} to {interval[1]:.2%}".replace("%", "") if interval else "")
+            row.written(values) + (f"\n{100 * interval[0]:.2f} to {100 * interval[1]:.2f}" if interval else "")
             for values, interval in ((row.a, row.a_interval), (row.b, row.b_interval))
         ]
         title = f"{row.title}\n  95 % interval (Wilson)" if row.a_interval else row.title

@@ -118,7 +118,7 @@ def _mid_p(only_a: int, only_b: int) -> float:
 
 def _class_p(right_a: Bool[Tensor, " n"], right_b: Bool[Tensor, " n"], labels: Int64[Tensor, " n"]) -> dict[int, float]:
     found: dict[int, float] = {}
-    for label in {int(label) for label in labels}:
+    for label in labels.unique().tolist():
         mine, theirs = right_a[labels == label], right_b[labels == label]
         found[label] = _mid_p(int((mine & ~theirs).sum()), int((~mine & theirs).sum()))
     return dict(zip(found, holm(list(found.values())), strict=True))

@@ -96,11 +96,10 @@ def _read_side(name: str, path: Path) -> Side:
 
 
 def _require_two(a: Side, b: Side) -> None:
-    digests = {run.record.to_json()["sha256"]: run for run in a.runs}
-    for run in b.runs:
-        same = digests.get(run.record.to_json()["sha256"])
-        if same is not None:
-            raise UsageError(f"A and B hold the same record, {same.path} and {run.path}: name two different runs")
+    for one in a.runs:
+        for other in b.runs:
+            if one.record == other.record:
+                raise UsageError(f"A and B hold the same record, {one.path} and {other.path}: name two different runs")
 
 
 def _paired(a: Side, b: Side) -> tuple[Side, Side]:
@@ -109,16 +108,19 @@ def _paired(a: Side, b: Side) -> tuple[Side, Side]:
         return a, b
     common = {*a.seeds} & {*b.seeds}
     if not common:
-        raise SmallvitError(f"A has {_seeds(a.seeds)} and B {_seeds(b.seeds)}: none in common to compare seed by seed")
+        raise SmallvitError(
+            f"A has {written_seeds(a.seeds)} and B {written_seeds(b.seeds)}: none in common to compare seed by seed"
+        )
     return _only(a, b, common), _only(b, a, common)
 
 
 def _only(side: Side, other: Side, common: set[int]) -> Side:
     left_out = [seed for seed in side.seeds if seed not in common]
-    notes = [f"{side.name}: {_seeds(left_out)} left out, which {other.name} has not"] if left_out else []
+    notes = [f"{side.name}: {written_seeds(left_out)} left out, which {other.name} has not"] if left_out else []
     kept = tuple(run for run in side.runs if run.config.seed in common)
     return replace(side, runs=kept, notes=(*side.notes, *notes))
 
 
-def _seeds(seeds: Sequence[int]) -> str:
+def written_seeds(seeds: Sequence[int]) -> str:
+    """Return seeds in words: `seeds 0, 1`."""
     return f"seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}"

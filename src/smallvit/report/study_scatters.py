@@ -15,9 +15,8 @@ from smallvit.config import RunConfig
 from smallvit.report.figures import label_scaled
 from smallvit.report.numbers import Line, Numbers
 from smallvit.report.svg import INK, MUTED, SERIES, Drawing
+from smallvit.study.grids import PARTS
 
-PARTS = ("q", "k", "v", "qk", "kv", "qv", "qkv")
-"""Projections that may be low-rank, alone and together."""
 LOW_RANK = ("latent_dim_q", "latent_dim_k", "latent_dim_v", "init")
 """Fields of a model in which the rows of that figure may differ."""
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")

@@ -66,10 +66,6 @@ class Board:
     def __len__(self) -> int:
         return len(self._lines)
 
-    def count(self, state: State) -> int:
-        """Return the runs in a state."""
-        return sum(line.state == state for line in self)
-
     def read(self) -> None:
         """Read how far the running ones are."""
         for line in self:

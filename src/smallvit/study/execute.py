@@ -79,8 +79,8 @@ def run_study(
     use = replace(use, num_threads=use.num_threads or engine.threads)
     tasks = unfinished(study, folder, use)
     require_own(tasks, study)
-    for task in tasks[:1]:
-        task.config.data.require_beside("--out", folder)
+    if tasks:
+        tasks[0].config.data.require_beside("--out", folder)
     if budget_seconds is not None:
         tasks = by_rank(tasks)
     view = View(console, engine.slots(), budget_seconds)
@@ -287,7 +287,7 @@ class Execution:
             ending.reason, ending.exit_status = stop.reason or "the budget is spent", stop.exit_status or OUT_OF_TIME
         if ending.exit_status == OUT_OF_TIME and ending.failed:
             ending.exit_status = 1
-        elif ending.exit_status == OUT_OF_TIME and not ending.finished and not self.board.count("saved"):
+        elif ending.exit_status == OUT_OF_TIME and not ending.finished and not self.board.of("saved"):
             ending.reason, ending.exit_status = self._waiting.why_none_fits(ending.left), 1
         self.view.left(ending.left)
         return ending

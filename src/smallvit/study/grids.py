@@ -9,6 +9,8 @@ from smallvit.study.paper import AS_PUBLISHED, LATENT, in_study, latent_dims, pa
 from smallvit.study.rows import Changes, Row, Study, changed
 
 SEEDS = (0, 1, 2)
+PARTS = ("q", "k", "v", "qk", "kv", "qv", "qkv")
+"""Projections that may be low-rank, alone and together."""
 
 
 def latent_rows(full: RunConfig, folder: Callable[[str, int], str]) -> tuple[Row, ...]:
@@ -24,7 +26,7 @@ def latent_rows(full: RunConfig, folder: Callable[[str, int], str]) -> tuple[Row
     steps = [(eighths, "normal") for eighths in range(2, 9)] + [(2, "spectral"), (8, "spectral")]
     for latent, init in ((width * eighths // 8, init) for eighths, init in steps):
         suffix, marked = ("", "") if init == "normal" else (f"-{init}", f", {init}")
-        for parts in ("q", "k", "v", "qk", "kv", "qv", "qkv"):
+        for parts in PARTS:
             changes = {**latent_dims(parts, latent), "model.init": init}
             config = changed(replace(full, recipe=folder(parts, latent) + suffix), changes)
 

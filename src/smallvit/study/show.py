@@ -85,7 +85,7 @@ class View:
         self._note(line.task)
         if self._live is not None and line.state != "failed":
             return
-        over = self._board.count("done") + self._board.count("failed") + self._board.count("saved")
+        over = len(self._board.of("done", "failed", "saved"))
         start = f"{over}/{len(self._board)} {line.task}: "
         if line.record is None:
             text = outcome.line
@@ -136,8 +136,8 @@ class View:
         return Group(table, Text(self._summary(board), no_wrap=True, overflow="ellipsis"))
 
     def _summary(self, board: Board) -> str:
-        parts = [f"{board.count('done')} of {len(board)} done"]
-        parts += [f"{board.count(state)} {state}" for state in ("failed", "saved") if board.count(state)]
+        parts = [f"{len(board.of('done'))} of {len(board)} done"]
+        parts += [f"{len(runs)} {state}" for state in ("failed", "saved") if (runs := board.of(state))]
         left = board.seconds_left(self._slots)
         if board.of("running", "measuring", "waiting"):
             parts.append("time left not known yet" if left is None else f"about {duration(left)} left")

@@ -21,7 +21,7 @@ def small_budget() -> RunConfig:
         config,
         recipe=PLAIN,
         model=replace(config.model, patch_size=8, depth=6),
-        train=replace(config.train, epochs=12, passes_per_epoch=1),
+        train=replace(config.train, epochs=12),
         device=DeviceConfig(precision="float32"),
     )
 
