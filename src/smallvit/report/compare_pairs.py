@@ -12,6 +12,7 @@ from jaxtyping import Bool, Int64
 from scipy.stats import binom, binomtest
 from torch import Tensor
 
+from smallvit.data.source import ALTERED
 from smallvit.data.spec import SPECS
 from smallvit.errors import SmallvitError
 from smallvit.report.compare_sides import Side
@@ -19,8 +20,8 @@ from smallvit.report.predictions import Mistake, Predictions, mistakes_of, read_
 from smallvit.report.records import Run
 from smallvit.report.stats import Z_95, holm
 
-ALTERED_TEST = "test differs from the official release"
-"""Words of the note that a data set's source makes of pixels that are not the published ones."""
+ALTERED_TEST = f"test {ALTERED}"
+"""Words of the note that a data set's source makes of test images that are not the published ones."""
 
 
 @dataclass(frozen=True, kw_only=True)
