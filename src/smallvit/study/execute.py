@@ -107,6 +107,7 @@ class Execution:
         self._requeued = Counter[tuple[str, Path]]()
         self._refusals = Refusals()
         self._said_refused = False
+        self._stop = Stop()
         self._ending_since = math.inf
         self._tests: dict[int, str] = {}
         for record in records:
@@ -118,13 +119,13 @@ class Execution:
 
         Raises `InterruptedRunError` at a second signal, when the jobs have been killed.
         """
-        with Stop() as stop, self.view.showing(self.board):
+        with self._stop, self.view.showing(self.board):
             try:
                 while True:
-                    self._collect(stop)
-                    self._end_if_asked(stop)
-                    self._start_what_fits(stop)
-                    if not self._running and (stop.reason or not self._refusals.is_pending):
+                    self._collect()
+                    self._end_if_asked()
+                    self._start_what_fits()
+                    if not self._running and (self._stop.reason or not self._refusals.is_pending):
                         break
                     self.view.refresh()
                     time.sleep(POLL_SECONDS)
@@ -136,12 +137,12 @@ class Execution:
                 for job in self._running:
                     job.handle.ask_to_end()
                 raise
-        return self._ended(stop)
+        return self._ended()
 
-    def _start_what_fits(self, stop: Stop) -> None:
+    def _start_what_fits(self) -> None:
         if self._refusals.is_too_early():
             return
-        while not stop.reason and len(self._running) < self.engine.slots():
+        while not self._stop.reason and len(self._running) < self.engine.slots():
             task, does = self._waiting.next({shape(job.task.config) for job in self._running if job.does == "pace"})
             if task is None:
                 return
@@ -159,7 +160,7 @@ class Execution:
             except InterruptedRunError:  # a second signal's
                 raise
             except (OSError, SmallvitError) as error:  # its folder cannot be made, or no job submitted: others go on
-                if stop.reason:  # a signal of the terminal ends what submits as well
+                if self._stop.reason:  # a signal of the terminal ends what submits as well
                     return
                 if isinstance(error, SmallvitError) and self._is_to_be_retried(error):
                     return
@@ -167,7 +168,7 @@ class Execution:
             if does == "run":
                 self._waiting.take(task)
             if isinstance(begun, Outcome):
-                self._after(does, task, begun, stop)
+                self._after(does, task, begun)
                 continue
             self.board[task].state = "running" if does == "run" else "measuring"
             self._running.append(_Running(task=task, does=does, handle=begun))
@@ -180,14 +181,14 @@ class Execution:
             self.view.say(f"{refusal}; it is tried again, now and whenever that happens, every {RETRY_SECONDS:.0f} s")
         return again
 
-    def _end_if_asked(self, stop: Stop) -> None:
+    def _end_if_asked(self) -> None:
         now = time.monotonic()
-        if not stop.reason and self._waiting.is_spent:
-            stop.reason, stop.exit_status = "the budget is spent", OUT_OF_TIME
-        if stop.reason and self._ending_since == math.inf:
+        if not self._stop.reason and self._waiting.is_spent:
+            self._stop.reason, self._stop.exit_status = "the budget is spent", OUT_OF_TIME
+        if self._stop.reason and self._ending_since == math.inf:
             self._ending_since = now
             if self._running:
-                self.view.say(f"{stop.reason}: {len(self._running)} to save and end")
+                self.view.say(f"{self._stop.reason}: {len(self._running)} to save and end")
             for job in self._running:
                 job.handle.ask_to_end()
         elif now > self._ending_since + PATIENCE_SECONDS:
@@ -195,24 +196,24 @@ class Execution:
             for job in self._running:
                 job.handle.kill()
 
-    def _collect(self, stop: Stop) -> None:
+    def _collect(self) -> None:
         for job in list(self._running):
             outcome = job.handle.poll()
             if outcome is not None:
                 self._running.remove(job)
-                self._after(job.does, job.task, outcome, stop)
+                self._after(job.does, job.task, outcome)
 
-    def _after(self, does: str, task: Task, outcome: Outcome, stop: Stop) -> None:
-        (self._after_run if does == "run" else self._after_pace)(task, outcome, stop)
+    def _after(self, does: str, task: Task, outcome: Outcome) -> None:
+        (self._after_run if does == "run" else self._after_pace)(task, outcome)
 
-    def _after_run(self, task: Task, outcome: Outcome, stop: Stop) -> None:
+    def _after_run(self, task: Task, outcome: Outcome) -> None:
         line, path = self.board[task], task.folder / RECORD
         if outcome.status == 0:
             _wait_for(path)
         if outcome.status == 0 or path.exists():  # it may have been ended when all was done
             try:
                 record = RunRecord.load(path)
-                self._require_same_test(record, stop)
+                self._require_same_test(record)
             except InterruptedRunError:
                 raise
             except SmallvitError as error:
@@ -223,7 +224,7 @@ class Execution:
                 line.state, line.record = "done", record
                 self._learn_from(record)
                 self.ending.finished += 1
-        if outcome.was_ended and (stop.reason or outcome.status == OUT_OF_TIME):
+        if outcome.was_ended and (self._stop.reason or outcome.status == OUT_OF_TIME):
             line.state = "saved"
             if outcome.status == -signal.SIGTERM:
                 line.state = "waiting"
@@ -245,10 +246,11 @@ class Execution:
             self.view.say(f"{task}: {outcome.line}; it is begun again")
         return again
 
-    def _require_same_test(self, record: RunRecord, stop: Stop) -> None:
+    def _require_same_test(self, record: RunRecord) -> None:
         """Raise `SmallvitError`, and let the study end, if a run's test images are not those of the runs before."""
         if self._test_of(record) != record.test_sha256:
-            stop.reason, stop.exit_status = stop.reason or "the test images have changed", stop.exit_status or 1
+            self._stop.reason = self._stop.reason or "the test images have changed"
+            self._stop.exit_status = self._stop.exit_status or 1
             raise SmallvitError("its test images are not those of the runs before: were the pictures changed since?")
 
     def _test_of(self, record: RunRecord) -> str | None:
@@ -261,7 +263,7 @@ class Execution:
         if self._waiting.has_budget or record.choices.device == "cpu":  # to know a GPU's name opens it in this process
             self.forecast.learn_from(record)
 
-    def _after_pace(self, task: Task, outcome: Outcome, stop: Stop) -> None:
+    def _after_pace(self, task: Task, outcome: Outcome) -> None:
         self.board[task].state = "waiting"
         if outcome.status == 0:
             try:
@@ -272,7 +274,7 @@ class Execution:
                 outcome = Outcome(status=1, line=f"its last line is no pace: {outcome.line}")
         if (
             outcome.status
-            and not (stop.reason and outcome.was_ended)
+            and not (self._stop.reason and outcome.was_ended)
             and not self._is_to_be_begun_again("pace", task, outcome)
         ):
             for each in self._waiting.take_alike(task):
@@ -280,11 +282,12 @@ class Execution:
                 self.ending.failed.append(f"{each}: its pace cannot be measured: {outcome.line}")
                 self.view.ended(self.board[each], outcome)
 
-    def _ended(self, stop: Stop) -> Ending:
+    def _ended(self) -> Ending:
         ending = self.ending
         ending.left = [line.task for line in self.board if line.state in ("saved", "waiting")]
         if ending.left:
-            ending.reason, ending.exit_status = stop.reason or "the budget is spent", stop.exit_status or OUT_OF_TIME
+            ending.reason = self._stop.reason or "the budget is spent"
+            ending.exit_status = self._stop.exit_status or OUT_OF_TIME
         if ending.exit_status == OUT_OF_TIME and ending.failed:
             ending.exit_status = 1
         elif ending.exit_status == OUT_OF_TIME and not ending.finished and not self.board.of("saved"):
