@@ -11,6 +11,7 @@ from matplotlib.lines import Line2D
 from smallvit.record import CurvePoint, RunRecord
 from smallvit.report.cells import length_cell
 from smallvit.report.compare_sides import Side, val_differs
+from smallvit.report.figures import curve_axes, set_images_seen
 from smallvit.report.svg import TEST, VAL, svg_of
 
 COLOURS = {"A": VAL, "B": TEST}
@@ -35,22 +36,14 @@ def scaled(a: Side, b: Side) -> str:
 
 
 def _draw(a: Side, b: Side, *, with_val: bool) -> Figure:
-    figure = Figure(figsize=(5.4, 4.9), layout="constrained")
-    top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=[3, 2])
-    most = max(run.record.curve[-1].images_seen for side in (a, b) for run in side.runs)
-    unit, word = (1e6, "millions") if most >= 1e6 else (1e3, "thousands")
+    figure, top, bottom = curve_axes()
+    unit = set_images_seen(bottom, max(run.record.curve[-1].images_seen for side in (a, b) for run in side.runs))
     for side in (a, b):
         for run in side.runs:
             _accuracies(top, side.name, run.record, unit, with_val=with_val)
             _losses(bottom, side.name, run.record, unit)
-    top.set_ylabel("accuracy, %")
     top.set_ylim(top=min(100.0, top.get_ylim()[1]))
     top.legend(handles=list(_legend(with_val=with_val and _any_val(a, b))), loc="best")
-    bottom.set_ylabel("train loss, nats")
-    bottom.set_xlabel(f"training images seen, {word}")
-    bottom.set_xlim(0, 1.02 * most / unit)
-    for axes in (top, bottom):
-        axes.grid(axis="y")
     figure.suptitle(scaled(a, b), color=TEST, fontsize=10, fontweight="bold")
     return figure
 

@@ -52,6 +52,25 @@ def label_scaled(figure: Figure, scale: float) -> None:
         figure.suptitle(f"Scaled: {length_of(scale)}", color=TEST, fontsize=10, fontweight="bold")
 
 
+def curve_axes() -> tuple[Figure, Axes, Axes]:
+    """Return a figure of learning curves: its axes of accuracy and, below, those of train loss."""
+    figure = Figure(figsize=(5.4, 4.9), layout="constrained")
+    top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=[3, 2])
+    top.set_ylabel("accuracy, %")
+    bottom.set_ylabel("train loss, nats")
+    for axes in (top, bottom):
+        axes.grid(axis="y")
+    return figure, top, bottom
+
+
+def set_images_seen(axes: Axes, most: int) -> float:
+    """Let an x axis be that of training images seen, up to `most`, and return its unit."""
+    unit, word = (1e6, "millions") if most >= 1e6 else (1e3, "thousands")
+    axes.set_xlabel(f"training images seen, {word}")
+    axes.set_xlim(0, 1.02 * most / unit)
+    return unit
+
+
 def short(label: str, most: int) -> str:
     """Return a row's label as a figure has room for it."""
     label = shown_name(label)
@@ -63,11 +82,9 @@ def _curve_title(record: RunRecord) -> str:
 
 
 def _draw_curve(record: RunRecord, losses: Sequence[tuple[float, float]]) -> Figure:
-    figure = Figure(figsize=(5.4, 4.9), layout="constrained")
-    top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=[3, 2])
+    figure, top, bottom = curve_axes()
     _accuracy_line(top, "val", [p for p in record.curve if p.val], VAL, "o")
     _accuracy_line(top, "test", [p for p in record.curve if p.test], TEST, "D")
-    top.set_ylabel("accuracy, %")
     top.set_ylim(top=min(100.0, top.get_ylim()[1]))
     _legend_beside_the_last_points(top)
     config = record.run_config()
@@ -80,14 +97,11 @@ def _draw_curve(record: RunRecord, losses: Sequence[tuple[float, float]]) -> Fig
     bottom.stairs(
         np.array(means, dtype=float), ends, baseline=None, color=INK, linewidth=1.4, label="mean of the interval"
     )
-    bottom.set_ylabel("train loss, nats")
     passes = "" if config.length.passes_per_epoch == 1 else f" (of {config.length.passes_per_epoch} passes)"
     bottom.set_xlabel(f"epoch{passes}")
     bottom.set_xlim(0, config.length.epochs * 1.02)
     bottom.xaxis.set_major_locator(MaxNLocator(integer=True))
     bottom.legend(loc="upper right")
-    for axes in (top, bottom):
-        axes.grid(axis="y")
     label_scaled(figure, config.scale)
     return figure
 

@@ -12,7 +12,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from smallvit.report.collect import Section
-from smallvit.report.figures import draw_confusion, label_scaled, short
+from smallvit.report.figures import draw_confusion, label_scaled, set_images_seen, short
 from smallvit.report.numbers import Line, Numbers
 from smallvit.report.records import Run
 from smallvit.report.rows_figure import finish, interval, key, mark_nothing, rows_figure
@@ -150,8 +150,7 @@ def _draw_curves(numbers: Numbers, split: str) -> Figure:
     figure = Figure(figsize=(5.4, 4.6), layout="constrained")
     axes = figure.subplots()
     reference = numbers.section.study.reference
-    most = max(line.images_seen for line in numbers.lines)
-    unit, word = (1e6, "millions") if most >= 1e6 else (1e3, "thousands")
+    unit = set_images_seen(axes, max(line.images_seen for line in numbers.lines))
     others = [line.label for line in numbers.lines if line.label != reference]
     by_accuracy = sorted(others, key=lambda label: numbers.line(label).last.mean)
     named = others if len(others) <= MOST_COLOURED else [by_accuracy[-1], by_accuracy[0]]
@@ -165,9 +164,7 @@ def _draw_curves(numbers: Numbers, split: str) -> Figure:
             axes.plot(x, means, color=colour, linestyle=style, linewidth=1.5, label=short(label, 58))
         else:
             axes.plot(x, means, color=MUTED, linewidth=0.6, alpha=0.6)
-    axes.set_xlabel(f"training images seen, {word}")
     axes.set_ylabel(f"{split} accuracy, %")
-    axes.set_xlim(0, 1.02 * most / unit)
     axes.grid(axis="y")
     keys = axes.get_legend_handles_labels()[1]
     columns = 2 if all(len(key) <= 30 for key in keys) else 1
