@@ -46,6 +46,7 @@ GOLDEN = Path(__file__).parent / "golden"
 LONG = (
     *("test_distributed", "test_ranks", "test_interrupted", "test_full_disk", "test_ray", "test_slurm"),
     *("test_processes", "test_fast_path", "test_compile", "test_readme", "test_cli_runs", "test_resume"),
+    *("test_job", "test_refused", "test_no_numbers"),  # with what others above have made
 )
 """Modules that take long, or whose fixtures do."""
 

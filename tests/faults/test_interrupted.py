@@ -66,8 +66,7 @@ PLACES: dict[str, tuple[str, int, int]] = {
 """Where a signal comes, and the steps that are done when the run ends."""
 
 
-@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])
-@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize(("place", "name"), [("step", "SIGINT"), *((place, "SIGTERM") for place in PLACES)])
 def test_a_signal_ends_the_run_after_its_step_with_the_command_to_go_on(
     place: str, name: str, smallvit: Smallvit, undisturbed: dict[str, Any], tmp_path: Path
 ) -> None:

@@ -49,13 +49,6 @@ def test_a_killed_run_is_a_failed_one_and_the_next_study_goes_on_with_it(tmp_pat
     assert RunRecord.load(folder / "record.json").resumed_at_steps == [saved]
 
 
-def test_files_of_the_current_folder_are_no_modules_of_a_run(tmp_path: Path) -> None:
-    (tmp_path / "json.py").write_text("raise RuntimeError('somebody else has written this')")
-    with started(tmp_path, "study", "tiny", "--rows", "plain row", "--seeds", "1", "--out", "runs", *AS_WORDS) as study:
-        _, err = study.communicate(timeout=PATIENCE)
-    assert (study.returncode, err) == (0, "")
-
-
 def test_a_study_that_is_ended_and_then_killed_goes_on_to_the_same_records(
     tmp_path: Path, undisturbed: Callable[[str], Any]
 ) -> None:
@@ -82,7 +75,11 @@ def test_a_study_that_is_ended_and_then_killed_goes_on_to_the_same_records(
         assert outcome(run) == undisturbed(run.name)
 
 
-def test_an_order_that_cannot_be_done_ends_with_a_line(tmp_path: Path) -> None:
+def test_an_order_that_cannot_be_done_ends_with_a_line_and_no_file_of_the_current_folder_is_a_module(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "json.py").write_text("raise RuntimeError('somebody else has written this')")
+    monkeypatch.chdir(tmp_path)
     order = Order(do="run", config={"schema": 3}, folder="there", cwd=str(tmp_path))
     found = Process(order, tmp_path / "logs" / "job.log").wait()
     assert (found.status, found.line) == (1, "config.recipe is missing")
