@@ -398,7 +398,7 @@ def test_a_single_step_is_a_run(tmp_path: Path) -> None:
     assert record.curve[0].images_seen == NUM_TRAIN
     assert record.images_per_second == 0
     run(replace(TINY, seed=1, train=TrainConfig(epochs=1, passes_per_epoch=1, batch_size=NUM_TRAIN)), tmp_path / "b")
-    found = {each.name: each.written_change for each in compare(tmp_path, tmp_path / "b").quantities}
+    found = {each.title: each.written_change for each in compare(tmp_path, tmp_path / "b").quantities}
     assert found["training images/s"] == "\N{EN DASH}"
     Forecast().learn_from(record)
 
