@@ -316,7 +316,7 @@ def test_a_record_that_a_network_disk_shows_late_is_waited_for(tmp_path: Path, m
 
 
 def test_a_run_without_a_readable_record_has_failed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("smallvit.study.execute.SEEN_SECONDS", 0.0)
+    monkeypatch.setattr("smallvit.study.finished.SEEN_SECONDS", 0.0)
     engine = HereEngine(lambda order: Outcome(status=0, line="finished"))
     ending = execute(replace(study(), seeds=(0,)), tmp_path, engine)
     assert ending.finished == 0
@@ -609,7 +609,7 @@ def test_a_run_that_does_not_end_when_asked_is_killed(tmp_path: Path, monkeypatc
         if looked == 1:
             os.kill(os.getpid(), signal.SIGTERM)
 
-    monkeypatch.setattr("smallvit.study.execute.PATIENCE_SECONDS", 0.0)
+    monkeypatch.setattr("smallvit.study.running.PATIENCE_SECONDS", 0.0)
     monkeypatch.setattr("smallvit.study.execute.time.sleep", sleep)
     monkeypatch.setattr(HereEngine, "start", lambda self, order, log: Deaf())
     ending = execute(study(), tmp_path)

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 from smallvit.config import RunConfig
 from smallvit.device.config import DeviceConfig, DeviceUse
@@ -30,6 +31,14 @@ class Task:
     def log(self) -> Path:
         """File that holds what the run's processes print."""
         return self.folder.with_name(f"{self.folder.name}.log")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """What is done at once for a run: all that is left of it, or a measurement of its pace."""
+
+    task: Task
+    does: Literal["run", "pace"]
 
 
 def _record_path(folder: Path, row: Row, seed: int) -> Path:

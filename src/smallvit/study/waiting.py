@@ -3,12 +3,11 @@
 import math
 import time
 from collections.abc import Collection, Sequence
-from typing import Literal
 
 from smallvit.data.spec import SPECS
 from smallvit.progress import duration
 from smallvit.study.forecast import Forecast, shape
-from smallvit.study.tasks import Task
+from smallvit.study.tasks import Job, Task
 
 END_SECONDS = 5.0
 """Of a budget, kept for runs to save and processes to end."""
@@ -35,20 +34,20 @@ class Waiting:
         """Return the time by which a run that is begun now has to have ended, in seconds of the Unix epoch."""
         return time.time() + self._seconds_left() if self.has_budget else None
 
-    def next(self, measuring: Collection[str]) -> tuple[Task | None, Literal["run", "pace"]]:
-        """Return the first run that fits, or is to be measured to know, unless its shape is in `measuring`."""
+    def next(self, measured: Collection[str]) -> Job | None:
+        """Return the first run that fits, or its measurement if one has to know, unless its shape is in `measured`."""
         if not self.has_budget:
-            return (self._tasks[0] if self._tasks else None), "run"
+            return Job(task=self._tasks[0], does="run") if self._tasks else None
         left = self._seconds_left()
         for task in self._tasks if left > 0 else []:
             seconds = self._forecast.seconds(task)
             if seconds is None and task.config.data.dataset not in SPECS:
-                return task, "run"  # of a folder's images no pace is known before a run has ended or saved
-            if seconds is None and shape(task.config) not in measuring:
-                return task, "pace"
+                return Job(task=task, does="run")  # of a folder's images no pace is known before a run ended or saved
+            if seconds is None and shape(task.config) not in measured:
+                return Job(task=task, does="pace")
             if seconds is not None and seconds <= left:
-                return task, "run"
-        return None, "run"
+                return Job(task=task, does="run")
+        return None
 
     def take(self, task: Task) -> None:
         """Take out a run that is begun."""
