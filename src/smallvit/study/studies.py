@@ -1,6 +1,7 @@
 """The studies by name."""
 
 from collections.abc import Callable
+from functools import cache
 
 from smallvit.study.changes import changes
 from smallvit.study.grids import batch, cifar100, cls_tokens, latents, mixing, patches
@@ -9,15 +10,15 @@ from smallvit.study.rows import Study
 from smallvit.study.small_budget import augmentation, cls_tokens_small, latents_small
 
 STUDIES: dict[str, Callable[[], Study]] = {
-    "paper": paper,
-    "latents": latents,
-    "cls-tokens": cls_tokens,
-    "mixing": mixing,
-    "batch": batch,
-    "cifar100": cifar100,
-    "patches": patches,
-    "augmentation": augmentation,
-    "cls-tokens-small": cls_tokens_small,
-    "latents-small": latents_small,
-    "changes": changes,
+    "paper": cache(paper),
+    "latents": cache(latents),
+    "cls-tokens": cache(cls_tokens),
+    "mixing": cache(mixing),
+    "batch": cache(batch),
+    "cifar100": cache(cifar100),
+    "patches": cache(patches),
+    "augmentation": cache(augmentation),
+    "cls-tokens-small": cache(cls_tokens_small),
+    "latents-small": cache(latents_small),
+    "changes": cache(changes),
 }
