@@ -889,7 +889,7 @@ def test_a_run_that_is_deleted_in_part_is_known_by_its_config(tmp_path: Path, mo
 def test_what_a_killed_writer_left_is_taken_away(tmp_path: Path) -> None:
     for name in (".model.safetensors.123-0a1b2c3d", ".record.json.9-ffffffff", ".notes.txt.9-ffffffff", "mine.txt"):
         (tmp_path / name).write_text("x")
-    (tmp_path / CHECKPOINTS / ".step-00000030.77.tmp").mkdir(parents=True)
+    (tmp_path / CHECKPOINTS / ".step-00000030.77-0a1b2c3d").mkdir(parents=True)
     with claimed(tmp_path, lambda note: None):
         pass
     left = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*")}

@@ -1,19 +1,20 @@
-"""Files that are written whole or not at all, and folders whose names last."""
+"""Files and folders that are written whole or not at all, and whose names last."""
 
 import json
 import os
 import re
 import secrets
+import shutil
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from errno import EINVAL, ENOTSUP
 from pathlib import Path
 from typing import Any
 
 from smallvit.errors import refuse_unreadable
 
-_TEMPORARY = re.compile(r"\.\d+-[0-9a-f]{8}$")
-"""How the names of files end that are being written."""
+_TEMPORARY = re.compile(r"\.(.+)\.\d+-[0-9a-f]{8}")
+"""What files and folders are called that are being written or deleted."""
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:
@@ -43,8 +44,14 @@ def last_lines(path: Path, most_bytes: int, begin: int = 0) -> list[str]:
 def remove_leftovers(path: Path) -> None:
     """Delete what a process that was killed while it was `replacing` a file left beside it."""
     for temporary in path.parent.glob(f".{path.name}.*-*"):
-        if _TEMPORARY.search(temporary.name):
+        if leftover_of(temporary) == path.name:
             temporary.unlink()
+
+
+def leftover_of(path: Path) -> str | None:
+    """Return the name of the file or folder that was being written or deleted here; None if this is no such thing."""
+    found = _TEMPORARY.fullmatch(path.name)
+    return None if found is None else found[1]
 
 
 def walk(folder: Path) -> Generator[tuple[Path, list[str], list[str]]]:
@@ -71,8 +78,7 @@ def replacing(path: Path) -> Generator[Path]:
 
     An `OSError` is made one of `path`: that of a full disk names no file.
     """
-    # Of containers that share a disk, each has the same numbers for its processes.
-    temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}")
+    temporary = _beside(path)
     try:
         yield temporary
         temporary.replace(path)
@@ -80,6 +86,48 @@ def replacing(path: Path) -> Generator[Path]:
         raise OSError(error.errno, error.strerror, str(path)) from None
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def replacing_folder(path: Path) -> Generator[Path]:
+    """Give an empty folder beside `path` to write to; it takes the place of `path` only if nothing was raised.
+
+    It and its name are flushed to the disk; the files in it are for the caller to flush.
+    """
+    temporary, before = _beside(path), _beside(path)
+    try:
+        temporary.mkdir()
+        yield temporary
+        flush_folder(temporary)
+        if os.path.lexists(path):
+            path.rename(before)
+        temporary.rename(path)
+    except BaseException:  # an interrupt, too, leaves nothing behind
+        discard(temporary)
+        raise
+    flush_folder(path.parent)
+    discard(before)
+
+
+def retire(folder: Path) -> None:
+    """Delete a folder, which has its name no longer when it is no longer whole."""
+    away = _beside(folder)
+    folder.rename(away)
+    discard(away)
+
+
+def discard(path: Path) -> None:
+    """Delete a file or a folder, as far as that goes."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        with suppress(OSError):
+            path.unlink(missing_ok=True)
+
+
+def _beside(path: Path) -> Path:
+    """Return a name of its own: of containers that share a disk, each has the same numbers for its processes."""
+    return path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}")
 
 
 def flush_folder(folder: Path) -> None:

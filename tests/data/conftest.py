@@ -3,6 +3,7 @@
 import io
 import os
 import pickle
+import re
 import subprocess
 import sys
 import tarfile
@@ -204,7 +205,7 @@ class Runner:
         return [path for path in self.cache.iterdir() if not path.name.startswith(".")]
 
     def leftovers(self) -> list[Path]:
-        return list(self.cache.glob(".*.tmp"))
+        return [path for path in self.cache.iterdir() if re.fullmatch(r"\..+\.\d+-[0-9a-f]{8}", path.name)]
 
 
 @pytest.fixture

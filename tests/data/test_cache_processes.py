@@ -40,7 +40,7 @@ def test_killed_at_any_moment_nothing_that_looks_whole_is_left(runner) -> None:
 
 
 def test_leftovers_of_dead_builders_of_other_sets_go_and_those_of_live_ones_stay(runner) -> None:
-    dead, live = runner.cache / ".other-32-0.0000aaaa.tmp", runner.cache / ".alive-32-0.0000bbbb.tmp"
+    dead, live = runner.cache / ".other-32-0.7-0000aaaa", runner.cache / ".alive-32-0.7-0000bbbb"
     for folder in (dead, live):
         folder.mkdir(parents=True)
         (folder / "train_images.npy").write_bytes(b"half")
@@ -51,7 +51,7 @@ def test_leftovers_of_dead_builders_of_other_sets_go_and_those_of_live_ones_stay
     runner.run()
     with cached.building(runner.cache, "x-32-0"):
         assert runner.leftovers() == []
-    (other := runner.cache / ".work.tmp").mkdir()  # another program's
+    (other := runner.cache / ".work.7-0000cccc").mkdir()  # another program's
     with cached.building(runner.cache, "x-32-0"):
         assert other.is_dir()
     assert not (runner.cache / ".work.lock").exists()

@@ -320,7 +320,7 @@ def test_an_old_checkpoint_that_cannot_be_deleted_does_not_make_the_new_one_unsa
     def refused(path: Path) -> None:
         raise PermissionError(1, "Operation not permitted")
 
-    monkeypatch.setattr("smallvit.train.checkpoint._retire", refused)
+    monkeypatch.setattr("smallvit.train.checkpoint.retire", refused)
     for step in (10, 20, 30):
         save_checkpoint(tmp_path, example(step))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["step-00000010", "step-00000020", "step-00000030"]

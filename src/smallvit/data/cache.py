@@ -9,8 +9,6 @@ import hashlib
 import json
 import os
 import re
-import secrets
-import shutil
 import sys
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
@@ -24,14 +22,14 @@ from filelock import FileLock, Timeout
 
 from smallvit.data.config import expanded
 from smallvit.errors import SmallvitError
-from smallvit.files import flush_folder, write_json
+from smallvit.files import discard, leftover_of, replacing_folder, write_json
 
 SCHEMA = 1
 _FOLDER_SCHEMA = 4
 """Of the entries of users' own folders: 2 ordered rows whatever the size, 3 keeps the files' names, 4 tells what
 pictures lose."""
 _KEY_DIGITS = 16
-_DRAFT = re.compile(r"\.(.+-\d+-[0-9a-f]+)\.[0-9a-f]{8}\.tmp")
+_NAME = re.compile(r".+-\d+-[0-9a-f]+")
 _SETTLED_SECONDS = 1.0
 _MANIFEST = "manifest.json"
 
@@ -130,33 +128,26 @@ def building(cache: Path, name: str) -> Generator[None]:
 
 
 def _clear_leftovers(cache: Path, held: str) -> None:
-    for leftover in cache.glob(".*.tmp"):
-        draft = _DRAFT.fullmatch(leftover.name)
-        if draft is None:  # another program's
+    for leftover in cache.glob(".*"):
+        owner = leftover_of(leftover)
+        if owner is None or not _NAME.fullmatch(owner):  # no entry's, or another program's
             continue
-        owner = draft[1]
         if owner == held:
-            shutil.rmtree(leftover, ignore_errors=True)
+            discard(leftover)
             continue
         with _lock(cache, owner, wait=False) as ours:
             if ours:
-                shutil.rmtree(leftover, ignore_errors=True)
+                discard(leftover)
 
 
 def write_entry(cache: Path, name: str, entry: Entry) -> Entry:
     """Write an entry and return it opened; UnwritableError where the folder is read-only or full."""
-    draft = cache / f".{name}.{secrets.token_hex(4)}.tmp"
     try:
-        draft.mkdir()
-        sums = {array: _save(draft / f"{array}.npy", values) for array, values in entry.arrays.items()}
-        write_json(draft / _MANIFEST, {"schema": _schema(name), "facts": dict(entry.facts), "sha256": sums})
-        flush_folder(draft)
-        _put_in_place(draft, cache / name)
-    except BaseException as error:
-        shutil.rmtree(draft, ignore_errors=True)
-        if isinstance(error, OSError):
-            raise UnwritableError(f"{cache} cannot be written ({error.strerror or error})") from error
-        raise
+        with replacing_folder(cache / name) as draft:
+            sums = {array: _save(draft / f"{array}.npy", values) for array, values in entry.arrays.items()}
+            write_json(draft / _MANIFEST, {"schema": _schema(name), "facts": dict(entry.facts), "sha256": sums})
+    except OSError as error:
+        raise UnwritableError(f"{cache} cannot be written ({error.strerror or error})") from error
     return open_entry(cache / name)
 
 
@@ -167,17 +158,6 @@ def _save(path: Path, values: np.ndarray) -> str:
         file.flush()
         os.fsync(file.fileno())
     return file_sha256(path)
-
-
-def _put_in_place(draft: Path, final: Path) -> None:
-    if final.exists():
-        broken = draft.with_name(f".{final.name}.{secrets.token_hex(4)}.tmp")
-        final.rename(broken)
-        draft.rename(final)
-        shutil.rmtree(broken, ignore_errors=True)
-    else:
-        draft.rename(final)
-    flush_folder(final.parent)
 
 
 def file_sha256(path: Path) -> str:

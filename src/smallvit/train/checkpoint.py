@@ -8,14 +8,13 @@ of that name is whole, or is found out. None of this guards against two writers:
 import hashlib
 import os
 import re
-import shutil
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
 from smallvit.checks import require_whole
 from smallvit.errors import SmallvitError
-from smallvit.files import flush_folder
+from smallvit.files import discard, flush_folder, leftover_of, replacing_folder, retire
 from smallvit.train.checkpoint_format import (
     MANIFEST,
     Checkpoint,
@@ -29,7 +28,6 @@ from smallvit.train.checkpoint_format import (
 
 _NAME = re.compile(r"step-([0-9]{8,})")
 _KEPT = 2
-_LEFTOVER = re.compile(r"\.step-[0-9]{8,}\.[0-9]+\.(tmp|old)")
 
 
 def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> Path:
@@ -80,9 +78,9 @@ def remove_leftovers(folder: Path) -> None:
 
     Only for the one that holds the run's lock: what another process is just writing would go, too.
     """
-    found = [path for path in folder.iterdir() if _LEFTOVER.fullmatch(path.name)] if folder.is_dir() else []
-    for path in found:
-        _discard(path)
+    for path in list(folder.iterdir()) if folder.is_dir() else []:
+        if _NAME.fullmatch(leftover_of(path) or ""):
+            discard(path)
 
 
 def _problem(path: Path, step: int) -> DamagedError | None:
@@ -120,26 +118,12 @@ def _make_folder(folder: Path) -> None:
 
 
 def _write_whole(target: Path, step: int, files: Mapping[str, bytes]) -> None:
-    """Write a folder under a temporary name, and give it its own when all of it has reached the disk."""
-    temporary, replaced = _aside(target, "tmp"), _aside(target, "old")
-    _discard(temporary)  # left by an earlier process of the same number
-    _discard(replaced)
-    try:
-        temporary.mkdir()
+    with replacing_folder(target) as temporary:
         written: dict[str, tuple[int, str]] = {}
         for name, data in files.items():
             _write(temporary / name, data)
             written[name] = len(data), hashlib.sha256(data).hexdigest()
         _write(temporary / MANIFEST, manifest(step, written))
-        flush_folder(temporary)
-        if os.path.lexists(target):
-            target.rename(replaced)
-        temporary.rename(target)
-    except BaseException:  # an interrupt, too, leaves nothing behind
-        _discard(temporary)
-        raise
-    flush_folder(target.parent)
-    _discard(replaced)
 
 
 def _write(path: Path, data: bytes) -> None:
@@ -159,26 +143,7 @@ def _delete_old(folder: Path, step: int) -> None:
         if other <= step:
             older.append((other, path))
         elif type(_problem(path, other)) is DamagedError:
-            _retire(path)
+            retire(path)
     for other, path in older[_KEPT:]:
         if not is_foreign(path, other):
-            _retire(path)
-
-
-def _retire(path: Path) -> None:
-    away = _aside(path, "old")
-    _discard(away)
-    path.rename(away)  # so that what is half deleted is never taken for a checkpoint
-    _discard(away)
-
-
-def _aside(path: Path, ending: str) -> Path:
-    return path.with_name(f".{path.name}.{os.getpid()}.{ending}")
-
-
-def _discard(path: Path) -> None:
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path, ignore_errors=True)  # what stays is a leftover, deleted at the next start
-    else:
-        with suppress(OSError):
-            path.unlink(missing_ok=True)
+            retire(path)
