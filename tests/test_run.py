@@ -745,7 +745,7 @@ def test_one_output_that_is_no_number_is_refused() -> None:
 )
 def test_the_bar_has_what_its_terminal_has_room_for(width: int, shown: str) -> None:
     out = io.StringIO()
-    console = Console(file=out, force_terminal=True, width=width, color_system=None)
+    console = Console(file=out, force_terminal=True, force_interactive=True, width=width, color_system=None)
     with RunProgress(console, total_steps=7640, batch_size=256) as progress:
         progress.step(7000)
         progress.numbers(2.3456, 1e-3, 760.0)

@@ -308,6 +308,18 @@ def test_val_is_told_apart_by_its_digest_at_one_size(tmp_path: Path, run_folder:
     assert not is_told_apart(val_sha256=None)
 
 
+def test_a_side_without_val_leaves_the_others_alone(tmp_path: Path, run_folder: MakeRun) -> None:
+    run_folder(tmp_path / "a")
+    _change(run_folder, tmp_path / "b", sections={"data": {"val_fraction": 0.0}}, val=False, draw=1)
+    sides = read_sides(tmp_path / "a", tmp_path / "b")
+    (row,) = (row for row in quantities(*sides) if row.title == "val accuracy, %")
+    assert (len(row.a), row.b, row.note) == (1, (), "")
+    assert not val_differs(sides[0].first, sides[1].first)
+    legend = _draw(*sides, with_val=True).axes[0].get_legend()
+    assert legend is not None
+    assert [text.get_text() for text in legend.get_texts()] == ["A, val", "A, test", "B, test"]
+
+
 def test_confidences_are_at_the_runs_temperatures(tmp_path: Path, run_folder: MakeRun) -> None:
     found = _two(run_folder, tmp_path).pairs
     assert found is not None

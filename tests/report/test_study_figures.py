@@ -131,6 +131,18 @@ def test_the_best_row_that_unites_changes_is_reached_a_change_at_a_time_by_the_b
         assert bar[:, 0] == pytest.approx((line.last.mean - gain.half, line.last.mean + gain.half))
 
 
+def test_changes_that_no_row_has_alone_are_named_all_the_same() -> None:
+    """As within a budget, which pays for the rows that unite changes first."""
+    means = {label: mean for label, mean in STACKED.items() if "and" in label or label == "plain"}
+    for seeds, more in ((1, ""), (2, "; 95 % interval of the gain over the row above")):
+        accuracies = {row: (mean, mean + len(row) % 3)[:seeds] for row, mean in means.items()}
+        figure = _figure(_numbers(STUDIES["changes"](), accuracies), "stack")
+        first, both, last = [text.get_text() for text in figure.axes[0].texts]
+        assert (first, last) == ("plain", "and Muon at 8e-3")
+        assert both.startswith("and depthwise convolution in the MLPs and convolutional t")
+        assert _keys(figure) == [f"mean{more}"]
+
+
 def test_a_study_without_stacks_has_no_such_figure() -> None:
     means = {"full q, k and v": (70.0,), "q at 24 of 96": (69.0,), "k at 24 of 96": (68.5,), "qk at 24 of 96": (66.0,)}
     assert "stack" not in {drawing.name for drawing in drawings(_numbers(STUDIES["latents-small"](), means))}
@@ -314,6 +326,16 @@ def test_latents_have_a_line_for_each_set_of_them(latents: Numbers) -> None:
     np.testing.assert_allclose(lines["kv"][:, 1], [65.75])
     assert [label.get_text() for label in axes.get_xticklabels()] == ["24\n25 %", "48\n50 %", "96\n100 %"]
     assert axes.lines[0].get_ydata()[0] == 70.5
+
+
+def test_marks_at_the_full_width_have_room_beside_one_another() -> None:
+    whole = {row.label: (70.0, 71.0) for row in STUDIES["latents-small"]().rows if " at 96 of 96" in row.label}
+    (axes,) = _figure(_numbers(STUDIES["latents-small"](), LATENTS | whole), "latent-width").axes
+    places = [x for container in axes.containers for x in container.lines[0].get_xdata()]
+    low, high = axes.get_xlim()
+    assert len(whole) == 14
+    assert low + 1 < min(places)
+    assert max(places) < high - 1
 
 
 def test_spectral_first_weights_are_a_hollow_line_beside_that_of_the_others() -> None:

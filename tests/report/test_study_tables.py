@@ -365,6 +365,22 @@ def test_without_a_test_no_note_explains_one(tmp_path: Path) -> None:
     assert any("none is tested. Rows and seeds leave a deviation of 0.00 points" in note for note in notes(odd))
 
 
+def test_pairs_that_are_tested_are_explained_where_no_difference_from_the_reference_is(tmp_path: Path) -> None:
+    """As where the reference's further seeds failed."""
+    values = {"low-rank q": (59.0, 60.6, 61.1), "2 CLS tokens": (62.0, 63.5, 64.1), "baseline": (60.0,)}
+    study = _study()
+    rows = [replace(row, against=("low-rank q",)) if row.label == "2 CLS tokens" else row for row in study.rows]
+    counts = {label: len(each) for label, each in values.items()}
+    found = _numbers(tmp_path, study, lambda label, seed: values[label][seed], counts)
+    found = numbers_of(replace(found.section, study=replace(study, rows=tuple(rows))))
+    assert [pair.difference.tested for pair in found.pairs] == [True]
+    said = " ".join(notes(found))
+    assert "intervals and p values are Student's t with one deviation" in said
+    assert "corrected by Holm" in said
+    assert "none is tested" not in said
+    assert "share its mean" not in said
+
+
 def test_without_a_difference_there_is_no_answer(tmp_path: Path) -> None:
     found = _numbers(tmp_path, _study(), _accuracy, dict.fromkeys(ACCURACIES, 1))
     assert answer(found) == "No difference from baseline is tested: that takes several seeds in common."

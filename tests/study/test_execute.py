@@ -298,6 +298,35 @@ def test_a_run_on_other_test_images_has_failed_and_the_study_ends(
     assert folders(engine) == ["plain/seed1"]
 
 
+def test_a_study_ends_with_its_own_line_where_no_table_can_be_made_of_what_a_failed_run_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def spoilt(order: Order) -> Outcome:
+        outcome = HereEngine().really(order)
+        (Path(order.folder) / "record.json").write_text("{")
+        return outcome
+
+    monkeypatch.setitem(STUDIES, "augmentation", study)
+    monkeypatch.setattr("smallvit.study.engines.local.LocalEngine", lambda jobs, use_gpus: HereEngine(spoilt))
+    words = ["study", "augmentation", "--out", str(tmp_path), "--device.device", "cpu", "--seeds", "1"]
+    assert cli.main(words) == 1
+    said = capsys.readouterr().err
+    assert said.startswith("smallvit: 2 of the runs failed, the first: plain row, seed 0: ")
+    assert "record.json is not a readable record" in said
+
+
+def test_a_reader_that_left_keeps_no_study_from_its_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    execute(study(), tmp_path)
+    monkeypatch.setitem(STUDIES, "augmentation", study)
+    read, write = os.pipe()
+    os.close(read)
+    with os.fdopen(write, "w") as unread:
+        monkeypatch.setattr("sys.stdout", unread)
+        monkeypatch.setattr("smallvit.study.show.View.begin", lambda *_: None)  # the reader leaves after its line
+        assert cli.main(["study", "augmentation", "--out", str(tmp_path)]) == 0
+    assert (tmp_path / "report" / "index.html").exists()
+
+
 def test_a_record_that_a_network_disk_shows_late_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     record = tmp_path / "plain" / "seed0" / "record.json"
 

@@ -229,6 +229,7 @@ def _spoilt(what: str) -> Study:
             study,
             rows=(first, second, replace(third, config=changed(third.config, {"data.split_seed": 1}))),
         ),
+        "scale": replace(study, rows=(first, second, replace(third, config=replace(third.config, scale=2.0)))),
         "seeds": replace(study, seeds=(0, 1, 0)),
         "no seeds": replace(study, seeds=()),
         "part of the reference": replace(study, rows=(first, second, replace(third, parts=("8 heads", "plain")))),
@@ -250,6 +251,7 @@ def _spoilt(what: str) -> Study:
         ("study name", "a study's name is 'a/b': it names files, so allowed are a-z, 0-9, . and -"),
         ("name", "study digits: recipe is '../Oops': it names files, so allowed are a-z, 0-9, . and -"),
         ("twice", "study digits: a row is '3 CLS tokens': it is the same run as '8 heads', and would be counted twice"),
+        ("scale", "study digits: scale of '3 CLS tokens' is 2.0: it must be that of all rows, as --scale gives it"),
         ("seeds", "study digits: seeds is (0, 1, 0): it must be at least one, and each once"),
         ("no seeds", "study digits: seeds is (): it must be at least one, and each once"),
         (

@@ -41,7 +41,7 @@ def test_progress_is_read_from_the_tail_of_the_metrics(tmp_path: Path) -> None:
 
 
 def shown(board: Board, width: int, height: int = 24, budget: float | None = None) -> list[str]:
-    console = Console(file=io.StringIO(), width=width, height=height, force_terminal=True, color_system=None)
+    console = Console(file=io.StringIO(), width=width, height=height, force_interactive=True, color_system=None)
     view = View(console, slots=2, budget_seconds=budget)
     board.read()
     console.print(view.picture(board))
@@ -127,11 +127,13 @@ def test_without_a_terminal_each_run_is_a_line_with_names_as_they_are(tmp_path: 
     )
 
 
-@pytest.mark.parametrize("terminal", [True, False])
-def test_what_runs_note_is_said_once(terminal: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("interactive", [True, False])
+def test_what_runs_note_is_said_once(interactive: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("smallvit.study.show.REFRESH_SECONDS", 0.0)
     first, second, *_ = board = board_of(unfinished(STUDIES["cls-tokens-small"](), tmp_path))
-    console = Console(file=io.StringIO(), width=200, force_terminal=terminal, color_system=None)
+    console = Console(
+        file=io.StringIO(), width=200, force_terminal=True, force_interactive=interactive, color_system=None
+    )
     view = View(console)
     first.task.log.parent.mkdir()
     first.task.log.write_text("note: of the last time\n")

@@ -18,6 +18,8 @@ from smallvit.study.select import choose_rows, parse_budget, parse_seeds
 from smallvit.study.studies import STUDIES
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from smallvit.study.engines.engine import Engine
 
 
@@ -67,7 +69,7 @@ class StudyCommand:
         if self.table_only:
             if self.rows is not None or self.budget is not None:
                 raise UsageError("--table-only runs nothing and prints all rows: leave out --rows and --budget")
-            _print_table(study, self.out)
+            _print_table(study, self.out, plain_console())
         else:
             self._run(study, chosen, budget)
 
@@ -83,7 +85,11 @@ class StudyCommand:
                 budget = max(0.0, budget - (time.monotonic() - began))
             console = plain_console(unread=True)
             ending = run_study(chosen, self.out, engine, console, use=self.device, budget_seconds=budget)
-        _print_table(study, self.out)
+        try:
+            _print_table(study, self.out, console)
+        except SmallvitError:
+            if not ending.failed and not ending.left:  # else perhaps for what a failed run left, and that is told below
+                raise
         failed = f"{len(ending.failed)} of the runs failed, the first: {ending.failed[0]}" if ending.failed else ""
         if ending.left:
             runs = "1 run is" if len(ending.left) == 1 else f"{len(ending.left)} runs are"
@@ -120,14 +126,14 @@ class StudyCommand:
         return LocalEngine(self.jobs, use_gpus=use_gpus)
 
 
-def _print_table(study: Study, folder: Path) -> None:
+def _print_table(study: Study, folder: Path, console: "Console") -> None:
     from smallvit.report.collect import section_in
     from smallvit.report.numbers import numbers_of
     from smallvit.report.study_notes import answer, notes
     from smallvit.report.study_tables import study_markdown, study_tables
     from smallvit.report.tables import terminal
 
-    numbers, console = numbers_of(section_in(study, folder)), plain_console()
+    numbers = numbers_of(section_in(study, folder))
     tables = [terminal(table, console.width) for table in study_tables(numbers)]
     head = f"{study.title}. {study.budget}.\n"
     if not console.is_terminal or None in tables:

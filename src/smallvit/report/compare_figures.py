@@ -43,7 +43,7 @@ def _draw(a: Side, b: Side, *, with_val: bool) -> Figure:
             _accuracies(top, side.name, run.record, unit, with_val=with_val)
             _losses(bottom, side.name, run.record, unit)
     top.set_ylim(top=min(100.0, top.get_ylim()[1]))
-    top.legend(handles=list(_legend(with_val=with_val and _any_val(a, b))), loc="best")
+    top.legend(handles=list(_legend(a, b, with_val=with_val)), loc="best")
     figure.suptitle(scaled(a, b), color=TEST, fontsize=10, fontweight="bold")
     return figure
 
@@ -78,12 +78,9 @@ def _mark(line: Line2D, name: str, fill: str) -> Line2D:
     return line
 
 
-def _legend(*, with_val: bool) -> Iterator[Line2D]:
-    for name, colour in COLOURS.items():
-        if with_val:
+def _legend(*sides: Side, with_val: bool) -> Iterator[Line2D]:
+    for side in sides:
+        name, colour = side.name, COLOURS[side.name]
+        if with_val and any(point.val for run in side.runs for point in run.record.curve):
             yield _mark(Line2D([], [], color=colour, linestyle=_dashes(name), label=f"{name}, val"), name, colour)
         yield _mark(Line2D([], [], color=colour, linestyle=":", label=f"{name}, test"), name, "none")
-
-
-def _any_val(a: Side, b: Side) -> bool:
-    return any(point.val for side in (a, b) for run in side.runs for point in run.record.curve)

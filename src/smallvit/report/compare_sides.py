@@ -59,7 +59,11 @@ def read_sides(a: Path, b: Path) -> tuple[Side, Side]:
 
 
 def val_differs(a: Run, b: Run) -> bool:
-    """Whether two runs that share their test images held out different images as val, as far as records can tell."""
+    """Whether two runs that share their test images held out different images as val, as far as records can tell; not
+    where one of them held out none.
+    """
+    if a.record.val is None or b.record.val is None:
+        return False
     digests = {a.record.val_sha256, b.record.val_sha256}
     if None not in digests and a.config.model.image_size == b.config.model.image_size:
         return len(digests) > 1

@@ -176,12 +176,16 @@ def _differences_notes(numbers: Numbers) -> list[str]:
         f"Differences are paired by seed; none is tested. Rows and seeds leave a deviation of {fit.deviation:.2f} "
         f"points ({degrees})."
     ]
-    if numbers.any_tested:
+    shared = (
+        f" All differences from {reference} share its mean, whose standard error is {error:.2f} points: if it is off, "
+        "all are."
+    )
+    if numbers.any_tested or any(pair.difference.tested for pair in numbers.pairs):
         found = [
             "Differences are paired by seed; intervals and p values are Student's t with one deviation of the "
             f"residuals of rows and seeds ({fit.deviation:.2f} points, {degrees}), which takes it to be alike in "
-            "all rows. They cover the seeds; the test images are taken as they are. All differences from "
-            f"{reference} share its mean, whose standard error is {error:.2f} points: if it is off, all are.",
+            "all rows. They cover the seeds; the test images are taken as they are."
+            f"{shared if numbers.any_tested else ''}",
             "An interval is that of its row alone; p values are corrected by Holm for the rows of the table. Resolved: "
             "p below 5 %, so that an interval may leave out 0 where its row is not resolved.",
         ]

@@ -118,15 +118,16 @@ def _draw_latents(numbers: Numbers, points: Sequence[_Point], width: int) -> Fig
     if not math.isnan(full.half):
         axes.axhspan(full.mean - full.half, full.mean + full.half, color=MUTED, alpha=0.15, linewidth=0)
     present = sorted({point.series for point in points}, key=lambda name: (PARTS.index(name.split(",")[0]), name))
+    widest = 0.7 * (len(present) - 1) / 2
     for place, series in enumerate(present):
-        shift = 0.7 * (place - (len(present) - 1) / 2)
+        shift = 0.7 * place - widest
         mine = sorted((point for point in points if point.series == series), key=lambda point: point.x)
         parts, _, init = series.partition(", ")
         _error_bars(axes, [point.x + shift for point in mine], mine, PARTS.index(parts), series, hollow=init != "")
     shares = sorted({point.x for point in points} | {100.0})
     axes.set_xticks(shares, [f"{share * width / 100:g}\n{share:.3g} %" for share in shares])
     axes.set_xlabel(f"latent width, and as a share of the width of {width}")
-    axes.set_xlim(shares[0] - 5, 102)
+    axes.set_xlim(shares[0] - widest - 2, 100 + widest + 2)
     return _named(figure, numbers, 4)
 
 

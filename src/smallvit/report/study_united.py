@@ -39,9 +39,10 @@ def united(numbers: Numbers) -> Iterator[Drawing]:
         yield Drawing(
             name="stack",
             title="A change at a time",
-            caption=f"From {reference} to the best row that unites changes, a change at a time: above each row the "
-            "best of those that lack one of its changes. Bars: the 95 % interval of the gain over the row above. "
-            "The way is chosen by the same test accuracies, so the gains are rather too great.",
+            caption=f"From {reference} to the best row that unites changes, a change at a time where such rows were "
+            "run: above each row the best of those that lack some of its changes. Bars: the 95 % interval of the gain "
+            "over the row above, where there are several seeds. The way is chosen by the same test accuracies, so the "
+            "gains are rather too great.",
             draw=lambda: _draw_steps(numbers, steps),
         )
 
@@ -63,7 +64,7 @@ def _steps(numbers: Numbers) -> list[_Step]:
         before = [other for one, other in pairs if one == label and parts[other] < parts[label]]
         last = max(before, key=accuracy, default=study.reference)
         gain = run[label].difference if last == study.reference else pairs[label, last]
-        named = " and ".join(part for part in run if part in parts[label] - parts[last])
+        named = " and ".join(row.label for row in study.rows if row.label in parts[label] - parts[last])
         found.append(_Step(label=f"and {named}", accuracy=run[label].last.mean, gain=gain))
         label = last
     if label is not None:
@@ -92,4 +93,6 @@ def _draw_steps(numbers: Numbers, steps: list[_Step]) -> Figure:
         axes.plot([before.accuracy, step.accuracy], [y, y], color=MUTED, linewidth=1)
         interval(axes, y, step.accuracy, step.gain.half if step.gain else math.nan)
     axes.set_xlabel("test accuracy, %")
-    return finish(figure, numbers, [key("mean; 95 % interval of the gain over the row above", "o", VAL)])
+    barred = any(step.gain is not None and step.gain.tested for step in steps)
+    of_gains = "; 95 % interval of the gain over the row above" if barred else ""
+    return finish(figure, numbers, [key(f"mean{of_gains}", "o", VAL)])

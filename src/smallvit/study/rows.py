@@ -141,6 +141,9 @@ def checked(study: Study) -> Study:
         other = seen.setdefault(row.at(0).digest(), row.label)
         alike = f"it is the same run as {other!r}, and would be counted twice: leave one out"
         require(other == row.label, f"study {study.name}: a row", row.label, alike)
+        allowed = "it must be that of all rows, as --scale gives it: a row that trains longer has more train.epochs"
+        same = row.config.scale == study.rows[0].config.scale
+        require(same, f"study {study.name}: scale of {row.label!r}", row.config.scale, allowed)
         reason = row.config.other_test(study.rows[0].config)
         allowed = f"its test images must be those of {study.rows[0].label!r}, but {reason}"
         require(not reason, f"study {study.name}: a row", row.label, allowed)
