@@ -130,6 +130,10 @@ def test_a_broken_picture_among_others_is_passed_over_and_named(
     with_all = classify(finished, [pictures / "0", pictures / "1"])
     assert [a.class_name for a in answers] == [a.class_name for a in with_all if a.path.stem != "0003"]
     assert capsys.readouterr().err.startswith(f"note: passed over {cut}: is truncated or broken (")
+    (tmp_path / "1").mkdir()
+    shutil.copy(cut, tmp_path / "1" / "a\n\x1b[2Jb.png")
+    classify(finished, [tmp_path])
+    assert f"note: passed over {tmp_path}/1/a\\n\\x1b[2Jb.png: is trunc" in capsys.readouterr().err
     alone = tmp_path / "alone"
     alone.mkdir()
     shutil.copy(cut, alone)

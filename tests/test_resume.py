@@ -501,6 +501,22 @@ def test_a_fork_may_have_another_image_size(tmp_path: Path, monkeypatch: pytest.
     assert run(larger, tmp_path / "fork", fork=tmp_path / "half").test.count == 359
 
 
+def test_a_forks_average_starts_from_the_same_weights(half: Path, tmp_path: Path) -> None:
+    """What is forked off again before the first step is the average, as where that step has no number."""
+    checkpoint, _ = load_newest(half / "checkpoints")
+    assert checkpoint is not None
+    weights = checkpoint.tensors["model"]
+    weights["head.weight"][:] = 3e38
+    (tmp_path / "huge").mkdir()
+    save_tensors(weights, tmp_path / "huge" / "model.safetensors")
+    config = replace(BRIEF, train=replace(BRIEF.train, ema_decay=0.9))
+    with pytest.raises(SmallvitError, match="step 0"):
+        run(config, tmp_path / "fork", fork=tmp_path / "huge")
+    saved, _ = load_newest(tmp_path / "fork" / "checkpoints")
+    assert saved is not None
+    assert all(torch.equal(value, weights[name]) for name, value in saved.tensors["average"].items())
+
+
 def test_a_fork_of_an_unfinished_run_starts_from_the_average(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As a fork of a finished one does."""
     config = replace(TOY, train=replace(TOY.train, ema_decay=0.9))

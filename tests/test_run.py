@@ -190,6 +190,21 @@ def test_evaluate_finds_what_the_record_says(finished: tuple[Path, RunRecord, st
         assert evaluate(folder, split).metrics() == expected
 
 
+def test_a_time_is_refused_where_torchrun_would_begin_the_run_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TORCHELASTIC_MAX_RESTARTS", "3")
+    with pytest.raises(UsageError, match="--max-restarts begins it again: leave one out"):
+        run(TINY, tmp_path, max_seconds=100.0)
+    assert not any(tmp_path.iterdir())
+
+
+def test_a_folder_that_cannot_be_is_one_line(tmp_path: Path) -> None:
+    for options in ({}, {"fork": tmp_path / ("x" * 300)}):
+        with pytest.raises(SmallvitError, match="File name too long"):
+            run(TINY, tmp_path / ("x" * 300 if not options else "run"), **options)
+
+
 @pytest.mark.parametrize("seconds", [math.nan, -1.0])
 def test_a_time_that_is_none_is_refused(tmp_path: Path, seconds: float) -> None:
     with pytest.raises(UsageError, match="max_seconds is "):

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from smallvit.augment.pipeline import normalise
 from smallvit.checks import require, require_whole
+from smallvit.console import printable
 from smallvit.data.decode_many import decode_files
 from smallvit.data.folder import NAMED_BROKEN, find_images, passed_over, unreadable
 from smallvit.data.spec import SPECS
@@ -125,7 +126,7 @@ def classify(
         if len(found.broken) == len(paths) or path in map(Path, pictures):
             raise SmallvitError(f"{path}: {why}")
     for path, why in islice(found.broken.items(), NAMED_BROKEN):
-        print(f"note: passed over {path}: {why}", file=sys.stderr)
+        print(f"note: passed over {printable(str(path))}: {why}", file=sys.stderr)
     if (more := len(found.broken) - NAMED_BROKEN) > 0:
         print(f"note: passed over {more} more broken files", file=sys.stderr)
     for note in found.notes():

@@ -27,7 +27,7 @@ from smallvit.commands.report import ReportCommand
 from smallvit.commands.study import StudyCommand
 from smallvit.commands.train import Quickstart, Train
 from smallvit.config import RunConfig
-from smallvit.console import drop_output, set_stdout
+from smallvit.console import drop_output, printable, set_stdout
 from smallvit.cores import is_busy
 from smallvit.data.config import expanded
 from smallvit.errors import SmallvitError, UsageError, line_of
@@ -207,7 +207,7 @@ def _config_to_resume(words: list[str]) -> RunConfig:
 def _failed(reason: str, status: int) -> int:
     who = "smallvit:" if _rank() == "0" else f"smallvit, rank {_rank()}:"
     with contextlib.suppress(OSError):  # the status says it as well
-        print(who, " ".join(reason.splitlines()), file=sys.stderr)
+        print(who, printable(" ".join(reason.splitlines())), file=sys.stderr)
     return status
 
 

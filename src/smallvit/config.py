@@ -124,7 +124,8 @@ class RunConfig:
 
     def _check_classes(self, num_classes: int) -> None:
         given, name = self.model.num_classes, self.data.dataset
-        require(given in (None, num_classes), "model.num_classes", given, f"{name} has {num_classes}; leave it out")
+        allowed = f"{name} has {num_classes}; leave it out, or give a run that is to go on its images back"
+        require(given in (None, num_classes), "model.num_classes", given, allowed)
 
     def digest(self) -> str:
         """Return the sha256 that identifies the run: of every field but those that say where bytes lie, how a device

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from smallvit.config import RunConfig
 from smallvit.data.spec import SPECS
-from smallvit.errors import SmallvitError, UsageError
+from smallvit.errors import SmallvitError, UsageError, refuse_unreadable
 from smallvit.files import write_atomically
 from smallvit.model.config import ModelConfig
 from smallvit.model.embed import resample_positions
@@ -58,7 +58,11 @@ def read_origin(folder: Path) -> Origin:
 
     Raises `UsageError` for a folder with neither, `SmallvitError` for weights that cannot be read.
     """
-    checkpoint, damaged = (None, []) if (folder / RECORD).exists() else load_newest(folder / CHECKPOINTS)
+    try:
+        finished = (folder / RECORD).exists()
+    except OSError as error:
+        refuse_unreadable(error)
+    checkpoint, damaged = (None, []) if finished else load_newest(folder / CHECKPOINTS)
     if checkpoint is not None:
         weights, state = checkpoint.tensors.get(AVERAGE) or checkpoint.tensors["model"], checkpoint.state
         origin = Origin(folder=folder, weights=weights, passed_over=tuple(map(str, damaged)))

@@ -61,7 +61,7 @@ from smallvit.session import Session
 from smallvit.stop import Stop
 from smallvit.train.checkpoint_format import Checkpoint
 from smallvit.train.distributed import RankLostError, World
-from smallvit.train.rendezvous import join
+from smallvit.train.rendezvous import are_begun_again, join
 from smallvit.training import Training
 from smallvit.weights import BEST, MODEL, save_tensors
 
@@ -94,6 +94,10 @@ def run(
     versions()  # of the source as it is now, which may be edited while this runs
     if max_seconds is not None:
         require_number("max_seconds", max_seconds, least=0)
+        if are_begun_again():
+            raise UsageError(
+                "--max-seconds ends a run in time, and torchrun --max-restarts begins it again: leave one out"
+            )
     stop, folder = Stop(max_seconds), expanded(Path(folder), "folder")
     config.data.require_beside("--out", folder)
     if config.data.root is not None:  # to be found again from another working directory
@@ -173,6 +177,7 @@ def _begin(session: Session, asked: _Asked, note: Callable[[str], None]) -> None
         start = origin or kept_weights(folder / FORKED_WEIGHTS, config)
         for text in take_weights(session.model, start, config, dataset.spec.class_names):
             note(text)
+        session.average.measured.load_state_dict(session.model.state_dict())
     if asked.start_over:
         delete_run(folder)
     keep_seen(folder, dataset.train, NONE if start is None else start.seen)

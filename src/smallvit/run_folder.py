@@ -29,8 +29,8 @@ CHECKPOINTS = "checkpoints"
 @contextmanager
 def claimed(folder: Path, note: Callable[[str], None]) -> Generator[None]:
     """Hold a run folder, made if need be; one that was made for a run that never began is taken away again."""
-    new = [each for each in (folder, *folder.parents) if not each.exists()]
     try:
+        new = [each for each in (folder, *folder.parents) if not each.exists()]
         folder.mkdir(parents=True, exist_ok=True)
         for each in new:
             files.flush_folder(each.parent)

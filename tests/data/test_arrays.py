@@ -81,8 +81,19 @@ def test_a_file_whose_name_is_not_utf_8_is_read(tmp_path: Path) -> None:
     np.savez(path, train_images=RGB, train_labels=LABELS, meta=LABELS)
     for _ in range(2):  # decoded, and from the cache
         data = load_dataset(DataConfig(dataset="folder", root=path, cache=tmp_path / "cache"), image_size=8)
-        assert data.notes == (rf"{tmp_path}/caf\udce9.npz: passed over meta",)
+        assert data.notes == (r"caf\udce9.npz: passed over meta",)
         assert all(name.startswith(rb"caf\udce9.npz train_images[") for name in data.test.files.tolist())
+
+
+def test_arrays_that_python_2_wrote_are_read(tmp_path: Path) -> None:
+    np.save(tmp_path / "labels.npy", LABELS)
+    labels = (tmp_path / "labels.npy").read_bytes().replace(b"(24,), }", b"(24L,),}")
+    path = tmp_path / "own.npz"
+    np.savez(path, x_train=RGB)
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("y_train.npy", labels)
+    found = load_dataset(DataConfig(dataset="folder", root=path, cache=tmp_path / "cache"), image_size=8)
+    assert (found.notes, len(found.train) + len(found.test) + len(found.val or ())) == ((), 24)
 
 
 def test_names_and_shapes_of_medmnist_and_of_keras(load: Callable[..., Dataset]) -> None:
@@ -100,9 +111,9 @@ def test_names_and_shapes_of_medmnist_and_of_keras(load: Callable[..., Dataset])
 
 
 def test_arrays_that_are_not_used_are_named(load: Callable[..., Dataset]) -> None:
-    unused = {"x_valid": RGB, "y_valid": LABELS, "meta": LABELS}
+    unused = {"x_valid": RGB, "y_valid": LABELS, "meta": np.array({"made by": "someone"}, dtype=object)}
     (note,) = load(x_train=RGB, y_train=LABELS, **unused).notes
-    assert note.endswith(".npz: passed over meta, x_valid, y_valid")
+    assert note == "own.npz: passed over meta, x_valid, y_valid"
 
 
 def test_labels_need_not_begin_at_0(load: Callable[..., Dataset]) -> None:
@@ -150,7 +161,15 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"x_train": RGB, "y_train": LABELS, "class_names": NAMES[[0, 1, 1]]}, "for each label, 0 to 2"),
     ({"x_train": RGB, "y_train": LABELS - 1, "class_names": NAMES}, "for labels from 0 on; it is "),
     ({"x_train": RGB, "y_train": LABELS, "class_names": NAMES.astype("S")}, "must be texts (str), [k], for labels "),
-    ({"x_train": RGB, "y_train": np.array([None] * 24)}, "is not an .npz file of plain arrays: Object arrays cannot"),
+    (
+        {"x_train": RGB, "y_train": np.array([None] * 24)},
+        "is not an .npz file of plain arrays: y_train: Object arrays cannot",
+    ),
+    ({"x_train": RGB, "y_train": LABELS, "class_names": NAMES.astype(object)}, "plain arrays: class_names: Object arr"),
+    (
+        {"x_train": RGB, "y_train": np.array([5, 2**64 - 1] * 12, dtype=np.uint64)},
+        "y_train has 18446744073709551615; expected whole numbers below 2 ** 63",
+    ),
 ]
 
 

@@ -2,6 +2,8 @@
 
 import json
 import os
+import shutil
+import tempfile
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -122,6 +124,22 @@ def test_a_cache_that_cannot_be_written_is_told_and_the_data_still_come(runner, 
     (note,) = small_load(runner.root, cache=Path("/proc/smallvit")).notes
     assert "/proc/smallvit cannot be written" in note
     assert digest(small_load(runner.root, cache=Path("/proc/smallvit")).train) == expected
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+def test_a_cache_that_may_not_be_looked_into_is_told_and_the_data_still_come(
+    runner, small_load, request: pytest.FixtureRequest
+) -> None:
+    """As root's own home is to another user in a container."""
+    place = Path(tempfile.mkdtemp(prefix="smallvit-test-"))  # pytest's own folder lets no other user in
+    request.addfinalizer(lambda: shutil.rmtree(place))
+    place.chmod(0o755)
+    shutil.copytree(runner.root, place / "root")
+    (place / "home").mkdir(mode=0o700)
+    request.addfinalizer(lambda: os.seteuid(0))
+    os.seteuid(65534)
+    (note,) = small_load(place / "root", cache=place / "home" / "smallvit").notes
+    assert note == f"cache: {place}/home/smallvit cannot be written (Permission denied); every start decodes again"
 
 
 def test_unchanged_files_are_not_read_again_and_changed_ones_are(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 from smallvit.data import cache as cached
 
@@ -55,6 +56,22 @@ def test_leftovers_of_dead_builders_of_other_sets_go_and_those_of_live_ones_stay
     with cached.building(runner.cache, "x-32-0"):
         assert other.is_dir()
     assert not (runner.cache / ".work.lock").exists()
+
+
+def test_leftovers_of_another_user_are_passed_over(runner, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a shared cache, where their locks are not for everybody to open."""
+    theirs = runner.cache / ".theirs-32-0.7-0000aaaa"
+    theirs.mkdir(parents=True)
+    real = cached.FileLock.acquire
+
+    def acquire(lock: FileLock, **options: object) -> object:
+        if ".theirs" in str(lock.lock_file):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(lock.lock_file))
+        return real(lock, **options)
+
+    monkeypatch.setattr(cached.FileLock, "acquire", acquire)
+    with cached.building(runner.cache, "mine-32-0"):
+        assert theirs.is_dir()
 
 
 def test_builders_side_by_side_agree_and_leave_one_entry(runner) -> None:

@@ -1,6 +1,7 @@
 """Each fault in the parquet form is one line that names the file and the row."""
 
 import io
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -70,6 +71,11 @@ def test_a_cell_that_holds_its_colours_another_way_is_read_exactly(small, tmp_pa
     data = load(spoilt(small, tmp_path / "root", 7, with_image(picture(image, "PNG"))))
     expected = np.asarray(image.convert("RGB")).transpose(2, 0, 1)
     assert any(np.array_equal(found, expected) for found in data.test.images)
+
+
+def test_a_folder_whose_name_is_not_utf_8_is_read(small, tmp_path: Path, load) -> None:
+    named = small.parquet(tmp_path / "root", shards=1).rename(tmp_path / os.fsdecode(b"caf\xe9"))
+    assert len(load(named).test) == 12
 
 
 def test_a_missing_shard_is_named(small, tmp_path: Path, load) -> None:

@@ -279,6 +279,7 @@ def test_the_world_of_one_sets_nothing_up(values: dict[str, str | int], monkeypa
         ({"RANK": "first"}, "RANK is 'first', expected a whole number"),
         ({"WORLD_SIZE": "-2"}, "WORLD_SIZE is '-2', expected a whole number"),
         ({"MASTER_PORT": "٣"}, "MASTER_PORT is '٣', expected a whole number"),
+        ({"MASTER_PORT": 70000}, "MASTER_PORT is 70000, expected at most 65535"),
         ({"RANK": 2}, "RANK is 2, expected less than WORLD_SIZE, 2"),
         ({"LOCAL_RANK": 5}, "LOCAL_RANK is 5, expected less than WORLD_SIZE, 2"),
         ({"WORLD_SIZE": 0}, "RANK is 1, expected less than WORLD_SIZE, 0"),

@@ -6,6 +6,7 @@ The labels of train are the classes; `class_names`, if there, has the name of ea
 as test, and val is then held out of train.
 """
 
+import warnings
 import zipfile
 import zlib
 from pathlib import Path
@@ -35,18 +36,17 @@ def read_arrays(path: Path, size: int) -> Decoded:
     try:
         if not zipfile.is_zipfile(path):  # NumPy would read a lone array as well
             raise ValueError("it is no archive, or is cut short")
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
         wanted = {_CLASS_NAMES, *(name.format(split) for pair in _NAMES for name in pair for split in SPLITS)}
-        for name in sorted(wanted & arrays.keys()):
-            if not isinstance(arrays[name], np.ndarray):  # NumPy gives the bytes of what has not its format
-                raise ValueError(f"{name} is no array")  # noqa: TRY004
+        with warnings.catch_warnings(), np.load(path, allow_pickle=False) as file:
+            warnings.simplefilter("ignore")  # of arrays that Python 2 wrote, which are read as well
+            there = {*file.files}
+            arrays = {name: _member(file, name) for name in sorted(wanted & there)}
     except _BROKEN as error:
         why = " ".join(str(error).split())
         raise SmallvitError(f"data.root: {path} is not an .npz file of plain arrays: {why}") from None
     names = {split: pair for split in SPLITS if (pair := _names(arrays, split, path))}
     if "train" not in names:
-        found = printable(", ".join(sorted(arrays)[:8])) or "nothing"
+        found = printable(", ".join(sorted(there)[:8])) or "nothing"
         raise SmallvitError(
             f"data.root: {path} holds {found}; expected train_images and train_labels, or x_train and y_train, and "
             "those of val and test alike"
@@ -59,10 +59,9 @@ def read_arrays(path: Path, size: int) -> Decoded:
         if len(others):
             raise SmallvitError(f"{path}: {names[split][1]} has {others[0]}, which {names['train'][1]} has not")
     used = {_CLASS_NAMES, *(name for pair in names.values() for name in pair)}
-    left = sorted(arrays.keys() - used)
-    notes = [f"{path}: passed over {first_few(left)}"] if left else []
+    left, title = sorted(there - used), printable(path.name)
+    notes = [f"{title}: passed over {first_few(left)}"] if left else []
     splits: dict[str, Split] = {}
-    title = printable(path.name)
     for split, (images, _) in names.items():
         values = _images(arrays.pop(images), len(given[split]), f"{path}: {images}")
         if max(values.shape[1:3]) > 2 * min(values.shape[1:3]):
@@ -79,6 +78,16 @@ def read_arrays(path: Path, size: int) -> Decoded:
         class_names=class_names,
         notes=tuple(notes),
     )
+
+
+def _member(file: Any, name: str) -> np.ndarray:
+    try:
+        found = file[name]
+    except _BROKEN as error:
+        raise ValueError(f"{name}: {error}") from None
+    if not isinstance(found, np.ndarray):  # NumPy gives the bytes of what has not its format
+        raise ValueError(f"{name} is no array")  # noqa: TRY004
+    return found
 
 
 def _names(arrays: dict[str, Any], split: str, path: Path) -> tuple[str, str] | None:
@@ -98,6 +107,8 @@ def _labels(values: np.ndarray, where: str) -> Int64[np.ndarray, " n"]:
     if values.dtype.kind not in "iu" or len(shape) != 1 or not len(values):
         expected = "expected whole numbers, [n] or [n, 1], one an image"
         raise SmallvitError(f"{where} is {values.dtype} of shape {list(values.shape)}; {expected}")
+    if values.max() > np.iinfo(np.int64).max:
+        raise SmallvitError(f"{where} has {values.max()}; expected whole numbers below 2 ** 63")
     return values.reshape(-1).astype(np.int64)
 
 

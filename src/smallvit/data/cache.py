@@ -135,7 +135,7 @@ def _clear_leftovers(cache: Path, held: str) -> None:
         if owner == held:
             discard(leftover)
             continue
-        with _lock(cache, owner, wait=False) as ours:
+        with suppress(OSError), _lock(cache, owner, wait=False) as ours:  # perhaps another user's, in a shared cache
             if ours:
                 discard(leftover)
 

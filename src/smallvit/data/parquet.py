@@ -76,7 +76,8 @@ def _columns(shard: Path, layout: Parquet) -> tuple[list[bytes | None], list[int
     image, label = layout.image_column, layout.label_column
     wanted = f"expected columns {image!r} (struct of bytes and path) and {label!r} (integer)"
     try:
-        with pq.ParquetFile(shard) as file:
+        # Opened here: of a name that is not UTF-8 pyarrow knows nothing.
+        with shard.open("rb") as opened, pq.ParquetFile(opened) as file:
             schema = file.schema_arrow
             types = {name: schema.field(name).type for name in schema.names}
             if not (image in types and label in types):

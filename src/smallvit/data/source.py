@@ -168,5 +168,5 @@ def _verified(train: Split, test: Split, spec: DatasetSpec, place: Path, *, jpeg
             raise SmallvitError(f"{place}: {counts[label]:,} {name} images of {which}; expected {each:,}")
         if sums[name] and digest(split) != sums[name]:
             why = "JPEG images, which lose detail: expect another accuracy" if jpeg else "altered images or labels"
-            notes.append(f"{place}: {name} {ALTERED} of {spec.name} ({why})")
+            notes.append(f"{name} {ALTERED} of {spec.name} ({why})")
     return Decoded(train=train, val=None, test=test, class_names=spec.class_names, notes=tuple(notes))

@@ -116,12 +116,12 @@ def _cached_or_built(folder: Path, dataset: str, source: Source, size: int) -> t
 
 
 def _opened(path: Path) -> tuple[cached.Entry | None, list[str]]:
-    if not path.exists():
-        return None, []
     try:
-        return cached.open_entry(path), []
+        return (cached.open_entry(path) if path.exists() else None), []
     except cached.BrokenEntryError as error:
         return None, [f"cache rebuilt: {error}"]
+    except OSError:  # of a folder that this user may not look into, nor write to
+        return None, []
 
 
 def _decoded(source: Source, size: int) -> cached.Entry:

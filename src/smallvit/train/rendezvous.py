@@ -20,6 +20,7 @@ START_SECONDS = 120.0
 """Ranks may start that far apart."""
 PREPARE_SECONDS = 600.0
 """And be that far apart at a barrier: after reading the data, compiling, writing."""
+MOST_PORT = 65535
 _SET_BY_TORCHRUN = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 
 
@@ -65,6 +66,11 @@ _joined = itertools.count()
 """How often this process has joined others, and so each of them."""
 
 
+def are_begun_again() -> bool:
+    """Return whether torchrun starts ranks again that end before the run does (--max-restarts)."""
+    return os.environ.get("TORCHELASTIC_MAX_RESTARTS", "0") not in ("", "0")
+
+
 def _part() -> str:
     """Return a name for this meeting: torchrun keeps its store when it starts ranks again (--max-restarts), and for
     their next run, and what was left there would be taken for the addresses of the living.
@@ -86,6 +92,9 @@ def _from_environment(timeout_seconds: float) -> World:
     for name, value in (("RANK", rank), ("LOCAL_RANK", local_rank)):
         if value >= size:
             raise UsageError(f"the environment's {name} is {value}, expected less than WORLD_SIZE, {size}: {advice}")
+    if int(values["MASTER_PORT"] or 0) > MOST_PORT:
+        port = values["MASTER_PORT"]
+        raise UsageError(f"the environment's MASTER_PORT is {port}, expected at most {MOST_PORT}: {advice}")
     return World(rank, size, local_rank, timeout_seconds)
 
 
