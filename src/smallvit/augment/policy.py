@@ -89,7 +89,8 @@ def encode_ops(
 def apply_policy(images: Num[Tensor, "B ..."], params: PolicyParams) -> UInt8[Tensor, "B 3 H W"]:
     """Run each image's ops in sequence on uint8 images [B, 3, H, W], which are left as they are.
 
-    Raises UsageError where the images are not uint8 with three channels or do not match the draws.
+    Raises UsageError where the images are not uint8 with three channels, or not as many as the draws, which must have
+    been made for their size.
     """
     check_images(images, len(params.op))
     if images.device.type == "cpu" and not torch.compiler.is_compiling():
