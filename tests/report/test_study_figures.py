@@ -330,7 +330,11 @@ def test_latents_have_a_line_for_each_set_of_them(latents: Numbers) -> None:
 
 def test_marks_at_the_full_width_have_room_beside_one_another() -> None:
     whole = {row.label: (70.0, 71.0) for row in STUDIES["latents-small"]().rows if " at 96 of 96" in row.label}
-    (axes,) = _figure(_numbers(STUDIES["latents-small"](), LATENTS | whole), "latent-width").axes
+    figure = _figure(_numbers(STUDIES["latents-small"](), LATENTS | whole), "latent-width")
+    (axes,), (legend,) = figure.axes, figure.legends
+    figure.draw_without_rendering()
+    box = legend.get_window_extent()
+    assert 0 <= box.x0 <= box.x1 <= figure.bbox.x1
     places = [x for container in axes.containers for x in container.lines[0].get_xdata()]
     low, high = axes.get_xlim()
     assert len(whole) == 14

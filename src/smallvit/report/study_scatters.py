@@ -128,7 +128,7 @@ def _draw_latents(numbers: Numbers, points: Sequence[_Point], width: int) -> Fig
     axes.set_xticks(shares, [f"{share * width / 100:g}\n{share:.3g} %" for share in shares])
     axes.set_xlabel(f"latent width, and as a share of the width of {width}")
     axes.set_xlim(shares[0] - widest - 2, 100 + widest + 2)
-    return _named(figure, numbers, 4)
+    return _named(figure, numbers, 3 if any(", " in series for series in present) else 4)
 
 
 def _draw_tokens(numbers: Numbers, points: Sequence[_Point]) -> Figure:
