@@ -202,7 +202,7 @@ def pretend() -> None:
     card = Card()
     answers = {"is_available": True, "is_initialized": True, "device_count": 1, "get_device_name": "pretended"}
     answers |= {"mem_get_info": (2**34, 2**34), "memory_reserved": 0, "memory_allocated": 0, "max_memory_allocated": 0}
-    nothing = ("_lazy_init", "synchronize", "manual_seed", "reset_peak_memory_stats")
+    nothing = ("_lazy_init", "synchronize", "manual_seed", "get_rng_state", "set_rng_state", "reset_peak_memory_stats")
     for name, answer in {**answers, **dict.fromkeys(nothing)}.items():
         setattr(torch.cuda, name, lambda *_, answer=answer: answer)
     torch.cuda.Event, torch.cuda.CUDAGraph, torch.cuda.graph = Event, Graph, card.record

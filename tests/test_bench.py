@@ -495,6 +495,16 @@ def test_each_recipe_is_shown_on_a_terminal_as_soon_as_it_is_measured(monkeypatc
     assert "measuring" not in screen.getvalue()[-300:]
 
 
+def test_a_measurement_gives_back_the_threads_and_the_generator_that_it_found() -> None:
+    torch.set_num_threads(2)
+    torch.manual_seed(5)
+    drawn = torch.rand(1)
+    torch.manual_seed(5)
+    cost(TINY)
+    assert torch.get_num_threads() == 2
+    assert torch.equal(torch.rand(1), drawn)
+
+
 def test_a_recipe_that_may_not_fit_into_memory_is_not_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     needed = floors.memory_needed(TINY.resolve(10).model, TINY.train.batch_size, "sdpa")
     for share, known in ((2.5, True), (1.5, False)):

@@ -4,6 +4,7 @@ import io
 import json
 import math
 import os
+import pickle
 import re
 import shutil
 from collections.abc import Callable
@@ -49,6 +50,8 @@ from smallvit.run_folder import CHECKPOINTS, CONFIG, METRICS, RECORD, claimed, d
 from smallvit.schema import RECORD_SCHEMA
 from smallvit.session import Session
 from smallvit.step_batch import step_draws
+from smallvit.stop import InterruptedRunError
+from smallvit.study.finished import OtherTestError
 from smallvit.study.forecast import Forecast
 from smallvit.train.config import CheckpointConfig, OptimConfig, TrainConfig
 from smallvit.train.distributed import RankLostError, World
@@ -796,12 +799,45 @@ def test_what_cannot_start_over_leaves_the_run_before(finished: tuple[Path, RunR
         assert {path: path.read_bytes() for path in (tmp_path / "run").iterdir()} == before
 
 
-def test_a_run_gives_back_the_threads_that_it_found(tmp_path: Path) -> None:
+def test_a_run_gives_back_the_threads_and_the_generator_that_it_found(tmp_path: Path) -> None:
     torch.set_num_threads(2)
+    torch.manual_seed(5)
+    drawn = torch.rand(3)
+    torch.manual_seed(5)
     record = run(short(), tmp_path / "run")
     assert (record.choices.num_threads, torch.get_num_threads()) == (1, 2)
+    assert torch.equal(torch.rand(1), drawn[:1])
     evaluate(tmp_path / "run", "test")
     assert torch.get_num_threads() == 2
+    assert torch.equal(torch.rand(2), drawn[1:])
+
+
+def test_logits_have_a_place_in_a_loss(finished: tuple[Path, RunRecord, str]) -> None:
+    folder, *_ = finished
+    measured = evaluate(folder, "test")
+    factor = torch.ones((), requires_grad=True)
+    torch.nn.functional.cross_entropy(measured.logits * factor, torch.from_numpy(measured.split.labels)).backward()
+    assert factor.grad is not None
+    logits = load_classifier(folder)(torch.from_numpy(measured.split.images))
+    logits -= logits.mean()
+    (logits * factor).sum().backward()
+
+
+def test_a_runs_end_comes_whole_out_of_another_process() -> None:
+    for error in (InterruptedRunError("out of time", 75), OtherTestError("other"), UsageError("no")):
+        found = pickle.loads(pickle.dumps(error))
+        assert (type(found), str(found), found.exit_status) == (type(error), str(error), error.exit_status)
+
+
+def test_a_home_folder_is_the_same_for_what_writes_and_what_reads(
+    finished: tuple[Path, RunRecord, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, record, _ = finished
+    shutil.copytree(folder, tmp_path / "run")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert evaluate("~/run", "test").metrics() == record.test
+    assert load_classifier("~/run").class_names == tuple(record.class_names)
+    assert write_page("~/run") == tmp_path / "run" / "index.html"
 
 
 def test_a_root_is_kept_as_it_is_seen_from_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,6 +16,7 @@ from torch import Tensor
 from smallvit.augment.pipeline import normalise
 from smallvit.checks import require, require_whole
 from smallvit.console import printable
+from smallvit.data.config import expanded
 from smallvit.data.decode_many import decode_files
 from smallvit.data.folder import NAMED_BROKEN, find_images, passed_over, unreadable
 from smallvit.data.spec import SPECS
@@ -61,7 +62,7 @@ def load_classifier(folder: Path | str, *, weights: Which = "last") -> Classifie
     """Return the model of a finished run, of its last epoch or, where they were kept, with the weights that were best
     on val; the temperature is of the last. `SmallvitError` says what the folder is instead.
     """
-    folder = Path(folder)
+    folder = expanded(Path(folder), "folder")
     return classifier_of(record_of(folder), folder, weights)
 
 

@@ -34,7 +34,6 @@ class Metrics:
         return self.correct / self.count
 
 
-@torch.inference_mode()
 def predict(
     forward: Callable[[Tensor], Tensor],
     images: UInt8[Tensor, "n 3 S S"],
@@ -46,11 +45,12 @@ def predict(
     `check` is called before each forward pass, and may raise to end the work.
     """
     parts: list[Tensor] = []
-    for part in images.split(batch_size):
-        if check is not None:
-            check()
-        parts.append(forward(part).float().cpu())
-    return torch.cat(parts)
+    with torch.inference_mode():
+        for part in images.split(batch_size):
+            if check is not None:
+                check()
+            parts.append(forward(part).float().cpu())
+    return torch.cat(parts)  # an ordinary tensor: one that was made in that mode has no place in a loss
 
 
 def measure(logits: Float[Tensor, "n C"], labels: Int64[Tensor, " n"], temperature: float = 1.0) -> Metrics:

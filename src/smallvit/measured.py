@@ -16,11 +16,12 @@ from torch import Tensor
 
 from smallvit.checks import require_one_of
 from smallvit.classify import classifier_of, temperature_of
+from smallvit.data.config import expanded
 from smallvit.data.folder import list_labelled, read_split
 from smallvit.data.spec import SPECS
 from smallvit.data.split import Split, digest
 from smallvit.data.store import Dataset, load_dataset
-from smallvit.device.choose import threads_kept
+from smallvit.device.choose import torch_kept
 from smallvit.errors import SmallvitError, UsageError, line_of
 from smallvit.evaluate import Metrics, confusion, measure, probabilities
 from smallvit.record import RunRecord, mean_class_accuracy
@@ -104,7 +105,7 @@ def evaluate(
     not those of the run.
     """
     require_one_of("split", split, get_args(SplitName))
-    folder = Path(folder)
+    folder = expanded(Path(folder), "folder")
     record = record_of(folder)
     config = record.run_config()
     device = "cpu" if record.choices.device == "cpu" else "auto"
@@ -117,7 +118,7 @@ def evaluate(
     images = dataset.splits().get(split)
     if images is None:
         raise UsageError(f"{folder} held out no val (data.val_fraction, or too few images): measure on test")
-    with threads_kept():
+    with torch_kept():
         session = Session(config, dataset, earlier=record.choices)
         load_run_weights(session.average.measured, folder, weights)
         logits = session.predict(split)
@@ -132,7 +133,7 @@ def evaluate_labelled(folder: Path | str, pictures: Path | str, *, weights: Whic
     out. Raises `SmallvitError` for a run that is not finished and for what cannot be read, `UsageError` where nothing
     is left.
     """
-    folder, pictures = Path(folder), Path(pictures)
+    folder, pictures = expanded(Path(folder), "folder"), expanded(Path(pictures), "pictures")
     record = record_of(folder)
     classifier = classifier_of(record, folder, weights)
     if not pictures.is_dir():

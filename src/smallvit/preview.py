@@ -23,10 +23,11 @@ SHOWN_SHARE = 0.1
 MOST_LETTERS = 14
 
 
-def show_augment(config: RunConfig, path: Path, *, num_images: int = 8, num_draws: int = 5) -> tuple[str, ...]:
+def show_augment(config: RunConfig, path: Path | str, *, num_images: int = 8, num_draws: int = 5) -> tuple[str, ...]:
     """Write the first images of a run as a PNG, SVG or PDF, by the suffix: originals above, each row
     below one step's draw for the same images. Return what is to be told of the data set.
     """
+    path = Path(path)
     if path.suffix.lower() not in (".png", ".svg", ".pdf"):
         raise UsageError(f"out is {path}: the name must end in .png, .svg or .pdf")
     dataset = load_dataset(config.data, image_size=config.model.image_size)

@@ -30,7 +30,7 @@ class RunProgress:
             TextColumn("{task.fields[numbers]}"),
             TimeRemainingColumn(table_column=Column(no_wrap=True)),
             console=console,
-            disable=not console.is_interactive,
+            disable=console.quiet or not console.is_interactive,
             transient=True,
         )
         self._task = self._bar.add_task("training", total=total_steps, completed=steps_done, numbers="")

@@ -21,7 +21,7 @@ from smallvit.config import RunConfig
 from smallvit.console import say
 from smallvit.data.config import expanded
 from smallvit.data.store import Dataset, load_dataset
-from smallvit.device.choose import threads_kept
+from smallvit.device.choose import torch_kept
 from smallvit.errors import SmallvitError, UsageError, line_of
 from smallvit.files import write_json
 from smallvit.fork import (
@@ -103,7 +103,10 @@ def run(
     if config.data.root is not None:  # to be found again from another working directory
         root = expanded(config.data.root, "data.root").absolute()
         config = replace(config, data=replace(config.data, root=root))
-    with join(timeout_seconds=TIMEOUT_SECONDS) as world, threads_kept():
+    if config.data.cache is not None:
+        cache = expanded(config.data.cache, "data.cache").absolute()
+        config = replace(config, data=replace(config.data, cache=cache))
+    with join(timeout_seconds=TIMEOUT_SECONDS) as world, torch_kept():
         console = console if console and world.is_main else Console(quiet=True)
         origin = None if fork is None else read_origin(expanded(Path(fork), "fork"))
         if origin is not None:

@@ -29,6 +29,9 @@ class InterruptedRunError(SmallvitError):
         super().__init__(message)
         self.exit_status = exit_status
 
+    def __reduce__(self) -> tuple[type["InterruptedRunError"], tuple[str, int]]:
+        return type(self), (str(self), self.exit_status)  # from a process of a pool it comes to its parent so
+
 
 class Stop:
     """Whether the run has been asked to end, by whom, and the exit status that this means.

@@ -13,6 +13,7 @@ from smallvit.bench.floors import memory_lacking
 from smallvit.bench.pace import measured_pace
 from smallvit.bench.workload import Workload
 from smallvit.config import RunConfig
+from smallvit.device.choose import torch_kept
 from smallvit.model.vit import count_macs, count_parameters
 from smallvit.progress import duration
 
@@ -27,6 +28,7 @@ class Cost:
     """Of a whole `train`, its evaluations included, by a few measured steps; None where memory may not do."""
 
 
+@torch_kept()
 def cost(config: RunConfig) -> Cost:
     """Return the size of a recipe for a named data set, and how long its run takes on this machine.
 

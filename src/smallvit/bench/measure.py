@@ -12,13 +12,14 @@ from smallvit.bench.record import BenchRecord, PeerResult, Speed, circumstances
 from smallvit.bench.sweep import run_sweep, sweep_cases
 from smallvit.bench.workload import Workload
 from smallvit.config import RunConfig
-from smallvit.device.choose import timed
+from smallvit.device.choose import timed, torch_kept
 from smallvit.model.vit import count_macs, count_parameters
 
 PART_STEPS = 3
 Say = Callable[[str], None]
 
 
+@torch_kept()
 def measure_recipe(
     config: RunConfig,
     *,

@@ -140,6 +140,16 @@ def threads_kept() -> Generator[None]:
 
 
 @contextmanager
+def torch_kept() -> Generator[None]:
+    """Give torch back the number of threads and the states of its generators that it had before: they are the caller's,
+    who may draw by them between two runs.
+    """
+    cards = range(torch.cuda.device_count() if torch.cuda.is_initialized() else 0)
+    with threads_kept(), torch.random.fork_rng(cards, device_type="cuda"):
+        yield
+
+
+@contextmanager
 def one_thread() -> Generator[None]:
     """Have torch compute on one thread of the CPU: beside other work, several wait for one another, and a measurement
     of them tells more of that than of the arithmetic.

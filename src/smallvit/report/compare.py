@@ -9,6 +9,7 @@ from pathlib import Path
 
 from markupsafe import Markup
 
+from smallvit.data.config import expanded
 from smallvit.errors import SmallvitError
 from smallvit.record import SOURCE
 from smallvit.report.cells import p_is, p_value, signed, written_interval
@@ -101,7 +102,7 @@ def compare(a: Path | str, b: Path | str) -> Comparison:
 
     Raises `SmallvitError` for what is no finished run, was edited, is the same run twice, or has another test set.
     """
-    one, other = read_sides(Path(a), Path(b))
+    one, other = read_sides(expanded(Path(a), "A"), expanded(Path(b), "B"))
     pairs = pair(one, other)
     points = {
         side.name: {run.config.seed: 100 * run.record.test.accuracy for run in side.runs} for side in (one, other)
@@ -120,7 +121,7 @@ def compare(a: Path | str, b: Path | str) -> Comparison:
 
 def write_comparison(comparison: Comparison, folder: Path | str) -> Path:
     """Write `folder`/compare.html, whole or not at all, and return its path."""
-    folder = Path(folder)
+    folder = expanded(Path(folder), "folder")
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

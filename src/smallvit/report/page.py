@@ -10,6 +10,7 @@ from pathlib import Path
 
 from markupsafe import Markup
 
+from smallvit.data.config import expanded
 from smallvit.data.spec import SPECS
 from smallvit.errors import SmallvitError
 from smallvit.record import CurvePoint, RunRecord
@@ -53,7 +54,7 @@ def write_page(folder: Path | str) -> Path:
 
     Raises `SmallvitError` if the record or the predictions are absent, cut short, edited, or of different runs.
     """
-    folder = Path(folder)
+    folder = expanded(Path(folder), "folder")
     run = read_run(folder)
     record, config = run.record, run.config
     mistakes = mistakes_of(read_predictions(folder / PREDICTIONS, record), record.class_names)

@@ -11,7 +11,7 @@ from pathlib import Path
 from markupsafe import Markup
 
 from smallvit.console import first_few
-from smallvit.data.config import DATASETS
+from smallvit.data.config import DATASETS, expanded
 from smallvit.errors import SmallvitError
 from smallvit.files import write_atomically
 from smallvit.report.cells import length_cell, length_of, scaled_notice
@@ -70,10 +70,10 @@ def write_report(folders: Sequence[Path | str], out: Path | str) -> Report:
 
     Raises the errors of `smallvit.report.collect.collect`, before anything is written.
     """
-    out = Path(out)
+    out = expanded(Path(out), "out")
     page = out / PAGE
     require_ours(page)
-    collection = collect([Path(folder) for folder in folders])
+    collection = collect([expanded(Path(folder), "folder") for folder in folders])
     numbers = [numbers_of(section) for section in collection.sections]
     for folder in (out / TABLES, out / FIGURES):
         try:

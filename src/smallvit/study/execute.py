@@ -13,6 +13,7 @@ from pathlib import Path
 from rich.console import Console
 
 from smallvit.bench.pace import Pace
+from smallvit.data.config import expanded
 from smallvit.device.config import DeviceUse
 from smallvit.errors import SmallvitError, line_of
 from smallvit.record import RunRecord
@@ -48,7 +49,7 @@ class Ending:
 
 def run_study(
     study: Study,
-    folder: Path,
+    folder: Path | str,
     engine: Engine,
     console: Console,
     *,
@@ -60,6 +61,7 @@ def run_study(
     `use` is how runs use the machine. Raises `SmallvitError` before anything runs for a record in `folder` that is
     another run's, and `InterruptedRunError` at a second signal.
     """
+    folder = expanded(Path(folder), "folder")
     records = [record for runs in read_records(study, folder).values() for _, record in runs]
     use = use or DeviceUse()
     use = replace(use, num_threads=use.num_threads or engine.threads)

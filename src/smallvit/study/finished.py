@@ -15,9 +15,6 @@ SEEN_SECONDS = 35.0
 class OtherTestError(SmallvitError):
     """A run's test images are not those of the runs before."""
 
-    def __init__(self) -> None:
-        super().__init__("its test images are not those of the runs before: were the pictures changed since?")
-
 
 class Finished:
     """What is known by the finished runs; `records` are those that were there before.
@@ -42,7 +39,7 @@ class Finished:
             time.sleep(1.0)
         record = RunRecord.load(path)
         if self._test_of(record) != record.test_sha256:
-            raise OtherTestError
+            raise OtherTestError("its test images are not those of the runs before: were the pictures changed since?")
         self._learn_from(record)
         return record
 

@@ -35,7 +35,7 @@ class View:
         self.console = console
         self._slots, self._budget = slots, budget_seconds
         self._board: Board | None = None
-        self._live = Live(console=console, auto_refresh=False) if console.is_interactive else None
+        self._live = Live(console=console, auto_refresh=False) if console.is_interactive and not console.quiet else None
         self._shown = self._began = time.monotonic()
         self._log_begins: dict[Path, int] = {}
         """Of the runs that were begun."""
