@@ -290,9 +290,14 @@ def test_memory_needed_is_about_what_autograd_keeps(model: ModelConfig, attentio
     assert 0.8 * sum(kept.values()) < needed < 2 * sum(kept.values())
 
 
-def test_a_point_that_the_others_attention_is_not_for_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("kind", [UsageError, RuntimeError])
+def test_a_point_that_the_others_attention_is_not_for_is_left_out(
+    kind: type[Exception], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As found before, or by torch."""
+
     def refused(config: RunConfig) -> Workload:
-        raise UsageError("device.attention is native: heads are too wide")
+        raise kind("device.attention is native: heads are too wide")
 
     base = measure_recipe(TINY, turns=1, say=lambda text: None)
     monkeypatch.setattr(sweep, "SWEEP", {"model.embed_dim": (16, 32)})

@@ -110,6 +110,13 @@ def test_the_command_writes_csv(finished: Path, pictures: Path, capsys: pytest.C
     assert (link.is_symlink(), out.read_text()) == (True, said)
 
 
+def test_a_carriage_return_in_a_name_is_no_end_of_a_row(finished: Path, pictures: Path, tmp_path: Path) -> None:
+    shutil.copy(pictures / "0" / "0003.png", name := tmp_path / "a\rb.png")
+    assert main(["predict", str(finished), str(name), "--top", "2", "--out", str(tmp_path / "a.csv")]) == 0
+    with (tmp_path / "a.csv").open(newline="") as file:
+        assert [row[0] for row in csv.reader(file)] == ["file", str(name), str(name)]
+
+
 def test_files_that_are_no_pictures_are_named_beside_the_csv(
     finished: Path, pictures: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

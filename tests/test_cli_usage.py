@@ -223,6 +223,7 @@ USAGE = [
     (["predict", "run", ""], "after run a path is empty"),
     (["quickstart", "--sed", "1"], "unknown option --sed; did you mean --seed?"),
     (["bench", "--json=nowhere/bench.json"], "--json is 'nowhere/bench.json': its folder must exist"),
+    (["train", "--resume", "a", "--resume=b"], "--resume is given twice: name one run folder"),
     (["train", "--resume=gone.json"], "--resume is 'gone.json': it must be the folder of a run"),
     (["bench", "--tunrs", "3"], "did you mean --turns? see smallvit bench --help"),
     (

@@ -22,6 +22,9 @@ def test_a_folder_of_few_images_is_shown_whole(tmp_path: Path) -> None:
     (tmp_path / "root" / "a" / "phone.heic").write_bytes(b"x")
     note, *_ = show_augment(replace(RECIPES["quickstart"](), data=data), tmp_path / "out.png", num_draws=1)
     assert note.endswith("passed over files that are not images of a class: a/phone.heic")
+    (tmp_path / "root" / "b").rename(tmp_path / "root" / "\N{CJK UNIFIED IDEOGRAPH-732B}")
+    show_augment(replace(RECIPES["quickstart"](), data=data), tmp_path / "out.svg", num_draws=1)
+    assert "\N{CJK UNIFIED IDEOGRAPH-732B}</text>" in (tmp_path / "out.svg").read_text()
     with Image.open(tmp_path / "out.png") as picture:
         assert picture.width < picture.height
 

@@ -771,6 +771,17 @@ def test_the_bar_has_what_its_terminal_has_room_for(width: int, shown: str) -> N
     assert f"7000/7640 {shown} " in out.getvalue()
 
 
+def test_the_estimate_is_of_steps_that_are_warm(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first compiles, and of those that are recorded as CUDA graphs the two that follow take long as well."""
+    clock = iter([100.0, 102.0])
+    monkeypatch.setattr("smallvit.progress.time.perf_counter", lambda: next(clock))
+    console = Console(record=True, width=100, file=io.StringIO())
+    progress = RunProgress(console, total_steps=1000, batch_size=50, warm_steps=3)
+    for step in range(1, 100):
+        progress.step(step)
+    assert console.export_text() == "about 100 s of training at 500 images/s\n"
+
+
 @pytest.mark.parametrize("name", ["record.json", "model.safetensors", "index.html", "checkpoints/step-5000/weights"])
 def test_what_is_no_runs_is_left_alone(name: str, tmp_path: Path) -> None:
     (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)

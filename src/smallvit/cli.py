@@ -197,6 +197,8 @@ def _names_file(words: list[str]) -> bool:
 
 def _config_to_resume(words: list[str]) -> RunConfig:
     """Return the config of the run folder in `train --resume FOLDER`."""
+    if [word.split("=")[0] for word in words].count("--resume") > 1:
+        raise UsageError("--resume is given twice: name one run folder")
     given = (words[1].split("=", 1)[1:] or words[2:3] or [""])[0]
     folder = Path(given)
     if not (folder / "config.json").is_file():

@@ -41,6 +41,14 @@ def last_lines(path: Path, most_bytes: int, begin: int = 0) -> list[str]:
         return []
 
 
+def is_there(path: Path) -> bool:
+    """Return whether something lies at a path, as far as this user may look."""
+    try:
+        return path.exists()
+    except OSError:
+        return False
+
+
 def remove_leftovers(path: Path) -> None:
     """Delete what a process that was killed while it was `replacing` a file left beside it."""
     for temporary in path.parent.glob(f".{path.name}.*-*"):

@@ -4,8 +4,10 @@ Shapes: B images (columns), D draws (rows below the originals), S image size, C 
 """
 
 import os
+import warnings
 from pathlib import Path
 
+import matplotlib
 import torch
 from jaxtyping import Float, UInt8
 from matplotlib.figure import Figure
@@ -41,7 +43,13 @@ def show_augment(config: RunConfig, path: Path | str, *, num_images: int = 8, nu
         augmented, targets = augment_step(config, spec, train, chosen, draws)
         pixels = _displayable(augmented, spec.mean, spec.std)
         rows.append(([_pixels(image) for image in pixels], [_caption(t, spec.class_names) for t in targets]))
-    with replacing(Path(os.path.realpath(path))) as new:
+    # As in reports: text stays text in an .svg, for whose reader's fonts names in all scripts are.
+    with (
+        replacing(Path(os.path.realpath(path))) as new,
+        matplotlib.rc_context({"svg.fonttype": "none"}),
+        warnings.catch_warnings(),
+    ):
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
         _figure(rows).savefig(new, dpi=110, format=path.suffix[1:].lower())
     return dataset.notes
 

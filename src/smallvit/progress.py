@@ -17,11 +17,14 @@ ESTIMATE_AFTER_STEPS = 20
 class RunProgress:
     """Shows loss, rate, images/s and the time left; says after 20 steps how long the whole run will take."""
 
-    def __init__(self, console: Console, total_steps: int, batch_size: int, steps_done: int = 0) -> None:
+    def __init__(
+        self, console: Console, total_steps: int, batch_size: int, steps_done: int = 0, warm_steps: int = 1
+    ) -> None:
         self.console = console
         self.total_steps = total_steps
         self.batch_size = batch_size
-        self._start = steps_done
+        self._start, self._warm = steps_done, steps_done + warm_steps
+        """The latter: after the steps that take longer than what comes after them."""
         self._first_end = 0.0
         self._bar = Progress(
             TextColumn("{task.description}"),
@@ -47,10 +50,10 @@ class RunProgress:
     def step(self, steps_done: int) -> None:
         """Count a step, and after the first twenty say how long the run will take."""
         self._bar.update(self._task, completed=steps_done)
-        if steps_done == self._start + 1:
+        if steps_done == self._warm:
             self._first_end = time.perf_counter()
         left = self.total_steps - self._start
-        if steps_done == self._start + ESTIMATE_AFTER_STEPS + 1 and left > 2 * ESTIMATE_AFTER_STEPS:
+        if steps_done == self._warm + ESTIMATE_AFTER_STEPS and left > 2 * ESTIMATE_AFTER_STEPS:
             per_step = (time.perf_counter() - self._first_end) / ESTIMATE_AFTER_STEPS
             speed = self.batch_size / per_step
             self.say(f"about {duration(per_step * left)} of training at {speed:,.0f} images/s")

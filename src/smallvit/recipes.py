@@ -10,6 +10,7 @@ from smallvit.config import EvaluateConfig, RunConfig
 from smallvit.data.config import DataConfig
 from smallvit.device.config import DeviceConfig
 from smallvit.errors import SmallvitError
+from smallvit.files import is_there
 from smallvit.model.config import ModelConfig
 from smallvit.strict_json import read
 from smallvit.train.config import CheckpointConfig, OptimConfig, TrainConfig
@@ -139,7 +140,7 @@ def read_recipe(path: Path) -> RunConfig:
     if is_record and record["config_digest"] != config.digest():
         raise SmallvitError(f"{path}: config_digest is not that of its config")
     data = config.data
-    there = data.root if data.dataset == "folder" or (data.root is not None and data.root.exists()) else None
+    there = data.root if data.dataset == "folder" or (data.root is not None and is_there(data.root)) else None
     return replace(
         config,
         data=replace(data, root=there, cache=None),

@@ -29,6 +29,7 @@ from smallvit.stop import OUT_OF_TIME, InterruptedRunError, Stop
 from smallvit.strict_json import to_json
 from smallvit.train.checkpoint import save_checkpoint
 from smallvit.train.checkpoint_format import Checkpoint
+from smallvit.train.graphs import PLAIN_CALLS
 from smallvit.train.loop import NonFiniteError, StepState, fit
 from smallvit.train.optimizer_state import load_optimizer_tensors, optimizer_tensors
 
@@ -75,11 +76,11 @@ class Training:
 
     def run(self, console: Console) -> None:
         """Take the steps that are left; what is gathered on the whole way is then in `gathered`."""
-        batch_size = self.session.config.train.batch_size
+        batch_size, warm = self.session.config.train.batch_size, 1 + (PLAIN_CALLS if self.session.graphs else 0)
         metrics = closing(MetricsFile(self.folder / METRICS, self._lines)) if self.world.is_main else nullcontext()
         with (
             metrics as self._metrics,
-            RunProgress(console, self.total_steps, batch_size, self.steps_done) as self._progress,
+            RunProgress(console, self.total_steps, batch_size, self.steps_done, warm) as self._progress,
         ):
             self._train()
 

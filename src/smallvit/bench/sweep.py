@@ -11,7 +11,7 @@ from smallvit.bench.record import BenchRecord, Speed, SweepPoint
 from smallvit.bench.workload import Workload, spec_of
 from smallvit.config import RunConfig
 from smallvit.device.choose import Choices, timed
-from smallvit.errors import SmallvitError
+from smallvit.errors import SmallvitError, line_of, telling_line
 from smallvit.model.vit import count_macs
 from smallvit.progress import duration
 
@@ -70,6 +70,8 @@ def run_sweep(base: BenchRecord, cases: Sequence[Case], seconds: float, say: Cal
                 continue
             except SmallvitError as error:  # what the others have is not for its shape, say
                 why = str(error)
+            except (RuntimeError, ValueError, MemoryError) as error:  # torch refuses it, or has not the memory
+                why = line_of(error) or telling_line(error)
         say(f"{case.field} {case.value} is left out: {why}")
         points.append(_point(case, base, left_out=why))
     return points

@@ -174,9 +174,11 @@ def _write_csv(place: Path | None, header: tuple[str, ...], rows: Iterable[tuple
         if place is not None:
             new = stack.enter_context(replacing(place))
             file = stack.enter_context(new.open("w", encoding="utf-8", errors="surrogateescape", newline=""))
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(header)
-        writer.writerows(rows)
+        plain, quoted = (
+            csv.writer(file, lineterminator="\n", quoting=quoting) for quoting in (csv.QUOTE_MINIMAL, csv.QUOTE_ALL)
+        )
+        for row in (header, *rows):  # the writer takes a carriage return for no end of a line, as its readers do
+            (quoted if "\r" in "".join(row) else plain).writerow(row)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -95,10 +95,16 @@ def _elementwise(
     if recordable:
         options |= {"lr": _rate(config, parameters), "capturable": True}
     if name == "adamw":
-        return torch.optim.AdamW(groups, fused=True, **options)
+        return _recordable(torch.optim.AdamW(groups, fused=True, **options))
     if name == "adam":
-        return torch.optim.Adam(groups, fused=True, **options)
+        return _recordable(torch.optim.Adam(groups, fused=True, **options))
     assert_never(name)
+
+
+def _recordable(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
+    """Return an optimiser that does not warn of the steps before the one that is recorded."""
+    vars(optimizer)["_warned_capturable_if_run_uncaptured"] = True
+    return optimizer
 
 
 def _groups(parameters: Iterable[nn.Parameter], config: OptimConfig) -> list[dict[str, Any]]:
