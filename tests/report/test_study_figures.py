@@ -284,6 +284,17 @@ def test_a_difference_is_filled_where_it_is_resolved() -> None:
     assert "not resolved, or not tested" in _drawing(found, "differences").caption
 
 
+@pytest.mark.parametrize("name", ["together", "accuracy", "differences", "latent-width"])
+def test_a_legend_is_no_wider_than_its_figure(name: str) -> None:
+    means = {"full q, k and v": 70.0, "q at 24 of 96": 69.0, "k at 24 of 96": 68.5, "qk at 24 of 96": 66.0}
+    values = {label: (mean, mean + 0.5 + len(label) % 2 / 10) for label, mean in means.items()}
+    figure = _figure(_numbers(STUDIES["latents-small"](), values), name)
+    (legend,) = figure.legends
+    figure.draw_without_rendering()
+    box = legend.get_window_extent()
+    assert 0 <= box.x0 <= box.x1 <= figure.bbox.x1
+
+
 @pytest.mark.parametrize("name", ["flops", "seconds"])
 def test_points_of_a_cost_have_the_intervals_of_their_rows(latents: Numbers, name: str) -> None:
     axes = _figure(latents, name).axes[0]

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from smallvit.record import CurvePoint, RunRecord
@@ -44,6 +45,16 @@ def confusion_matrix(record: RunRecord) -> str:
     title = f"Confusion matrix of {len(record.class_names)} classes"
     counts, scale = np.array(record.test_confusion), record.run_config().scale
     return svg_of("confusion", title, lambda: draw_confusion(counts, record.class_names, scale))
+
+
+def legend_below(figure: Figure, columns: int, handles: Sequence[Line2D] | None = None) -> None:
+    """Put a legend below the axes, of their own lines if none are given, in as many of the columns as have room."""
+    given = {} if handles is None else {"handles": handles}
+    for count in range(columns, 0, -1):
+        legend = figure.legend(loc="outside lower center", ncols=count, fontsize=10, **given)
+        if count == 1 or legend.get_window_extent().width <= figure.bbox.width:
+            return
+        legend.remove()
 
 
 def label_scaled(figure: Figure, scale: float) -> None:

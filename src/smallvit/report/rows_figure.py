@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from smallvit.report.figures import label_scaled, short
+from smallvit.report.figures import label_scaled, legend_below, short
 from smallvit.report.numbers import Numbers
 from smallvit.report.svg import GRID, INK, VAL
 
@@ -41,7 +41,7 @@ def interval(axes: Axes, y: int, mean: float, half: float, *, filled: bool = Tru
 
 def finish(figure: Figure, numbers: Numbers, keys: list[Line2D]) -> Figure:
     """Return the figure with its keys and, where runs are scaled, with a word on that."""
-    figure.legend(handles=keys, loc="outside lower center", ncols=2 if len(keys) > 1 else 1, fontsize=10)
+    legend_below(figure, 2 if len(keys) > 1 else 1, keys)
     label_scaled(figure, numbers.section.scale)
     return figure
 

@@ -12,7 +12,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from smallvit.report.collect import Section
-from smallvit.report.figures import draw_confusion, label_scaled, set_images_seen, short
+from smallvit.report.figures import draw_confusion, label_scaled, legend_below, set_images_seen, short
 from smallvit.report.numbers import Line, Numbers
 from smallvit.report.records import Run
 from smallvit.report.rows_figure import finish, interval, key, mark_nothing, rows_figure
@@ -169,7 +169,7 @@ def _draw_curves(numbers: Numbers, split: str) -> Figure:
     keys = axes.get_legend_handles_labels()[1]
     columns = 2 if all(len(key) <= 30 for key in keys) else 1
     figure.set_figheight(4.2 + 0.2 * math.ceil(len(keys) / columns))
-    figure.legend(loc="outside lower center", ncols=columns, fontsize=10)
+    legend_below(figure, columns)
     label_scaled(figure, numbers.section.scale)
     return figure
 

@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from smallvit.config import RunConfig
-from smallvit.report.figures import label_scaled
+from smallvit.report.figures import label_scaled, legend_below
 from smallvit.report.numbers import Line, Numbers
 from smallvit.report.svg import INK, MUTED, SERIES, Drawing
 from smallvit.study.grids import PARTS
@@ -128,7 +128,7 @@ def _draw_latents(numbers: Numbers, points: Sequence[_Point], width: int) -> Fig
     axes.set_xticks(shares, [f"{share * width / 100:g}\n{share:.3g} %" for share in shares])
     axes.set_xlabel(f"latent width, and as a share of the width of {width}")
     axes.set_xlim(shares[0] - widest - 2, 100 + widest + 2)
-    return _named(figure, numbers, 3 if any(", " in series for series in present) else 4)
+    return _named(figure, numbers, 4)
 
 
 def _draw_tokens(numbers: Numbers, points: Sequence[_Point]) -> Figure:
@@ -175,6 +175,6 @@ def span(axes: Axes) -> None:
 
 def _named(figure: Figure, numbers: Numbers, columns: int) -> Figure:
     span(figure.axes[0])
-    figure.legend(loc="outside lower center", ncols=columns, fontsize=10)
+    legend_below(figure, columns)
     label_scaled(figure, numbers.section.scale)
     return figure
