@@ -18,6 +18,7 @@ from smallvit.data.source import Source, find_folder, find_hub, find_published, 
 from smallvit.data.spec import SPECS, DatasetSpec
 from smallvit.data.split import Decoded, Split, Splits, hold_out, uneven
 from smallvit.errors import SmallvitError, line_of
+from smallvit.files import is_there
 
 IN_TRAIN = "are in train, too"
 """What the note says of pictures of val or test by which an accuracy is too good."""
@@ -117,11 +118,9 @@ def _cached_or_built(folder: Path, dataset: str, source: Source, size: int) -> t
 
 def _opened(path: Path) -> tuple[cached.Entry | None, list[str]]:
     try:
-        return (cached.open_entry(path) if path.exists() else None), []
+        return (cached.open_entry(path) if is_there(path) else None), []
     except cached.BrokenEntryError as error:
         return None, [f"cache rebuilt: {error}"]
-    except OSError:  # of a folder that this user may not look into, nor write to
-        return None, []
 
 
 def _decoded(source: Source, size: int) -> cached.Entry:

@@ -125,7 +125,7 @@ class Execution:
         if self._refusals.is_too_early():
             return
         while not self._stop.reason and self._running.has_room:
-            job = self._waiting.next(self._running.measured)
+            job = self._waiting.next(self._running.measuring)
             if job is None:
                 return
             self.view.begun(job.task)

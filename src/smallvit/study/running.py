@@ -34,7 +34,7 @@ class Running:
         return len(self._jobs) < self._engine.slots()
 
     @property
-    def measured(self) -> set[str]:
+    def measuring(self) -> set[str]:
         """The shapes whose pace is being measured."""
         return {shape(job.task.config) for job, _ in self._jobs if job.does == "pace"}
 

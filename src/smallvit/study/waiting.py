@@ -34,8 +34,8 @@ class Waiting:
         """Return the time by which a run that is begun now has to have ended, in seconds of the Unix epoch."""
         return time.time() + self._seconds_left() if self.has_budget else None
 
-    def next(self, measured: Collection[str]) -> Job | None:
-        """Return the first run that fits, or its measurement if one has to know, unless its shape is in `measured`."""
+    def next(self, measuring: Collection[str]) -> Job | None:
+        """Return the first run that fits, or its measurement if one has to know, unless its shape is in `measuring`."""
         if not self.has_budget:
             return Job(task=self._tasks[0], does="run") if self._tasks else None
         left = self._seconds_left()
@@ -43,7 +43,7 @@ class Waiting:
             seconds = self._forecast.seconds(task)
             if seconds is None and task.config.data.dataset not in SPECS:
                 return Job(task=task, does="run")  # of a folder's images no pace is known before a run ended or saved
-            if seconds is None and shape(task.config) not in measured:
+            if seconds is None and shape(task.config) not in measuring:
                 return Job(task=task, does="pace")
             if seconds is not None and seconds <= left:
                 return Job(task=task, does="run")
