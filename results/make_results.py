@@ -28,7 +28,7 @@ from smallvit.report.stats import wilson_interval
 from smallvit.report.study_figures import drawings
 from smallvit.report.study_tables import study_markdown
 from smallvit.report.svg import Drawing, svg_file
-from smallvit.report.tables import Table, markdown, markdown_note
+from smallvit.report.tables import Table, markdown, markdown_lines, markdown_note
 
 ROOT = Path(__file__).parents[1]
 BEGIN, END = "<!-- made by make results: do not edit -->", "<!-- until here -->"
@@ -65,7 +65,7 @@ def figures(collection: Collection, root: Path) -> dict[Path, str]:
 
 def _study(numbers: Numbers, root: Path) -> str:
     shown = [
-        f"![{each.title}]({_file_of(numbers, each)})\n\n{fill(each.caption, 120, break_on_hyphens=False)}"
+        f"![{each.title}]({_file_of(numbers, each)})\n\n{markdown_lines(each.caption, 120)}"
         for each in _shown(numbers)
     ]
     return "\n\n".join([study_markdown(numbers).strip(), *_costs(numbers, root), *shown])

@@ -10,6 +10,7 @@ rewritten with `pytest --update-golden`; read its diff before committing it.
 import importlib.util
 import json
 import os
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
@@ -19,6 +20,8 @@ from beartype.claw import beartype_package
 from hypothesis import settings
 from jaxtyping import install_import_hook
 
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # as a shell has it of what it runs in the background
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 settings.register_profile("smallvit", deadline=None)  # a machine may be busy with other things
 settings.load_profile("smallvit")
 

@@ -18,7 +18,6 @@ from smallvit.lock import run_lock
 
 
 def main() -> None:
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell in the background has it ignored
     folder, what = Path(sys.argv[1]), sys.argv[2]
     if hasattr(errno, what):
         fail("flock", what)

@@ -285,6 +285,5 @@ def test_an_interrupt_while_it_is_still_imported_ends_it_without_a_word(tmp_path
         capture_output=True,
         text=True,
         check=False,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
     assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGINT, "", "")

@@ -168,7 +168,8 @@ def test_certainty_falls_into_the_last_bin() -> None:
 @given(st.integers(1, 40), st.integers(1, 50))
 def test_predict_keeps_the_order_whatever_the_batch(n: int, batch_size: int) -> None:
     images = torch.arange(n, dtype=torch.uint8)[:, None, None, None].expand(n, 3, 2, 2)
-    logits = predict(lambda part: part[:, :, 0, 0].bfloat16(), images, batch_size)
+    weight = torch.ones((), requires_grad=True)
+    logits = predict(lambda part: weight * part[:, :, 0, 0].bfloat16(), images, batch_size)
     assert logits.dtype == torch.float32
     assert logits[:, 0].tolist() == list(range(n))
     assert not logits.requires_grad

@@ -205,6 +205,24 @@ def test_a_run_of_a_data_set_with_a_name_does_not_know_its_images_again(finished
     assert found.labels.tolist() == [1] * 40
 
 
+def test_a_fork_on_a_data_set_with_a_name_still_knows_what_its_weights_saw(finished: Path, tmp_path: Path) -> None:
+    tiny = config(finished)
+    tiny = replace(tiny, data=DataConfig(dataset="digits"), train=replace(tiny.train, epochs=1, batch_size=500))
+    for name in ("known", "unknown"):
+        shutil.copytree(finished / "run", tmp_path / name / "first")
+        if name == "unknown":
+            (tmp_path / name / "first" / SEEN).unlink()
+        run(tiny, tmp_path / name / "fork", fork=tmp_path / name / "first", console=Console(quiet=True))
+    shutil.copytree(finished / "pictures" / "one", tmp_path / "new" / "1")
+    trained_on = sum(name.startswith("one/") for name in load_split(finished, "train").file_names() or ())
+    found = evaluate_labelled(tmp_path / "known" / "fork", tmp_path / "new")
+    assert len(found.split) == 40 - trained_on < 40
+    assert f"{trained_on} of 40 pictures are left out" in found.notes[1]
+    found = evaluate_labelled(tmp_path / "unknown" / "fork", tmp_path / "new")
+    assert len(found.split) == 40
+    assert "does not know what it was trained on" in found.notes[1]
+
+
 def test_what_cannot_be_measured_is_one_line(
     finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

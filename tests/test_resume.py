@@ -589,7 +589,7 @@ def test_the_best_on_val_is_kept_when_asked_for(tmp_path: Path, capsys: pytest.C
 
 
 def test_the_best_on_val_is_kept_as_the_one_who_resumes_asks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    plain = replace(TOY, evaluate=replace(TOY.evaluate, every_epochs=1))
+    plain = replace(TOY, seed=1, evaluate=replace(TOY.evaluate, every_epochs=1))
     asking = replace(plain, checkpoint=CheckpointConfig(best=True))
     for name, before, after in (("left off", asking, plain), ("asked for later", plain, asking)):
         ask_at({10}, monkeypatch)  # after the first measurement
@@ -598,6 +598,10 @@ def test_the_best_on_val_is_kept_as_the_one_who_resumes_asks(tmp_path: Path, mon
         text = said(after, tmp_path / name)
         assert ("note: checkpoint.best was off so far" in text) == (after is asking)
     assert not (tmp_path / "left off" / "best.safetensors").exists()
+    curve = RunRecord.load(tmp_path / "asked for later" / "record.json").curve
+    first, *later = [point.val.correct for point in curve if point.val is not None]
+    assert max(later) > first
+    assert (tmp_path / "asked for later" / "best.safetensors").exists()
 
 
 def test_measuring_and_saving_are_no_time_of_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

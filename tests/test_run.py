@@ -51,7 +51,7 @@ from smallvit.schema import RECORD_SCHEMA
 from smallvit.session import Session
 from smallvit.step_batch import step_draws
 from smallvit.stop import InterruptedRunError
-from smallvit.study.finished import OtherTestError
+from smallvit.study.finished import OtherPicturesError
 from smallvit.study.forecast import Forecast
 from smallvit.train.config import CheckpointConfig, OptimConfig, TrainConfig
 from smallvit.train.distributed import RankLostError, World
@@ -583,15 +583,20 @@ def test_weights_that_are_not_this_models_are_refused(finished: tuple[Path, RunR
 
 def test_a_checkpoint_that_cannot_be_deleted_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A disk in a network keeps a file that somebody holds open: the run is finished all the same."""
-    (tmp_path / "checkpoints" / "step-00000001").mkdir(parents=True)
 
-    def kept(*arguments: Any, **options: Any) -> None:
-        raise OSError(39, "Directory not empty")
+    rmdir = os.rmdir
 
+    def kept(path: Path | str, **options: Any) -> None:
+        if Path(path).name.startswith("step-"):
+            raise OSError(39, "Directory not empty")
+        rmdir(path, **options)
+
+    config = short(checkpoint=CheckpointConfig(every_seconds=0.0))
     with monkeypatch.context() as patch:
         patch.setattr("os.rmdir", kept)
-        delete_checkpoints(tmp_path, ignore_errors=True)
-    assert (tmp_path / "checkpoints" / "step-00000001").exists()
+        record = run(config, tmp_path)
+    assert RunRecord.load(tmp_path / RECORD) == record
+    assert list((tmp_path / "checkpoints").glob("step-*"))
     delete_checkpoints(tmp_path, ignore_errors=True)
     assert not (tmp_path / "checkpoints").exists()
 
@@ -835,7 +840,7 @@ def test_logits_have_a_place_in_a_loss(finished: tuple[Path, RunRecord, str]) ->
 
 
 def test_a_runs_end_comes_whole_out_of_another_process() -> None:
-    for error in (InterruptedRunError("out of time", 75), OtherTestError("other"), UsageError("no")):
+    for error in (InterruptedRunError("out of time", 75), OtherPicturesError("other"), UsageError("no")):
         found = pickle.loads(pickle.dumps(error))
         assert (type(found), str(found), found.exit_status) == (type(error), str(error), error.exit_status)
 

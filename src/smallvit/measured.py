@@ -149,7 +149,7 @@ def evaluate_labelled(folder: Path | str, pictures: Path | str, *, weights: Whic
     if config.data.dataset in SPECS:
         title = SPECS[config.data.dataset].title
         notes.append(f"which of these are images of {title} is not known: on those of its train the run is too good")
-    elif seen is None:
+    if seen is None:
         notes.append(f"{folder} does not know what it was trained on: if on some of these, its accuracy is too good")
     elif split.keys is not None and (trained_on := np.isin(split.keys, seen)).any():
         if trained_on.all():

@@ -41,7 +41,7 @@ def claimed(folder: Path, note: Callable[[str], None]) -> Generator[None]:
             if died is not None and not (folder / RECORD).exists():
                 note(died)
             remove_leftovers(folder / CHECKPOINTS)
-            for name in FILES:
+            for name in (*FILES, OWNER):
                 files.remove_leftovers(folder / name)
             yield
         finally:

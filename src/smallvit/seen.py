@@ -25,12 +25,15 @@ NONE: Keys = np.array([], dtype=_BYTES)
 
 
 def keep_seen(folder: Path, train: Split, before: Keys | None) -> None:
-    """Write what a run sees, and what its weights had seen `before`, to its folder; no file where that is not known."""
+    """Write what a run sees of one's own, and what its weights had seen `before`, to its folder; no file where that is
+    not known, or nothing.
+    """
     (folder / SEEN).unlink(missing_ok=True)  # of a run that did not come to begin there
-    if train.keys is None or before is None:
+    if before is None:
         return
-    keys = np.union1d(before, train.keys).astype(_BYTES)
-    save_tensors({_NAME: torch.from_numpy(keys.view(np.uint8).reshape(len(keys), -1))}, folder / SEEN)
+    keys = before if train.keys is None else np.union1d(before, train.keys).astype(_BYTES)
+    if len(keys):
+        save_tensors({_NAME: torch.from_numpy(keys.view(np.uint8).reshape(len(keys), -1))}, folder / SEEN)
 
 
 def seen_by(folder: Path, config: RunConfig | None) -> Keys | None:

@@ -36,7 +36,8 @@ class InterruptedRunError(SmallvitError):
 class Stop:
     """Whether the run has been asked to end, by whom, and the exit status that this means.
 
-    As a context it catches the signals (only in the main thread, as Python has it).
+    As a context it catches the signals (only in the main thread, as Python has it); one that is ignored stays so, as a
+    shell has it for SIGINT of what it runs in the background.
     """
 
     _catching: ClassVar["Stop | None"] = None
@@ -51,7 +52,8 @@ class Stop:
 
     def __enter__(self) -> "Stop":
         if threading.current_thread() is threading.main_thread():
-            self._before = {number: signal.signal(number, self._asked_by_signal) for number in SIGNALS}
+            caught = [number for number in SIGNALS if signal.getsignal(number) != signal.SIG_IGN]
+            self._before = {number: signal.signal(number, self._asked_by_signal) for number in caught}
             self._outer, Stop._catching = Stop._catching, self
         return self
 
@@ -83,6 +85,6 @@ class Stop:
             return
         self.reason, self.exit_status = signal.Signals(number).name, 128 + number
         if again:
-            for each in SIGNALS:
+            for each in self._before:
                 signal.signal(each, signal.SIG_DFL)
             raise InterruptedRunError(f"{self.reason} again: ended at once, nothing more was saved", self.exit_status)

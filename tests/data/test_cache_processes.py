@@ -7,12 +7,17 @@ import pty
 import shutil
 import signal
 import tempfile
+import threading
+import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 from filelock import FileLock
 
+from disks import small_disk
 from smallvit.data import cache as cached
+from smallvit.data.source import Source
 
 
 def test_killed_at_any_moment_nothing_that_looks_whole_is_left(runner) -> None:
@@ -107,6 +112,25 @@ def test_without_locks_of_the_file_system_every_start_decodes(tmp_path: Path, mo
     monkeypatch.setattr("fcntl.flock", missing)
     with pytest.raises(cached.UnwritableError, match=r"cannot be written \("), cached.building(tmp_path, "k"):
         pass
+
+
+def test_a_full_cache_is_called_full(tmp_path: Path) -> None:
+    entry = cached.Entry(arrays={"train_images": np.zeros(2**20, np.uint8)}, facts={})
+    with small_disk(tmp_path / "small", "size=256k") as disk:
+        with pytest.raises(cached.UnwritableError, match=r"cannot be written \(No space left on device\)$"):
+            cached.write_entry(disk, "other-32-0", entry)
+        assert list(disk.iterdir()) == []
+
+
+def test_an_interrupt_waits_for_no_file_that_is_hashed(tmp_path: Path) -> None:
+    with (tmp_path / "large").open("wb") as file:
+        file.truncate(2**36)  # of zeros, which take no room on the disk, and minutes to be hashed
+    source = Source(where=tmp_path, files=(tmp_path / "large",), read=lambda: None)
+    began = time.monotonic()
+    threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGINT)).start()
+    with pytest.raises(KeyboardInterrupt):
+        source.key()
+    assert time.monotonic() - began < 10
 
 
 def test_a_read_only_cache_is_read_and_its_absence_of_an_entry_told(runner_in) -> None:

@@ -292,10 +292,12 @@ def test_what_is_lost_of_dark_and_of_long_pictures_is_told(tmp_path: Path) -> No
         assert lossy(saved(tmp_path, Image.new("RGB", shape))) == words
 
 
-def test_a_file_of_which_only_a_further_frame_is_broken_is_read(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("name", "kept"), [("a.tif", 64 * 64 * 3 + 400), ("a.gif", 173)])
+def test_a_file_of_which_only_a_further_frame_is_broken_is_read(tmp_path: Path, name: str, kept: int) -> None:
     frames = [Image.new("RGB", (64, 64), colour) for colour in ("red", "lime")]
-    path = saved(tmp_path, frames[0], "a.tif", save_all=True, append_images=frames[1:])
-    path.write_bytes(path.read_bytes()[: 64 * 64 * 3 + 400])
+    path = saved(tmp_path, frames[0], name, save_all=True, append_images=frames[1:])
+    assert len(path.read_bytes()) > kept
+    path.write_bytes(path.read_bytes()[:kept])
     assert decode_files([path], size=4, title="").images[0, :, 1, 1].tolist() == [255, 0, 0]
 
 
@@ -327,12 +329,12 @@ def test_an_error_ends_the_work_of_every_thread(monkeypatch: pytest.MonkeyPatch)
         begun += 1
         if i == 0:
             raise KeyboardInterrupt
-        time.sleep(0.01)
+        time.sleep(0.2)
         return np.zeros((2, 2, 3), np.uint8)
 
     with pytest.raises(KeyboardInterrupt):
         decode_all(range(4000), decode, size=2, title="")
-    assert begun < 40
+    assert begun <= 8  # less than a chunk of each
 
 
 def test_a_picture_for_which_there_is_no_memory_is_not_called_broken(

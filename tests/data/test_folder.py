@@ -208,8 +208,9 @@ def test_links_to_nothing_are_named_at_once(tmp_path: Path, load) -> None:
     root = fill(tmp_path / "root")
     for name in ("x.png", "y.png"):
         (root / "a" / name).symlink_to(tmp_path / "gone.png")
-    named = ": is a link to nothing; ".join(str(root / "a" / name) for name in ("x.png", "y.png"))
-    with pytest.raises(SmallvitError, match=f"^2 pictures cannot be used: {re.escape(named)}: is a link to nothing$"):
+    (root / "b" / "more").symlink_to(tmp_path / "not-mounted")  # a folder of images, perhaps
+    named = ": is a link to nothing; ".join(str(root / name) for name in ("a/x.png", "a/y.png", "b/more"))
+    with pytest.raises(SmallvitError, match=f"^3 pictures cannot be used: {re.escape(named)}: is a link to nothing$"):
         load(root)
 
 

@@ -160,7 +160,6 @@ def start(order: dict[str, Any]) -> int:
         return child
     status = 1
     try:
-        signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where the tests run in a shell's background
         os.chdir(order["cwd"])
         for number, name in ((1, "out"), (2, "err")):
             os.dup2(os.open(name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)

@@ -86,6 +86,24 @@ def test_a_row_of_other_pictures_is_refused(tmp_path: Path, monkeypatch: pytest.
         fake_record(row.config, 60.0, num_train=num_train).save(tmp_path / name / "record.json")
     with pytest.raises(SmallvitError, match=r"[ac] and .*[ac] are runs of one row on other pictures"):
         collect([tmp_path])
+    for name, label, seed in (("a", rows[0].label, 0), ("c", rows[0].label, 1), ("b", rows[1].label, 0)):
+        row = next(row for row in rows if row.label == label)
+        place = tmp_path / "own" / row.folder / f"seed{seed}"
+        place.mkdir(parents=True)
+        fake_record(row.at(seed), 60.0, num_train=901 if name == "c" else 900).save(place / "record.json")
+    with pytest.raises(SmallvitError, match=r"seed[01]/record.json and .* are runs of one row on other pictures"):
+        section_in(mine, tmp_path / "own")
+
+
+def test_checkpoints_that_come_and_go_are_not_looked_into(tmp_path: Path) -> None:
+    """Of a run that goes on; a folder of runs may have that name, too."""
+    config = STUDIES["augmentation"]().rows[0].config
+    run, checkpoint = tmp_path / "checkpoints" / "a", tmp_path / "checkpoints" / "b" / "checkpoints" / "step-00000001"
+    for seed, folder in enumerate((run, checkpoint)):
+        folder.mkdir(parents=True)
+        fake_record(replace(config, seed=seed), 60.0).save(folder / "record.json")
+    (tmp_path / "checkpoints" / "b" / "config.json").touch()
+    assert [[each.path for each in group] for group in collect([tmp_path]).others] == [[run]]
 
 
 def test_a_run_stands_in_every_study_that_has_it(tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ from smallvit.errors import SmallvitError
 from smallvit.held_out import MAY_BE_SEEN
 from smallvit.recipes import RECIPES
 from smallvit.record import RunRecord
+from smallvit.report.figures import _RIGHT_RGB, _WRONG_RGB
 from smallvit.report.html import shown_name
 from smallvit.report.page import write_page
 from smallvit.report.predictions import mistakes_of, read_predictions
@@ -441,8 +442,8 @@ def test_colours_have_the_contrast_of_wcag_aa() -> None:
         for ink in ("ink", "muted", "val", "test"):
             assert _contrast(colours[ink], colours["page"]) >= 4.5
         assert _contrast(colours["ink"], colours["warn"]) >= 4.5
-        for red, green, blue in ((0.16, 0.46, 0.90), (0.90, 0.40, 0.06)):  # the darkest numbered cell
-            cell = 0.6 * np.array([red, green, blue]) + 0.4 * _rgb(colours["page"])
+        for colour in (_RIGHT_RGB, _WRONG_RGB):  # the darkest numbered cell
+            cell = 0.6 * np.array(colour) + 0.4 * _rgb(colours["page"])
             assert _ratio(_rgb(colours["ink"]), cell) >= 4.5
 
 

@@ -22,7 +22,7 @@ from smallvit.report.collect import collect
 from smallvit.report.numbers import Numbers, numbers_of
 from smallvit.report.study_notes import answer, notes
 from smallvit.report.study_tables import others_table, study_markdown, study_tables
-from smallvit.report.tables import Table, latex, markdown, terminal
+from smallvit.report.tables import Table, latex, markdown, markdown_note, terminal
 from smallvit.study.rows import Study
 from smallvit.study.studies import STUDIES
 from study_records import fake_record, noisy, write_study
@@ -490,6 +490,20 @@ def test_signs_that_are_others_in_latexs_text_are_set_as_mathematics() -> None:
     table = Table(name="t", caption="c", heading=("row", "p"), rows=[("a|b", "< 0.0001"), ("c > d", "0.5")])
     assert r"a$|$b & $<$ 0.0001 \\" in latex(table)
     assert r"c $>$ d & 0.5 \\" in latex(table)
+
+
+def test_options_keep_their_two_hyphens_in_latex_and_a_dash_is_one() -> None:
+    table = Table(name="t", caption="c", heading=("row", "changed"), rows=[("a", "--optim.lr 0.004"), ("b", "\N{EN DASH}")])
+    assert r"a & -{}-optim.lr 0.004 \\" in latex(table)
+    assert r"b & -- \\" in latex(table)
+
+
+@given(st.integers(1, 130))
+def test_no_line_of_a_note_begins_a_list_within_it(length: int) -> None:
+    lines = markdown_note(f"{'a' * length} + AutoAugment; - 3 rows; * more, at +1 {'b' * 110}").splitlines()
+    assert [line for line in lines if re.match(r" *[-+*] ", line)] == lines[:1]
+    assert max(map(len, lines)) <= max(119, length + 2)
+    assert " ".join(line.strip() for line in lines).replace("\\", "").count("+ AutoAugment; - 3 rows; * more, at +1") == 1
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import signal
 import time
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import pytest
 from PIL import Image
@@ -275,27 +275,39 @@ def test_a_study_of_ones_own_pictures_is_of_one_folder(tmp_path: Path) -> None:
         execute(tiny.on("folder", tmp_path / "yours"), tmp_path / "runs")
 
 
-def test_a_run_on_other_test_images_has_failed_and_the_study_ends(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(("images", "field", "value"), [("test", "test_sha256", "0" * 64), ("train", "num_train", 7)])
+def test_a_run_on_other_images_has_failed_and_the_study_ends(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    images: str,
+    field: str,
+    value: Any,
 ) -> None:
     """As where a folder of pictures is changed between two starts; of a third one nothing is run."""
     execute(replace(study(), seeds=(0,)), tmp_path)
 
     def changed(order: Order) -> Outcome:
         outcome, path = HereEngine().really(order), Path(order.folder) / "record.json"
-        replace(RunRecord.load(path), test_sha256="0" * 64).save(path)
+        replace(RunRecord.load(path), **{field: value}).save(path)
         return outcome
 
     engine = HereEngine(changed)
-    ending = execute(study(), tmp_path, engine)
-    said = "its test images are not those of the runs before: were the pictures changed since?"
-    assert (ending.failed, ending.finished) == ([f"plain row, seed 1: {said}"], 0)
-    assert ([str(task) for task in ending.left], ending.exit_status) == (["erase row, seed 1"], 1)
     monkeypatch.setitem(STUDIES, "augmentation", study)
     monkeypatch.setattr("smallvit.study.engines.local.LocalEngine", lambda jobs, use_gpus: engine)
-    assert cli.main(["study", "augmentation", "--out", str(tmp_path)]) == 1
-    assert "have different test sets: the digests of their images and labels differ" in capsys.readouterr().err
+    words = ["study", "augmentation", "--out", str(tmp_path)]
+    assert cli.main(words) == 1
+    said = (
+        f"its {images} images are not those of the runs before: put the pictures back as they were and delete "
+        f"{tmp_path}/plain/seed1, or name another --out"
+    )
+    failed = f"(1 of the runs failed, the first: plain row, seed 1: {said})"
+    assert capsys.readouterr().err == f"smallvit: the pictures have changed: 1 run is left {failed}\n"
     assert folders(engine) == ["plain/seed1"]
+    if images == "test":
+        assert cli.main(words) == 1
+        assert "have different test sets: the digests of their images and labels differ" in capsys.readouterr().err
+        assert folders(engine) == ["plain/seed1"]
 
 
 def test_a_study_ends_with_its_own_line_where_no_table_can_be_made_of_what_a_failed_run_left(

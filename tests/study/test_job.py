@@ -1,6 +1,8 @@
 """A job: one that is done is left alone, one that another holds is waited for, one that is out of time saves."""
 
 import json
+import os
+import signal
 import threading
 import time
 from collections.abc import Callable
@@ -72,6 +74,19 @@ def test_a_pace_is_measured_in_a_process_of_its_own(tmp_path: Path) -> None:
     assert 0 < pace.step_seconds < 10
     assert pace.num_test == 359
     assert not (tmp_path / "run").exists()
+
+
+def test_a_signal_that_is_ignored_stays_so() -> None:
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with Stop() as stop:
+            os.kill(os.getpid(), signal.SIGINT)
+            assert not stop.asked()
+            os.kill(os.getpid(), signal.SIGTERM)
+            assert stop.reason == "SIGTERM"
+        assert signal.getsignal(signal.SIGINT) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def test_to_ask_once_is_no_second_signal() -> None:

@@ -84,6 +84,10 @@ def test_a_forecast_holds_for_the_shape_and_hardware_and_an_estimate_beyond(reco
     assert estimate is not None
     assert known is not None
     assert estimate > known
+    large = replace(CONFIG, train=replace(CONFIG.train, batch_size=CONFIG.train.batch_size * 4))
+    pace = pace_of(record)
+    more = replace(pace, step_seconds=4 * pace.step_seconds)  # to measure an image costs the same
+    assert forecast.estimate(task(large, tmp_path)) == pytest.approx(more.seconds(large))
     threads = replace(CONFIG, device=replace(CONFIG.device, num_threads=2))
     assert forecast.seconds(task(threads, tmp_path)) is None
 

@@ -86,6 +86,7 @@ def train(world: World, folder: Path) -> dict[str, Any]:
     if world.is_main:
         save_file(state, folder / "weights.safetensors")
     start = session_of(world)
+    of_passes = digest(start.predict("test"))
     start.config = replace(start.config, evaluate=EvaluateConfig(batch_size=1000))
     return {
         "choices": to_json(session.choices),
@@ -93,7 +94,7 @@ def train(world: World, folder: Path) -> dict[str, Any]:
         "losses": losses,
         "weights": digest(*state.values()),
         "checks": len(checks),
-        "start": [digest(*start.model.state_dict().values()), digest(start.predict("test"))],
+        "start": [digest(*start.model.state_dict().values()), of_passes],
         "one_pass": digest(start.predict("test")),
         "logits": digest(logits),
         "metrics": to_json(measure(logits, session.splits["test"].labels)),

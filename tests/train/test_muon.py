@@ -72,9 +72,8 @@ def test_in_float32_updates_differ_from_torchs_by_no_more_than_bfloat16_rounds()
     plain = torch.optim.Muon(theirs, lr=1.0, weight_decay=0.0, adjust_lr_fn="match_rms_adamw")
     take_steps(plain, theirs, 0, 1)
     for before, a, b in zip(matrices(0), ours, theirs, strict=True):
-        update = a - before
-        assert not torch.equal(update, update.bfloat16().float())
-        assert (a - b).norm() < 0.1 * update.norm()  # some 15 roundings to 8 bits, one after another
+        assert not torch.equal(a, b)
+        assert (a - b).norm() < 0.1 * (a - before).norm()  # some 15 roundings to 8 bits, one after another
 
 
 def test_a_rate_in_a_tensor_changes_nothing_but_rounding() -> None:

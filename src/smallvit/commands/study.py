@@ -93,7 +93,7 @@ class StudyCommand:
         failed = f"{len(ending.failed)} of the runs failed, the first: {ending.failed[0]}" if ending.failed else ""
         if ending.left:
             runs = "1 run is" if len(ending.left) == 1 else f"{len(ending.left)} runs are"
-            again = "" if ending.exit_status == 1 and not failed else "; the same command again goes on"
+            again = "; the same command again goes on" if ending.goes_on else ""
             failed = f" ({failed})" if failed else ""
             raise InterruptedRunError(f"{ending.reason}: {runs} left{again}{failed}", ending.exit_status)
         if failed:

@@ -10,6 +10,7 @@ import json
 import os
 import re
 import sys
+import threading
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
@@ -32,6 +33,7 @@ _KEY_DIGITS = 16
 _NAME = re.compile(r".+-\d+-[0-9a-f]+")
 _SETTLED_SECONDS = 1.0
 _MANIFEST = "manifest.json"
+_BLOCK_BYTES = 2**20
 
 
 class BrokenEntryError(SmallvitError):
@@ -153,17 +155,22 @@ def write_entry(cache: Path, name: str, entry: Entry) -> Entry:
 
 def _save(path: Path, values: np.ndarray) -> str:
     """Write one array, flushed to disk, and return the file's sha256."""
-    with path.open("wb") as file:
-        np.save(file, values, allow_pickle=False)
+    values = np.ascontiguousarray(values)
+    with path.open("wb") as file:  # by Python's own writing: that of `np.save` does not say that a disk is full
+        np.lib.format.write_array_header_1_0(file, np.lib.format.header_data_from_array_1_0(values))
+        file.write(values.data)
         file.flush()
         os.fsync(file.fileno())
     return file_sha256(path)
 
 
-def file_sha256(path: Path) -> str:
-    """Return the sha256 of a file's content, in hex digits."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def file_sha256(path: Path, ended: threading.Event | None = None) -> str:
+    """Return the sha256 of a file's content, in hex digits; of a part of it once `ended` is set."""
+    sha256 = hashlib.sha256()
+    with path.open("rb", buffering=0) as file:
+        while (ended is None or not ended.is_set()) and (block := file.read(_BLOCK_BYTES)):
+            sha256.update(block)
+    return sha256.hexdigest()
 
 
 @contextmanager

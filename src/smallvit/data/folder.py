@@ -80,10 +80,11 @@ def list_images(root: Path) -> Listing:
 
 
 def _end_listing(listing: Listing) -> None:
-    """Add the note on files that are passed over; refuse links to nothing."""
+    """Add the note on files that are passed over; refuse links to nothing, which may have been folders of images."""
     if listing.strays:
         listing.notes.append(passed_over(listing.strays, "files that are not images of a class", listing.root))
-    _refuse_broken({path: "is a link to nothing" for path in listing.files() if not path.exists()})
+    listed = [*listing.files(), *listing.strays]
+    _refuse_broken({path: "is a link to nothing" for path in listed if not path.exists()})
 
 
 def list_labelled(root: Path, class_names: Sequence[str]) -> Listing:

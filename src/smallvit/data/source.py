@@ -4,6 +4,7 @@ Order of search for the published sets: the given root, then (in `store`) the ca
 """
 
 import hashlib
+import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -38,12 +39,17 @@ class Source:
 
     def key(self) -> str:
         """Return 16 hex digits of a hash of the files' names (within `where`) and contents."""
+        ended = threading.Event()
 
         def one(path: Path) -> str:
-            return f"{path.relative_to(self.where).as_posix()}\0{file_sha256(path)}\n"
+            return f"{path.relative_to(self.where).as_posix()}\0{file_sha256(path, ended)}\n"
 
         with ThreadPoolExecutor(usable_cores()) as pool:
-            return hashlib.sha256("".join(pool.map(one, self.files)).encode(errors="surrogateescape")).hexdigest()[:16]
+            try:
+                lines = "".join(pool.map(one, self.files))
+            finally:  # an interrupt waits for no file
+                ended.set()
+        return hashlib.sha256(lines.encode(errors="surrogateescape")).hexdigest()[:16]
 
 
 def find_folder(root: Path, size: int) -> Source:

@@ -97,7 +97,8 @@ def hold_out(
 ) -> tuple[Int64[np.ndarray, " k"], Int64[np.ndarray, " h"]]:
     """Return the rows (kept, held): of every class, `fraction` of its images is held out, at least one of two or more.
 
-    The split must be in canonical order, where exact copies within a class are neighbours: they stay on one side.
+    The split must be in canonical order, where exact copies within a class are neighbours: they stay on one side. So of
+    a class with too many copies less is held out, perhaps nothing.
     """
     held = np.zeros(len(split), dtype=bool)
     for label in np.unique(split.labels):

@@ -15,7 +15,7 @@ from smallvit.config import RunConfig
 from smallvit.errors import SmallvitError, UsageError
 from smallvit.files import walk
 from smallvit.report.records import Run, read_run, require_one_test_set
-from smallvit.run_folder import RECORD
+from smallvit.run_folder import CHECKPOINTS, CONFIG, RECORD
 from smallvit.study.rows import Published, Row, Study
 from smallvit.study.studies import STUDIES
 from smallvit.study.tasks import read_records
@@ -106,8 +106,7 @@ def collect(folders: Sequence[Path]) -> Collection:
     for study in _studies(runs):
         section = Section(study=study, runs={row.label: by_row.get(_row(row.config), []) for row in study.rows})
         if study.reference in section.done and len(section.done) > 1:
-            require_one_test_set(run for runs in section.runs.values() for run in runs)
-            _require_same_pictures(section)
+            _require_same_images(section)
             sections.append(section)
     used = {path for section in sections for path in section.paths}
     sections.sort(key=_is_moved)  # a study on its own data set first
@@ -141,12 +140,12 @@ def _repeats(part: Section, whole: Section, *, earlier: bool) -> bool:
 def section_in(study: Study, folder: Path) -> Section:
     """Return a study with those of its own runs, at its own seeds, that are in the folder where it ran.
 
-    Raises `SmallvitError` for a record of another run than the study's, and for other test images within it.
+    Raises `SmallvitError` for a record of another run than the study's, and for other images within it.
     """
     found = read_records(study, folder)
     runs = {label: [Run(path=path, record=record) for path, record in records] for label, records in found.items()}
     section = Section(study=study, runs=runs)
-    require_one_test_set(run for runs in section.runs.values() for run in runs)
+    _require_same_images(section)
     return section
 
 
@@ -180,7 +179,8 @@ def _by_pictures(runs: Sequence[Run]) -> list[list[Run]]:
     return list(found.values())
 
 
-def _require_same_pictures(section: Section) -> None:
+def _require_same_images(section: Section) -> None:
+    require_one_test_set(run for runs in section.runs.values() for run in runs)
     for runs in section.runs.values():
         alike = _by_pictures(runs)
         if len(alike) > 1:
@@ -193,9 +193,13 @@ def _record_paths(folders: Sequence[Path]) -> list[Path]:
     for folder in folders:
         if not folder.is_dir():
             raise UsageError(f"DIR is {str(folder)!r}: it must be a folder that holds runs")
-        for path in sorted(parent / name for parent, _, names in walk(folder) for name in names):
-            if path.name == RECORD or _PUBLISHED_FORM.fullmatch(path.name):
-                found.setdefault(path.resolve(), path)
+        paths: list[Path] = []
+        for parent, folders, names in walk(folder):
+            if CONFIG in names:  # those of a run that is going on come and go
+                folders[:] = [name for name in folders if name != CHECKPOINTS]
+            paths += [parent / name for name in names if name == RECORD or _PUBLISHED_FORM.fullmatch(name)]
+        for path in sorted(paths):
+            found.setdefault(path.resolve(), path)
     return list(found.values())
 
 

@@ -13,7 +13,7 @@ from markupsafe import Markup
 from smallvit.console import first_few
 from smallvit.data.config import DATASETS, expanded
 from smallvit.errors import SmallvitError
-from smallvit.files import write_atomically
+from smallvit.files import leftover_of, write_atomically
 from smallvit.report.cells import length_cell, length_of, scaled_notice
 from smallvit.report.collect import Section, collect
 from smallvit.report.html import require_ours, write_html
@@ -154,7 +154,7 @@ def _remove_earlier(out: Path, written: Collection[Path]) -> list[str]:
         section = rf"({studies})(-({datasets}))?(-scale-[\d.e-]+)?-({'|'.join(names)})"
         ours = re.compile(rf"({section}|other-runs)\.(md|tex|svg|png|pdf)")
         for path in sorted({*(out / folder).iterdir()} - {*written}):
-            if ours.fullmatch(path.name):
+            if ours.fullmatch(leftover_of(path) or path.name):
                 path.unlink()
             else:
                 foreign.append(str(path))

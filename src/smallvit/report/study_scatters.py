@@ -170,7 +170,8 @@ def span(axes: Axes) -> None:
     """Let the axis of accuracies cover `LEAST_SPAN`."""
     low, high = axes.get_ylim()
     missing = max(0.0, LEAST_SPAN - (high - low)) / 2
-    axes.set_ylim(low - missing, min(high + missing, max(high, 100.0)))
+    top = min(high + missing, max(high, 100.0))
+    axes.set_ylim(min(low - missing, top - LEAST_SPAN), top)
 
 
 def _named(figure: Figure, numbers: Numbers, columns: int) -> Figure:

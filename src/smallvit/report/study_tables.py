@@ -6,7 +6,6 @@ Where runs are scaled, every table says so in its caption and in a column.
 import math
 from collections.abc import Sequence
 from dataclasses import replace
-from textwrap import fill
 
 from smallvit.config import RunConfig
 from smallvit.console import printable
@@ -27,7 +26,7 @@ from smallvit.report.numbers import Line, Numbers, Spread, hardware
 from smallvit.report.records import Run
 from smallvit.report.stats import Difference
 from smallvit.report.study_notes import answer, notes
-from smallvit.report.tables import Table, markdown, markdown_note
+from smallvit.report.tables import Table, markdown, markdown_lines, markdown_note
 
 
 def study_tables(numbers: Numbers) -> list[Table]:
@@ -100,7 +99,7 @@ def others_table(groups: Sequence[Sequence[Run]]) -> Table:
 
 def study_markdown(numbers: Numbers) -> str:
     """Return the tables of a section and what there is to know of them, as markdown."""
-    said = f"{fill(answer(numbers), 120, break_on_hyphens=False)}\n\n"
+    said = f"{markdown_lines(answer(numbers), 120)}\n\n"
     tables = said + "\n".join(markdown(table) for table in study_tables(numbers))
     return tables.lstrip() + "\n" + "\n".join(map(markdown_note, notes(numbers))) + "\n"
 

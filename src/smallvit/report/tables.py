@@ -1,7 +1,8 @@
 """A table as text, and as markdown, LaTeX, and for a terminal."""
 
+import re
 from dataclasses import dataclass
-from textwrap import fill
+from textwrap import wrap
 
 from rich import box
 from rich import table as rich_table
@@ -11,6 +12,7 @@ _LATEX = {
     "\\": r"\textbackslash{}",
     **{character: f"\\{character}" for character in "&%$#_{}"},
     **{character: f"${character}$" for character in "<>|"},
+    "\0": "{}",  # between two hyphens, as options begin with, which would be a dash
     "~": r"\textasciitilde{}",
     "^": r"\textasciicircum{}",
     "\N{EN DASH}": "--",
@@ -40,7 +42,15 @@ def markdown(table: Table) -> str:
 
 def markdown_note(text: str) -> str:
     """Return text as an item of a markdown list, in lines of at most 118 characters, not broken at hyphens."""
-    return fill(text, 118, initial_indent="- ", subsequent_indent="  ", break_on_hyphens=False)
+    return markdown_lines(text, 118, initial_indent="- ", subsequent_indent="  ")
+
+
+def markdown_lines(text: str, width: int, *, initial_indent: str = "", subsequent_indent: str = "") -> str:
+    """Return text in lines of at most `width` characters, not broken at hyphens, none of which begins a list."""
+    lines = wrap(
+        text, width, initial_indent=initial_indent, subsequent_indent=subsequent_indent, break_on_hyphens=False
+    )
+    return "\n".join([*lines[:1], *(re.sub(r"^( *)([-+*] )", r"\1\\\2", line) for line in lines[1:])])
 
 
 def terminal(table: Table, width: int) -> rich_table.Table | None:
@@ -85,4 +95,4 @@ def latex(table: Table) -> str:
 
 
 def _escaped(text: str) -> str:
-    return "".join(_LATEX.get(character, character) for character in text)
+    return "".join(_LATEX.get(character, character) for character in re.sub("-(?=-)", "-\0", text))

@@ -32,10 +32,17 @@ class Line:
 
     @property
     def accuracy(self) -> float | None:
-        """At the last measurement so far, on val, or on test where none is held out; 0 to 1."""
+        """At the last measurement so far, 0 to 1."""
         if self.record is None:
             return self.progress.accuracy
         return (self.record.val or self.record.test).accuracy
+
+    @property
+    def measured_on(self) -> Literal["val", "test"] | None:
+        """The split that `accuracy` is of, test where no val is held out; None as long as there is none."""
+        if self.record is None:
+            return self.progress.measured_on
+        return "test" if self.record.val is None else "val"
 
     @property
     def seconds_left(self) -> float | None:

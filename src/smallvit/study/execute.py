@@ -22,7 +22,7 @@ from smallvit.stop import OUT_OF_TIME, InterruptedRunError, Stop
 from smallvit.strict_json import from_json, parse
 from smallvit.study.board import Board, Line
 from smallvit.study.engines.engine import Engine
-from smallvit.study.finished import Finished, OtherTestError
+from smallvit.study.finished import Finished, OtherPicturesError
 from smallvit.study.forecast import Forecast
 from smallvit.study.process import POLL_SECONDS, Outcome
 from smallvit.study.refusals import RETRY_SECONDS, Refusals
@@ -44,6 +44,8 @@ class Ending:
     """Runs that were not begun, or not to their end."""
     reason: str = ""
     """Why there are some left."""
+    goes_on: bool = True
+    """Whether the same study goes on with them as it is."""
     exit_status: int = 0
 
 
@@ -176,8 +178,9 @@ class Execution:
             except InterruptedRunError:
                 raise
             except SmallvitError as error:
-                if isinstance(error, OtherTestError) and not self._stop.reason:
-                    self._stop.reason, self._stop.exit_status = "the test images have changed", 1
+                if isinstance(error, OtherPicturesError) and not self._stop.reason:
+                    self._stop.reason, self._stop.exit_status = "the pictures have changed", 1
+                    self.ending.goes_on = False
                 outcome = Outcome(status=1, line=str(error))
             else:
                 delete_checkpoints(task.folder, ignore_errors=True)  # it may have been ended just before it did so
@@ -230,5 +233,6 @@ class Execution:
             ending.exit_status = 1
         elif ending.exit_status == OUT_OF_TIME and not ending.finished and not self.board.of("saved"):
             ending.reason, ending.exit_status = self._waiting.why_none_fits(ending.left), 1
+            ending.goes_on = False
         self.view.left(ending.left)
         return ending

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from smallvit.errors import SmallvitError
@@ -12,8 +13,8 @@ SEEN_SECONDS = 35.0
 """How long a disk in a network may keep a file that was written elsewhere from being seen."""
 
 
-class OtherTestError(SmallvitError):
-    """A run's test images are not those of the runs before."""
+class OtherPicturesError(SmallvitError):
+    """A run's images are not those of the runs before."""
 
 
 class Finished:
@@ -25,29 +26,38 @@ class Finished:
     def __init__(self, records: Sequence[RunRecord], forecast: Forecast, *, has_budget: bool) -> None:
         self._forecast, self._has_budget = forecast, has_budget
         self._tests: dict[int, str] = {}
+        self._num_train: dict[str, int] = {}
         for record in records:
-            self._test_of(record)
+            self._other_images(record)
             self._learn_from(record)
 
     def read(self, path: Path, *, waits: bool) -> RunRecord:
         """Return the record of a run that has ended; `waits`: for a while, if it is not there yet.
 
-        Raises `SmallvitError` if it cannot be read, and `OtherTestError`.
+        Raises `SmallvitError` if it cannot be read, and `OtherPicturesError`.
         """
         deadline = time.monotonic() + SEEN_SECONDS
         while waits and not path.exists() and time.monotonic() < deadline:
             time.sleep(1.0)
         record = RunRecord.load(path)
-        if self._test_of(record) != record.test_sha256:
-            raise OtherTestError("its test images are not those of the runs before: were the pictures changed since?")
+        if other := self._other_images(record):
+            raise OtherPicturesError(
+                f"its {other} images are not those of the runs before: put the pictures back as they were and delete "
+                f"{path.parent}, or name another --out"
+            )
         self._learn_from(record)
         return record
 
-    def _test_of(self, record: RunRecord) -> str | None:
-        """Return the digest of the test images, at the size that a run has them, of the first run that tells it."""
-        if record.test_sha256 is None:
-            return None
-        return self._tests.setdefault(record.run_config().model.image_size, record.test_sha256)
+    def _other_images(self, record: RunRecord) -> str:
+        """Return of which split a run has other images, as far as its record tells, than the first runs that tell it:
+        of test at its image size, of train with another seed; nothing if it has the same.
+        """
+        config = record.run_config()
+        size, sha256 = config.model.image_size, record.test_sha256
+        if sha256 is not None and self._tests.setdefault(size, sha256) != sha256:
+            return "test"
+        of_row = replace(config, seed=0).digest()
+        return "" if self._num_train.setdefault(of_row, record.num_train) == record.num_train else "train"
 
     def _learn_from(self, record: RunRecord) -> None:
         if self._has_budget or record.choices.device == "cpu":

@@ -67,10 +67,12 @@ class Forecast:
         known = [*self._glimpses.values(), *self._paces.values()]
         if seconds is not None or not known:
             return seconds
-        work = _work(task.config)
-        ratios = [(work / _work(config), pace) for pace, config in known]
-        ratio, pace = min(ratios, key=lambda each: abs(math.log(each[0])))
-        pace = replace(pace, step_seconds=pace.step_seconds * ratio, evaluate_seconds=pace.evaluate_seconds * ratio)
+        batch, macs = _work(task.config)
+        ratios = [(batch / b, macs / m, pace) for pace, (b, m) in ((pace, _work(config)) for pace, config in known)]
+        images, each, pace = min(ratios, key=lambda ratio: abs(math.log(ratio[0] * ratio[1])))
+        pace = replace(
+            pace, step_seconds=pace.step_seconds * images * each, evaluate_seconds=pace.evaluate_seconds * each
+        )
         return pace.seconds(task.config, checkpoint_step(task.folder))
 
 
@@ -89,5 +91,6 @@ def shape(config: RunConfig) -> str:
     return canonical(parts)
 
 
-def _work(config: RunConfig) -> int:
-    return config.train.batch_size * count_macs(replace(config.model, num_classes=config.model.num_classes or 10))
+def _work(config: RunConfig) -> tuple[int, int]:
+    """Return the images of a step, and the multiply-accumulates of one image."""
+    return config.train.batch_size, count_macs(replace(config.model, num_classes=config.model.num_classes or 10))

@@ -156,8 +156,9 @@ def _most_telling(board: Board, room: int) -> list[Line]:
 
 
 def _split(board: Board) -> str:
-    """Return what accuracies are measured on along the way: val, or test where a study holds nothing out."""
-    return "test" if all(line.task.config.data.val_fraction == 0 for line in board) else "val"
+    """Return what accuracies are measured on along the way, or a word for both where that is not known or uneven."""
+    names = {line.measured_on for line in board} - {None}
+    return (len(names) == 1 and names.pop()) or "acc."
 
 
 def _cells(line: Line) -> tuple[RenderableType, ...]:

@@ -4,7 +4,7 @@ import json
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from smallvit.files import last_lines
 from smallvit.run_folder import CHECKPOINTS, METRICS
@@ -20,7 +20,9 @@ class Progress:
     steps_done: int = 0
     images_per_second: float = 0.0
     accuracy: float | None = None
-    """At the last measurement, on val, or on test where none is held out; 0 to 1."""
+    """At the last measurement, 0 to 1."""
+    measured_on: Literal["val", "test"] | None = None
+    """Test where no val is held out."""
 
 
 def read_progress(folder: Path) -> Progress:
@@ -36,11 +38,13 @@ def read_progress(folder: Path) -> Progress:
                 point = row
         if step and point:
             break
-    measured = point.get("val") or point.get("test")
+    measured_on = next((name for name in ("val", "test") if point.get(name)), None)
+    measured = point[measured_on] if measured_on else None
     return Progress(
         steps_done=step["step"] + 1 if step else 0,
         images_per_second=step.get("images_per_second", 0.0),
         accuracy=measured["correct"] / measured["count"] if measured else None,
+        measured_on=measured_on,
     )
 
 

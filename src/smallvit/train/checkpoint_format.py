@@ -103,8 +103,7 @@ def read(path: Path, step: int) -> Checkpoint:
             if name == STATE:
                 state = parse(data.decode())
             elif name.endswith(TENSORS):
-                loaded = safetensors.torch.load(data)
-                tensors[name.removesuffix(TENSORS)] = {key: tensor.clone() for key, tensor in loaded.items()}
+                tensors[name.removesuffix(TENSORS)] = safetensors.torch.load(data)
             else:
                 texts[name] = data.decode()
         except (SafetensorError, ValueError, KeyError, RuntimeError) as error:
