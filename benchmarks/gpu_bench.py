@@ -50,8 +50,9 @@ def parts(device: str, out: Path, data_root: Path, cache: Path, *, whole: bool =
     smallvit = [*python, "-m", "smallvit"]
     where = ["--device.device", device]
     # pytest-benchmark, where it is there, warns of xdist, and a warning is an error.
-    pytest = [*python, "-m", "pytest", "-q", "-n", "4", "-p", "no:cacheprovider", "-p", "no:benchmark"]
-    pytest += ["-k", "cuda", str(ROOT / "tests")]
+    # By -v each result stands in the log as it comes. What tells of time would not, beside others.
+    pytest = [*python, "-m", "pytest", "-v", "-n", "4", "-p", "no:cacheprovider", "-p", "no:benchmark"]
+    pytest += ["-k", "cuda and not how_long_many_take", str(ROOT / "tests")]
     bench = [*smallvit, "bench", "baseline", *where, "--json", str(out / "bench.json"), "--sweep", "60"]
     bench += ["--against", "timm,vit-pytorch"]
     plain = [*smallvit, "bench", "baseline", *where, "--json", str(out / "plain.json"), "--device.cuda-graphs", "off"]

@@ -65,8 +65,7 @@ def figures(collection: Collection, root: Path) -> dict[Path, str]:
 
 def _study(numbers: Numbers, root: Path) -> str:
     shown = [
-        f"![{each.title}]({_file_of(numbers, each)})\n\n{markdown_lines(each.caption, 120)}"
-        for each in _shown(numbers)
+        f"![{each.title}]({_file_of(numbers, each)})\n\n{markdown_lines(each.caption, 120)}" for each in _shown(numbers)
     ]
     return "\n\n".join([study_markdown(numbers).strip(), *_costs(numbers, root), *shown])
 

@@ -6,7 +6,6 @@ of an errno that every flock of this process answers with from then on (see fail
 
 import errno
 import os
-import signal
 import subprocess
 import sys
 import time

@@ -46,6 +46,13 @@ def choices(kind: type, *names: str) -> dict[str, st.SearchStrategy[Any]]:
         ("evaluate", "batch_size", 0, "it must be a whole number, at least 1"),
         ("device", "num_threads", 0, "it must be a whole number, from 1 to 1024"),
         ("optim", "betas", (0.9, 1.0), "a tuple of two numbers, each at least 0 and below 1, or None"),
+        *(("optim", name, 1e16, "it must be a number, ") for name in ("lr", "weight_decay")),
+        ("model", "layer_scale", 1e16, "it must be a number, at least 0 and at most 1e+15, or None"),
+        ("model", "drop_path_rate", 0.99999999, "it must be a number, at least 0 and at most 0.999"),
+        ("augment", "affine_scale", (1e-40, 1.0), "two numbers, 0.001 <= smallest <= largest <= 1000"),
+        ("augment", "erase_area", (0.0, 1.0), "two numbers, 0 < smallest <= largest <= 1"),
+        ("data", "cache", Path("a\0b"), "it can be no path"),
+        ("data", "cache", Path("\ud800"), "it can be no path"),
     ],
 )
 def test_numbers_beyond_their_bounds_are_refused(section: str, field: str, value: Any, words: str) -> None:
@@ -54,6 +61,14 @@ def test_numbers_beyond_their_bounds_are_refused(section: str, field: str, value
         kind(**{field: value})
     assert str(refused.value).startswith(f"{section}.{field} is ")
     assert words in str(refused.value)
+
+
+def test_a_recipe_in_a_file_is_no_option(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "a.json").write_text(json.dumps({**RunConfig().to_json(), "recipe": "--help"}))
+    assert main(["train", str(tmp_path / "a.json")]) == 1
+    told = capsys.readouterr()
+    assert told.out == ""
+    assert "recipe is '--help': a name that begins with - would be an option" in told.err
 
 
 def test_a_whole_number_that_no_float_holds_is_refused() -> None:
@@ -95,7 +110,7 @@ def test_words_and_kinds_that_are_not_allowed_are_refused_in_python_too() -> Non
 @st.composite
 def data_fields(draw: st.DrawFn) -> dict[str, Any]:
     dataset = draw(st.sampled_from(["digits", "cifar10", "cifar100", "folder"]))
-    paths = st.text().map(Path)
+    paths = st.text(st.characters(codec="utf-8", exclude_characters="\0")).map(Path)
     root = None if dataset == "digits" else draw(paths if dataset == "folder" else st.none() | paths)
     return {
         "dataset": dataset,
@@ -132,7 +147,7 @@ def model_fields(draw: st.DrawFn) -> dict[str, Any]:
         latent_dim_q=latent[0],
         latent_dim_k=latent[1],
         latent_dim_v=latent[2],
-        drop_path_rate=draw(BELOW_ONE),
+        drop_path_rate=draw(st.floats(0, 0.999)),
         num_registers=draw(st.integers(1, 3)),
         tokenizer=tokenizer,
         tokenizer_depth=draw(st.integers(1, 4)) if tokenizer == "conv" else 1,
@@ -213,7 +228,11 @@ PARTS: dict[type, st.SearchStrategy[dict[str, Any]]] = {
         ),
     ),
 }
-RUNS = fields(recipe=st.text(), seed=st.integers(0, 2**80), **{kind.__name__: part for kind, part in PARTS.items()})
+RUNS = fields(
+    recipe=st.text().filter(lambda name: name[:1] != "-"),
+    seed=st.integers(0, 2**80),
+    **{kind.__name__: part for kind, part in PARTS.items()},
+)
 
 
 def built(drawn: dict[str, Any]) -> RunConfig:

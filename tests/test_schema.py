@@ -61,6 +61,14 @@ def test_an_unknown_key_is_refused_in_an_earlier_schema_too(first: dict[str, Any
         RunConfig.from_json({**first["config"], "train": 3})
 
 
+@pytest.mark.parametrize("other", [[], {"schema": 9}, {"schema": 2, "config_digest": "0" * 64}])
+def test_another_file_is_called_no_record(other: Any) -> None:
+    with pytest.raises(
+        SmallvitError, match=r"^a\.json is no record of a run, which record\.json and seed<k>\.json are$"
+    ):
+        RunRecord.from_json(other, "a.json")
+
+
 @pytest.mark.parametrize("schema", [None, 0, max(CONFIG_SCHEMA, RECORD_SCHEMA) + 1, "1", True])
 def test_a_schema_that_is_not_known_is_named_with_those_that_are(schema: Any, first: dict[str, Any]) -> None:
     for read, value, newest in (

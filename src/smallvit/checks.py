@@ -40,6 +40,10 @@ MOST_WHOLE = 10**9
 """Of what is counted, sizes and lengths, where nothing else bounds it: torch holds no number without end."""
 
 
+MOST_NUMBER = 1e15
+"""Of rates, decays and factors of weights: with each other and a batch they make what a 32-bit float still holds."""
+
+
 def require_whole(field: str, value: object, least: int, most: int | None = MOST_WHOLE) -> None:
     """Require an integer in the range, ends included; of `most` None there is no upper one."""
     allowed = f"from {least} to {most}"

@@ -56,6 +56,7 @@ SPIN_COUNT = "3000"
 used up its share of a core that it has to share, just when there is something to do (docs/performance.md).
 """
 _PATHS = ("--out", "--json", "--resume", "--fork", "--data.root", "--data.cache")
+COMPLETION, SHELLS = "--tyro-print-completion", ("bash", "zsh", "tcsh", "fish")
 _A_FILE = "a run's config.json or record.json"
 
 
@@ -67,6 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if sys.stderr is None:  # pyright: ignore[reportUnnecessaryComparison]
         sys.stderr = Path(os.devnull).open("w")  # noqa: SIM115
     set_stdout("backslashreplace")
+    os.environ["MPLBACKEND"] = "agg"  # figures are files alone; one that matplotlib does not know would end in an error
     if sys.platform == "win32":
         return _failed("it needs Linux or macOS: on Windows run it in WSL 2", 1)
     try:
@@ -115,6 +117,8 @@ def _parse(words: list[str]) -> Any:
     for before, word in pairwise(words):
         if (not word and (before in _PATHS or before[:1] != "-")) or (word[-1:] == "=" and word[:-1] in _PATHS):
             raise UsageError(f"after {before if not word else word[:-1]} a path is empty, which would be this folder")
+    if words[0].split("=")[0] == COMPLETION:
+        require_known("shell", " ".join(words)[len(COMPLETION) + 1 :], SHELLS)
     words = [*words[:1], *(_at_home(before, word) for before, word in pairwise(words))]
     config, file = _starting_config(words), None
     if _names_file(words):
@@ -136,7 +140,7 @@ def _parse(words: list[str]) -> Any:
                 args=words,
                 prog="smallvit",
                 description="Small Vision Transformers, trained from scratch on small images. `smallvit --version` "
-                "prints version and source, `smallvit --tyro-print-completion bash` a shell completion script.",
+                f"prints version and source, `smallvit {COMPLETION} bash` a shell completion script.",
             )
         except SystemExit as stop:
             if not stop.code:
@@ -150,7 +154,7 @@ def _parse(words: list[str]) -> Any:
         return replace(command, repeats=file) if isinstance(command, Train) else command
     kind = COMMANDS.get(words[0])
     first = words[: 2 if words[1:2] and words[1] in RECIPES else 1] if kind else []
-    options = ["--help", *(options_of(kind) if kind else ("--version", "--tyro-print-completion"))]
+    options = ["--help", *(options_of(kind) if kind else ("--version", COMPLETION))]
     raise UsageError(one_line(errors.getvalue(), options, " ".join(["smallvit", *first, "--help"])))
 
 

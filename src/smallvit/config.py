@@ -85,6 +85,7 @@ class RunConfig:
     """The sha256 of the weights that the run started from, if it was forked; `train --fork` fills it in."""
 
     def __post_init__(self) -> None:
+        require(self.recipe[:1] != "-", "recipe", self.recipe, "a name that begins with - would be an option")
         require_whole("seed", self.seed, 0, most=None)
         warmup, epochs = self.optim.warmup_epochs, self.train.epochs
         most = f"it must be at most train.epochs, {epochs}; lower it, too"

@@ -4,8 +4,10 @@ import re
 import textwrap
 from typing import NoReturn
 
-# Of a GPU, of a CPU (three ways), of cuBLAS.
-_NO_MEMORY = re.compile("out of memory|allocate memory|enough memory|bad_alloc|ALLOC_FAILED")
+# Of a GPU, of a CPU (three ways), of cuBLAS, of torch for more than any memory.
+_NO_MEMORY = re.compile(
+    "out of memory|allocate memory|enough memory|bad_alloc|ALLOC_FAILED|Storage size calculation overflowed"
+)
 # Of torch, of cuDNN.
 _NO_ATTENTION = re.compile("No available kernel|cuDNN Frontend error.*")
 _COMPILER_ERROR = re.compile(r".*(?:\b[Ee]rror: |cannot find).*")

@@ -100,8 +100,10 @@ class RunRecord:
     def from_json(cls, value: Any, where: str = "record") -> "RunRecord":
         """Return the record of `to_json`, of this version or an earlier one's.
 
-        Raises `SmallvitError` if it is of a later version, incomplete or was edited.
+        Raises `SmallvitError` if it is no record, of a later version, incomplete or was edited.
         """
+        if not (isinstance(value, dict) and {"config_digest", "curve"} <= value.keys()):
+            raise SmallvitError(f"{where} is no record of a run, which record.json and seed<k>.json are")
         upgraded = upgrade(value, where, RECORD_ADDED)
         written = upgraded.pop("sha256", None)
         if written != digest({key: item for key, item in value.items() if key != "sha256"}):

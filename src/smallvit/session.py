@@ -6,7 +6,8 @@ Shapes: n images of a split, C classes.
 
 import contextlib
 import math
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Callable, Generator, Sequence
 from functools import cached_property
 from typing import assert_never, cast
 
@@ -203,10 +204,15 @@ class Session:
         enabled = self.choices.precision == "bfloat16"
         return torch.autocast(self.choices.device, dtype=torch.bfloat16, enabled=enabled)
 
-    def _not_compiled(self) -> contextlib.AbstractContextManager[object]:
-        """Return the context of an evaluation: compiled blocks are for the shapes of training."""
-        # To say so where nothing is compiled would import the compiler.
-        return torch.compiler.set_stance("force_eager") if self.choices.compile else contextlib.nullcontext()
+    @contextlib.contextmanager
+    def _not_compiled(self) -> Generator[None]:
+        """The context of an evaluation: compiled blocks are for the shapes of training."""
+        if not self.choices.compile:  # to say so would import the compiler
+            yield
+            return
+        with torch.compiler.set_stance("force_eager"), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "flex_attention called without torch.compile")  # which is meant
+            yield
 
     def _compile(self, loss: "_Loss") -> None:
         mode = self.config.device.compile_mode

@@ -16,6 +16,7 @@ _NO_NUMBER = {
     r"could not convert string to float: (.+)": "a number",
     r"no type matching \{None\}\|INT could be instantiated from \[(.+)\]": "a whole number or None",
     r"no type matching \{None\}\|FLOAT could be instantiated from \[(.+)\]": "a number or None",
+    r"Could not parse arguments \[(.*?)\] into tuple type .*": "two numbers",
     r"no type matching \{None\}\|\{FLOAT FLOAT\} could be instantiated from \[(.*)\]": "two numbers or None",
 }
 """What tyro says of a value that is no number, and what is allowed there."""
@@ -45,6 +46,8 @@ def one_line(box: str, options: Collection[str], help_command: str) -> str:
         return f"unexpected {unknown[1]!r}; see {help_command}"
     if unknown:
         option = unknown[1].split("=")[0]
+        if option in options:
+            return f"{option} has no place there; see {help_command}"
         return f"unknown option {option}; {_meant(option, options)}see {help_command}"
     return message
 

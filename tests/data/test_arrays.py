@@ -207,6 +207,16 @@ def test_a_damaged_file_is_one_line_or_the_same_pictures(
     assert count == 6
 
 
+def test_a_damaged_header_of_a_large_array_is_one_line(tmp_path: Path) -> None:
+    """Of a small one the check sum is looked at before."""
+    path = tmp_path / "own.npz"
+    np.savez(path, x_train=np.zeros((1000, 20, 20, 3), np.uint8), y_train=np.arange(1000) % 2)
+    content = path.read_bytes()
+    path.write_bytes(content.replace(b"{'descr': '|u1'", b"*'descr': '|u1'", 1))
+    with pytest.raises(SmallvitError, match=r"is not an \.npz file of plain arrays: x_train: "):
+        load_dataset(DataConfig(dataset="folder", root=path, cache=tmp_path / "cache"), image_size=8)
+
+
 def test_another_kind_of_file_is_refused(tmp_path: Path) -> None:
     np.save(tmp_path / "lone.npy", RGB)
     (tmp_path / "lone.npy").rename(tmp_path / "lone.npz")

@@ -166,6 +166,14 @@ def test_no_hub_is_one_line_with_three_ways_within_seconds(
     assert seconds < 30  # most of them to import, where others work beside it
 
 
+def test_a_variable_that_the_hubs_library_refuses_is_one_line(hub: Hub, child) -> None:
+    status, _, error, _ = child(endpoint(hub), HF_HUB_ETAG_TIMEOUT="10s")
+    assert status == 1
+    assert "not to be had from the hub huggingface_hub (invalid literal for int() with base 10: '10s')" in one_line(
+        error
+    )
+
+
 def test_a_body_cut_short_is_an_error_and_the_next_start_mends_it(hub: Hub, child, tmp_path: Path) -> None:
     hub.fault = "cut"
     status, _, error, _ = child(endpoint(hub))

@@ -127,6 +127,15 @@ def test_a_parquet_file_cut_short_or_of_other_columns_is_named(small, tmp_path: 
     )
     with pytest.raises(SmallvitError, match=r"has columns img, klass; expected columns 'img' .* and 'label'"):
         load(root)
+    table = pa.table({"img": [{"bytes": b"", "path": ""}], "label": [0]})
+    for twice, words in (
+        ("label", "has columns img, label, label; expected columns"),
+        ("note", "has columns img, note, "),
+    ):
+        names = ["img", twice, twice]
+        pq.write_table(pa.Table.from_arrays([table["img"], table["label"], table["label"]], names=names), path)
+        with pytest.raises(SmallvitError, match=words):
+            load(root)
     pq.write_table(pa.Table.from_pylist([{"img": {"bytes": "a text", "path": ""}, "label": 0}]), path)
     with pytest.raises(SmallvitError, match=r"column 'img' is struct<bytes: string.*; expected columns 'img' .*bytes"):
         load(root)

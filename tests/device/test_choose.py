@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from smallvit.device import choose as module
-from smallvit.device.choose import choose, device_of, hardware, num_threads
+from smallvit.device.choose import choose, device_of, hardware, num_threads, torch_kept
 from smallvit.device.config import DeviceConfig
 from smallvit.errors import UsageError
 
@@ -86,6 +86,21 @@ def test_a_gpu_of_cuda_is_compiled_for_and_mps_is_not(monkeypatch: pytest.Monkey
 
 
 @pytest.mark.usefixtures("cpu_only")
+def test_a_card_that_was_not_begun_begins_by_the_callers_seed(monkeypatch: pytest.MonkeyPatch) -> None:
+    seeds: list[int] = []
+    before = torch.initial_seed()
+    try:
+        torch.manual_seed(7)
+        monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+        monkeypatch.setattr("torch.cuda.manual_seed_all", seeds.append)
+        with torch_kept():
+            torch.manual_seed(11)
+        assert seeds[-1] == 7
+        assert torch.initial_seed() == 7
+    finally:
+        torch.manual_seed(before)
+
+
 def test_what_is_asked_for_is_taken() -> None:
     config = DeviceConfig(precision="bfloat16", attention="bmm", convolution="torch", compile="on", num_threads=2)
     choices = choose(config, rows=64, embed_dim=16, attention=not_asked, convolution=not_asked)

@@ -300,6 +300,14 @@ def _cut(path: Path) -> None:
     path.write_bytes(path.read_bytes()[: path.stat().st_size * 2 // 3])
 
 
+def _too_large(path: Path) -> None:
+    path.write_text(f'{{"step": 1, "loss": 1{"0" * 400}}}\n')
+
+
+def _too_deep(path: Path) -> None:
+    path.write_text(f"{'[' * 100_000}\n")
+
+
 def _third_line_without_loss(path: Path) -> None:
     lines = path.read_text().splitlines()
     lines[2] = '{"step": 59}'
@@ -363,6 +371,7 @@ def _files_that_are_none(path: Path) -> None:
         ("test.safetensors", _files_that_are_none, "its files have not the type or shape that a run writes"),
         ("metrics.jsonl", _cut, "is not a line of metrics"),
         ("metrics.jsonl", _third_line_without_loss, "line 3 is not a line of metrics: 'loss'"),
+        *(("metrics.jsonl", wrong, "line 1 is not a line of metrics: ") for wrong in (_too_large, _too_deep)),
     ],
 )
 def test_a_damaged_folder_is_one_line(

@@ -156,8 +156,13 @@ def test_a_report_does_not_replace_a_runs_page(
     (tmp_path / "a" / "config.json").write_text("{}")
     (tmp_path / "a" / "index.html").write_text("of the run")
     assert cli.main(["report", str(tmp_path), "--out", str(tmp_path / "a")]) == 2
-    assert "it must not be a run's own folder, whose page it would replace" in capsys.readouterr().err
+    assert (
+        "is a run's own folder, whose page a report would replace: name another with --out" in capsys.readouterr().err
+    )
     assert (tmp_path / "a" / "index.html").read_text() == "of the run"
+    (tmp_path / "a").rename(tmp_path / "report")
+    assert cli.main(["report", str(tmp_path)]) == 2, "the default folder"
+    assert (tmp_path / "report" / "index.html").read_text() == "of the run"
 
 
 def test_a_report_replaces_no_page_but_smallvits(

@@ -493,7 +493,9 @@ def test_signs_that_are_others_in_latexs_text_are_set_as_mathematics() -> None:
 
 
 def test_options_keep_their_two_hyphens_in_latex_and_a_dash_is_one() -> None:
-    table = Table(name="t", caption="c", heading=("row", "changed"), rows=[("a", "--optim.lr 0.004"), ("b", "\N{EN DASH}")])
+    table = Table(
+        name="t", caption="c", heading=("row", "changed"), rows=[("a", "--optim.lr 0.004"), ("b", "\N{EN DASH}")]
+    )
     assert r"a & -{}-optim.lr 0.004 \\" in latex(table)
     assert r"b & -- \\" in latex(table)
 
@@ -503,7 +505,9 @@ def test_no_line_of_a_note_begins_a_list_within_it(length: int) -> None:
     lines = markdown_note(f"{'a' * length} + AutoAugment; - 3 rows; * more, at +1 {'b' * 110}").splitlines()
     assert [line for line in lines if re.match(r" *[-+*] ", line)] == lines[:1]
     assert max(map(len, lines)) <= max(119, length + 2)
-    assert " ".join(line.strip() for line in lines).replace("\\", "").count("+ AutoAugment; - 3 rows; * more, at +1") == 1
+    assert (
+        " ".join(line.strip() for line in lines).replace("\\", "").count("+ AutoAugment; - 3 rows; * more, at +1") == 1
+    )
 
 
 @pytest.mark.parametrize(

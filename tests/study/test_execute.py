@@ -82,7 +82,7 @@ def folders(engine: HereEngine, do: str = "run") -> list[str]:
 
 
 def test_a_failed_run_is_reported_and_does_not_stop_the_rest(tmp_path: Path) -> None:
-    broken = replace(BASE, recipe="erase", optim=OptimConfig(lr=1e38, warmup_epochs=0.0))
+    broken = replace(BASE, recipe="erase", optim=OptimConfig(lr=1e15, warmup_epochs=0.0))
     ending = execute(study(erase=broken), tmp_path)
     assert [line.split(":")[0] for line in ending.failed] == ["erase row, seed 0", "erase row, seed 1"]
     assert all("try a lower optim.lr" in line for line in ending.failed)

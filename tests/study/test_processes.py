@@ -5,6 +5,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +84,9 @@ def test_an_order_that_cannot_be_done_ends_with_a_line_and_no_file_of_the_curren
     order = Order(do="run", config={"schema": 3}, folder="there", cwd=str(tmp_path))
     found = Process(order, tmp_path / "logs" / "job.log").wait()
     assert (found.status, found.line) == (1, "config.recipe is missing")
+    elsewhere = replace(order, cwd=str(tmp_path / "of another node"))
+    found = Process(elsewhere, tmp_path / "logs" / "job.log").wait()
+    assert (found.status, found.line) == (1, f"{elsewhere.cwd}: No such file or directory")
 
 
 @pytest.mark.parametrize("name", ["FORCE_COLOR", "TTY_COMPATIBLE"])

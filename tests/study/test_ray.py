@@ -57,6 +57,7 @@ def test_a_worker_that_is_killed_and_a_study_that_is_ended_leave_the_records_of_
     ("address", "said", "status"),
     [
         ("127.0.0.1:1", "no ray answers at 127.0.0.1:1: Connection refused", 1),
+        ("head..cluster:6379", "no ray answers at head..cluster:6379: encoding with 'idna' codec failed", 1),
         ("somewhere", "--address is 'somewhere': it must be HOST:PORT of the cluster's head, or auto", 2),
         ("ray://head:10001", "--address is 'ray://head:10001': it must be HOST:PORT", 2),
     ],

@@ -20,8 +20,9 @@ def grey(pixels: Float32[Tensor, "B 3 H W"]) -> Float32[Tensor, "B 1 H W"]:
 def mean_grey(pixels: Float32[Tensor, "B 3 H W"]) -> Float32[Tensor, "B 1 1 1"]:
     """Return each image's mean luma, rounded to a whole number."""
     count = pixels.shape[2] * pixels.shape[3]
-    total = grey(pixels).sum((1, 2, 3), keepdim=True, dtype=torch.float64)
-    return (total / count + 0.5).floor().to(torch.float32)
+    total = grey(pixels).sum((1, 2, 3), keepdim=True, dtype=torch.float64).long()
+    # In whole numbers: a GPU multiplies by 1 / count, and of some counts a half is then less than that.
+    return ((2 * total + count) // (2 * count)).to(torch.float32)
 
 
 def smoothed(pixels: Float32[Tensor, "B 3 H W"]) -> Float32[Tensor, "B 3 H W"]:

@@ -20,10 +20,10 @@ MixPer = Literal["batch", "image"]
 Flip = Literal["random", "alternating"]
 
 
-def _require_pair(name: str, pair: Any, most: int) -> None:
-    whole = isinstance(pair, tuple) and len(pair) == 2 and all(is_number(end, 0, most) for end in pair)
+def _require_pair(name: str, pair: Any, least: float, most: int) -> None:
+    whole = isinstance(pair, tuple) and len(pair) == 2 and all(is_number(end, least, most) for end in pair)
     ordered = whole and 0 < pair[0] <= pair[1]
-    allowed = f"it must be a tuple of two numbers, 0 < smallest <= largest <= {most}"
+    allowed = f"it must be a tuple of two numbers, {f'{least:g} <=' if least else '0 <'} smallest <= largest <= {most}"
     require(ordered, f"augment.{name}", pair, allowed)
 
 
@@ -104,9 +104,9 @@ class AugmentConfig:
         require_whole("augment.crop_padding", self.crop_padding, 0, 1024)
         require_whole("augment.randaugment_num_ops", self.randaugment_num_ops, 1, 14)
         require_whole("augment.randaugment_magnitude", self.randaugment_magnitude, 0, 30)
-        _require_pair("affine_scale", self.affine_scale, 1024)
-        _require_pair("erase_area", self.erase_area, 1)
-        _require_pair("erase_aspect", self.erase_aspect, 1024)
+        _require_pair("affine_scale", self.affine_scale, 0.001, 1000)
+        _require_pair("erase_area", self.erase_area, 0.0, 1)
+        _require_pair("erase_aspect", self.erase_aspect, 0.0, 1024)
         require_words("augment", self)
         fits = self.flip == "random" or self.horizontal_flip == 0.5
         require(fits, "augment.flip", self.flip, "it mirrors half of the time, so horizontal_flip must be 0.5")

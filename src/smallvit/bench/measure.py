@@ -46,6 +46,8 @@ def _measure_one(config: RunConfig, turns: int, against: Sequence[str], say: Say
     memory = PeakMemory()
     work = Workload(config)
     config, choices, device = work.session.config, work.session.choices, work.device
+    if device == "cuda":  # without what was tried to choose an attention, of which there are several
+        memory = PeakMemory()
     say(str(choices))
     first_step = timed(work.step, device)
     timed(work.pipeline, device)

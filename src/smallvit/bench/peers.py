@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from smallvit.bench.workload import TrainingStep, Workload
 from smallvit.checks import require, require_one_of
 from smallvit.config import RunConfig
+from smallvit.device.choose import torch_kept
 from smallvit.model.config import ModelConfig
 from smallvit.model.vit import count_parameters
 from smallvit.train.average import WeightAverage
@@ -99,7 +100,7 @@ class PeerStep:
     def __init__(self, name: str, workload: Workload) -> None:
         session = workload.session
         self.version, self.differs = version(name), PEERS[name].differs
-        with torch.random.fork_rng():
+        with torch_kept():
             torch.manual_seed(session.config.seed)
             module = import_beside_torch(PEERS[name].module)
             model = PEERS[name].build(module, session.config.model).to(workload.device)

@@ -26,17 +26,13 @@ class ReportCommand:
         """Write, and print where."""
         if not self.folders:
             raise UsageError("report needs a folder that holds runs, or several")
-        from smallvit.run_folder import CONFIG, RECORD
+        from smallvit.run_folder import RECORD
 
         if self.out is None and len(self.folders) == 1 and (self.folders[0] / RECORD).is_file():
             from smallvit.report.page import write_page
 
             print(f"page     {write_page(self.folders[0])}")
             return
-        if self.out is not None and (self.out / CONFIG).exists():
-            raise UsageError(
-                f"--out is {str(self.out)!r}: it must not be a run's own folder, whose page it would replace"
-            )
         from smallvit.report.study_page import write_report
 
         place = self.folders[0] if len(self.folders) == 1 else Path("runs")

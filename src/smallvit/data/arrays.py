@@ -6,6 +6,7 @@ The labels of train are the classes; `class_names`, if there, has the name of ea
 as test, and val is then held out of train.
 """
 
+import tokenize
 import warnings
 import zipfile
 import zlib
@@ -25,7 +26,7 @@ from smallvit.errors import SmallvitError
 
 _NAMES = ("{}_images", "{}_labels"), ("x_{}", "y_{}")
 _CLASS_NAMES = "class_names"
-_BROKEN = (OSError, ValueError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error)
+_BROKEN = (OSError, ValueError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error, tokenize.TokenError)
 """What NumPy raises of an .npz file that is not whole, or holds what only a pickle could."""
 
 

@@ -37,6 +37,7 @@ class DataConfig:
         for name in ("root", "cache"):
             if (path := getattr(self, name)) is not None:
                 object.__setattr__(self, name, Path(path))  # text is as good
+                require(_can_be_a_path(str(path)), f"data.{name}", str(path), "it can be no path")
         require_one_of("data.dataset", self.dataset, DATASETS)
         root = None if self.root is None else str(self.root)
         given = self.dataset != "folder" or root is not None
@@ -68,6 +69,13 @@ class DataConfig:
                 raise UsageError(
                     f"{name} is {place}: it lies among the images of data.root, {root}; name another folder"
                 )
+
+
+def _can_be_a_path(text: str) -> bool:
+    try:
+        return b"\0" not in os.fsencode(text)
+    except UnicodeEncodeError:
+        return False
 
 
 def expanded(path: Path, name: str) -> Path:

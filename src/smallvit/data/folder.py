@@ -3,8 +3,8 @@
 Read are `train/<class>/*` with `test/<class>/*` or `val/<class>/*` or both; `<class>/*` alone; and `train/<class>/*`
 with `val/val_annotations.txt` (Tiny ImageNet). Classes are the folders' names, sorted by code point. A `val/` without
 a labelled `test/` serves as test, and val is then held out of train. Links to folders are followed. Hidden files,
-Thumbs.db and desktop.ini are passed over; other files that no Pillow decoder claims, images beside the class folders
-and folders beside `train/` are passed over and named in a note.
+Thumbs.db and desktop.ini are passed over; other files in class folders that no Pillow decoder claims, images beside
+these folders and folders beside `train/` are passed over and named in a note.
 """
 
 import hashlib

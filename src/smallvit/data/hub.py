@@ -19,15 +19,17 @@ class HubError(SmallvitError):
 
 def fetch(layout: Parquet) -> tuple[tuple[Path, ...], tuple[Path, ...]]:
     """Return the local paths of the (train, test) shards, downloaded unless the hub's own cache has them."""
-    from huggingface_hub import constants
-
+    hub = "huggingface_hub"
     try:
+        from huggingface_hub import constants  # which reads HF_ variables, and may refuse them
+
+        hub = constants.ENDPOINT
         with _quiet():
             return tuple(_file(layout, name) for name in layout.train), tuple(
                 _file(layout, name) for name in layout.test
             )
     except Exception as error:  # httpx, OS and hub errors share no base class
-        raise HubError(f"{constants.ENDPOINT} ({' '.join(str(error).split())})") from error
+        raise HubError(f"{hub} ({' '.join(str(error).split())})") from error
 
 
 def _file(layout: Parquet, name: str) -> Path:

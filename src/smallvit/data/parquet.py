@@ -79,9 +79,9 @@ def _columns(shard: Path, layout: Parquet) -> tuple[list[bytes | None], list[int
         # Opened here: of a name that is not UTF-8 pyarrow knows nothing.
         with shard.open("rb") as opened, pq.ParquetFile(opened) as file:
             schema = file.schema_arrow
-            types = {name: schema.field(name).type for name in schema.names}
-            if not (image in types and label in types):
-                raise SmallvitError(f"{shard}: has columns {', '.join(types)}; {wanted}")
+            types = {field.name: field.type for field in schema}
+            if [schema.names.count(name) for name in (image, label)] != [1, 1]:
+                raise SmallvitError(f"{shard}: has columns {', '.join(schema.names)}; {wanted}")
             found = pa.types.is_struct(types[image]) and types[image].get_field_index("bytes") >= 0
             cell = types[image].field("bytes").type if found else pa.null()
             if not (pa.types.is_binary(cell) or pa.types.is_large_binary(cell)):

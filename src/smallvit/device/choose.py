@@ -144,9 +144,16 @@ def torch_kept() -> Generator[None]:
     """Give torch back the number of threads and the states of its generators that it had before: they are the caller's,
     who may draw by them between two runs.
     """
-    cards = range(torch.cuda.device_count() if torch.cuda.is_initialized() else 0)
-    with threads_kept(), torch.random.fork_rng(cards, device_type="cuda"):
-        yield
+    began = torch.cuda.is_initialized()
+    seed, cards = torch.initial_seed(), range(torch.cuda.device_count() if began else 0)
+    try:
+        with threads_kept(), torch.random.fork_rng(cards, device_type="cuda"):
+            yield
+    finally:
+        if (
+            not began and torch.cuda.is_available()
+        ):  # to read a card's state would have opened it; by this seed it was to begin
+            torch.cuda.manual_seed_all(seed)
 
 
 @contextmanager

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
-from smallvit.checks import is_number, is_whole, require, require_number, require_whole, require_words
+from smallvit.checks import MOST_NUMBER, is_number, is_whole, require, require_number, require_whole, require_words
 
 Position = Literal["learned", "sincos", "rotary"]
 PatchInit = Literal["random", "whiten", "whiten-paper"]
@@ -54,8 +54,9 @@ class ModelConfig:
     """
     patch_init: PatchInit = "random"
     """First weights of the patch embedding, or of the first convolution: random; whitening by what the layer sees of
-    the training set; or the paper's whitening, which takes augmented patches and sets only the first 3 * patch_size^2
-    filters. A run sets them; a model made without one has random weights."""
+    the training set (of conv-pool without the border of zeros on two sides); or the paper's whitening, which takes
+    augmented patches and sets only the first 3 * patch_size^2 filters. A run sets them; a model made without one has
+    random weights."""
     latent_dim_q: int | None = None
     """Latent width of low-rank queries (multi-head latent attention); None: a full matrix."""
     latent_dim_k: int | None = None
@@ -96,11 +97,11 @@ class ModelConfig:
             allowed = f"it must be a whole number, from 1 to embed_dim, {self.embed_dim}, or None"
             require(width is None or is_whole(width, 1, self.embed_dim), f"model.{name}", width, allowed)
         require_words("model", self)
-        require_number("model.layer_scale", self.layer_scale, least=0, or_none=True)
+        require_number("model.layer_scale", self.layer_scale, least=0, most=MOST_NUMBER, or_none=True)
         most = 1e12
         allowed = f"it must be at least 1 / embed_dim, and at most {most:g}"
         require(is_number(self.mlp_ratio, 1 / self.embed_dim, most), "model.mlp_ratio", self.mlp_ratio, allowed)
-        require_number("model.drop_path_rate", self.drop_path_rate, least=0, below=1)
+        require_number("model.drop_path_rate", self.drop_path_rate, least=0, most=0.999)
         self._check_together()
 
     def _check_together(self) -> None:

@@ -194,9 +194,9 @@ def _record_paths(folders: Sequence[Path]) -> list[Path]:
         if not folder.is_dir():
             raise UsageError(f"DIR is {str(folder)!r}: it must be a folder that holds runs")
         paths: list[Path] = []
-        for parent, folders, names in walk(folder):
+        for parent, inside, names in walk(folder):
             if CONFIG in names:  # those of a run that is going on come and go
-                folders[:] = [name for name in folders if name != CHECKPOINTS]
+                inside[:] = [name for name in inside if name != CHECKPOINTS]
             paths += [parent / name for name in names if name == RECORD or _PUBLISHED_FORM.fullmatch(name)]
         for path in sorted(paths):
             found.setdefault(path.resolve(), path)

@@ -101,7 +101,7 @@ def read_losses(path: Path) -> list[tuple[float, float]]:
             if "step" in row:
                 losses.append((float(row["step"]), math.nan if row["loss"] is None else float(row["loss"])))
             lines += 1
-    except (OSError, ValueError, TypeError, KeyError) as error:
+    except (OSError, ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
         raise SmallvitError(f"{path} line {lines + 1} is not a line of metrics: {error}") from None
     return losses
 

@@ -12,7 +12,7 @@ from markupsafe import Markup
 
 from smallvit.console import first_few
 from smallvit.data.config import DATASETS, expanded
-from smallvit.errors import SmallvitError
+from smallvit.errors import SmallvitError, UsageError
 from smallvit.files import leftover_of, write_atomically
 from smallvit.report.cells import length_cell, length_of, scaled_notice
 from smallvit.report.collect import Section, collect
@@ -24,6 +24,7 @@ from smallvit.report.study_notes import answer, notes
 from smallvit.report.study_tables import others_table, study_tables
 from smallvit.report.svg import Drawing, save_figure
 from smallvit.report.tables import Table, latex, markdown
+from smallvit.run_folder import CONFIG
 from smallvit.study.studies import STUDIES
 
 PAGE, TABLES, FIGURES = "index.html", "tables", "figures"
@@ -68,10 +69,13 @@ class Report:
 def write_report(folders: Sequence[Path | str], out: Path | str) -> Report:
     """Write the report of the records under `folders` to the folder `out`, made if need be.
 
-    Raises the errors of `smallvit.report.collect.collect`, before anything is written.
+    Raises the errors of `smallvit.report.collect.collect`, and `UsageError` for a run's folder, before anything is
+    written.
     """
     out = expanded(Path(out), "out")
     page = out / PAGE
+    if (out / CONFIG).exists():
+        raise UsageError(f"{out} is a run's own folder, whose page a report would replace: name another with --out")
     require_ours(page)
     collection = collect([expanded(Path(folder), "folder") for folder in folders])
     numbers = [numbers_of(section) for section in collection.sections]

@@ -79,8 +79,8 @@ def main() -> int:
         signal.signal(signal.Signals[name], signal.SIG_IGN)
     order = from_json(Order, parse(sys.stdin.readline()), "order")
     threading.Thread(target=_end_with_standard_input, daemon=True).start()
-    os.chdir(order.cwd)
     try:
+        os.chdir(order.cwd)
         if order.do == "pace":
             from smallvit.bench.pace import measured_pace
             from smallvit.bench.workload import Workload

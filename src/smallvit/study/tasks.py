@@ -7,7 +7,7 @@ from typing import Literal
 
 from smallvit.config import RunConfig
 from smallvit.device.config import DeviceConfig, DeviceUse
-from smallvit.errors import SmallvitError
+from smallvit.errors import UsageError
 from smallvit.record import RunRecord
 from smallvit.run_folder import CONFIG, RECORD
 from smallvit.study.rows import Row, Study
@@ -51,7 +51,7 @@ def _record_path(folder: Path, row: Row, seed: int) -> Path:
 def read_records(study: Study, folder: Path) -> dict[str, list[tuple[Path, RunRecord]]]:
     """Return the records of a study's runs that are in `folder`, and where they lie, by the row's label.
 
-    Raises `SmallvitError` for a record of another run than the study's.
+    Raises `UsageError` for a record of another run than the study's.
     """
     records: dict[str, list[tuple[Path, RunRecord]]] = {}
     for row in study.rows:
@@ -82,7 +82,7 @@ def by_rank(tasks: Sequence[Task]) -> list[Task]:
 
 
 def require_own(tasks: Sequence[Task], study: Study) -> None:
-    """Raise `SmallvitError` for the folder of a run that was begun as another one than the study's."""
+    """Raise `UsageError` for the folder of a run that was begun as another one than the study's."""
     for task in tasks:
         path = task.folder / CONFIG
         if path.exists():
@@ -101,4 +101,4 @@ def _require_same(study: Study, path: Path, config: RunConfig, wanted: RunConfig
         different = [f"data.root is {config.data.root}, not {wanted.data.root}"]
         instead = f"name another --out; if the same pictures were moved, put a link to them at {config.data.root}"
     if different:
-        raise SmallvitError(f"{path} is of another run than {study.name}'s: {'; '.join(different)}; {instead}")
+        raise UsageError(f"{path} is of another run than {study.name}'s: {'; '.join(different)}; {instead}")

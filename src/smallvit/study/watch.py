@@ -38,7 +38,7 @@ def read_progress(folder: Path) -> Progress:
                 point = row
         if step and point:
             break
-    measured_on = next((name for name in ("val", "test") if point.get(name)), None)
+    measured_on = "val" if point.get("val") else "test" if point.get("test") else None
     measured = point[measured_on] if measured_on else None
     return Progress(
         steps_done=step["step"] + 1 if step else 0,

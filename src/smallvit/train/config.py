@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from smallvit.checks import is_number, require, require_flag, require_number, require_whole, require_words
+from smallvit.checks import MOST_NUMBER, is_number, require, require_flag, require_number, require_whole, require_words
 
 Optimizer = Literal["adamw", "adam", "lion", "muon", "lamb"]
 DecayOn = Literal["all", "matrices"]
@@ -46,9 +46,9 @@ class OptimConfig:
 
     def __post_init__(self) -> None:
         require_words("optim", self)
-        require_number("optim.lr", self.lr, above=0)
-        for name in ("weight_decay", "warmup_epochs"):
-            require_number(f"optim.{name}", getattr(self, name), least=0)
+        require_number("optim.lr", self.lr, above=0, most=MOST_NUMBER)
+        require_number("optim.weight_decay", self.weight_decay, least=0, most=MOST_NUMBER)
+        require_number("optim.warmup_epochs", self.warmup_epochs, least=0)
         betas: Any = self.betas
         if betas is not None:
             ok = isinstance(betas, tuple) and len(betas) == 2 and all(is_number(b, 0) and b < 1 for b in betas)
@@ -61,8 +61,8 @@ class OptimConfig:
         for name, value in (("muon_lr", rate), ("muon_weight_decay", decay), ("muon_qkv", apart)):
             fits = value is None or self.optimizer == "muon"
             require(fits, f"optim.{name}", value, f"it has no use with optim.optimizer {self.optimizer}")
-        require_number("optim.muon_lr", rate, above=0, or_none=True)
-        require_number("optim.muon_weight_decay", decay, least=0, or_none=True)
+        require_number("optim.muon_lr", rate, above=0, most=MOST_NUMBER, or_none=True)
+        require_number("optim.muon_weight_decay", decay, least=0, most=MOST_NUMBER, or_none=True)
 
     def scaled_lr(self, batch_size: int) -> float:
         """Return the highest learning rate for batches of this size, all devices together."""

@@ -1,6 +1,6 @@
 """Muon (Jordan et al., 2024) as torch has it, in bfloat16 to the bit on a CPU, but for many matrices at once.
 
-torch's goes matrix by matrix, 17 small products each: on a GPU 36 block matrices are some 800 launches. And always in
+torch's goes matrix by matrix, 15 small products each: on a GPU 36 block matrices are some 800 launches. And always in
 bfloat16, which a CPU without arithmetic for it multiplies several times slower than float32. In float32 a CPU does it
 with less arithmetic, too.
 Shapes: n matrices of one shape, R rows, C columns.

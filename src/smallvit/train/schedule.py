@@ -8,7 +8,7 @@ def warmup_cosine(step: int, *, warmup_steps: float, total_steps: int) -> float:
     cosine down to 0 at `total_steps`.
 
     The first step of a warm-up of several already moves (factor 1 / warmup_steps). The last step's factor is just above
-    0, but 1 where the warm-up is the whole run.
+    0 after a long decay, 0.5 after a decay of a single step, and 1 where the warm-up is the whole run.
     """
     if step + 1 < warmup_steps:
         return (step + 1) / warmup_steps

@@ -2,7 +2,7 @@
 
 A job is a ray task that waits for a process. A process that dies takes no worker along. A worker or node that dies ends
 its process, which saves, and the task is retried: the run goes on from its newest checkpoint. All nodes have this
-package, and the folders of the study and its data at the same path.
+package, and the folders of the study, of its data and in which it is started, at the same path.
 """
 
 import logging
@@ -141,5 +141,6 @@ def _require_answer(address: str) -> None:
     require(ok, "--address", address, "it must be HOST:PORT of the cluster's head, or auto")
     try:
         socket.create_connection((host, int(port)), CONNECT_SECONDS).close()
-    except OSError as error:
-        raise SmallvitError(f"no ray answers at {address}: {error.strerror or error}") from None
+    except (OSError, UnicodeError) as error:  # of a host with a part of no letters, or of too many
+        why = (error.strerror if isinstance(error, OSError) else None) or error
+        raise SmallvitError(f"no ray answers at {address}: {why}") from None

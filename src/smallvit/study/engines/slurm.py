@@ -1,8 +1,8 @@
 """Jobs of a Slurm cluster, submitted through submitit; the optional extra `slurm`.
 
 A Slurm job waits for a process. Before its time limit, or when it is preempted, Slurm warns it: the process saves and
-ends, and the job is queued again and goes on. All nodes have this package, and the folders of the study and its data
-at the same path.
+ends, and the job is queued again and goes on. All nodes have this package, and the folders of the study, of its data
+and in which it is started, at the same path.
 """
 
 import math
