@@ -389,6 +389,13 @@ def test_comparisons_that_are_not_possible(names: str, config: RunConfig, messag
     assert peers.parse_peers("", config) == ()
 
 
+def test_what_cannot_be_measured_is_refused_before_anything_is() -> None:
+    with pytest.raises(UsageError, match="turns is 0: it must be a whole number, at least 1"):
+        measure_recipe(TINY, turns=0)
+    with pytest.raises(UsageError, match="against is 'tim': did you mean timm"):
+        measure_recipe(TINY, turns=1, against=["tim"])
+
+
 def test_peers_are_named_once() -> None:
     assert peers.parse_peers("timm, vit-pytorch,timm", TINY) == ("timm", "vit-pytorch")
 

@@ -172,6 +172,21 @@ def test_the_csv_is_utf_8_whatever_the_locale(finished: Path, pictures: Path, tm
     assert out.buffer.read().decode().splitlines()[1].startswith(f"{path},")
 
 
+def test_torchs_defaults_and_generator_are_the_callers_and_change_nothing(finished: Path) -> None:
+    images = torch.randint(0, 256, (3, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    wanted = load_classifier(finished)(images)
+    before = torch.get_rng_state()
+    try:
+        torch.set_default_dtype(torch.float64)
+        torch.set_default_device("meta")
+        assert torch.equal(load_classifier(finished)(images), wanted)
+        assert (torch.get_default_dtype(), torch.get_default_device()) == (torch.float64, torch.device("meta"))
+    finally:
+        torch.set_default_device(None)
+        torch.set_default_dtype(torch.float32)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
 def test_what_is_no_image_and_no_path_is_one_line(finished: Path) -> None:
     """In a process of its own: here the annotations are checked."""
     program = """

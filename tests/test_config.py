@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -22,6 +23,7 @@ from smallvit.device.config import DeviceConfig
 from smallvit.errors import SmallvitError, UsageError
 from smallvit.model.config import ModelConfig
 from smallvit.recipes import RECIPES, read_recipe
+from smallvit.strict_json import to_json
 from smallvit.train.config import OptimConfig, TrainConfig
 
 RESULTS = Path(__file__).parents[1] / "results"
@@ -61,6 +63,15 @@ def test_numbers_beyond_their_bounds_are_refused(section: str, field: str, value
         kind(**{field: value})
     assert str(refused.value).startswith(f"{section}.{field} is ")
     assert words in str(refused.value)
+
+
+def test_numpys_floats_and_texts_are_as_pythons() -> None:
+    """A search takes its rates from an array."""
+    assert [type(to_json(value)) for value in (np.float64(0.5), np.str_("lion"))] == [float, str]
+    optim = OptimConfig(lr=np.float64(0.002), betas=(np.float64(0.9), 0.95))
+    ours = OptimConfig(lr=0.002, betas=(0.9, 0.95))
+    assert RunConfig(optim=optim).digest() == RunConfig(optim=ours).digest()
+    assert RunConfig.from_json(RunConfig(optim=optim).to_json()) == RunConfig(optim=ours)
 
 
 def test_a_recipe_in_a_file_is_no_option(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

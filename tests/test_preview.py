@@ -10,6 +10,7 @@ from PIL import Image
 from smallvit.augment import normalise
 from smallvit.cli import main
 from smallvit.data.config import DataConfig
+from smallvit.errors import SmallvitError, UsageError
 from smallvit.preview import _displayable, show_augment
 from smallvit.recipes import RECIPES
 
@@ -27,6 +28,14 @@ def test_a_folder_of_few_images_is_shown_whole(tmp_path: Path) -> None:
     assert "\N{CJK UNIFIED IDEOGRAPH-732B}</text>" in (tmp_path / "out.svg").read_text()
     with Image.open(tmp_path / "out.png") as picture:
         assert picture.width < picture.height
+
+
+def test_what_cannot_be_written_or_shown_is_one_line(tmp_path: Path) -> None:
+    config = RECIPES["quickstart"]()
+    with pytest.raises(SmallvitError, match=r"/none/a\.png: No such file or directory$"):
+        show_augment(config, tmp_path / "none" / "a.png", num_images=1, num_draws=1)
+    with pytest.raises(UsageError, match="num_images is 0: it must be a whole number, at least 1"):
+        show_augment(config, tmp_path / "a.png", num_images=0)
 
 
 def test_a_preview_shows_the_pixels_that_were_normalised() -> None:

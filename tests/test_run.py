@@ -153,7 +153,7 @@ def test_the_record_loads_back_equal_and_an_edited_one_is_refused(
         text.replace(f'"schema": {RECORD_SCHEMA}', '"schema": 99', 1): "schema",
         re.sub(r',\n "sha256": "[0-9a-f]{64}"', "", text): "was changed after it was written",
         text[: len(text) // 2]: "not a readable record",
-        "[]": "schema",
+        "[]": "is no record of a run",
     }
     assert len(edits | {text: ""}) == 7
     for edited, expected in edits.items():

@@ -28,7 +28,7 @@ def is_whole(value: object, least: int, most: int | None = None) -> bool:
 
 def is_number(value: object, least: int | float = -math.inf, most: int | float = math.inf) -> bool:
     """Return whether a value is a number that a float holds, in the range, ends included; True and False are none."""
-    return (
+    return bool(  # one of NumPy's numbers answers with one of NumPy's
         isinstance(value, int | float)
         and not isinstance(value, bool)
         and abs(value) <= sys.float_info.max

@@ -20,6 +20,7 @@ from smallvit.data.config import expanded
 from smallvit.data.decode_many import decode_files
 from smallvit.data.folder import NAMED_BROKEN, find_images, passed_over, unreadable
 from smallvit.data.spec import SPECS
+from smallvit.device.choose import torch_kept
 from smallvit.errors import SmallvitError, UsageError
 from smallvit.evaluate import predict, probabilities
 from smallvit.model.vit import VisionTransformer
@@ -66,6 +67,7 @@ def load_classifier(folder: Path | str, *, weights: Which = "last") -> Classifie
     return classifier_of(record_of(folder), folder, weights)
 
 
+@torch_kept()
 def classifier_of(record: RunRecord, folder: Path, weights: Which) -> Classifier:
     """Return what `load_classifier` does, of a record that was read."""
     mean, std = _moments(record, folder)
@@ -120,11 +122,12 @@ def classify(
     names = classifier.class_names
     if top > len(names):
         raise UsageError(f"top is {top}: the run has {len(names)} classes")
-    paths = [path for each in pictures for path in _images(Path(each))]
+    pictures = [expanded(Path(each), "pictures") for each in pictures]
+    paths = [path for each in pictures for path in _images(each)]
     size = classifier.model.config.image_size
     found = decode_files(paths, size=size, title="Decoding pictures")
     for path, why in found.broken.items():
-        if len(found.broken) == len(paths) or path in map(Path, pictures):
+        if len(found.broken) == len(paths) or path in pictures:
             raise SmallvitError(f"{path}: {why}")
     for path, why in islice(found.broken.items(), NAMED_BROKEN):
         print(f"note: passed over {printable(str(path))}: {why}", file=sys.stderr)

@@ -73,11 +73,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _failed("it needs Linux or macOS: on Windows run it in WSL 2", 1)
     try:
         if words == ["--version"]:
-            from importlib.metadata import version
+            from smallvit.source import package_version, source_digest
 
-            from smallvit.source import source_digest
-
-            print(f"{version('smallvit')}, source {source_digest()}")
+            print(f"{package_version()}, source {source_digest()}")
         else:
             command = _parse(words or ["--help"])
             if not WAITING & os.environ.keys() and is_busy():

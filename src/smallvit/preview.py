@@ -13,10 +13,12 @@ from jaxtyping import Float, UInt8
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from smallvit.checks import require_whole
 from smallvit.config import RunConfig
+from smallvit.data.config import expanded
 from smallvit.data.loader import DeviceSplit, Order
 from smallvit.data.store import load_dataset
-from smallvit.errors import UsageError
+from smallvit.errors import SmallvitError, UsageError, line_of
 from smallvit.files import replacing
 from smallvit.step_batch import augment_step, step_draws
 
@@ -28,8 +30,12 @@ MOST_LETTERS = 14
 def show_augment(config: RunConfig, path: Path | str, *, num_images: int = 8, num_draws: int = 5) -> tuple[str, ...]:
     """Write the first images of a run as a PNG, SVG or PDF, by the suffix: originals above, each row
     below one step's draw for the same images. Return what is to be told of the data set.
+
+    Raises `SmallvitError` where the file cannot be written, and `UsageError` for a name without such a suffix.
     """
-    path = Path(path)
+    path = expanded(Path(path), "out")
+    for name, count in (("num_images", num_images), ("num_draws", num_draws)):
+        require_whole(name, count, 1)
     if path.suffix.lower() not in (".png", ".svg", ".pdf"):
         raise UsageError(f"out is {path}: the name must end in .png, .svg or .pdf")
     dataset = load_dataset(config.data, image_size=config.model.image_size)
@@ -43,14 +49,15 @@ def show_augment(config: RunConfig, path: Path | str, *, num_images: int = 8, nu
         augmented, targets = augment_step(config, spec, train, chosen, draws)
         pixels = _displayable(augmented, spec.mean, spec.std)
         rows.append(([_pixels(image) for image in pixels], [_caption(t, spec.class_names) for t in targets]))
+    picture, place, kind = _figure(rows), Path(os.path.realpath(path)), path.suffix[1:].lower()
     # As in reports: text stays text in an .svg, for whose reader's fonts names in all scripts are.
-    with (
-        replacing(Path(os.path.realpath(path))) as new,
-        matplotlib.rc_context({"svg.fonttype": "none"}),
-        warnings.catch_warnings(),
-    ):
+    with matplotlib.rc_context({"svg.fonttype": "none"}), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
-        _figure(rows).savefig(new, dpi=110, format=path.suffix[1:].lower())
+        try:
+            with replacing(place) as new:
+                picture.savefig(new, dpi=110, format=kind)
+        except OSError as error:
+            raise SmallvitError(line_of(error)) from None
     return dataset.notes
 
 

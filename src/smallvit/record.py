@@ -3,8 +3,6 @@
 import platform
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,7 +13,7 @@ from smallvit.errors import SmallvitError
 from smallvit.evaluate import Metrics
 from smallvit.files import write_json
 from smallvit.schema import RECORD_ADDED, RECORD_SCHEMA, upgrade
-from smallvit.source import source_digest
+from smallvit.source import package_version, source_digest
 from smallvit.strict_json import digest, from_json, read, to_json
 
 
@@ -189,13 +187,5 @@ SOURCE = "source"
 
 def versions() -> dict[str, str]:
     """Return the versions that a result may depend on."""
-    packages = ("smallvit", "torch", "numpy", "pillow")
-    return {"python": platform.python_version(), **{name: _version(name) for name in packages}, SOURCE: source_digest()}
-
-
-@cache
-def _version(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return "not installed"  # a checkout on Python's path
+    packages = {name: package_version(name) for name in ("smallvit", "torch", "numpy", "pillow")}
+    return {"python": platform.python_version(), **packages, SOURCE: source_digest()}

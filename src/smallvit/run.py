@@ -20,6 +20,7 @@ from smallvit.checks import require_number
 from smallvit.config import RunConfig
 from smallvit.console import say
 from smallvit.data.config import expanded
+from smallvit.data.split import digest
 from smallvit.data.store import Dataset, load_dataset
 from smallvit.device.choose import torch_kept
 from smallvit.errors import SmallvitError, UsageError, line_of
@@ -148,6 +149,7 @@ def _prepared(config: RunConfig, asked: _Asked, world: World, stop: Stop, consol
         if differing := other_model(origin, config):
             note(f"the weights to start from are of another model: {'; '.join(differing)}")
     world.barrier()  # patient, where one machine still downloads
+    require_same_everywhere(world, dataset)
     for text in notes_on(config, dataset):
         note(text)
     config = config.resolve(dataset.spec.num_classes)
@@ -170,6 +172,23 @@ def _prepared(config: RunConfig, asked: _Asked, world: World, stop: Stop, consol
     if world.is_main:
         write_json(folder / CONFIG, config.to_json())
     return training
+
+
+def require_same_everywhere(world: World, dataset: Dataset) -> None:
+    """Raise `SmallvitError` on every rank where one has other images than rank 0: each takes its part of a batch by
+    number.
+    """
+    if world.size == 1:
+        return
+    own = {name: digest(split) for name, split in dataset.splits().items()}
+    own["classes"] = "\n".join(dataset.spec.class_names)
+    theirs = world.broadcast_object(own)
+    if world.any(own != theirs):
+        different = [name for name in {**own, **theirs} if own.get(name) != theirs.get(name)]
+        which = (
+            f"{', '.join(different)} of this process are not those of the first" if different else "those of another"
+        )
+        raise SmallvitError(f"the processes have other images: {which}; give all of them the same data.root's content")
 
 
 def _begin(session: Session, asked: _Asked, note: Callable[[str], None]) -> None:

@@ -1,10 +1,22 @@
-"""A hash of smallvit's own source, which may be edited without another version; free of torch, for `--version`."""
+"""Which smallvit this is: its version, and a hash of its own source, which may be edited without another one; free of
+torch, for `--version`.
+"""
 
 import hashlib
 from functools import cache
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 _SHOWS = ("bench/", "commands/", "report/", "study/")
+
+
+@cache
+def package_version(package: str = "smallvit") -> str:
+    """Return the version of a package as it is installed, or words where it is not."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed"  # a checkout on Python's path, say
 
 
 @cache  # of the source as it was at the start

@@ -29,7 +29,9 @@ def to_json(value: Any) -> Any:
         return {key: to_json(item) for key, item in cast("dict[str, Any]", value).items()}
     if isinstance(value, (list, tuple)):
         return [to_json(item) for item in cast("list[Any]", value)]
-    return str(value) if isinstance(value, Path) else value
+    if isinstance(value, float | str | Path):  # also one of NumPy's, which are of these types, too
+        return float(value) if isinstance(value, float) else str(value)
+    return value
 
 
 def from_json(kind: type[T], value: Any, where: str = "config") -> T:

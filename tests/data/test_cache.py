@@ -113,6 +113,10 @@ def test_official_pixels_in_the_cache_are_preferred(runner, small, small_load) -
     found = small_load(None, spec=spec)
     assert digest(found.test) == digest(official.test)
     assert found.notes == ()
+    small_load(other, spec=spec, size=16)
+    found = small_load(None, spec=spec, size=16)
+    assert found.notes == ()
+    assert digest(found.test) == digest(small_load(runner.root, spec=spec, size=16).test)
 
 
 def test_a_cache_that_cannot_be_written_is_told_and_the_data_still_come(runner, small_load) -> None:

@@ -292,6 +292,47 @@ def test_what_is_lost_of_dark_and_of_long_pictures_is_told(tmp_path: Path) -> No
         assert lossy(saved(tmp_path, Image.new("RGB", shape))) == words
 
 
+def sixteen(path: Path, value: int, colour_type: int, samples: int, *chunks: tuple[bytes, bytes]) -> Path:
+    """Write a PNG of 16 bits, which Pillow writes of grey alone: 4 x 4 pixels, each sample the value."""
+    row = b"\0" + struct.pack(">H", value) * (4 * samples)
+    return png(path, 16, colour_type, row * 4, *chunks)
+
+
+def png(path: Path, depth: int, colour_type: int, rows: bytes, *chunks: tuple[bytes, bytes]) -> Path:
+    parts = [(b"IHDR", struct.pack(">IIBBBBB", 4, 4, depth, colour_type, 0, 0, 0)), *chunks]
+    parts += [(b"IDAT", zlib.compress(rows)), (b"IEND", b"")]
+    framed = [
+        struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body)) for kind, body in parts
+    ]
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(framed))
+    return path
+
+
+@pytest.mark.parametrize(("value", "words"), [(2**14 - 1, [DARK]), (2**14, [])])
+def test_what_is_lost_of_dark_colour_of_16_bits_is_told(tmp_path: Path, value: int, words: list[str]) -> None:
+    for name, colour_type, samples in (("rgb", 2, 3), ("grey and alpha", 4, 2), ("rgba", 6, 4)):
+        path = sixteen(tmp_path / f"{name}.png", value, colour_type, samples)
+        assert lossy(path) == words, name
+    scaled = value - 2**7  # Pillow scales these and rounds
+    (tmp_path / "a.ppm").write_bytes(b"P6 4 4 65535\n" + struct.pack(">H", scaled if words else value) * 48)
+    (tmp_path / "a.tif").write_bytes(tiff(np.full((4, 4, 3), value, np.uint16), 2))
+    assert [lossy(tmp_path / name) for name in ("a.ppm", "a.tif")] == [words, words]
+    (tmp_path / "dark.ppm").write_bytes(b"P6 4 4 255\n" + b"\x09" * 48)
+    assert lossy(tmp_path / "dark.ppm") == []
+
+
+def test_the_transparent_colour_of_a_png_has_the_scale_of_its_pixels(tmp_path: Path) -> None:
+    """The left half of each has that colour, the right half another."""
+    for depth, row, clear in ((2, b"\x5f", 1), (4, b"\x55\xff", 5), (8, b"\5\5\xff\xff", 5)):
+        path = png(tmp_path / f"{depth}.png", depth, 0, (b"\0" + row) * 4, (b"tRNS", struct.pack(">H", clear)))
+        assert fitted(path, 4)[0, :, 0].tolist() == [255] * 4, depth
+        opaque = png(tmp_path / f"{depth}.png", depth, 0, (b"\0" + row) * 4)
+        assert fitted(opaque, 4)[0, 0, 0] < 100
+    for value, expected in ((0x1234, 255), (0x3412, 0x34)):
+        path = sixteen(tmp_path / "rgb.png", value, 2, 3, (b"tRNS", struct.pack(">HHH", 0x1234, 0x1234, 0x1234)))
+        assert (fitted(path, 4) == expected).all()
+
+
 @pytest.mark.parametrize(("name", "kept"), [("a.tif", 64 * 64 * 3 + 400), ("a.gif", 173)])
 def test_a_file_of_which_only_a_further_frame_is_broken_is_read(tmp_path: Path, name: str, kept: int) -> None:
     frames = [Image.new("RGB", (64, 64), colour) for colour in ("red", "lime")]

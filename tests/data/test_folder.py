@@ -143,6 +143,11 @@ def test_tiny_imagenet_is_read_from_its_annotations(tmp_path: Path, load) -> Non
     annotations.write_text("val_0.png\tn01\t0\t0\t9\t9\nval_1.png\tn09\t0\t0\t9\t9\n")
     with pytest.raises(SmallvitError, match=r"val_annotations\.txt line 2: .*expected an image, a tab and a class"):
         load(root)
+    annotations.write_text(2 * "val_0.png\tn01\t0\t0\t9\t9\n")
+    with pytest.raises(
+        SmallvitError, match=r"val_annotations\.txt line 2: 'val_0\.png' was named before; expected each"
+    ):
+        load(root)
     annotations.write_text("val_9.png\tn01\t0\t0\t9\t9\n")
     with pytest.raises(SmallvitError, match=r"val_annotations\.txt line 1: .*val_9\.png is missing"):
         load(root)
@@ -278,6 +283,16 @@ def test_folders_named_like_splits_are_no_classes(tmp_path: Path, load, names: s
     alike = [name for name in names.split() if name != "train-less"]
     with pytest.raises(SmallvitError, match=f"has {'/, '.join(sorted(alike))}/ but no train/; expected train/<class>/"):
         load(tmp_path)
+
+
+def test_folders_with_splits_in_their_names_are_no_classes_if_they_share_one(tmp_path: Path, load) -> None:
+    for name in ("seg_train", "seg_test", "seg_pred"):
+        fill(tmp_path / "segments" / name, "ab" if name != "seg_pred" else "c")
+    with pytest.raises(SmallvitError, match="has seg_train/, seg_test/ but no train/; expected train/<class>/"):
+        load(tmp_path / "segments")
+    for place, name in enumerate(("bullet_train", "test_tube")):
+        fill(tmp_path / "things", "ab"[place]).joinpath("ab"[place]).rename(tmp_path / "things" / name)
+    assert load(tmp_path / "things").spec.class_names == ("bullet_train", "test_tube")
 
 
 @pytest.mark.parametrize("name", ["Test", "valid", "training"])
@@ -440,6 +455,25 @@ def test_copies_where_they_spoil_a_measurement_are_told(tmp_path: Path, load) ->
     assert note == "train: 2 of 31 pictures are of two classes: train/a/3.png, train/b/a copy.png"
 
 
+def test_copies_in_val_and_test_are_told_also_where_they_are_of_two_classes(tmp_path: Path, load) -> None:
+    root = tmp_path / "root"
+    fill(root / "train")
+    for split in ("val", "test"):
+        for name in "abc":
+            (root / split / name).mkdir(parents=True)
+            for number in range(1, 4):
+                seen = (split == "val", ord(name), number)
+                Image.new("RGB", (20, 20), seen).save(root / split / name / f"{number}.png")
+    assert load(root).notes == ()
+    shutil.copy(root / "val" / "a" / "1.png", root / "test" / "a" / "1.png")
+    shutil.copy(root / "val" / "b" / "2.png", root / "test" / "c" / "3.png")
+    assert load(root).notes == (
+        "test: 2 of 9 pictures are in val, too: test/a/1.png, test/c/3.png",
+        "val: 1 of 9 pictures are of two classes: val/b/2.png",
+        "test: 1 of 9 pictures are of two classes: test/c/3.png",
+    )
+
+
 def test_what_a_constant_answer_would_have_is_told_where_classes_are_uneven(tmp_path: Path, load) -> None:
     root = fill(tmp_path / "root", "ab")
     assert load(root).notes == ()
@@ -454,7 +488,7 @@ def test_an_entry_in_the_earlier_order_is_rebuilt(tmp_path: Path, load) -> None:
     body = json.loads(manifest.read_text())
     manifest.write_text(json.dumps({**body, "schema": 1}))
     (note,) = load(root).notes
-    assert note == f"cache rebuilt: {manifest} was written by another version (schema 1, expected 4)"
+    assert note == f"cache rebuilt: {manifest} was written by another version (schema 1, expected 5)"
     assert load(root).notes == ()
 
 

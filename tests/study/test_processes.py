@@ -13,6 +13,7 @@ import pytest
 from rich.console import Console
 
 from outcomes import outcome
+from smallvit.errors import UsageError
 from smallvit.record import RunRecord
 from smallvit.study.engines.local import VISIBLE, LocalEngine, gpus, least_used
 from smallvit.study.execute import run_study
@@ -111,6 +112,8 @@ def test_the_gpus_of_a_machine_and_the_one_with_the_fewest_jobs(monkeypatch: pyt
     assert gpus() == ["GPU-a", "GPU-b"]
     assert LocalEngine().slots() == 2
     assert LocalEngine(use_gpus=False).slots() == 1
+    with pytest.raises(UsageError, match="jobs is 0: it must be a whole number, at least 1"):
+        LocalEngine(0)
     monkeypatch.delenv(VISIBLE)
     assert gpus() == ["0", "1"]
 

@@ -50,7 +50,7 @@ def test_the_published_numbers_are_those_of_the_paper() -> None:
     assert {label for label, row in rows.items() if row.published} == set(LINES.values())
 
 
-@pytest.mark.parametrize("dataset", [None, "cifar100", "digits"])
+@pytest.mark.parametrize("dataset", [None, "cifar10", "cifar100", "digits"])
 def test_a_folder_belongs_to_one_run_and_a_run_to_one_folder(dataset: str | None) -> None:
     """Over all studies, so that they may share a folder of records, and the runs that they have in common."""
     runs: dict[str, set[str]] = defaultdict(set)

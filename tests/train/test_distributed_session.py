@@ -17,8 +17,9 @@ from smallvit.data.spec import SPECS
 from smallvit.data.split import Split
 from smallvit.data.store import Dataset
 from smallvit.device.config import DeviceConfig
-from smallvit.errors import UsageError
+from smallvit.errors import SmallvitError, UsageError
 from smallvit.model.config import ModelConfig
+from smallvit.run import require_same_everywhere
 from smallvit.session import Session
 from smallvit.train.config import TrainConfig
 from smallvit.train.distributed import ALONE, World
@@ -128,6 +129,38 @@ def test_the_first_weights_do_not_depend_on_rank_or_size(patch_init: Any) -> Non
     for rank in range(4):
         others = Session(config, dataset(), Silent(rank, 4)).model.state_dict()
         assert all(torch.equal(alone[name], value) for name, value in others.items())
+
+
+def test_ranks_with_other_images_are_refused() -> None:
+    """Their parts of a batch are parts by number; and rank 0's labels are those of test."""
+
+    class Hearing(Silent):
+        """A rank that hears what rank 0 says, and whether another one has something to say."""
+
+        said: Any = None
+        others = False
+
+        def broadcast_object(self, value: Any) -> Any:
+            return value if self.said is None else self.said
+
+        def any(self, flag: bool) -> bool:
+            return flag or self.others
+
+    mine, moved = dataset(), dataset().train.labels.copy()
+    moved[0] = (moved[0] + 1) % 10
+    theirs = replace(mine, train=replace(mine.train, labels=moved))
+    first, second = Hearing(0, 2), Hearing(1, 2)
+    require_same_everywhere(first, mine)
+    first.broadcast_object = lambda value: vars(second).update(said=value) or value
+    require_same_everywhere(first, mine)
+    require_same_everywhere(second, mine)
+    with pytest.raises(
+        SmallvitError, match=r"other images: train of this process are not those of the first; give all"
+    ):
+        require_same_everywhere(second, theirs)
+    first.others = True
+    with pytest.raises(SmallvitError, match="other images: those of another; give all"):
+        require_same_everywhere(first, mine)
 
 
 @given(st.integers(0, 1000), st.integers(1, 64))

@@ -86,7 +86,7 @@ def sample_augment(
     erases = config.erase_probability > 0
     ops = config.policy != "none"
     return AugmentParams(
-        rows=torch.arange(batch_size),
+        rows=torch.arange(batch_size, device="cpu"),
         image_size=image_size,
         flip_crop=sample_flip_crop(config, part("flip"), part("crop"), batch_size) if flips_or_crops else None,
         affine=sample_affine(config, part("affine"), batch_size, image_size) if config.has_affine else None,

@@ -11,6 +11,7 @@ from smallvit.bench.peers import PEERS, PeerStep, why_missing
 from smallvit.bench.record import BenchRecord, PeerResult, Speed, circumstances
 from smallvit.bench.sweep import run_sweep, sweep_cases
 from smallvit.bench.workload import Workload
+from smallvit.checks import require_one_of, require_whole
 from smallvit.config import RunConfig
 from smallvit.device.choose import timed, torch_kept
 from smallvit.model.vit import count_macs, count_parameters
@@ -34,6 +35,9 @@ def measure_recipe(
     that many seconds go. `say` is told, line by line, what will take long and what is left out. Raises `UsageError` for
     a config that cannot be measured so.
     """
+    require_whole("turns", turns, 1)
+    for name in against:
+        require_one_of("against", name, tuple(PEERS))
     cases = [] if sweep_seconds is None else sweep_cases(config)
     record = _measure_one(config, turns, against, say)
     if sweep_seconds is None:

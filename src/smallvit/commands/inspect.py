@@ -73,16 +73,17 @@ class Evaluate:
         found = self._found()
         for note in found.notes:
             print(f"note: {note}")
-        metrics = found.metrics()
+        metrics, scale = found.metrics(), found.record.run_config().scale
+        short = "" if scale == 1 else f", of a run of {100 * scale:g} % of its recipe's full length"
         if self.pictures is None:
-            self._print_beside_the_record(metrics, found.record)
+            self._print_beside_the_record(metrics, found.record, short)
         else:
             from smallvit.progress import percent
             from smallvit.report.stats import wilson_interval
 
             low, high = wilson_interval(metrics.correct, metrics.count)
             draw = f"{100 * low:.2f} to {100 * high:.2f} % by the draw of the pictures (95 %)"
-            print(f"accuracy {percent(metrics)}, {draw}")
+            print(f"accuracy {percent(metrics)}{short}, {draw}")
         if (mean := found.mean_class_accuracy()) is not None:
             print(f"mean of the classes' accuracies {100 * mean:.2f} %")
         print(f"negative log likelihood {metrics.negative_log_likelihood:.4f} nats")
@@ -106,12 +107,10 @@ class Evaluate:
             return measured.evaluate_labelled(self.folder, self.pictures, weights=self.weights)
         return measured.evaluate(self.folder, self.split, self.data.root, weights=self.weights)
 
-    def _print_beside_the_record(self, metrics: "Metrics", record: "RunRecord") -> None:
+    def _print_beside_the_record(self, metrics: "Metrics", record: "RunRecord", short: str) -> None:
         from smallvit.progress import percent
         from smallvit.record import SOURCE, versions
 
-        scale = record.run_config().scale
-        short = "" if scale == 1 else f", of a run of {100 * scale:g} % of its recipe's full length"
         print(f"{self.split} accuracy {percent(metrics)}{short}")
         kept = {"train": None, "val": record.val, "test": record.test}[self.split]
         if self.weights == "last" and kept is not None and kept.correct != metrics.correct:

@@ -26,9 +26,9 @@ from smallvit.errors import SmallvitError
 from smallvit.files import discard, leftover_of, replacing_folder, write_json
 
 SCHEMA = 1
-_FOLDER_SCHEMA = 4
+_FOLDER_SCHEMA = 5
 """Of the entries of users' own folders: 2 ordered rows whatever the size, 3 keeps the files' names, 4 tells what
-pictures lose."""
+pictures lose, 5 also of 16-bit colour, and heeds the transparency of grey of 2 and 4 bits."""
 _KEY_DIGITS = 16
 _NAME = re.compile(r".+-\d+-[0-9a-f]+")
 _SETTLED_SECONDS = 1.0

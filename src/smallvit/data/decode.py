@@ -77,12 +77,14 @@ def decode_upright(source: Path | str | io.BytesIO, tell: Callable[[str], object
     """
 
     def convert(image: Image.Image) -> Image.Image:
+        stored = _stored(image)
         image.load()
+        _scale_transparency(image, stored)
         with suppress(*_BAD_EXIF):
             ImageOps.exif_transpose(image, in_place=True)
         upright = to_rgb(image)
         if tell is not None:
-            for words in _losses(image):
+            for words in _losses(image, stored):
                 tell(words)
         return upright
 
@@ -115,10 +117,36 @@ def to_rgb(image: Image.Image) -> Image.Image:
     raise BadImageError(f"has mode {image.mode}{what}; expected 8-bit or 16-bit grey, RGB, palette or CMYK")
 
 
-def _losses(image: Image.Image) -> list[str]:
-    """Return what is told of an image that was loaded."""
+def _stored(image: Image.Image) -> str:
+    """Return how Pillow calls a file's pixels before they are loaded, such as `L;4` or `RGB;16B`; nothing where it does
+    not say.
+    """
+    for tile in getattr(image, "tile", ())[:1]:
+        words = tile[3] if isinstance(tile[3], tuple) else (tile[3],)
+        if image.format == "PPM" and isinstance(words[-1], int):  # the largest value
+            return f"{words[0]};16" if words[-1] > 255 else str(words[0])
+        return str(words[0])
+    return ""
+
+
+def _scale_transparency(image: Image.Image, stored: str) -> None:
+    """Give a PNG's transparent colour the scale of the pixels, which Pillow has changed."""
+    clear = image.info.get("transparency")
+    most = {"L;2": 3, "L;4": 15}.get(stored)
+    if most is not None and isinstance(clear, int) and clear <= most:
+        image.info["transparency"] = clear * 255 // most
+    elif stored.startswith("RGB;16") and isinstance(clear, tuple):
+        image.info["transparency"] = tuple(value >> 8 for value in clear)
+
+
+def _losses(image: Image.Image, stored: str) -> list[str]:
+    """Return what is told of an image that was loaded, from pixels that were `stored` so."""
     found: list[str] = []
-    if _is_sixteen_bit(image) and np.asarray(image).max() < 2**14:
+    if _is_sixteen_bit(image):
+        dark = np.asarray(image).max() < 2**14
+    else:
+        dark = ";16" in stored and np.asarray(image.convert("RGB")).max() < 2**14 >> 8
+    if dark:
         found.append(DARK)
     if _has_fourth_band(image):
         found.append(FOURTH_BAND)

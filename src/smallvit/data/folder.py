@@ -8,6 +8,7 @@ these folders and folders beside `train/` are passed over and named in a note.
 """
 
 import hashlib
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -117,7 +118,7 @@ def _require_known_splits(root: Path, folders: list[str]) -> None:
         for name in SPLITS:
             if (root / name).exists() and name not in folders:
                 raise SmallvitError(f"{root / name}: is no folder; expected {name}/<class>/")
-    elif alike:
+    elif alike := alike or _parts_of_names(root, folders):
         raise SmallvitError(
             f"{root}: has {'/, '.join(alike)}/ but no train/; expected train/<class>/, and test/<class>/ or "
             "val/<class>/ beside it (if it is a class, rename it)"
@@ -126,6 +127,17 @@ def _require_known_splits(root: Path, folders: list[str]) -> None:
         raise SmallvitError(
             f"{root / folders[0]}: has train/; expected the classes in train/, not train/ in each class"
         )
+
+
+def _parts_of_names(root: Path, folders: Sequence[str]) -> list[str]:
+    """Return the folders that are splits by a part of their names, `seg_train` and `seg_test` say, and have a class in
+    common: a `bullet_train` with pictures in it is a class.
+    """
+    words = {name: {*re.split(r"[\W_]+", name.lower())} for name in folders}
+    train = [name for name in folders if words[name] & {"train", "training"}]
+    others = [name for name in folders if name not in train and words[name] & {*_SPLIT_LIKE}]
+    common = [{*_subfolders(root / one)} & {*_subfolders(root / other)} for one in train for other in others]
+    return [*train, *others] if any(common) else []
 
 
 def read_images(listing: Listing, size: int) -> Decoded:
@@ -274,6 +286,7 @@ def _annotated(folder: Path, listing: Listing) -> list[tuple[Path, int]]:
     """Return the images named by Tiny ImageNet's annotations: file, class and a box on each line, by tabs."""
     numbers = {name: label for label, name in enumerate(listing.class_names)}
     items: list[tuple[Path, int]] = []
+    seen: set[Path] = set()
     for number, line in enumerate((folder / _ANNOTATIONS).read_text("utf-8", "surrogateescape").splitlines(), start=1):
         where = f"{folder / _ANNOTATIONS} line {number}"
         cells = line.split("\t")
@@ -284,6 +297,9 @@ def _annotated(folder: Path, listing: Listing) -> list[tuple[Path, int]]:
         path = folder / "images" / cells[0]
         if not path.is_file():
             raise SmallvitError(f"{where}: {path} is missing")
+        if path in seen:
+            raise SmallvitError(f"{where}: {cells[0]!r} was named before; expected each image once")
+        seen.add(path)
         items.append((path, numbers[cells[1]]))
     if not items:
         raise SmallvitError(

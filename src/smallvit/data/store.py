@@ -1,6 +1,6 @@
 """From a DataConfig to arrays: find the bytes, decode them once, keep them in the cache, divide them."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -20,8 +20,8 @@ from smallvit.data.split import Decoded, Split, Splits, hold_out, uneven
 from smallvit.errors import SmallvitError, line_of
 from smallvit.files import is_there
 
-IN_TRAIN = "are in train, too"
-"""What the note says of pictures of val or test by which an accuracy is too good."""
+IN_TRAIN, IN_VAL = "are in train, too", "are in val, too"
+"""What notes say of pictures of val or test; by those of train an accuracy is too good."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -71,6 +71,7 @@ def load_from_spec(spec: DatasetSpec | None, config: DataConfig, *, image_size: 
 def _without_root(folder: Path, spec: DatasetSpec, size: int) -> tuple[cached.Entry, list[str]]:
     """Return the cache's entry, or one made from the cache's entry at native size, or one from the hub."""
     broken: list[str] = []
+    altered: cached.Entry | None = None
     for at_size in dict.fromkeys((size, spec.native_size)):
         found: list[tuple[Path, cached.Entry]] = []
         for path in cached.entries(folder, f"{spec.name}-{at_size}"):
@@ -80,10 +81,14 @@ def _without_root(folder: Path, spec: DatasetSpec, size: int) -> tuple[cached.En
                 broken.append(str(error))
         # Pixels known to differ from the official ones are the second choice.
         found.sort(key=lambda pair: bool(pair[1].facts["notes"]))
-        if found and at_size == size:
-            return found[0][1], [f"cache: {problem}; another copy is used" for problem in broken]
-        if found:
+        if found and at_size == size and found[0][1].facts["notes"]:
+            altered = found[0][1]
+        elif found and at_size == size:
+            return found[0][1], _set_aside(broken)
+        elif found and (altered is None or not found[0][1].facts["notes"]):
             return _cached_or_built(folder, spec.name, _stored(*found[0]), size)
+    if altered is not None:
+        return altered, _set_aside(broken)
     try:
         source = find_hub(spec)
     except HubError as error:
@@ -96,6 +101,10 @@ def _without_root(folder: Path, spec: DatasetSpec, size: int) -> tuple[cached.En
         ) from error
     entry, notes = _cached_or_built(folder, spec.name, source, size)
     return entry, [f"cache rebuilt: {problem}" for problem in broken] + notes
+
+
+def _set_aside(broken: Sequence[str]) -> list[str]:
+    return [f"cache: {problem}; another copy is used" for problem in broken]
 
 
 def _cached_or_built(folder: Path, dataset: str, source: Source, size: int) -> tuple[cached.Entry, list[str]]:
@@ -218,19 +227,19 @@ def _absent(measured: Mapping[str, Split | None], spec: DatasetSpec) -> list[str
 
 def _copies(train: Split, measured: Mapping[str, Split | None]) -> list[str]:
     """Return notes on exact copies of pictures where they spoil what is measured, if there are keys to tell them by."""
-    notes: list[str] = []
-    found = {name: split for name, split in measured.items() if split is not None}
-    for name, split in found.items():
-        if train.keys is not None and split.keys is not None:
-            rows = np.flatnonzero(np.isin(split.keys, train.keys))
-            notes += [f"{name}: {split.told(rows, IN_TRAIN)}"] if len(rows) else []
-    for name, split in {"train": train, **found}.items():
-        if split.keys is not None:
-            _, copies = np.unique(split.keys, return_inverse=True)
-            different = np.unique(np.stack([copies, split.labels]), axis=1)[0]
-            rows = np.flatnonzero(np.bincount(different)[copies] > 1)
-            notes += [f"{name}: {split.told(rows, 'are of two classes')}"] if len(rows) else []
-    return notes
+    found = {name: split for name, split in {"train": train, **measured}.items() if split is not None}
+    keys = {name: split.keys for name, split in found.items() if split.keys is not None}
+    told: list[tuple[str, np.ndarray, str]] = []
+    for name, other, words in (("val", "train", IN_TRAIN), ("test", "train", IN_TRAIN), ("test", "val", IN_VAL)):
+        if name in keys and other in keys:
+            told.append((name, np.isin(keys[name], keys[other]), words))
+    if keys:
+        _, copies = np.unique(np.concatenate([*keys.values()]), return_inverse=True)
+        labels = np.concatenate([found[name].labels for name in keys])
+        different = np.unique(np.stack([copies, labels]), axis=1)[0]
+        of_two = np.split(np.bincount(different)[copies] > 1, np.cumsum([len(each) for each in keys.values()])[:-1])
+        told += [(name, mask, "are of two classes") for name, mask in zip(keys, of_two, strict=True)]
+    return [f"{name}: {found[name].told(np.flatnonzero(mask), words)}" for name, mask, words in told if mask.any()]
 
 
 def _imbalance(test: Split, spec: DatasetSpec) -> list[str]:

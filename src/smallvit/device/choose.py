@@ -5,7 +5,7 @@ import os
 import platform
 import time
 from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 
@@ -142,18 +142,30 @@ def threads_kept() -> Generator[None]:
 @contextmanager
 def torch_kept() -> Generator[None]:
     """Give torch back the number of threads and the states of its generators that it had before: they are the caller's,
-    who may draw by them between two runs.
+    who may draw by them between two runs. Within, new tensors are of float32 and on the CPU by default, whatever the
+    caller's defaults are.
     """
     began = torch.cuda.is_initialized()
     seed, cards = torch.initial_seed(), range(torch.cuda.device_count() if began else 0)
     try:
-        with threads_kept(), torch.random.fork_rng(cards, device_type="cuda"):
+        with threads_kept(), torch.random.fork_rng(cards, device_type="cuda"), _own_defaults():
             yield
     finally:
         if (
             not began and torch.cuda.is_available()
         ):  # to read a card's state would have opened it; by this seed it was to begin
             torch.cuda.manual_seed_all(seed)
+
+
+@contextmanager
+def _own_defaults() -> Generator[None]:
+    kind, cpu = torch.get_default_dtype(), torch.device("cpu")
+    torch.set_default_dtype(torch.float32)
+    try:  # as a context a device costs each call of torch something
+        with nullcontext() if torch.get_default_device() == cpu else cpu:
+            yield
+    finally:
+        torch.set_default_dtype(kind)
 
 
 @contextmanager

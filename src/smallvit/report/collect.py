@@ -127,14 +127,18 @@ def _is_moved(section: Section) -> bool:
 
 def _repeats(part: Section, whole: Section, *, earlier: bool) -> bool:
     """Return whether all that a section has to say stands in a greater one: its runs, compared with the same ones, and
-    none with its parts or held against another; or, where its study is on another data set than its own, in an earlier
-    one.
+    none with its parts or held against another one than there; or, where its study is on another data set than its own,
+    in an earlier one.
     """
-    if part.together or part.pairs:
+    if part.together or not _held_against(part) <= _held_against(whole):
         return False
     reference, other = part.runs[part.study.reference], whole.runs[whole.study.reference]
     again = earlier and _is_moved(part) and part.paths == whole.paths
     return reference == other and (part.paths < whole.paths or again)
+
+
+def _held_against(section: Section) -> set[tuple[Path, Path]]:
+    return {(section.runs[one][0].path, section.runs[other][0].path) for one, other in section.pairs}
 
 
 def section_in(study: Study, folder: Path) -> Section:

@@ -4,7 +4,6 @@ A page is one file that refers to nothing outside itself; numbers are rounded to
 """
 
 from collections.abc import Callable
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from markupsafe import Markup
 from smallvit.errors import SmallvitError
 from smallvit.files import write_atomically
 from smallvit.progress import duration
+from smallvit.source import package_version
 
 _GENERATOR = "smallvit"
 ECE_NOTE = (
@@ -32,7 +32,7 @@ def write_html(path: Path, template: str, **values: Any) -> None:
     html = (
         _environment()
         .get_template(template)
-        .render(values, generator=f"{_GENERATOR} {version('smallvit')}", ece_note=ECE_NOTE)
+        .render(values, generator=f"{_GENERATOR} {package_version()}", ece_note=ECE_NOTE)
     )
     # Class names may hold any character; character references keep the file whole whatever the encoding.
     write_atomically(path, html.encode("ascii", "xmlcharrefreplace").decode())

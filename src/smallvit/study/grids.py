@@ -150,16 +150,17 @@ def batch() -> Study:
 def cifar100() -> Study:
     """The key results on CIFAR-100: rows of the paper's table."""
     rows = {row.label: row for row in paper().on("cifar100").rows}
+    one, two = "width 96, 1 CLS token", "width 96, 2 CLS tokens"
     return Study(
         name="cifar100",
-        title="The key results on CIFAR-100",
+        title="The key results",
         setting=f"{AS_PUBLISHED}, every augmentation",
         reference="baseline",
         rows=tuple(
-            Row(label=label, config=rows[label].config)
+            Row(label=label, config=rows[label].config, against=(one,) if label == two else ())
             for label in (
                 *("baseline", "low-rank q", "low-rank k", "low-rank k, v"),
-                *("2 CLS tokens", "width 96, 1 CLS token", "width 96, 2 CLS tokens"),
+                *("2 CLS tokens", one, two),
             )
         ),
         seeds=SEEDS,
@@ -183,6 +184,7 @@ def patches() -> Study:
                     ),
                     {"model.embed_dim": width, "model.patch_size": size},
                 ),
+                against=("width 96, patches of 4",) if (width, size) == (96, 2) else (),
             )
             for width in (192, 96)
             for size in (4, 2)

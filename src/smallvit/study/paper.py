@@ -80,6 +80,7 @@ def paper() -> Study:
             replace(
                 row("width 96, 2 CLS tokens", "width-96-cls-2", two_tokens | {"model.embed_dim": 96}, rank=0),
                 published=Published(accuracy=93.95, doubt=TWO_TOKENS_DOUBT),
+                against=("width 96, 1 CLS token",),
             ),
             row("2 CLS tokens", "cls-2", two_tokens, rank=0),
             row("Adam at 2e-3, as the text says", "adam", adam),

@@ -106,7 +106,9 @@ class Study:
             return self if root is None else replace(self, rows=tuple(_on(row, own, root) for row in self.rows))
 
         def moved(row: Row) -> Row:
-            recipe = f"{row.config.recipe.removesuffix(f'-{own}')}-{dataset}"  # one name, wherever it was moved from
+            recipe = row.config.recipe.removesuffix(f"-{own}")
+            if recipe == row.config.recipe or dataset != "cifar10":  # one name, wherever it was moved from
+                recipe = f"{recipe}-{dataset}"
             row = _on(row, dataset, root)
             return replace(row, config=replace(row.config, recipe=recipe), published=None)
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 
+from smallvit.checks import require_whole
 from smallvit.cores import usable_cores
 from smallvit.study.job import Order
 from smallvit.study.process import Process
@@ -24,6 +25,7 @@ class LocalEngine:
         self._gpus = gpus() if use_gpus else []
         if jobs is None:
             jobs = max(1, len(self._gpus))
+        require_whole("jobs", jobs, 1)
         self._jobs = jobs
         self.threads = None if jobs == 1 else max(1, usable_cores() // jobs)
         self.requeues = 0  # a user may end one of his runs
