@@ -325,16 +325,6 @@ def test_a_missing_key_is_refused_by_its_dotted_path(data: st.DataObject, drawn:
     assert refusal(value) == f"{dotted(path)} is missing"
 
 
-@SLOW
-@given(st.data(), RUNS)
-def test_an_unknown_key_is_refused_with_the_nearest_name(data: st.DataObject, drawn: dict[str, Any]) -> None:
-    value = built(drawn).to_json()
-    path = data.draw(st.sampled_from([p for p in nodes(value) if p != ("schema",) and isinstance(p[-1], str)]))
-    misspelt = f"{path[-1]}s"
-    parent_of(value, path)[misspelt] = 1
-    assert refusal(value) == f"{dotted((*path[:-1], misspelt))} is not known: did you mean {path[-1]}?"
-
-
 @given(st.text())
 def test_any_unknown_key_is_one_line(key: str) -> None:
     value = RunConfig().to_json()

@@ -16,13 +16,13 @@ from torch import Tensor
 from smallvit.augment.pipeline import normalise
 from smallvit.checks import require, require_whole
 from smallvit.console import printable
-from smallvit.data.config import expanded
 from smallvit.data.decode_many import decode_files
 from smallvit.data.folder import NAMED_BROKEN, find_images, passed_over, unreadable
 from smallvit.data.spec import SPECS
 from smallvit.device.choose import torch_kept
 from smallvit.errors import SmallvitError, UsageError
 from smallvit.evaluate import predict, probabilities
+from smallvit.files import expanded
 from smallvit.model.vit import VisionTransformer
 from smallvit.record import RunRecord
 from smallvit.run_folder import RECORD, record_of

@@ -29,8 +29,8 @@ from smallvit.commands.train import Quickstart, Train
 from smallvit.config import RunConfig
 from smallvit.console import drop_output, printable, set_stdout
 from smallvit.cores import is_busy
-from smallvit.data.config import expanded
 from smallvit.errors import SmallvitError, UsageError, line_of
+from smallvit.files import expanded
 from smallvit.recipes import RECIPES, read_recipe
 from smallvit.stop import InterruptedRunError
 from smallvit.usage import one_line, options_of

@@ -11,7 +11,7 @@ from errno import EINVAL, ENOTSUP
 from pathlib import Path
 from typing import Any
 
-from smallvit.errors import refuse_unreadable
+from smallvit.errors import SmallvitError, refuse_unreadable
 
 _TEMPORARY = re.compile(r"\.(.+)\.\d+-[0-9a-f]{8}")
 """What files and folders are called that are being written or deleted."""
@@ -39,6 +39,14 @@ def last_lines(path: Path, most_bytes: int, begin: int = 0) -> list[str]:
             return file.read().decode(errors="replace").strip().splitlines()
     except OSError:
         return []
+
+
+def expanded(path: Path, name: str) -> Path:
+    """Return the path with the home folder in place of ~; an error names it as `name`."""
+    try:
+        return path.expanduser()
+    except RuntimeError:
+        raise SmallvitError(f"{name}: {path}: no home folder {path.parts[0]} is known, so give another path") from None
 
 
 def is_there(path: Path) -> bool:

@@ -16,7 +16,6 @@ from torch import Tensor
 
 from smallvit.checks import require_one_of
 from smallvit.classify import classifier_of, temperature_of
-from smallvit.data.config import expanded
 from smallvit.data.folder import list_labelled, read_split
 from smallvit.data.spec import SPECS
 from smallvit.data.split import Split, digest
@@ -24,6 +23,7 @@ from smallvit.data.store import Dataset, load_dataset
 from smallvit.device.choose import torch_kept
 from smallvit.errors import SmallvitError, UsageError, line_of
 from smallvit.evaluate import Metrics, confusion, measure, probabilities
+from smallvit.files import expanded
 from smallvit.record import RunRecord, mean_class_accuracy
 from smallvit.run_folder import record_of
 from smallvit.seen import seen_by

@@ -15,11 +15,10 @@ from torch import Tensor
 
 from smallvit.checks import require_whole
 from smallvit.config import RunConfig
-from smallvit.data.config import expanded
 from smallvit.data.loader import DeviceSplit, Order
 from smallvit.data.store import load_dataset
 from smallvit.errors import SmallvitError, UsageError, line_of
-from smallvit.files import replacing
+from smallvit.files import expanded, replacing
 from smallvit.step_batch import augment_step, step_draws
 
 SHOWN_SHARE = 0.1

@@ -19,12 +19,11 @@ from rich.console import Console
 from smallvit.checks import require_number
 from smallvit.config import RunConfig
 from smallvit.console import say
-from smallvit.data.config import expanded
 from smallvit.data.split import digest
 from smallvit.data.store import Dataset, load_dataset
 from smallvit.device.choose import torch_kept
 from smallvit.errors import SmallvitError, UsageError, line_of
-from smallvit.files import write_json
+from smallvit.files import expanded, write_json
 from smallvit.fork import (
     Origin,
     keep_weights,

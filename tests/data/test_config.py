@@ -1,15 +1,9 @@
-import dataclasses
 from pathlib import Path
 
 import pytest
 
 from smallvit.data.config import DATASETS, DataConfig
 from smallvit.errors import UsageError
-
-
-def test_defaults_are_the_embedded_digits() -> None:
-    config = DataConfig()
-    assert (config.dataset, config.root, config.val_fraction, config.test_fraction) == ("digits", None, 0.1, 0.2)
 
 
 @pytest.mark.parametrize(
@@ -45,8 +39,3 @@ def test_root_is_needed_by_a_folder_and_refused_by_digits() -> None:
         DataConfig(dataset="folder")
     with pytest.raises(UsageError, match="no use"):
         DataConfig(dataset="digits", root=Path("x"))
-
-
-def test_where_bytes_lie_is_left_out_of_digests() -> None:
-    marked = {f.name for f in dataclasses.fields(DataConfig) if f.metadata.get("digest") is False}
-    assert marked == {"root", "cache"}

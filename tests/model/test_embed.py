@@ -73,8 +73,3 @@ def test_sincos_positions_are_fixed_and_leave_the_cls_tokens_alone() -> None:
     assert "pos_embed" in model.state_dict()
     assert torch.equal(model.pos_embed[0, :2], torch.zeros(2, 24))
     assert torch.equal(model.pos_embed[0, 2:], sincos_positions(8, 24))
-
-
-def test_learned_positions_are_one_for_every_token() -> None:
-    model = VisionTransformer(ModelConfig(num_classes=7, embed_dim=24, depth=1, num_heads=3, num_cls_tokens=2))
-    assert dict(model.named_parameters())["pos_embed"].shape == (1, 2 + 64, 24)

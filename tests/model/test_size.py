@@ -152,6 +152,8 @@ def test_any_valid_config_builds_a_model_of_the_right_shape_and_size(fields: dic
         ({}, 2_697_610, 187_716_864),  # the paper's 2.70 M and 188 M
         ({"embed_dim": 96, "num_heads": 12}, 685_258, 50_727_552),  # 0.685 M
         ({"embed_dim": 96, "num_heads": 3}, 685_258, 50_727_552),  # heads change nothing
+        # By hand: per block and projection 192 * 192 = 36,864 values become 2 * 192 * 48 = 18,432.
+        ({"latent_dim_k": 48, "latent_dim_v": 48}, 2_365_834, 166_151_424),
         ({"depth": 12}, 3_588_682, 250_091_904),  # the 3.59 M that the paper's code trains by mistake
         # By hand: 5 * 48 = 240 values a patch instead of 48; 192 * 192 * 64 more products, and a norm's 480 values.
         ({"tokenizer": "shifted"}, 2_697_610 + 192 * 192 + 480, 187_716_864 + 192 * 192 * 64),

@@ -36,15 +36,11 @@ class Kind:
     names: tuple[str, ...]
     make: _Make
 
-    @property
-    def ids(self) -> list[int]:
-        """The ops' ids."""
-        return [OPS.index(name) for name in self.names]
-
     def members(self, step: StepParams) -> Bool[Tensor, " B"]:
         """Return which images draw one of these ops."""
-        member = step.op == self.ids[0]
-        for other in self.ids[1:]:
+        first, *others = (OPS.index(name) for name in self.names)
+        member = step.op == first
+        for other in others:
             member = member | (step.op == other)
         return member
 

@@ -21,9 +21,8 @@ from typing import Any
 import numpy as np
 from filelock import FileLock, Timeout
 
-from smallvit.data.config import expanded
 from smallvit.errors import SmallvitError
-from smallvit.files import discard, leftover_of, replacing_folder, write_json
+from smallvit.files import discard, expanded, leftover_of, replacing_folder, write_json
 
 SCHEMA = 1
 _FOLDER_SCHEMA = 5

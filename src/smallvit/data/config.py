@@ -6,7 +6,8 @@ from pathlib import Path
 
 from smallvit.checks import require, require_number, require_one_of, require_whole
 from smallvit.data.spec import SPECS
-from smallvit.errors import SmallvitError, UsageError
+from smallvit.errors import UsageError
+from smallvit.files import expanded
 
 DATASETS = (*SPECS, "folder")
 
@@ -76,14 +77,6 @@ def _can_be_a_path(text: str) -> bool:
         return b"\0" not in os.fsencode(text)
     except UnicodeEncodeError:
         return False
-
-
-def expanded(path: Path, name: str) -> Path:
-    """Return the path with the home folder in place of ~; an error names it as `name`."""
-    try:
-        return path.expanduser()
-    except RuntimeError:
-        raise SmallvitError(f"{name}: {path}: no home folder {path.parts[0]} is known, so give another path") from None
 
 
 def _place(root: Path | None) -> Path | None:

@@ -10,7 +10,7 @@ from PIL import Image
 from smallvit.checks import require_whole
 from smallvit.console import first_few, printable
 from smallvit.data import cache as cached
-from smallvit.data.config import DataConfig, expanded
+from smallvit.data.config import DataConfig
 from smallvit.data.decode_many import decode_all
 from smallvit.data.digits import read_digits
 from smallvit.data.hub import HubError
@@ -18,7 +18,7 @@ from smallvit.data.source import Source, find_folder, find_hub, find_published, 
 from smallvit.data.spec import SPECS, DatasetSpec
 from smallvit.data.split import Decoded, Split, Splits, hold_out, uneven
 from smallvit.errors import SmallvitError, line_of
-from smallvit.files import is_there
+from smallvit.files import expanded, is_there
 
 IN_TRAIN, IN_VAL = "are in train, too", "are in val, too"
 """What notes say of pictures of val or test; by those of train an accuracy is too good."""

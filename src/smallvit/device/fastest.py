@@ -67,7 +67,7 @@ def measured(contestants: Mapping[str, Callable[[], object]], device: str) -> tu
                 continue
             try:
                 seconds = timed(call, device)
-            except (RuntimeError, NotImplementedError, ValueError) as error:
+            except (RuntimeError, ValueError) as error:
                 broken[name] = line_of(error) or telling_line(error)  # the error itself would keep tensors
                 if ran_out_of_memory(error):
                     del taken[name]

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from markupsafe import Markup
 
-from smallvit.data.config import expanded
 from smallvit.errors import SmallvitError
+from smallvit.files import expanded
 from smallvit.record import SOURCE
 from smallvit.report.cells import p_is, p_value, signed, written_interval
 from smallvit.report.compare_differences import Differing, config_differences, surroundings

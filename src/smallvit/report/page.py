@@ -10,9 +10,9 @@ from pathlib import Path
 
 from markupsafe import Markup
 
-from smallvit.data.config import expanded
 from smallvit.data.spec import SPECS
 from smallvit.errors import SmallvitError
+from smallvit.files import expanded
 from smallvit.record import CurvePoint, RunRecord
 from smallvit.report.cells import large
 from smallvit.report.command import changed_options, repeat_command

@@ -11,9 +11,9 @@ from pathlib import Path
 from markupsafe import Markup
 
 from smallvit.console import first_few
-from smallvit.data.config import DATASETS, expanded
+from smallvit.data.config import DATASETS
 from smallvit.errors import SmallvitError, UsageError
-from smallvit.files import leftover_of, write_atomically
+from smallvit.files import expanded, leftover_of, write_atomically
 from smallvit.report.cells import length_cell, length_of, scaled_notice
 from smallvit.report.collect import Section, collect
 from smallvit.report.html import require_ours, write_html

@@ -13,9 +13,9 @@ from pathlib import Path
 from rich.console import Console
 
 from smallvit.bench.pace import Pace
-from smallvit.data.config import expanded
 from smallvit.device.config import DeviceUse
 from smallvit.errors import SmallvitError, line_of
+from smallvit.files import expanded
 from smallvit.record import RunRecord
 from smallvit.run_folder import RECORD, delete_checkpoints
 from smallvit.stop import OUT_OF_TIME, InterruptedRunError, Stop

@@ -17,7 +17,7 @@ from torch import Tensor
 from smallvit.errors import SmallvitError
 from smallvit.train.optim import LR_RATIO
 
-_OPTIONS = {"params", "param_names", "initial_lr", "parts", LR_RATIO}
+_OPTIONS = {"params", "parts", LR_RATIO}
 """What a group holds that its optimiser's defaults do not name, and no step adds."""
 
 

@@ -13,5 +13,5 @@ def warmup_cosine(step: int, *, warmup_steps: float, total_steps: int) -> float:
     if step + 1 < warmup_steps:
         return (step + 1) / warmup_steps
     start = min(warmup_steps, total_steps)
-    progress = (step + 1 - start) / max(total_steps + 1 - start, 1)
-    return 0.5 * (1 + math.cos(math.pi * min(max(progress, 0.0), 1.0)))
+    progress = (step + 1 - start) / (total_steps + 1 - start)
+    return 0.5 * (1 + math.cos(math.pi * min(progress, 1.0)))
