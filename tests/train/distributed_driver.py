@@ -11,7 +11,7 @@ import sys
 from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from safetensors.torch import save_file
@@ -199,7 +199,36 @@ def endless(world: World, folder: Path) -> dict[str, Any]:
     return {}
 
 
+def fork_ranks(jobs: dict[str, list[Any]]) -> NoReturn:
+    """Be all ranks of some jobs, each a number of ranks with a port and a folder, in a process each: what costs most is
+    to import torch. End with the first status that is not 0.
+    """
+    children: list[int] = []
+    for size, (port, folder) in jobs.items():
+        for rank in range(int(size)):
+            children.append(os.fork())
+            if not children[-1]:
+                if int(size) > 1:
+                    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": size}
+                    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+                sys.argv[2] = folder
+                try:
+                    be_rank()
+                finally:
+                    sys.stdout.flush()
+                    sys.stderr.flush()
+                os._exit(0)
+    statuses = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
+    sys.exit(next((status for status in statuses if status), 0))
+
+
 def main() -> None:
+    if sys.argv[2].startswith("{"):
+        fork_ranks(json.loads(sys.argv[2]))
+    be_rank()
+
+
+def be_rank() -> None:
     what, folder, timeout = sys.argv[1], Path(sys.argv[2]), float(sys.argv[3])
     actions = {f.__name__: f for f in (train, variants, go_on, talk, not_finite, endless)}
     signal.signal(signal.SIGTERM, lambda number, frame: None)

@@ -69,9 +69,9 @@ def test_a_barrier_is_carried_by_the_patient_group(monkeypatch: pytest.MonkeyPat
 
 
 def start(
-    launcher: tuple[str, ...], what: str, folder: Path, timeout: float, **variables: Any
+    launcher: tuple[str, ...], what: str, folder: Path | str, timeout: float, **variables: Any
 ) -> subprocess.Popen[str]:
-    """Start the driver, by torchrun or as one rank of the given variables."""
+    """Start the driver, by torchrun, as one rank of the given variables, or as all ranks of some jobs."""
     environment = {name: value for name, value in os.environ.items() if name not in VARIABLES}
     own = {name: str(value) for name, value in variables.items()}
     return subprocess.Popen(
@@ -98,14 +98,11 @@ def whole(rank: int, size: int, port: int) -> dict[str, Any]:
 def trained(tmp_path_factory: pytest.TempPathFactory) -> dict[int, tuple[Path, list[dict[str, Any]]]]:
     """Of one, two and four ranks: the folder, and what each rank found."""
     folders = {size: tmp_path_factory.mktemp(f"ranks{size}") for size in SIZES}
-    jobs = [
-        start((*TORCHRUN, f"--nproc-per-node={size}") if size > 1 else (sys.executable,), WHAT, folder, 60.0)
-        for size, folder in folders.items()
-    ]
-    for job in jobs:
-        said, _ = job.communicate(timeout=SLOWEST_SECONDS)
-        assert job.returncode == 0, said
-        assert "Warning" not in said, said
+    jobs = {size: (free_port(), str(folder)) for size, folder in folders.items()}
+    job = start((sys.executable,), WHAT, json.dumps(jobs), 60.0)
+    said, _ = job.communicate(timeout=SLOWEST_SECONDS)
+    assert job.returncode == 0, said
+    assert "Warning" not in said, said
     found = {s: [json.loads((f / f"rank{rank}.json").read_text()) for rank in range(s)] for s, f in folders.items()}
     return {size: (folders[size], found[size]) for size in SIZES}
 
