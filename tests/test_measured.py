@@ -218,6 +218,13 @@ def test_a_fork_on_a_data_set_with_a_name_still_knows_what_its_weights_saw(finis
     found = evaluate_labelled(tmp_path / "known" / "fork", tmp_path / "new")
     assert len(found.split) == 40 - trained_on < 40
     assert f"{trained_on} of 40 pictures are left out" in found.notes[1]
+    plain = replace(tiny, seed=1)
+    run(plain, tmp_path / "digits", console=Console(quiet=True))
+    run(tiny, tmp_path / "again", fork=tmp_path / "digits", console=Console(quiet=True))
+    assert not (tmp_path / "digits" / SEEN).exists()
+    found = evaluate_labelled(tmp_path / "again", tmp_path / "new")
+    assert len(found.split) == 40
+    assert len(found.notes) == 1, "it saw none of one's own, and knows so"
     found = evaluate_labelled(tmp_path / "unknown" / "fork", tmp_path / "new")
     assert len(found.split) == 40
     assert "does not know what it was trained on" in found.notes[1]

@@ -122,7 +122,8 @@ def classify(
     names = classifier.class_names
     if top > len(names):
         raise UsageError(f"top is {top}: the run has {len(names)} classes")
-    pictures = [expanded(Path(each), "pictures") for each in pictures]
+    # A file may begin with ~ as well: a shell's `*.png` names it so.
+    pictures = [path if (path := Path(each)).exists() else expanded(path, "pictures") for each in pictures]
     paths = [path for each in pictures for path in _images(each)]
     size = classifier.model.config.image_size
     found = decode_files(paths, size=size, title="Decoding pictures")

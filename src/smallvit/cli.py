@@ -116,7 +116,8 @@ def _parse(words: list[str]) -> Any:
         if (not word and (before in _PATHS or before[:1] != "-")) or (word[-1:] == "=" and word[:-1] in _PATHS):
             raise UsageError(f"after {before if not word else word[:-1]} a path is empty, which would be this folder")
     if words[0].split("=")[0] == COMPLETION:
-        require_known("shell", " ".join(words)[len(COMPLETION) + 1 :], SHELLS)
+        words = [*words[0].split("=", 1), *words[1:]]
+        require_known("shell", " ".join(words[1:]), SHELLS)
     words = [*words[:1], *(_at_home(before, word) for before, word in pairwise(words))]
     config, file = _starting_config(words), None
     if _names_file(words):

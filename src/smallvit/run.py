@@ -201,7 +201,7 @@ def _begin(session: Session, asked: _Asked, note: Callable[[str], None]) -> None
         session.average.measured.load_state_dict(session.model.state_dict())
     if asked.start_over:
         delete_run(folder)
-    keep_seen(folder, dataset.train, NONE if start is None else start.seen)
+    keep_seen(folder, dataset.train, NONE if start is None else start.seen, forked=start is not None)
     if origin is not None:
         keep_weights(origin, folder / FORKED_WEIGHTS)
 

@@ -24,16 +24,16 @@ _NAME, _BYTES = "keys", "S16"
 NONE: Keys = np.array([], dtype=_BYTES)
 
 
-def keep_seen(folder: Path, train: Split, before: Keys | None) -> None:
+def keep_seen(folder: Path, train: Split, before: Keys | None, *, forked: bool) -> None:
     """Write what a run sees of one's own, and what its weights had seen `before`, to its folder; no file where that is
-    not known, or nothing.
+    not known, nor where it is nothing and the run is no fork.
     """
     (folder / SEEN).unlink(missing_ok=True)  # of a run that did not come to begin there
     if before is None:
         return
     keys = before if train.keys is None else np.union1d(before, train.keys).astype(_BYTES)
-    if len(keys):
-        save_tensors({_NAME: torch.from_numpy(keys.view(np.uint8).reshape(len(keys), -1))}, folder / SEEN)
+    if forked or len(keys):
+        save_tensors({_NAME: torch.from_numpy(keys.view(np.uint8).reshape(len(keys), 16))}, folder / SEEN)
 
 
 def seen_by(folder: Path, config: RunConfig | None) -> Keys | None:

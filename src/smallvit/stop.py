@@ -36,8 +36,8 @@ class InterruptedRunError(SmallvitError):
 class Stop:
     """Whether the run has been asked to end, by whom, and the exit status that this means.
 
-    As a context it catches the signals (only in the main thread, as Python has it); one that is ignored stays so, as a
-    shell has it for SIGINT of what it runs in the background.
+    As a context it catches the signals (only in the main thread, as Python has it), but for a SIGINT that is ignored,
+    as a shell has it for what it runs in the background.
     """
 
     _catching: ClassVar["Stop | None"] = None
@@ -52,7 +52,8 @@ class Stop:
 
     def __enter__(self) -> "Stop":
         if threading.current_thread() is threading.main_thread():
-            caught = [number for number in SIGNALS if signal.getsignal(number) != signal.SIG_IGN]
+            ignored = signal.getsignal(signal.SIGINT) == signal.SIG_IGN
+            caught = [number for number in SIGNALS if not (ignored and number == signal.SIGINT)]
             self._before = {number: signal.signal(number, self._asked_by_signal) for number in caught}
             self._outer, Stop._catching = Stop._catching, self
         return self

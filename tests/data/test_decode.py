@@ -319,6 +319,9 @@ def test_what_is_lost_of_dark_colour_of_16_bits_is_told(tmp_path: Path, value: i
     assert [lossy(tmp_path / name) for name in ("a.ppm", "a.tif")] == [words, words]
     (tmp_path / "dark.ppm").write_bytes(b"P6 4 4 255\n" + b"\x09" * 48)
     assert lossy(tmp_path / "dark.ppm") == []
+    mask = struct.pack("<IIiiHHIIiiIIIII", 54 + 12, 40, 4, 4, 1, 16, 3, 32, 0, 0, 0, 0, 0xF800, 0x7E0, 0x1F)
+    (tmp_path / "dark.bmp").write_bytes(b"BM" + struct.pack("<IHH", 98, 0, 0) + mask + struct.pack("<H", 0x2945) * 16)
+    assert lossy(tmp_path / "dark.bmp") == [], "5 and 6 bits a colour"
 
 
 def test_the_transparent_colour_of_a_png_has_the_scale_of_its_pixels(tmp_path: Path) -> None:

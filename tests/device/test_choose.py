@@ -91,11 +91,14 @@ def test_a_card_that_was_not_begun_begins_by_the_callers_seed(monkeypatch: pytes
     before = torch.initial_seed()
     try:
         torch.manual_seed(7)
-        monkeypatch.setattr("torch.cuda.is_available", lambda: True)
         monkeypatch.setattr("torch.cuda.manual_seed_all", seeds.append)
         with torch_kept():
-            torch.manual_seed(11)
-        assert seeds[-1] == 7
+            torch.default_generator.manual_seed(11)
+        assert seeds == [], "no card was opened"
+        with torch_kept():
+            torch.default_generator.manual_seed(11)
+            monkeypatch.setattr("torch.cuda.is_initialized", lambda: True)
+        assert seeds == [7]
         assert torch.initial_seed() == 7
     finally:
         torch.manual_seed(before)

@@ -76,17 +76,18 @@ def test_a_pace_is_measured_in_a_process_of_its_own(tmp_path: Path) -> None:
     assert not (tmp_path / "run").exists()
 
 
-def test_a_signal_that_is_ignored_stays_so() -> None:
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+def test_an_interrupt_that_is_ignored_stays_so_and_a_schedulers_signal_does_not() -> None:
+    before = [signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)]
     try:
         with Stop() as stop:
             os.kill(os.getpid(), signal.SIGINT)
             assert not stop.asked()
             os.kill(os.getpid(), signal.SIGTERM)
             assert stop.reason == "SIGTERM"
-        assert signal.getsignal(signal.SIGINT) == signal.SIG_IGN
+        assert signal.getsignal(signal.SIGINT) == signal.getsignal(signal.SIGTERM) == signal.SIG_IGN
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in zip((signal.SIGINT, signal.SIGTERM), before, strict=True):
+            signal.signal(number, handler)
 
 
 def test_to_ask_once_is_no_second_signal() -> None:

@@ -140,7 +140,8 @@ def test_a_study_on_another_data_set_is_another_set_of_runs(name: str) -> None:
     own = study.rows[0].config.data.dataset
     assert study.on(own) == study
     moved = checked(study.on("folder", Path("mine")))
-    assert (moved.name, moved.title) == (f"{name}-folder", f"{study.title}, on a folder of images")
+    title = study.title.removesuffix(" on CIFAR-100")
+    assert (moved.name, moved.title) == (f"{name}-folder", f"{title}, on a folder of images")
     for before, after in zip(study.rows, moved.rows, strict=True):
         config = after.config
         assert after.folder == f"{before.folder.removesuffix(f'-{own}')}-folder"

@@ -101,7 +101,7 @@ class PeerStep:
         session = workload.session
         self.version, self.differs = version(name), PEERS[name].differs
         with torch_kept():
-            torch.manual_seed(session.config.seed)
+            torch.default_generator.manual_seed(session.config.seed)
             module = import_beside_torch(PEERS[name].module)
             model = PEERS[name].build(module, session.config.model).to(workload.device)
         self.num_parameters = count_parameters(model)

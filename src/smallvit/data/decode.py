@@ -145,7 +145,7 @@ def _losses(image: Image.Image, stored: str) -> list[str]:
     if _is_sixteen_bit(image):
         dark = np.asarray(image).max() < 2**14
     else:
-        dark = ";16" in stored and np.asarray(image.convert("RGB")).max() < 2**14 >> 8
+        dark = ";16" in stored and image.format != "BMP" and np.asarray(image.convert("RGB")).max() < 2**14 >> 8
     if dark:
         found.append(DARK)
     if _has_fourth_band(image):

@@ -130,14 +130,14 @@ def _require_known_splits(root: Path, folders: list[str]) -> None:
 
 
 def _parts_of_names(root: Path, folders: Sequence[str]) -> list[str]:
-    """Return the folders that are splits by a part of their names, `seg_train` and `seg_test` say, and have a class in
-    common: a `bullet_train` with pictures in it is a class.
+    """Return the folders that are splits by a part of their names, `seg_train` and `seg_test` say, and have two classes
+    in common: a `bullet_train` with pictures in it is a class.
     """
     words = {name: {*re.split(r"[\W_]+", name.lower())} for name in folders}
     train = [name for name in folders if words[name] & {"train", "training"}]
     others = [name for name in folders if name not in train and words[name] & {*_SPLIT_LIKE}]
     common = [{*_subfolders(root / one)} & {*_subfolders(root / other)} for one in train for other in others]
-    return [*train, *others] if any(common) else []
+    return [*train, *others] if any(len(names) > 1 for names in common) else []
 
 
 def read_images(listing: Listing, size: int) -> Decoded:

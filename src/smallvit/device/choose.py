@@ -151,9 +151,7 @@ def torch_kept() -> Generator[None]:
         with threads_kept(), torch.random.fork_rng(cards, device_type="cuda"), _own_defaults():
             yield
     finally:
-        if (
-            not began and torch.cuda.is_available()
-        ):  # to read a card's state would have opened it; by this seed it was to begin
+        if not began and torch.cuda.is_initialized():  # by the caller's seed, as torch has a card begin
             torch.cuda.manual_seed_all(seed)
 
 

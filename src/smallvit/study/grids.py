@@ -153,7 +153,7 @@ def cifar100() -> Study:
     one, two = "width 96, 1 CLS token", "width 96, 2 CLS tokens"
     return Study(
         name="cifar100",
-        title="The key results",
+        title="The key results on CIFAR-100",
         setting=f"{AS_PUBLISHED}, every augmentation",
         reference="baseline",
         rows=tuple(

@@ -112,7 +112,8 @@ class Study:
             row = _on(row, dataset, root)
             return replace(row, config=replace(row.config, recipe=recipe), published=None)
 
-        title, rows = f"{self.title}, on {_title(dataset)}", tuple(map(moved, self.rows))
+        title = f"{self.title.removesuffix(f' on {_title(own)}')}, on {_title(dataset)}"
+        rows = tuple(map(moved, self.rows))
         return replace(self, name=f"{self.name}-{dataset}", title=title, rows=rows)
 
 
