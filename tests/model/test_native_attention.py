@@ -21,7 +21,7 @@ from smallvit.model import native_attention as module
 from smallvit.model.attention import attend
 from smallvit.model.config import ModelConfig
 from smallvit.model.native import UnavailableError
-from smallvit.model.native_attention import native_attention, prepare
+from smallvit.model.native_attention import _attention, _attention_backward, native_attention, prepare
 from smallvit.model.vit import VisionTransformer
 
 needs_compiler = pytest.mark.skipif(shutil.which("c++") is None, reason="the kernel needs a C++ compiler")
@@ -134,6 +134,31 @@ def test_what_is_no_number_or_too_large_is_not_hidden(
         assert torch.equal(found[0].isfinite().all(), wanted[0].isfinite().all())
         torch.testing.assert_close(found[1:], wanted[1:], rtol=5e-2, atol=2e-2)
     assert not results[0][0].isfinite().all()
+
+
+@needs_compiler
+@pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
+def test_scores_that_are_all_minus_infinity_are_not_hidden(folder: Path, dtype: torch.dtype) -> None:
+    prepare(9, 8, dtype, folder)
+    qkv, _ = draws((9, 2, 8), dtype)
+    qkv[0, :, :16], qkv[0, :, 16:32] = 1e25, -1e25
+    for attention in (native_attention, plain):
+        out = attention(qkv, 2)
+        assert out[0].isnan().all()
+        assert out[1:].isfinite().all()
+
+
+@needs_compiler
+def test_what_would_be_read_beyond_its_end_is_refused(folder: Path) -> None:
+    """By the operators themselves: `native_attention` makes of its tokens what they take."""
+    prepare(9, 8, torch.float32, folder)
+    qkv, gradient = draws((9, 2, 8), torch.float32)
+    out, softmax = _attention(qkv, 2)
+    for wrong in (gradient[:1], gradient.bfloat16(), gradient[:1].expand(3, 9, 16)):
+        with pytest.raises(UnavailableError, match="it takes gradients of its outputs' shape and type"):
+            _attention_backward(qkv, out, softmax, wrong, 2)
+    with pytest.raises(UnavailableError, match="it takes tokens that lie one after another"):
+        _attention(qkv[:1].expand(3, 9, 48), 2)
 
 
 @needs_compiler

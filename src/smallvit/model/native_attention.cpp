@@ -242,7 +242,7 @@ static void forward_head(const Value* q, const Value* k, const Value* v, int64_t
     for (int chunk = 0; chunk < QUERIES; chunk += VECTORS * LANES) {
         Sums sums;
         Floats most[VECTORS], total[VECTORS];
-        for (int u = 0; u < VECTORS; u++) most[u] = splat(-3.0e38f), total[u] = Floats{};
+        for (int u = 0; u < VECTORS; u++) most[u] = splat(-__builtin_inff()), total[u] = Floats{};
         for (int j = 0; j < TOKENS; j += TILE) {
             product<WIDTH_GROUPS>(sums, rows_from(k, stride, j), &queries[0][chunk]);
             for (int r = 0; r < TILE; r++)

@@ -64,6 +64,10 @@ def _forward(qkv: Tensor, num_heads: int) -> tuple[Tensor, Tensor]:
 
 def _backward(qkv: Tensor, out: Tensor, softmax: Tensor, gradient: Tensor, num_heads: int) -> Tensor:
     library, sizes = _library(qkv, num_heads)
+    if (gradient.shape, gradient.dtype) != (out.shape, out.dtype) or not (
+        out.is_contiguous() and gradient.is_contiguous()
+    ):
+        raise UnavailableError("it takes gradients of its outputs' shape and type, one row after another in memory")
     found = torch.empty_like(qkv)
     library.backward(address(qkv), address(out), address(gradient), address(softmax), address(found), *sizes)
     return found
@@ -85,6 +89,8 @@ def _library(qkv: Tensor, num_heads: int) -> tuple[ctypes.CDLL, tuple[object, ..
     library = _libraries.get((tokens, head_width, qkv.dtype))
     if library is None:
         raise UnavailableError(f"it was not prepared for {tokens} tokens and heads of {head_width} in {qkv.dtype}")
+    if not qkv.is_contiguous():
+        raise UnavailableError("it takes tokens that lie one after another in memory")
     scale, threads = ctypes.c_float(head_width**-0.5), ctypes.c_int32(torch.get_num_threads())
     return library, (ctypes.c_int64(images), ctypes.c_int64(num_heads), scale, threads)
 

@@ -104,12 +104,12 @@ def _library(
     count, size, other, channels = images.shape
     given = (images, weight, outside)
     fits = size == other > 0 and takes(channels, len(weight)) and weight.shape[1] == 9 * channels
-    fits = fits and outside.shape == shape
+    fits = fits and outside.shape == shape and all(each.is_contiguous() for each in given)
     if not fits or {each.dtype for each in given} != {torch.float32}:
         found = ", ".join(f"{tuple(each.shape)} in {each.dtype}" for each in given)
         raise UnavailableError(
-            "the kernel for convolutions is for square float32 images, channels last, a weight of 9 values a channel, "
-            f"and channels that are multiples of {CHANNELS}, not for {found}"
+            "the kernel for convolutions is for square float32 images, channels last, without gaps, a weight of 9 values a "
+            f"channel, and channels that are multiples of {CHANNELS}, not for {found}"
         )
     if halved and size % 2:
         raise UnavailableError(f"the kernel for convolutions halves no images of {size} x {size}")
