@@ -82,7 +82,7 @@ WRONG: list[tuple[dict[str, Any], str, str]] = [
     ),
     ({"mlp_conv": "full"}, "model.mlp_conv is 'full'", "allowed are none, depthwise"),
     ({"mlp_conv": "depthwise", "depth": 1}, "model.mlp_conv is 'depthwise'", "the only block would not have it"),
-    ({"layer_scale": -0.1}, "model.layer_scale is -0.1", "at least 0, or None"),
+    ({"layer_scale": -0.1}, "model.layer_scale is -0.1", "at least 0 and at most 1e+15, or None"),
     ({"layer_scale": float("inf")}, "model.layer_scale is inf", "a number"),
     ({"pooling": "max"}, "model.pooling is 'max'", "allowed are cls, mean, cls+mean"),
     ({"pooling": "mean"}, "model.pooling is 'mean'", "num_cls_tokens must be 0"),
@@ -91,10 +91,10 @@ WRONG: list[tuple[dict[str, Any], str, str]] = [
     ({"init": "zero"}, "model.init is 'zero'", "allowed are normal, spectral, mimetic"),
     ({"init": "spectral"}, "model.init is 'spectral'", "set latent_dim_q, latent_dim_k or latent_dim_v"),
     ({"init": "mimetic", "latent_dim_k": 48}, "model.init is 'mimetic'", "latent_dim_v of None"),
-    ({"drop_path_rate": 1.0}, "model.drop_path_rate is 1.0", "a number, at least 0 and below 1"),
-    ({"drop_path_rate": -0.1}, "model.drop_path_rate is -0.1", "a number, at least 0 and below 1"),
-    ({"drop_path_rate": float("nan")}, "model.drop_path_rate is nan", "a number, at least 0 and below 1"),
-    ({"drop_path_rate": "0.1"}, "model.drop_path_rate is '0.1'", "a number, at least 0 and below 1"),
+    ({"drop_path_rate": 1.0}, "model.drop_path_rate is 1.0", "a number, at least 0 and at most 0.999"),
+    ({"drop_path_rate": -0.1}, "model.drop_path_rate is -0.1", "a number, at least 0 and at most 0.999"),
+    ({"drop_path_rate": float("nan")}, "model.drop_path_rate is nan", "a number, at least 0 and at most 0.999"),
+    ({"drop_path_rate": "0.1"}, "model.drop_path_rate is '0.1'", "a number, at least 0 and at most 0.999"),
 ]
 
 
