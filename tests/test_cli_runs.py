@@ -149,7 +149,7 @@ def test_a_record_that_was_computed_in_another_arithmetic_is_run_again_with_a_no
     here = ["--device.device", "cpu", "--device.num-threads", "2", "--device.attention", "sdpa"]
     said = (
         "note: the record was computed with attention bmm (here sdpa), num-threads 1 (here 2): numbers round "
-        "otherwise; for the same, add --device.attention bmm --device.num-threads 1\n"
+        "otherwise; for the same, begin in another folder (--out) with --device.attention bmm --device.num-threads 1\n"
     )
     for index, (file, options, is_said) in enumerate(
         [("record.json", here, True), ("record.json", TINY[-8:], False), ("config.json", here, False)]
@@ -165,7 +165,7 @@ def test_the_options_for_a_records_arithmetic_name_what_makes_another_digest(tra
     config = replace(config, device=replace(config.device, precision="auto"))
     of_auto = replace(record, config=config.to_json(), config_digest=config.digest())
     here = replace(record.choices, precision="bfloat16", compile=True)
-    options = "add --device.precision float32 --device.compile off"
+    options = "with --device.precision float32 --device.compile off"
     assert (record.other_arithmetic(here) or "").endswith(options)
     assert (of_auto.other_arithmetic(here) or "").endswith(
         f"{options} (a run of another digest, as its precision is named)"
@@ -173,7 +173,7 @@ def test_the_options_for_a_records_arithmetic_name_what_makes_another_digest(tra
     assert of_auto.other_arithmetic(record.choices) is None
     of_gpu = replace(record, choices=replace(record.choices, device="cuda"))
     assert (of_gpu.other_arithmetic(replace(of_gpu.choices, num_threads=64))) is None
-    assert (of_gpu.other_arithmetic(replace(record.choices, num_threads=64)) or "").endswith("add --device.device cuda")
+    assert (of_gpu.other_arithmetic(replace(record.choices, num_threads=64)) or "").endswith("with --device.device cuda")
 
 
 def test_a_finished_run_is_refused_and_untouched(

@@ -9,6 +9,7 @@ from torch._inductor.exc import CppCompileError, InductorError
 from smallvit.errors import line_of
 
 NO_COMPILER = "Failed to find C compiler. Please specify via CC environment variable or set triton.knobs.build.impl."
+CPU = "the CPU, as where no GPU is seen (CUDA_VISIBLE_DEVICES=)"
 IN_A_PROCESS = f"""Traceback (most recent call last):
   File "build.py", line 5, in _build
     raise RuntimeError(
@@ -27,14 +28,14 @@ RuntimeError: {NO_COMPILER}
     ],
 )
 def test_what_cannot_be_compiled_is_said_with_what_does_without(error: Exception, said: str) -> None:
-    wanted = f"torch.compile cannot compile here: {said}; --device.compile off does without it"
+    wanted = f"torch.compile cannot compile here: {said}; --device.compile off does without it; or {CPU}"
     assert line_of(InductorError(error, None)) == wanted
 
 
 @pytest.mark.parametrize("kind", [RuntimeError, torch.AcceleratorError])
 def test_a_gpu_that_torch_has_no_code_for_is_said(kind: type[Exception]) -> None:
     error = kind("CUDA error: no kernel image is available for execution on the device\nSearch for `cudaErr")
-    wanted = "this torch has no code for this GPU (no kernel image): --device.device cpu, or another build of torch"
+    wanted = f"this torch has no code for this GPU (no kernel image): another build of torch, or {CPU}"
     assert line_of(error) == wanted
 
 

@@ -42,7 +42,7 @@ def test_of_a_small_val_it_is_told_what_it_is_worth(
 ) -> None:
     (note,) = on_val(pictures(tmp_path, **counts))
     assert note.startswith(f"val is small, {num_val} images: one is {100 / num_val:.1f} points of accuracy, ")
-    assert note.endswith("; --data.val-fraction holds out more") == is_drawn
+    assert note.endswith("; a larger data.val_fraction holds out more") == is_drawn
 
 
 def test_of_a_larger_val_or_none_or_a_known_one_nothing_is_told(tmp_path: Path) -> None:

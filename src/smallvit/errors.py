@@ -10,6 +10,7 @@ _NO_MEMORY = re.compile(
 )
 # Of torch, of cuDNN.
 _NO_ATTENTION = re.compile("No available kernel|cuDNN Frontend error.*")
+_WITHOUT_GPU = "the CPU, as where no GPU is seen (CUDA_VISIBLE_DEVICES=)"
 _COMPILER_ERROR = re.compile(r".*(?:\b[Ee]rror: |cannot find).*")
 
 
@@ -65,12 +66,13 @@ def line_of(error: Exception) -> str | None:
         first = (said.strip() or "out of memory").splitlines()[0]
         return f"memory ran out ({first}): smaller batches, images or models need less; what a run has saved is kept"
     if "CUDA error: no kernel image" in said:
-        return "this torch has no code for this GPU (no kernel image): --device.device cpu, or another build of torch"
+        return f"this torch has no code for this GPU (no kernel image): another build of torch, or {_WITHOUT_GPU}"
     if (attention := _NO_ATTENTION.search(said)) is not None:
         return (
             f"the attention that was chosen does not work on this GPU ({attention[0]}): train takes another, as "
-            "--device.attention sdpa; evaluate works on the CPU where no GPU is seen (CUDA_VISIBLE_DEVICES=)"
+            f"--device.attention sdpa; or {_WITHOUT_GPU}"
         )
     if type(error).__module__.startswith(("torch._inductor", "torch._dynamo")):
-        return f"torch.compile cannot compile here: {telling_line(error)}; --device.compile off does without it"
+        how = f"--device.compile off does without it; or {_WITHOUT_GPU}"
+        return f"torch.compile cannot compile here: {telling_line(error)}; {how}"
     return None

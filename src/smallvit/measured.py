@@ -111,6 +111,8 @@ def evaluate(
     device = "cpu" if record.choices.device == "cpu" else "auto"
     own = replace(config.device, device=device, attention="auto", convolution="auto", cuda_graphs="auto")
     config = replace(config, device=own)
+    if config.data.cache is not None and not config.data.cache.is_dir():  # of another machine
+        config = replace(config, data=replace(config.data, cache=None))
     if data_root is not None:
         config = replace(config, data=replace(config.data, root=Path(data_root)))
     dataset = load_dataset(config.data, image_size=config.model.image_size)

@@ -37,6 +37,6 @@ def _on_few_pictures(config: RunConfig, dataset: Dataset) -> list[str]:
         worth = f"one is {one:.1f} points of accuracy, their draw up to {deviation:.0f} of standard deviation"
         drawn_as_test = 0 if dataset.spec.test_size else len(dataset.test)
         is_drawn = len(dataset.train) + drawn_as_test < dataset.spec.train_size
-        more = "; --data.val-fraction holds out more" if is_drawn else ""
+        more = "; a larger data.val_fraction holds out more" if is_drawn else ""
         notes.append(f"val is small, {count} images: {worth}{more}")
     return notes

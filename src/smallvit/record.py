@@ -140,7 +140,8 @@ class RunRecord:
         options = " ".join(f"--device.{name} {then}" for name, (then, _) in other.items())
         named = "precision" in other and self.run_config().device.precision == "auto"
         digest = " (a run of another digest, as its precision is named)" if named else ""
-        return f"the record was computed with {words}: numbers round otherwise; for the same, add {options}{digest}"
+        how = f"for the same, begin in another folder (--out) with {options}{digest}"
+        return f"the record was computed with {words}: numbers round otherwise; {how}"
 
     def num_test_classes(self) -> int:
         """Return how many classes test has images of."""

@@ -132,7 +132,7 @@ def require_same_images(saved: SavedState, session: Session, steps_done: int, fo
     if other:
         raise SmallvitError(
             f"{folder} was begun with other {', other '.join(other)} than today's: the data set has changed, or an "
-            "earlier smallvit drew them otherwise; put it back, or train anew"
+            "earlier smallvit drew them otherwise; put it back, or train anew with another --out"
         )
 
 

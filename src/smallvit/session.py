@@ -182,7 +182,8 @@ class Session:
             model.train()
         logits = self.world.gather_rows(logits)
         if not logits.isfinite().all():
-            raise SmallvitError(f"the model's outputs on {split} are not finite numbers: try a lower optim.lr")
+            why = f"the model's outputs on {split} are not finite numbers"
+            raise SmallvitError(f"{why}: try a lower optim.lr, or muon_lr if that is set")
         return logits
 
     def _augmented(self, step: int, world: World, apply: Apply) -> tuple[Tensor, Tensor]:

@@ -18,7 +18,7 @@ def test_no_number_ends_the_run_before_the_weights(
     words, run = [*TOY, "--out", "run"], tmp_path / "run"
     line = one_line(smallvit(words, **{what: [7]}), 1)
     found = "the loss is nan" if what == "loss" else "the gradient's norm is nan"
-    assert line.startswith(f"{found} at step 7 (rate 0.00889): try a lower optim.lr; ")
+    assert line.startswith(f"{found} at step 7 (rate 0.00889): try a lower optim.lr, or muon_lr if that is set; ")
     assert line.endswith("; the batch is in run/nonfinite-step-00000007.json")
     assert newest_step(run) == 7
     report = json.loads((run / "nonfinite-step-00000007.json").read_text())

@@ -247,7 +247,12 @@ def test_memory_is_not_read_in_another_shape() -> None:
         with pytest.raises(UnavailableError, match=r"for square float32 images, .* multiples of 8, not for"):
             native_conv(*inputs)
     channels_last = images.permute(0, 2, 3, 1).contiguous()
-    for inputs in ((channels_last[:, :3], weight, bias), (channels_last, weight, bias[:8])):
+    with_gaps = channels_last[:1].expand(2, 4, 4, 8)
+    for inputs in (
+        (channels_last[:, :3], weight, bias),
+        (with_gaps, weight, bias),
+        (channels_last, weight, bias[:8]),
+    ):
         with pytest.raises(UnavailableError, match=r"multiples of 8, not for"):
             torch.ops.smallvit.native_conv(*inputs, False)
     halves = torch.zeros(2, 2, 2, 16)

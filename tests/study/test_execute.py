@@ -421,9 +421,10 @@ def test_a_budget_that_nothing_fits_is_not_to_be_given_again(
     """A loop that waits for another status than 75 would never end."""
     words = ranked_command(tmp_path, monkeypatch)
     assert cli.main([*words, "--rows", "long", "--budget", "40"]) == 1
-    assert capsys.readouterr().err == (
-        "smallvit: no run that is left fits the budget, the shortest needs about 68 s: 2 runs are left\n"
-    )
+    why = r"no run that is left fits the budget, the shortest needs about (\d+) s: 2 runs are left"
+    found = re.fullmatch(rf"smallvit: {why}\n", capsys.readouterr().err)
+    assert found is not None
+    assert 68 <= int(found[1]) < 98  # with what the paces took
 
 
 def test_a_run_that_the_budget_ended_before_it_began_was_worth_nothing(

@@ -243,7 +243,8 @@ def _classes(folder: Path, listing: Listing) -> list[tuple[Path, int]]:
         listing.strays += strays
         if not images:
             empty.append(f"{folder / name}: class folder without images{unreadable(strays)}")
-        items += [(path, listing.class_names.index(name)) for path in images]
+        label = listing.class_names.index(name)
+        items += [(path, label) for path in images]
     if empty:
         raise SmallvitError(f"{', '.join(empty)}; add some or remove the folder{'s' if len(empty) > 1 else ''}")
     return items

@@ -83,7 +83,7 @@ def find_published(root: Path, spec: DatasetSpec) -> Source:
                     return _batches(candidate, spec, layout)
     found = ", ".join(sorted(entry.name for entry in root.iterdir())[:5]) or "nothing"
     holds_folders = any(entry.is_dir() for entry in root.iterdir())
-    hint = "; for images of your own, --data.dataset folder" if holds_folders else ""
+    hint = "; for images of your own, --data.dataset folder, or smallvit evaluate RUN FOLDER" if holds_folders else ""
     raise SmallvitError(f"data.root: {root} holds {found}; expected {forms(spec)}{hint}")
 
 

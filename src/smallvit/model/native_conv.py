@@ -108,8 +108,8 @@ def _library(
     if not fits or {each.dtype for each in given} != {torch.float32}:
         found = ", ".join(f"{tuple(each.shape)} in {each.dtype}" for each in given)
         raise UnavailableError(
-            "the kernel for convolutions is for square float32 images without gaps, channels last, a weight of 9 "
-            f"values a channel, and channels that are multiples of {CHANNELS}, not for {found}"
+            "the kernel for convolutions is for square float32 images, channels last and without gaps, a weight "
+            f"of 9 values a channel, and channels that are multiples of {CHANNELS}, not for {found}"
         )
     if halved and size % 2:
         raise UnavailableError(f"the kernel for convolutions halves no images of {size} x {size}")

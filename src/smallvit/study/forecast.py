@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import replace
+from functools import cache
 
 from smallvit.bench.pace import Pace, num_images, pace_of
 from smallvit.config import RunConfig
@@ -91,6 +92,7 @@ def shape(config: RunConfig) -> str:
     return canonical(parts)
 
 
+@cache  # a terminal's table asks for every run that waits, once a second
 def _work(config: RunConfig) -> tuple[int, int]:
     """Return the images of a step, and the multiply-accumulates of one image."""
     return config.train.batch_size, count_macs(replace(config.model, num_classes=config.model.num_classes or 10))

@@ -18,7 +18,8 @@ class Waiting:
 
     def __init__(self, tasks: Sequence[Task], forecast: Forecast, budget_seconds: float | None) -> None:
         self._tasks, self._forecast = list(tasks), forecast
-        self._deadline = math.inf if budget_seconds is None else time.monotonic() + budget_seconds
+        self._began = time.monotonic()
+        self._deadline = math.inf if budget_seconds is None else self._began + budget_seconds
 
     @property
     def has_budget(self) -> bool:
@@ -66,7 +67,8 @@ class Waiting:
     def why_none_fits(self, left: Sequence[Task]) -> str:
         """Return in words that none of the runs that are left fits, and how long the shortest takes."""
         seconds = [each for task in left if (each := self._forecast.estimate(task)) is not None]
-        needs = f", the shortest needs about {duration(min(seconds) + END_SECONDS)}" if seconds else ""
+        spent = time.monotonic() - self._began  # to measure paces, say, which the next start does again
+        needs = f", the shortest needs about {duration(min(seconds) + END_SECONDS + spent)}" if seconds else ""
         return f"no run that is left fits the budget{needs}"
 
     def _seconds_left(self) -> float:

@@ -126,7 +126,7 @@ class NonFiniteError(SmallvitError):
 
     def __init__(self, *, step: int, lr: float, loss: float, gradient_norm: float) -> None:
         found = f"loss is {loss}" if not math.isfinite(loss) else f"gradient's norm is {gradient_norm}"
-        super().__init__(f"the {found} at step {step} (rate {lr:.3g}): try a lower optim.lr")
+        super().__init__(f"the {found} at step {step} (rate {lr:.3g}): try a lower optim.lr, or muon_lr if that is set")
         self.step, self.lr, self.loss, self.gradient_norm = step, lr, loss, gradient_norm
 
 
