@@ -173,7 +173,9 @@ def test_the_options_for_a_records_arithmetic_name_what_makes_another_digest(tra
     assert of_auto.other_arithmetic(record.choices) is None
     of_gpu = replace(record, choices=replace(record.choices, device="cuda"))
     assert (of_gpu.other_arithmetic(replace(of_gpu.choices, num_threads=64))) is None
-    assert (of_gpu.other_arithmetic(replace(record.choices, num_threads=64)) or "").endswith("with --device.device cuda")
+    assert (of_gpu.other_arithmetic(replace(record.choices, num_threads=64)) or "").endswith(
+        "with --device.device cuda"
+    )
 
 
 def test_a_finished_run_is_refused_and_untouched(
