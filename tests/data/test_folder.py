@@ -285,7 +285,7 @@ def test_folders_named_like_splits_are_no_classes(tmp_path: Path, load, names: s
         load(tmp_path)
 
 
-def test_folders_with_splits_in_their_names_are_no_classes_if_they_share_one(tmp_path: Path, load) -> None:
+def test_folders_with_splits_in_their_names_are_no_classes_if_they_share_two(tmp_path: Path, load) -> None:
     for name in ("seg_train", "seg_test", "seg_pred"):
         fill(tmp_path / "segments" / name, "ab" if name != "seg_pred" else "c")
     with pytest.raises(SmallvitError, match="has seg_train/, seg_test/ but no train/; expected train/<class>/"):

@@ -121,12 +121,12 @@ def _stored(image: Image.Image) -> str:
     """Return how Pillow calls a file's pixels before they are loaded, such as `L;4` or `RGB;16B`; nothing where it does
     not say.
     """
-    for tile in getattr(image, "tile", ())[:1]:
-        words = tile[3] if isinstance(tile[3], tuple) else (tile[3],)
-        if image.format == "PPM" and isinstance(words[-1], int):  # the largest value
-            return f"{words[0]};16" if words[-1] > 255 else str(words[0])
-        return str(words[0])
-    return ""
+    tiles = getattr(image, "tile", ())
+    how = tiles[0][3] if tiles else ""
+    words = how if isinstance(how, tuple) else (how,)
+    # Beside a PPM's mode stands its largest value.
+    deep = image.format == "PPM" and isinstance(words[-1], int) and words[-1] > 255
+    return f"{words[0]};16" if deep else str(words[0])
 
 
 def _scale_transparency(image: Image.Image, stored: str) -> None:

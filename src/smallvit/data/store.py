@@ -1,6 +1,6 @@
 """From a DataConfig to arrays: find the bytes, decode them once, keep them in the cache, divide them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -71,24 +71,21 @@ def load_from_spec(spec: DatasetSpec | None, config: DataConfig, *, image_size: 
 def _without_root(folder: Path, spec: DatasetSpec, size: int) -> tuple[cached.Entry, list[str]]:
     """Return the cache's entry, or one made from the cache's entry at native size, or one from the hub."""
     broken: list[str] = []
-    altered: cached.Entry | None = None
+    found: list[tuple[int, Path, cached.Entry]] = []
     for at_size in dict.fromkeys((size, spec.native_size)):
-        found: list[tuple[Path, cached.Entry]] = []
         for path in cached.entries(folder, f"{spec.name}-{at_size}"):
             try:
-                found.append((path, cached.open_entry(path)))
+                found.append((at_size, path, cached.open_entry(path)))
             except cached.BrokenEntryError as error:
                 broken.append(str(error))
+        if not all(entry.facts["notes"] for _, _, entry in found):
+            break
+    if found:
         # Pixels known to differ from the official ones are the second choice.
-        found.sort(key=lambda pair: bool(pair[1].facts["notes"]))
-        if found and at_size == size and found[0][1].facts["notes"]:
-            altered = found[0][1]
-        elif found and at_size == size:
-            return found[0][1], _set_aside(broken)
-        elif found and (altered is None or not found[0][1].facts["notes"]):
-            return _cached_or_built(folder, spec.name, _stored(*found[0]), size)
-    if altered is not None:
-        return altered, _set_aside(broken)
+        at_size, path, entry = min(found, key=lambda each: (bool(each[2].facts["notes"]), each[0] != size))
+        if at_size == size:
+            return entry, [f"cache: {problem}; another copy is used" for problem in broken]
+        return _cached_or_built(folder, spec.name, _stored(path, entry), size)
     try:
         source = find_hub(spec)
     except HubError as error:
@@ -101,10 +98,6 @@ def _without_root(folder: Path, spec: DatasetSpec, size: int) -> tuple[cached.En
         ) from error
     entry, notes = _cached_or_built(folder, spec.name, source, size)
     return entry, [f"cache rebuilt: {problem}" for problem in broken] + notes
-
-
-def _set_aside(broken: Sequence[str]) -> list[str]:
-    return [f"cache: {problem}; another copy is used" for problem in broken]
 
 
 def _cached_or_built(folder: Path, dataset: str, source: Source, size: int) -> tuple[cached.Entry, list[str]]:
