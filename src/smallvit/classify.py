@@ -17,7 +17,7 @@ from smallvit.augment.pipeline import normalise
 from smallvit.checks import require, require_whole
 from smallvit.console import printable
 from smallvit.data.decode_many import decode_files
-from smallvit.data.folder import NAMED_BROKEN, find_images, passed_over, unreadable
+from smallvit.data.listing import NAMED_BROKEN, find_images, passed_over, unreadable
 from smallvit.data.spec import SPECS
 from smallvit.device.choose import torch_kept
 from smallvit.errors import SmallvitError, UsageError

@@ -16,7 +16,8 @@ from torch import Tensor
 
 from smallvit.checks import require_one_of
 from smallvit.classify import classifier_of, temperature_of
-from smallvit.data.folder import list_labelled, read_split
+from smallvit.data.folder import read_split
+from smallvit.data.listing import list_labelled
 from smallvit.data.spec import SPECS
 from smallvit.data.split import Split, digest
 from smallvit.data.store import Dataset, load_dataset

@@ -13,7 +13,7 @@ from PIL import Image
 
 from smallvit.data.config import DataConfig
 from smallvit.data.decode import DARK
-from smallvit.data.folder import find_images
+from smallvit.data.listing import find_images
 from smallvit.data.store import Dataset, load_dataset
 from smallvit.errors import SmallvitError
 

@@ -154,7 +154,7 @@ def _csv_to_write(out: Path | None) -> Path | None:
     if out is None:
         return None
     place = file_to_write("--out", out)
-    from smallvit.data.folder import is_image
+    from smallvit.data.listing import is_image
 
     require(not is_image(place), "--out", str(out), "lines of CSV are written, so it must not end as a picture")
     return place

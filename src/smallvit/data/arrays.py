@@ -20,7 +20,8 @@ from PIL import Image
 from smallvit.console import first_few, printable
 from smallvit.data.decode import LONG, fit_image
 from smallvit.data.decode_many import decode_all
-from smallvit.data.folder import SPLITS, moments, picture_key
+from smallvit.data.folder import moments, picture_key
+from smallvit.data.listing import SPLITS
 from smallvit.data.split import Decoded, Split, canonical
 from smallvit.errors import SmallvitError
 

@@ -13,11 +13,12 @@ from pathlib import Path
 import numpy as np
 
 from smallvit.cores import usable_cores
-from smallvit.data import folder as own
 from smallvit.data import hub
 from smallvit.data.arrays import read_arrays
 from smallvit.data.batches import read_batches
 from smallvit.data.cache import file_sha256
+from smallvit.data.folder import read_images
+from smallvit.data.listing import list_images
 from smallvit.data.parquet import find_shards, read_shards
 from smallvit.data.spec import BinaryBatches, DatasetSpec, PythonBatches
 from smallvit.data.split import Decoded, Split, canonical, digest
@@ -60,9 +61,9 @@ def find_folder(root: Path, size: int) -> Source:
             expected = "a folder of images, one subfolder a class, or an .npz file of arrays"
             raise SmallvitError(f"data.root: {root} is a file; expected {expected}")
         return Source(where=root.parent, files=(root,), read=lambda: read_arrays(root, size))
-    listing = own.list_images(root)
+    listing = list_images(root)
     return Source(
-        where=root, files=listing.files(), read=lambda: own.read_images(listing, size), notes=tuple(listing.notes)
+        where=root, files=listing.files(), read=lambda: read_images(listing, size), notes=tuple(listing.notes)
     )
 
 
