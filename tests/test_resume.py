@@ -185,7 +185,9 @@ EVERYTHING = replace(
         tokenizer="conv", qk_norm="rms", locality="lsa", mlp_conv="depthwise", layer_scale=0.1, pooling="cls+mean",
         init="mimetic",
     ),
-    optim=OptimConfig(optimizer="muon", lr=3e-3, muon_lr=1e-2, muon_weight_decay=0.1, warmup_epochs=1.0),
+    optim=OptimConfig(
+        optimizer="muon", lr=3e-3, muon_lr=1e-2, muon_weight_decay=0.1, clip_norm=0.5, warmup_epochs=1.0
+    ),
     train=replace(TOY.train, ema_decay=0.9, loss="bce"),
 )  # fmt: skip
 
@@ -538,6 +540,23 @@ def test_a_forked_run_resumes_to_the_bit(half: Path, tmp_path: Path, monkeypatch
         run(TOY, tmp_path / "parts", fork=half)
     monkeypatch.undo()
     run(RunConfig.load(tmp_path / "parts" / "config.json"), tmp_path / "parts")
+    assert outcome(tmp_path / "parts") == outcome(tmp_path / "whole")
+
+
+def test_the_same_command_goes_on_with_a_fork_whose_origin_was_trained_on(
+    half: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(TOY, tmp_path / "whole", fork=half)
+    ask_at({4}, monkeypatch)
+    with pytest.raises(InterruptedRunError):
+        run(TOY, tmp_path / "parts", fork=half)
+    monkeypatch.undo()
+    run(TOY, half)
+    out = io.StringIO()
+    with pytest.raises(UsageError, match=r"parts holds another run .*seed is 0, not 1"):
+        run(replace(TOY, seed=1), tmp_path / "parts", fork=half)
+    run(TOY, tmp_path / "parts", fork=half, console=Console(file=out, width=200))
+    assert f"note: --fork {half}: has other weights by now; the run goes on that began with" in out.getvalue()
     assert outcome(tmp_path / "parts") == outcome(tmp_path / "whole")
 
 

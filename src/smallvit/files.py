@@ -5,6 +5,7 @@ import os
 import re
 import secrets
 import shutil
+import time
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from errno import EINVAL, ENOTSUP
@@ -15,6 +16,8 @@ from smallvit.errors import SmallvitError, refuse_unreadable
 
 _TEMPORARY = re.compile(r"\.(.+)\.\d+-[0-9a-f]{8}")
 """What files and folders are called that are being written or deleted."""
+ABANDONED_SECONDS = 3600.0
+"""Age from which on nobody is still writing a file."""
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:
@@ -57,11 +60,21 @@ def is_there(path: Path) -> bool:
         return False
 
 
-def remove_leftovers(path: Path) -> None:
-    """Delete what a process that was killed while it was `replacing` a file left beside it."""
+def remove_leftovers(path: Path, least_age: float = 0.0) -> None:
+    """Delete what processes that were killed while they were `replacing` a file left beside it: what is at least so
+    many seconds old, where no lock says that nobody is writing it now.
+    """
     for temporary in path.parent.glob(f".{path.name}.*-*"):
-        if leftover_of(temporary) == path.name:
-            temporary.unlink()
+        if leftover_of(temporary) == path.name and _age(temporary) >= least_age:
+            temporary.unlink(missing_ok=True)
+
+
+def _age(path: Path) -> float:
+    """Return how many seconds ago a file was last written; of one that has gone by now, 0."""
+    try:
+        return time.time() - path.stat().st_mtime
+    except FileNotFoundError:
+        return 0.0
 
 
 def leftover_of(path: Path) -> str | None:

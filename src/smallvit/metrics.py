@@ -34,5 +34,6 @@ class MetricsFile:
         return self.path.read_text(encoding="utf-8")
 
     def close(self) -> None:
-        """Close the file."""
+        """Close the file, its lines on the disk: the checkpoints, which have them too, are deleted after the record."""
+        os.fsync(self._file.fileno())
         self._file.close()

@@ -141,6 +141,11 @@ def _prepared(config: RunConfig, asked: _Asked, world: World, stop: Stop, consol
         require_unfinished(folder)
     if world.is_main:
         require_own(folder)
+    if origin is not None:
+        if goes_on:
+            origin, config = _as_begun(origin, config, folder, note)
+        config = replace(config, fork=world.broadcast_object(config.fork) if world.size > 1 else config.fork)
+        asked = replace(asked, origin=origin)
     dataset = load_dataset(config.data, image_size=config.model.image_size)
     if origin is not None:
         for problem in origin.passed_over:
@@ -171,6 +176,20 @@ def _prepared(config: RunConfig, asked: _Asked, world: World, stop: Stop, consol
     if world.is_main:
         write_json(folder / CONFIG, config.to_json())
     return training
+
+
+def _as_begun(origin: Origin, config: RunConfig, folder: Path, note: Callable[[str], None]) -> tuple[Origin, RunConfig]:
+    """Return them with the weights that an unfinished fork in `folder` began with, where these are not those of now:
+    the origin may have been trained on since.
+    """
+    if not (folder / CONFIG).exists():
+        return origin, config
+    begun = RunConfig.load(folder / CONFIG)
+    if begun.fork in (None, config.fork) or begun.differences(replace(config, fork=begun.fork)):
+        return origin, config
+    kept = kept_weights(folder / FORKED_WEIGHTS, begun)
+    note(f"--fork {origin.folder}: has other weights by now; the run goes on that began with those of then")
+    return replace(origin, weights=kept.weights, class_names=kept.class_names), replace(config, fork=begun.fork)
 
 
 def require_same_everywhere(world: World, dataset: Dataset) -> None:

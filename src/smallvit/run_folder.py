@@ -42,7 +42,8 @@ def claimed(folder: Path, note: Callable[[str], None]) -> Generator[None]:
                 note(died)
             remove_leftovers(folder / CHECKPOINTS)
             for name in (*FILES, OWNER):
-                files.remove_leftovers(folder / name)
+                # `smallvit report` writes the page without the lock.
+                files.remove_leftovers(folder / name, files.ABANDONED_SECONDS if name == PAGE else 0.0)
             yield
         finally:
             if new and {path.name for path in folder.iterdir()} <= {LOCK, OWNER, *BEGUN}:

@@ -52,6 +52,20 @@ def test_a_member_that_is_no_array_is_named(tmp_path: Path, name: str) -> None:
         load_dataset(DataConfig(dataset="folder", root=path, cache=tmp_path / "cache"), image_size=8)
 
 
+@pytest.mark.parametrize("kind", [zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_damaged_members_of_every_compression_are_one_line(tmp_path: Path, kind: int) -> None:
+    plain, path = tmp_path / "plain.npz", tmp_path / "own.npz"
+    np.savez(plain, train_images=RGB, train_labels=LABELS)
+    with zipfile.ZipFile(plain) as arrays, zipfile.ZipFile(path, "w", kind) as archive:
+        for name in arrays.namelist():
+            archive.writestr(name, arrays.read(name))
+    whole = path.read_bytes()
+    for at in (80, len(whole) // 4):
+        path.write_bytes(whole[:at] + bytes([whole[at] ^ 0xFF]) + whole[at + 1 :])
+        with pytest.raises(SmallvitError, match=r"own\.npz is not an \.npz file of plain arrays: "):
+            load_dataset(DataConfig(dataset="folder", root=path, cache=tmp_path / "cache"), image_size=8)
+
+
 @pytest.mark.parametrize("images", [RGB, RGB[..., 0]], ids=["RGB", "grey"])
 @pytest.mark.parametrize("own_test", [True, False])
 def test_arrays_are_what_a_folder_of_the_same_pictures_is(

@@ -5,6 +5,7 @@ import os
 import pickle
 import tarfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -94,9 +95,30 @@ def test_a_member_that_would_fill_the_memory_is_refused(tmp_path: Path, load) ->
         load(hostile(tmp_path / "cifar-10-binary.tar.gz", member, b"\0" * 9_000_000))
 
 
+def read_by_another_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let headers be read as Pythons of 2026 read them, which do not call `frombuf`."""
+    usual = tarfile.TarInfo.frombuf.__func__
+
+    def _frombuf(cls: type[tarfile.TarInfo], *args: Any, dircheck: bool) -> tarfile.TarInfo:
+        return usual(cls, *args)
+
+    def fromtarfile(cls: type[Any], tar: Any) -> tarfile.TarInfo:
+        member = cls._frombuf(tar.fileobj.read(tarfile.BLOCKSIZE), tar.encoding, tar.errors, dircheck=False)
+        member.offset = tar.fileobj.tell() - tarfile.BLOCKSIZE
+        return member._proc_member(tar)
+
+    monkeypatch.setattr(tarfile.TarInfo, "_frombuf", classmethod(_frombuf), raising=False)
+    monkeypatch.setattr(tarfile.TarInfo, "fromtarfile", classmethod(fromtarfile))
+
+
+@pytest.mark.parametrize("patched", [False, True])
 @pytest.mark.parametrize("kind", [tarfile.XHDTYPE, tarfile.GNUTYPE_LONGNAME])
-def test_a_header_that_would_fill_the_memory_is_refused(tmp_path: Path, load, kind: bytes) -> None:
+def test_a_header_that_would_fill_the_memory_is_refused(
+    tmp_path: Path, load, kind: bytes, patched: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A long name and the like are read whole, before any member is there to be looked at."""
+    if patched:
+        read_by_another_name(monkeypatch)
     header = tarfile.TarInfo("x")
     header.type = kind
     with pytest.raises(SmallvitError, match="a header of 2,000,000 bytes"):

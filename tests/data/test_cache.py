@@ -157,7 +157,7 @@ def test_unchanged_files_are_not_read_again_and_changed_ones_are(tmp_path: Path)
         return hashed[-1]
 
     def ask(where: Path = tmp_path) -> str:
-        return cached.remembered(tmp_path / "cache", where, files, key)
+        return cached.remembered(tmp_path / "cache", where, cached.file_states(files), key)
 
     assert ask() == ask()
     assert len(hashed) == 2, "files written this very moment are not trusted"

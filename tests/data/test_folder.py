@@ -6,11 +6,13 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from smallvit.data import source
 from smallvit.data.config import DataConfig
 from smallvit.data.decode import DARK
 from smallvit.data.listing import find_images
@@ -50,6 +52,23 @@ def numbers(split) -> set[tuple[int, int]]:
     for image, label in zip(split.images, split.labels, strict=True):
         assert (image == np.array(colour(int(label), int(image[1, 0, 0])))[:, None, None]).all()
     return {(int(label), int(image[1, 0, 0])) for image, label in zip(split.images, split.labels, strict=True)}
+
+
+def test_pictures_that_change_while_they_are_decoded_are_refused(tmp_path: Path, load, monkeypatch) -> None:
+    """Their entry of the cache would be found again by the content from before."""
+    root = fill(tmp_path / "root")
+    shutil.copytree(root, tmp_path / "copy")
+    real = source.read_images
+
+    def slow(*args: Any) -> Any:
+        Image.new("RGB", (20, 30), (255, 255, 255)).save(root / "b" / "3.png")
+        return real(*args)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(source, "read_images", slow)
+        with pytest.raises(SmallvitError, match=r"root: changed while it was read \(b/3\.png\): start again"):
+            load(root)
+    assert numbers(load(tmp_path / "copy").train) == numbers(load(fill(tmp_path / "other")).train)
 
 
 def test_one_folder_is_divided_by_the_seed(tmp_path: Path, load) -> None:

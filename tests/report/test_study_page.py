@@ -1,5 +1,6 @@
 """The report as the command writes it: a page that stands alone, tables and figures beside it, one line for errors."""
 
+import os
 import re
 import shutil
 from collections.abc import Callable
@@ -91,14 +92,17 @@ def test_what_an_earlier_report_left_goes_and_nothing_else(
     shutil.copytree(scaled, out)
     earlier = ["tables/paper-together.md", "tables/changes-cifar100-numbers.tex", "tables/paper-scale-1e-05-numbers.md"]
     earlier += ["figures/latents-small-folder-scale-0.5-latent-width.svg", "figures/paper-scale-0.02-seconds.png"]
-    earlier += ["figures/paper-accuracy.pdf", "tables/.changes-numbers.md.4711-0a1b2c3d"]  # the last half written
+    half_written = "tables/.changes-numbers.md.4711-0a1b2c3d"
+    earlier += ["figures/paper-accuracy.pdf", half_written]
+    another_writes = ["figures/.other-runs.png.4712-0a1b2c3d"]
     others = ["tables/notes.md", "tables/mine-numbers.md", "figures/paper.svg", "figures/paper-accuracy.eps"]
-    for name in [*earlier, *others]:
+    for name in [*earlier, *others, *another_writes]:
         (out / name).write_text("")
+    os.utime(out / half_written, (0, 0))
     shutil.copytree(RESULTS / "quickstart", tmp_path / "runs" / "quickstart")
     assert cli.main(["report", str(tmp_path / "runs"), "--out", str(out)]) == 0
     left = {str(path.relative_to(out)) for path in out.glob("*/*")}
-    assert left == {*others, "tables/other-runs.md", "tables/other-runs.tex"}
+    assert left == {*others, *another_writes, "tables/other-runs.md", "tables/other-runs.tex"}
     foreign = ", ".join(str(out / name) for name in ("tables/mine-numbers.md", "tables/notes.md", others[3]))
     assert f"note: {foreign}, ... are not of this report, and stay\n" in capsys.readouterr().out
 

@@ -90,16 +90,17 @@ def test_an_order_that_cannot_be_done_ends_with_a_line_and_no_file_of_the_curren
     assert (found.status, found.line) == (1, f"{elsewhere.cwd}: No such file or directory")
 
 
-@pytest.mark.parametrize("name", ["FORCE_COLOR", "TTY_COMPATIBLE"])
+@pytest.mark.parametrize("name", ["FORCE_COLOR", "TTY_COMPATIBLE", "PYTHON_COLORS"])
 def test_a_log_is_no_terminal(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever the environment says of the study's own output."""
     python = tmp_path / "python"
-    python.write_text(f"#!{sys.executable}\nfrom rich.console import Console\nprint(Console().is_terminal)\n")
+    asks = "import os\nfrom rich.console import Console\nprint(Console().is_terminal, os.environ['PYTHON_COLORS'])\n"
+    python.write_text(f"#!{sys.executable}\n{asks}")  # Python itself asks, since 3.13, first for PYTHON_COLORS
     python.chmod(0o755)
     monkeypatch.setattr("sys.executable", str(python))
     monkeypatch.setenv(name, "1")
     order = Order(do="run", config={}, folder="there", cwd=str(tmp_path))
-    assert Process(order, tmp_path / "job.log").wait() == Outcome(status=0, line="False")
+    assert Process(order, tmp_path / "job.log").wait() == Outcome(status=0, line="False 0")
 
 
 def test_the_gpus_of_a_machine_and_the_one_with_the_fewest_jobs(monkeypatch: pytest.MonkeyPatch) -> None:

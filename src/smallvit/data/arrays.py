@@ -9,7 +9,6 @@ as test, and val is then held out of train.
 import tokenize
 import warnings
 import zipfile
-import zlib
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ from jaxtyping import Int64, UInt8
 from PIL import Image
 
 from smallvit.console import first_few, printable
+from smallvit.data.damaged import DAMAGED
 from smallvit.data.decode import LONG, fit_image
 from smallvit.data.decode_many import decode_all
 from smallvit.data.folder import moments, picture_key
@@ -27,7 +27,7 @@ from smallvit.errors import SmallvitError
 
 _NAMES = ("{}_images", "{}_labels"), ("x_{}", "y_{}")
 _CLASS_NAMES = "class_names"
-_BROKEN = (OSError, ValueError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error, tokenize.TokenError)
+_BROKEN = (OSError, ValueError, EOFError, RuntimeError, zipfile.BadZipFile, tokenize.TokenError, *DAMAGED)
 """What NumPy raises of an .npz file that is not whole, or holds what only a pickle could."""
 
 

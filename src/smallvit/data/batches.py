@@ -7,22 +7,18 @@ pixels as `data` [n, 3072]. Nothing of an archive is ever written to disk. Rows 
 
 import pickle
 import tarfile
-import zlib
 from pathlib import Path, PurePosixPath
-from typing import Self
+from typing import Any, Self, TypeVar
 
 import numpy as np
 
+from smallvit.data.damaged import DAMAGED
 from smallvit.data.spec import BinaryBatches, DatasetSpec, PythonBatches
 from smallvit.data.split import Split
 from smallvit.data.unpickle import load
 from smallvit.errors import SmallvitError
 
-try:
-    from lzma import LZMAError
-except ImportError:  # a Python without xz: tarfile says so of an archive that needs it
-    LZMAError = EOFError
-
+AnyMember = TypeVar("AnyMember", bound=tarfile.TarInfo)
 _SLACK = 1 << 20
 _MOST_HEADER = 1 << 20
 """Bytes of a header of an archive: its members have short names."""
@@ -77,20 +73,30 @@ def _from_tar(archive: Path, names: tuple[str, ...], limit: int) -> dict[str, by
                     )
                 file = tar.extractfile(member)
                 members[name] = file.read() if file else b""
-    except (tarfile.TarError, EOFError, zlib.error, LZMAError, OSError) as error:
+    except (tarfile.TarError, EOFError, OSError, *DAMAGED) as error:
         raise SmallvitError(f"{archive}: cut short, or not a tar archive ({error})") from error
     return members
 
 
 class _Member(tarfile.TarInfo):
+    """A member of an archive; a long name or extended header, which is read whole at once, has a limit."""
+
     @classmethod
     def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
-        """Return the header's member; a long name or extended header, which is read whole at once, has a limit."""
-        member = super().frombuf(buf, encoding, errors)
-        is_file = member.type in (*tarfile.REGULAR_TYPES, tarfile.DIRTYPE)
-        if not is_file and member.size > _MOST_HEADER:
-            raise tarfile.ReadError(f"a header of {member.size:,} bytes")
-        return member
+        """Return the header's member."""
+        return _limited(super().frombuf(buf, encoding, errors))
+
+    @classmethod
+    def _frombuf(cls, *args: Any, **options: Any) -> Self:
+        """Likewise: what archives are read by since Python 3.13.13 and 3.14.4 (CVE-2025-13462)."""
+        return _limited(super()._frombuf(*args, **options))  # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType, reportUnknownArgumentType, reportUnknownVariableType]
+
+
+def _limited(member: AnyMember) -> AnyMember:
+    is_file = member.type in (*tarfile.REGULAR_TYPES, tarfile.DIRTYPE)
+    if not is_file and member.size > _MOST_HEADER:
+        raise tarfile.ReadError(f"a header of {member.size:,} bytes")
+    return member
 
 
 def _binary(data: bytes, spec: DatasetSpec, layout: BinaryBatches, where: str) -> Split:

@@ -88,21 +88,36 @@ def _schema(name: str) -> int:
     return _FOLDER_SCHEMA if name.startswith("folder-") else SCHEMA
 
 
-def remembered(cache: Path, where: Path, files: Sequence[Path], key: Callable[[], str]) -> str:
-    """Return `key()`, or what it returned when the same files, found at `where`, had the same size, times and inode.
+@dataclass(frozen=True)
+class FileState:
+    """What of a file is another where its content is."""
+
+    size: int
+    modified_ns: int
+    changed_ns: int
+    inode: int
+
+
+def file_states(files: Sequence[Path]) -> dict[Path, FileState]:
+    """Return the state that each file is in."""
+    states = ((path, path.stat()) for path in files)
+    return {path: FileState(s.st_size, s.st_mtime_ns, s.st_ctime_ns, s.st_ino) for path, s in states}
+
+
+def remembered(cache: Path, where: Path, states: Mapping[Path, FileState], key: Callable[[], str]) -> str:
+    """Return `key()`, or what it returned when the same files, found at `where`, were in the same states.
 
     Reading gigabytes of pictures at every start only to find them unchanged would take longer than decoding a few.
     """
-    states = [(path, path.stat()) for path in files]
     told = [f"{where.absolute()}"]
-    told += [f"{p.absolute()}\0{s.st_size}\0{s.st_mtime_ns}\0{s.st_ctime_ns}\0{s.st_ino}" for p, s in states]
+    told += [f"{p.absolute()}\0{s.size}\0{s.modified_ns}\0{s.changed_ns}\0{s.inode}" for p, s in states.items()]
     note = cache / ".seen" / hashlib.sha256("\n".join(told).encode(errors="surrogateescape")).hexdigest()
     with suppress(OSError, ValueError):
         if len(known := note.read_text(encoding="utf-8")) == _KEY_DIGITS:
             return known
     found = key()
     # A file that changed a moment ago may change again within the same tick of the clock: that is not remembered.
-    if all(time.time() - max(s.st_mtime, s.st_ctime) > _SETTLED_SECONDS for _, s in states):
+    if all(time.time() - max(s.modified_ns, s.changed_ns) / 1e9 > _SETTLED_SECONDS for s in states.values()):
         with suppress(OSError):
             note.parent.mkdir(parents=True, exist_ok=True)
             note.write_text(found, encoding="utf-8")

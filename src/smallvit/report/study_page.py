@@ -13,7 +13,7 @@ from markupsafe import Markup
 from smallvit.console import first_few
 from smallvit.data.config import DATASETS
 from smallvit.errors import SmallvitError, UsageError
-from smallvit.files import expanded, leftover_of, write_atomically
+from smallvit.files import ABANDONED_SECONDS, expanded, leftover_of, remove_leftovers, write_atomically
 from smallvit.report.cells import length_cell, length_of, scaled_notice
 from smallvit.report.collect import Section, collect
 from smallvit.report.html import require_ours, write_html
@@ -158,8 +158,11 @@ def _remove_earlier(out: Path, written: Collection[Path]) -> list[str]:
         section = rf"({studies})(-({datasets}))?(-scale-[\d.e-]+)?-({'|'.join(names)})"
         ours = re.compile(rf"({section}|other-runs)\.(md|tex|svg|png|pdf)")
         for path in sorted({*(out / folder).iterdir()} - {*written}):
-            if ours.fullmatch(leftover_of(path) or path.name):
-                path.unlink()
-            else:
+            name = leftover_of(path) or path.name
+            if not ours.fullmatch(name):
                 foreign.append(str(path))
+            elif name != path.name:  # perhaps another report into this folder is writing it now
+                remove_leftovers(out / folder / name, ABANDONED_SECONDS)
+            else:
+                path.unlink(missing_ok=True)
     return foreign

@@ -17,7 +17,7 @@ from smallvit.study.job import Order
 
 POLL_SECONDS = 0.1
 _LINE_BYTES = 4096
-_NO_TERMINAL = {"TTY_COMPATIBLE": "0", "FORCE_COLOR": ""}
+_NO_TERMINAL = {"TTY_COMPATIBLE": "0", "FORCE_COLOR": "", "PYTHON_COLORS": "0"}
 """The log is a file, whatever the environment says of the user's own output: to rich, and to Python's tracebacks."""
 
 
