@@ -55,7 +55,7 @@ def test_an_unknown_key_is_refused_in_an_earlier_schema_too(first: dict[str, Any
     body = {key: value for key, value in first.items() if key != "sha256"} | {"extra": 1}
     with pytest.raises(SmallvitError, match=r"record\.extra is not known"):
         RunRecord.from_json({**body, "sha256": digest(body)})
-    with pytest.raises(SmallvitError, match=r"config\.train\.epoch is not known: did you mean epochs"):
+    with pytest.raises(SmallvitError, match=r"config\.train\.epoch is not known to this version: did you mean epochs"):
         RunConfig.from_json({**first["config"], "train": {**first["config"]["train"], "epoch": 1}})
     with pytest.raises(SmallvitError, match=r"config\.train is 3"):
         RunConfig.from_json({**first["config"], "train": 3})

@@ -65,8 +65,12 @@ def test_round_trip() -> None:
         ({"part": 1}, "config.part is 1: expected an object with the fields of Part"),
         ({"mode": "b"}, 'config.mode is "b": expected one of a, 1'),
         ({"mode": True}, "config.mode is true: expected one of a, 1"),
-        ({"wrods": []}, "config.wrods is not known: did you mean words?"),
-        ({"zzz": []}, "config.zzz is not known: allowed are words, fact, matrix, pair, many, part, mode, anything"),
+        ({"wrods": []}, "config.wrods is not known to this version: did you mean words?"),
+        (
+            {"zzz": []},
+            "config.zzz is not known to this version: allowed are words, fact, matrix, pair, many, part, mode, "
+            "anything",
+        ),
         ({"words": "x" * 99}, f'config.words is "{"x" * 36}...: expected a list'),
     ],
 )

@@ -1,7 +1,7 @@
-"""What earlier versions wrote, brought to today's form: what each schema added to the one before.
+"""What earlier versions wrote, brought to today's form: what each schema added to the one before, at the value that
+means what was done before.
 
-A new field of a config is a new schema: its entry has the field at the value that means what was done before. If the
-field is marked `{"digest": "unless default"}`, configs from before keep their digests as well.
+A new field of a config needs none if it is marked `{"digest": "unless default"}`: `strict_json` gives it its default.
 """
 
 from typing import Any, cast
@@ -12,33 +12,14 @@ Added = dict[str, Any]
 """Values by name; a dictionary is of a section, and fields in it."""
 
 CONFIG_ADDED: tuple[Added, ...] = (
-    {  # checkpoints, steps left out, and weights to start from
-        "fork": None,
-        "checkpoint": {"every_seconds": 60.0, "best": False},
-        "train": {"on_nonfinite": "stop", "max_skips": 10},
-        "optim": {"lr_scaling": "none"},
-    },
-    {"scale": 1.0},  # runs shorter than their recipe
+    {"checkpoint": {"every_seconds": 60.0, "best": False}},
+    {},  # as all that are empty: of fields with a default
     # Switches of what a GPU does; as on a CPU before, each is off or has nothing to do.
     {"device": {"compile_mode": "default", "compile_augment": "auto", "prefetch": "auto"}},
-    {  # variants of model and training beyond the paper's
-        "augment": {"flip": "random"},
-        "optim": {"muon_lr": None, "muon_weight_decay": None},
-        "train": {"loss": "cross-entropy", "ema_decay": 0.0},
-        "model": {
-            "num_registers": 0,
-            "tokenizer": "patch",
-            "qk_norm": "none",
-            "locality": "none",
-            "mlp_conv": "none",
-            "layer_scale": None,
-            "pooling": "cls",
-            "init": "normal",
-        },
-    },
-    {"model": {"tokenizer_depth": 1}},
+    {},
+    {},
     {"device": {"cuda_graphs": "off"}},
-    {"optim": {"muon_qkv": "fused"}},
+    {},
     {"device": {"convolution": "torch"}},
 )
 RECORD_ADDED: tuple[Added, ...] = (

@@ -119,7 +119,8 @@ class Session:
 
     def learner(self, optimizers: Sequence[torch.optim.Optimizer]) -> Learner:
         """Return what learns by these optimisers; see `loss_function`."""
-        return Learner(self.loss_function(), optimizers, self.average, graphs=self.graphs)
+        clip_norm = self.config.optim.clip_norm
+        return Learner(self.loss_function(), optimizers, self.average, graphs=self.graphs, clip_norm=clip_norm)
 
     def batch(self, step: int) -> Batch:
         """Return this rank's share of a step's augmented batch and stochastic depth; on a GPU it may be valid until the

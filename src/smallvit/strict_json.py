@@ -35,22 +35,26 @@ def to_json(value: Any) -> Any:
 
 
 def from_json(kind: type[T], value: Any, where: str = "config") -> T:
-    """Return `value` as the dataclass `kind`; raise a `SmallvitError` that names the key and what is expected."""
+    """Return `value` as the dataclass `kind`; raise a `SmallvitError` that names the key and what is expected.
+
+    A field whose metadata say `{"digest": "unless default"}` was added later: where it is missing it has its default.
+    """
     if not isinstance(value, dict):
         raise SmallvitError(f"{where} is {_brief(value)}: expected an object with the fields of {kind.__name__}")
     items = cast("dict[str, Any]", value)
-    fields = [field.name for field in dataclasses.fields(cast("Any", kind))]
+    fields = {field.name: field.metadata for field in dataclasses.fields(cast("Any", kind))}
     for key in items:
         if key not in fields:
             near = difflib.get_close_matches(key, fields, n=1)
             hint = f"did you mean {near[0]}?" if near else f"allowed are {', '.join(fields)}"
             name = key if key.isprintable() else _brief(key)
-            raise SmallvitError(f"{where}.{name} is not known: {hint}")
-    missing = [name for name in fields if name not in items]
+            raise SmallvitError(f"{where}.{name} is not known to this version: {hint}")
+    needed = (name for name, metadata in fields.items() if metadata.get("digest") != "unless default")
+    missing = [name for name in needed if name not in items]
     if missing:
         raise SmallvitError(f"{where}.{missing[0]} is missing")
     hints = _hints(cast("Any", kind))
-    return kind(**{name: _convert(hints[name], items[name], f"{where}.{name}") for name in fields})
+    return kind(**{name: _convert(hints[name], items[name], f"{where}.{name}") for name in fields if name in items})
 
 
 def canonical(value: Any) -> str:

@@ -143,8 +143,11 @@ class Training:
         after_first = gathered.train_seconds - gathered.first_step_seconds
         speed = state.step * self.session.config.train.batch_size / (after_first or math.inf)
         if self._metrics is not None:
-            row = {"step": state.step, "loss": loss if math.isfinite(loss) else None, "lr": state.lr}
-            self._metrics.write({**row, "seconds": gathered.train_seconds, "images_per_second": speed})
+            numbers = {"loss": loss, "gradient_norm": state.gradient_norm}
+            row = {"step": state.step, "lr": state.lr, "seconds": gathered.train_seconds, "images_per_second": speed}
+            self._metrics.write(
+                row | {name: value if math.isfinite(value) else None for name, value in numbers.items()}
+            )
         self._progress.numbers(loss, state.lr, speed)
 
     def _measure_if_due(self) -> None:

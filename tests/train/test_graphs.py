@@ -107,7 +107,7 @@ def states(*, graphs: bool) -> list[StepState]:
         Muon([first.weight], lr=rate(), weight_decay=0.1, dtype=torch.float32),
         torch.optim.AdamW(rest, lr=rate(), fused=True),
     ]
-    learner = Learner(loss, optimizers, WeightAverage(model, 0.9), graphs=graphs)
+    learner = Learner(loss, optimizers, WeightAverage(model, 0.9), graphs=graphs, clip_norm=1e-3)
     found: Iterator[StepState] = fit(
         learner, batch, lr=0.05, warmup_steps=2.0, total_steps=9, max_skips=1, prefetch=graphs
     )

@@ -69,14 +69,15 @@ def batch(step: int) -> Batch:
     return Batch(images, targets, torch.ones(2, 2, 4))
 
 
-def test_fit_equals_a_loop_written_by_hand() -> None:
+@pytest.mark.parametrize("clip_norm", [None, 0.5])
+def test_fit_equals_a_loop_written_by_hand(clip_norm: float | None) -> None:
     ours, theirs = small_model(), small_model()
     config = OptimConfig(lr=3e-3, weight_decay=0.1)
 
     def loss(images: torch.Tensor, targets: torch.Tensor, scale: torch.Tensor | None) -> torch.Tensor:
         return soft_cross_entropy(ours(images, scale), targets)
 
-    learner = Learner(loss, build_optimizers(ours, config), WeightAverage(ours, 0.0))
+    learner = Learner(loss, build_optimizers(ours, config), WeightAverage(ours, 0.0), clip_norm=clip_norm)
     states = list(fit(learner, batch, lr=config.lr, warmup_steps=2.0, total_steps=5))
 
     optimizer = torch.optim.AdamW(theirs.parameters(), lr=1.0, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.1)
@@ -87,8 +88,11 @@ def test_fit_equals_a_loop_written_by_hand() -> None:
         optimizer.zero_grad()
         value = F.cross_entropy(theirs(data.images, data.branch_scale), data.targets)
         value.backward()
+        norm = torch.nn.utils.clip_grad_norm_(theirs.parameters(), clip_norm or torch.inf)
+        assert norm > 0.6  # so that 0.5 clips
         optimizer.step()
         assert states[step].step == step
+        assert states[step].gradient_norm == pytest.approx(float(norm), rel=1e-5)
         assert states[step].lr == optimizer.param_groups[0]["lr"]
         torch.testing.assert_close(states[step].loss, value.detach())
     for (name, a), b in zip(ours.named_parameters(), theirs.parameters(), strict=True):

@@ -110,7 +110,7 @@ class PeerStep:
             loss.compile(fullgraph=True)
         average = WeightAverage(model, session.config.train.ema_decay)
         optimizers = build_optimizers(model, session.config.optim, session.choices.dtype)
-        learner = Learner(loss, optimizers, average)
+        learner = Learner(loss, optimizers, average, clip_norm=session.config.optim.clip_norm)
         self.step = TrainingStep(learner, workload.step.batch)
 
 

@@ -34,10 +34,15 @@ class OptimConfig:
     """Averaging factors of Adam, AdamW, LAMB and Lion; None: 0.9 and 0.999, for Lion 0.9 and 0.99."""
     warmup_epochs: float = 10.0
     """Length of the linear warm-up from 0; cosine decay to 0 follows."""
+    clip_norm: float | None = field(default=None, metadata={"digest": "unless default"})
+    """Largest norm of all gradients together: larger ones are scaled down to it, before the optimiser takes them; None:
+    never. (Optimisers here, but for AdamW's first steps, take little notice of a gradient's size.)"""
     lr_scaling: RateScaling = field(default="none", metadata={"digest": "unless default"})
     """How `lr`, the rate at a batch of 256, grows with the batch: not, with its square root, or in proportion."""
     muon_lr: float | None = field(default=None, metadata={"digest": "unless default"})
-    """Muon's own highest learning rate, beside `lr` for what AdamW takes; None: `lr`, too."""
+    """Muon's own highest learning rate, beside `lr` for what AdamW takes; None: `lr`, too. At rate 1 an update of a
+    matrix has a root mean square of 0.2 (torch's match_rms_adamw), so rates of Muons that scale otherwise, as the 0.02
+    of its author's, are not to be copied."""
     muon_weight_decay: float | None = field(default=None, metadata={"digest": "unless default"})
     """Muon's own decay; None: `weight_decay`, too."""
     muon_qkv: MuonQkv = field(default="fused", metadata={"digest": "unless default"})
@@ -49,6 +54,7 @@ class OptimConfig:
         require_number("optim.lr", self.lr, above=0, most=MOST_NUMBER)
         require_number("optim.weight_decay", self.weight_decay, least=0, most=MOST_NUMBER)
         require_number("optim.warmup_epochs", self.warmup_epochs, least=0)
+        require_number("optim.clip_norm", self.clip_norm, above=0, most=MOST_NUMBER, or_none=True)
         betas: Any = self.betas
         if betas is not None:
             ok = isinstance(betas, tuple) and len(betas) == 2 and all(is_number(b, 0) and b < 1 for b in betas)

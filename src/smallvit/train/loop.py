@@ -40,16 +40,23 @@ class Learner:
     `loss` is a function of images, targets and the draw of stochastic depth; its gradients are those of the weights,
     of which the first must reach every one. With `graphs`, on a GPU, the way to the gradients is recorded as a CUDA
     graph, and the update as another one, of the optimisers whose rate is a tensor. There are two, since what is no
-    number must never reach the weights.
+    number must never reach the weights. With `clip_norm`, gradients whose norm is larger are scaled down to it.
     """
 
     def __init__(
-        self, loss: Loss, optimizers: Sequence[torch.optim.Optimizer], average: WeightAverage, *, graphs: bool = False
+        self,
+        loss: Loss,
+        optimizers: Sequence[torch.optim.Optimizer],
+        average: WeightAverage,
+        *,
+        graphs: bool = False,
+        clip_norm: float | None = None,
     ) -> None:
         self.loss = loss
         self.optimizers = optimizers
         self.average = average
         self.graphs = graphs
+        self.clip_norm = clip_norm
         self._parameters = [p for optimizer in optimizers for group in optimizer.param_groups for p in group["params"]]
         self._recorded = [optimizer for optimizer in optimizers if graphs and _takes_tensor_rate(optimizer)]
         self._used = False
@@ -61,8 +68,8 @@ class Learner:
         return self.loss(batch.images, batch.targets, batch.branch_scale)
 
     def gradients(self, batch: Batch) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
-        """Find the gradients of a batch, in place of those before, and return its loss and the gradients' norm: of a
-        CUDA graph, until the next call.
+        """Find the gradients of a batch, in place of those before, and return its loss and the gradients' norm, before
+        any clipping: of a CUDA graph, until the next call.
         """
         loss, norm = self._gradients(batch.images, batch.targets, batch.branch_scale)
         return loss, norm
@@ -85,7 +92,10 @@ class Learner:
         loss = self.loss(images, targets, branch_scale)
         loss.backward()
         self._require_all_used()
-        return loss.detach(), torch.nn.utils.get_total_norm([p.grad for p in self._parameters if p.grad is not None])
+        norm = torch.nn.utils.get_total_norm([p.grad for p in self._parameters if p.grad is not None])
+        if self.clip_norm is not None:
+            torch.nn.utils.clip_grads_with_norm_(self._parameters, self.clip_norm, norm)
+        return loss.detach(), norm
 
     def _require_all_used(self) -> None:
         """Raise `SmallvitError` for what is to be trained and has no gradient: it would stay as it was drawn."""
@@ -117,6 +127,8 @@ class StepState:
     step: int
     lr: float
     loss: Float[Tensor, ""]
+    gradient_norm: float
+    """Before any clipping."""
     skipped: bool = False
     """Whether loss or gradient was no finite number, so that the weights were left as they were."""
 
@@ -173,7 +185,7 @@ def fit(
         if skipped_in_a_row > max_skips:
             raise NonFiniteError(step=step, lr=rate, loss=float(value), gradient_norm=float(norm))
         learner.update(step, weights=finite)
-        yield StepState(step, rate, value, skipped=not finite)
+        yield StepState(step, rate, value, float(norm), skipped=not finite)
 
 
 def _asked(values: Tensor, world: World) -> Callable[[], Tensor]:
