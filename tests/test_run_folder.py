@@ -1,6 +1,7 @@
 """What is kept, deleted and refused in a run's folder: a run's own, and what only looks like it."""
 
 import json
+import os
 import re
 import shutil
 from collections.abc import Callable
@@ -17,7 +18,8 @@ from smallvit.cli import main
 from smallvit.commands.train import Quickstart
 from smallvit.config import EvaluateConfig, RunConfig
 from smallvit.data.config import DataConfig
-from smallvit.errors import UsageError
+from smallvit.errors import SmallvitError, UsageError
+from smallvit.fork import read_origin
 from smallvit.recipes import RECIPES
 from smallvit.record import RunRecord
 from smallvit.run import run
@@ -169,3 +171,36 @@ def test_a_folder_like_an_option_and_one_at_home_are_named_as_a_shell_takes_them
     assert main(["train", "--resume=~/run"]) == 0
     assert isinstance(RunRecord.load(tmp_path / "home" / "run" / RECORD), RunRecord)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["-run", "home"]
+
+
+def test_what_may_not_be_looked_at_is_not_called_absent(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Since Python 3.14 `Path.exists` says no of it, and so do its kin."""
+    closed = tmp_path / "closed"
+    real = Path.stat
+
+    def stat(path: Path, **options: Any) -> Any:
+        if closed in path.parents:
+            raise PermissionError(13, "Permission denied", str(path))
+        return real(path, **options)
+
+    def looks(name: str) -> Callable[[Path], bool]:
+        return lambda path: closed not in path.parents and getattr(os.path, name)(path)
+
+    monkeypatch.setattr(Path, "stat", stat)
+    for method, name in {"exists": "exists", "is_dir": "isdir", "is_file": "isfile"}.items():
+        monkeypatch.setattr(Path, method, looks(name))
+    closed_data = ["train", "small", "--data.dataset", "folder", "--data.root", str(closed / "a")]
+    for words in (
+        ["evaluate", str(closed / "run")],
+        ["evaluate", str(finished), str(closed / "pictures")],
+        ["predict", str(finished), str(closed / "a.png")],
+        [*closed_data, "--out", str(tmp_path / "out")],
+    ):
+        assert main(words) == 1
+        told = capsys.readouterr().err
+        assert "Permission denied" in told
+        assert len(told.splitlines()) == 1
+    with pytest.raises(SmallvitError, match=r"record\.json cannot be read \(Permission denied\)"):
+        read_origin(closed / "run")

@@ -22,7 +22,7 @@ from smallvit.data.spec import SPECS
 from smallvit.device.choose import torch_kept
 from smallvit.errors import SmallvitError, UsageError
 from smallvit.evaluate import predict, probabilities
-from smallvit.files import expanded
+from smallvit.files import exists, expanded
 from smallvit.model.vit import VisionTransformer
 from smallvit.record import RunRecord
 from smallvit.run_folder import RECORD, record_of
@@ -160,7 +160,7 @@ def _images(path: Path) -> list[Path]:
         if strays:
             print(f"note: {passed_over(strays, 'files that are not images', path)}", file=sys.stderr)
         return images
-    if not path.exists():
+    if not exists(path):
         raise UsageError(f"{path} is not there: name image files, or folders of them")
     return [path]
 

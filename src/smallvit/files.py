@@ -8,7 +8,7 @@ import shutil
 import time
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
-from errno import EINVAL, ENOTSUP
+from errno import EINVAL, ELOOP, ENOENT, ENOTDIR, ENOTSUP
 from pathlib import Path
 from typing import Any
 
@@ -52,10 +52,25 @@ def expanded(path: Path, name: str) -> Path:
         raise SmallvitError(f"{name}: {path}: no home folder {path.parts[0]} is known, so give another path") from None
 
 
+def exists(path: Path) -> bool:
+    """Return whether something lies at a path; `OSError` where this user may not look, which `Path.exists` calls absent
+    since Python 3.14.
+    """
+    try:
+        path.stat()
+    except OSError as error:
+        if error.errno not in (ENOENT, ENOTDIR, ELOOP):
+            raise
+        return False
+    except ValueError:  # a name that no file can have
+        return False
+    return True
+
+
 def is_there(path: Path) -> bool:
     """Return whether something lies at a path, as far as this user may look."""
     try:
-        return path.exists()
+        return exists(path)
     except OSError:
         return False
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from smallvit.config import RunConfig
 from smallvit.data.spec import SPECS
 from smallvit.errors import SmallvitError, UsageError, refuse_unreadable
-from smallvit.files import write_atomically
+from smallvit.files import exists, write_atomically
 from smallvit.model.config import ModelConfig
 from smallvit.model.embed import resample_positions
 from smallvit.record import RunRecord
@@ -59,7 +59,7 @@ def read_origin(folder: Path) -> Origin:
     Raises `UsageError` for a folder with neither, `SmallvitError` for weights that cannot be read.
     """
     try:
-        finished = (folder / RECORD).exists()
+        finished = exists(folder / RECORD)
     except OSError as error:
         refuse_unreadable(error)
     checkpoint, damaged = (None, []) if finished else load_newest(folder / CHECKPOINTS)
@@ -79,7 +79,7 @@ def read_origin(folder: Path) -> Origin:
                 seen=seen_by(folder, config),
             )
         return replace(origin, seen=seen_by(folder, None))
-    if not (folder / MODEL).exists():
+    if not exists(folder / MODEL):
         raise UsageError(f"{folder} holds neither {MODEL} nor a whole checkpoint to start from")
     weights = read_tensors(folder / MODEL, "weights")
     with suppress(SmallvitError):

@@ -24,7 +24,7 @@ from smallvit.data.store import Dataset, load_dataset
 from smallvit.device.choose import torch_kept
 from smallvit.errors import SmallvitError, UsageError, line_of
 from smallvit.evaluate import Metrics, confusion, measure, probabilities
-from smallvit.files import expanded
+from smallvit.files import exists, expanded
 from smallvit.record import RunRecord, mean_class_accuracy
 from smallvit.run_folder import record_of
 from smallvit.seen import seen_by
@@ -140,7 +140,7 @@ def evaluate_labelled(folder: Path | str, pictures: Path | str, *, weights: Whic
     record = record_of(folder)
     classifier = classifier_of(record, folder, weights)
     if not pictures.is_dir():
-        what = "is no folder" if pictures.exists() else "is not there"
+        what = "is no folder" if exists(pictures) else "is not there"
         raise UsageError(f"{pictures} {what}: name a folder with a folder of pictures for each class")
     try:
         listing = list_labelled(pictures, classifier.class_names)

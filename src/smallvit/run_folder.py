@@ -94,10 +94,10 @@ def _as_word(folder: Path) -> str:
 
 def record_of(folder: Path) -> RunRecord:
     """Return the record of a finished run; `UsageError` says what the folder is instead."""
-    if not (folder / RECORD).exists():
-        if (folder / CONFIG).exists():
+    if not files.exists(folder / RECORD):
+        if files.exists(folder / CONFIG):
             raise UsageError(f"{folder} holds an unfinished run; to go on: {resume_command(folder)}")
-        raise UsageError(f"{folder} holds no run" if folder.exists() else f"{folder} is not there")
+        raise UsageError(f"{folder} holds no run" if files.exists(folder) else f"{folder} is not there")
     return RunRecord.load(folder / RECORD)
 
 

@@ -69,7 +69,7 @@ def batch(step: int) -> Batch:
     return Batch(images, targets, torch.ones(2, 2, 4))
 
 
-@pytest.mark.parametrize("clip_norm", [None, 0.5])
+@pytest.mark.parametrize("clip_norm", [None, 0.3])
 def test_fit_equals_a_loop_written_by_hand(clip_norm: float | None) -> None:
     ours, theirs = small_model(), small_model()
     config = OptimConfig(lr=3e-3, weight_decay=0.1)
@@ -81,6 +81,7 @@ def test_fit_equals_a_loop_written_by_hand(clip_norm: float | None) -> None:
     states = list(fit(learner, batch, lr=config.lr, warmup_steps=2.0, total_steps=5))
 
     optimizer = torch.optim.AdamW(theirs.parameters(), lr=1.0, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.1)
+    norms: list[float] = []
     for step in range(5):
         for group in optimizer.param_groups:
             group["lr"] = 3e-3 * warmup_cosine(step, warmup_steps=2.0, total_steps=5)
@@ -89,12 +90,13 @@ def test_fit_equals_a_loop_written_by_hand(clip_norm: float | None) -> None:
         value = F.cross_entropy(theirs(data.images, data.branch_scale), data.targets)
         value.backward()
         norm = torch.nn.utils.clip_grad_norm_(theirs.parameters(), clip_norm or torch.inf)
-        assert norm > 0.6  # so that 0.5 clips
         optimizer.step()
         assert states[step].step == step
-        assert states[step].gradient_norm == pytest.approx(float(norm), rel=1e-5)
+        norms.append(float(norm))
         assert states[step].lr == optimizer.param_groups[0]["lr"]
         torch.testing.assert_close(states[step].loss, value.detach())
+    assert [state.gradient_norm for state in states] == pytest.approx(norms, rel=1e-5)
+    assert min(norms) < 0.3 < max(norms)
     for (name, a), b in zip(ours.named_parameters(), theirs.parameters(), strict=True):
         torch.testing.assert_close(a, b, msg=lambda text, name=name: f"{name}: {text}")
 

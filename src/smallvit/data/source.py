@@ -23,6 +23,7 @@ from smallvit.data.parquet import find_shards, read_shards
 from smallvit.data.spec import BinaryBatches, DatasetSpec, PythonBatches
 from smallvit.data.split import Decoded, Split, canonical, digest
 from smallvit.errors import SmallvitError
+from smallvit.files import exists
 
 ALTERED = "differs from the official release"
 """Words of the note on a split whose pixels or labels are not the published ones."""
@@ -109,7 +110,7 @@ def forms(spec: DatasetSpec) -> str:
 
 
 def _exists(root: Path) -> None:
-    if not root.exists():
+    if not exists(root):
         where = "" if root.is_absolute() else f" in {Path.cwd()}"
         raise SmallvitError(f"data.root: {root} does not exist{where}; --data.root says where the images are")
 
