@@ -165,8 +165,8 @@ USAGE = [
     ),
     (["train", "small", "--augment.affine-scale", "1", "x"], "--augment.affine-scale is '1', 'x': it must be two num"),
     (["--version", "x"], "--version has no place there; see smallvit --help"),
-    (["--tyro-print-completion", "powershell"], "unknown shell 'powershell'; allowed are bash, zsh, tcsh, fish"),
-    (["--tyro-print-completion"], "unknown shell ''; allowed are bash, zsh, tcsh, fish"),
+    (["--tyro-print-completion", "powershell"], "unknown shell 'powershell'; allowed are bash, zsh, fish"),
+    (["--tyro-print-completion"], "unknown shell ''; allowed are bash, zsh, fish"),
     (["train", "small", "--optim.betas", "0.9"], "--optim.betas is '0.9': it must be two numbers or None"),
     (["train", "small", "--optim.betas", "0.9", "b"], "--optim.betas is '0.9', 'b': it must be two numbers or None"),
     (["train", "small", "--optim.betas"], "--optim.betas is empty: it must be two numbers or None"),
@@ -268,12 +268,15 @@ def assert_one_line(out: str, err: str, expected: str) -> None:
     assert expected in err
 
 
-@pytest.mark.parametrize("shell", ["bash", "zsh"])
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_completion(shell: str, tmp_path: Path) -> None:
     done = smallvit("--tyro-print-completion", shell)
     assert (done.returncode, done.stderr) == (0, "")
-    for word in ("quickstart", "evaluate", "--optim.lr"):
+    for word in ("quickstart", "evaluate", "optim.lr"):
         assert word in done.stdout
+    assert ("--repeats" in done.stdout, done.stdout.count("'--fork'")) == (False, 1), (
+        "train's own, and fields no option"
+    )
     program = shutil.which(shell)
     if program is None:
         return

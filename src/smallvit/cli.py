@@ -56,7 +56,7 @@ SPIN_COUNT = "3000"
 used up its share of a core that it has to share, just when there is something to do (docs/performance.md).
 """
 _PATHS = ("--out", "--json", "--resume", "--fork", "--data.root", "--data.cache")
-COMPLETION, SHELLS = "--tyro-print-completion", ("bash", "zsh", "tcsh", "fish")
+COMPLETION, SHELLS = "--tyro-print-completion", ("bash", "zsh", "fish")
 _A_FILE = "a run's config.json or record.json"
 
 
@@ -149,7 +149,8 @@ def _parse(words: list[str]) -> Any:
     if command is not None:
         named = command.config.recipe if words[0] in STARTS_FROM_RECIPE else config.recipe
         if named != config.recipe:
-            raise UsageError(f"{named!r} has no place there: a recipe comes first, and none beside --resume")
+            none = ", and none beside --resume" if words[0] == "train" else ""
+            raise UsageError(f"{named!r} has no place there: a recipe comes first{none}")
         return replace(command, repeats=file) if isinstance(command, Train) else command
     kind = COMMANDS.get(words[0])
     first = words[: 2 if words[1:2] and words[1] in RECIPES else 1] if kind else []
@@ -171,12 +172,12 @@ def _starting_config(words: list[str]) -> RunConfig:
         require_known("command", words[0], COMMANDS)
     command, recipe = (*words[:2], "", "")[:2]
     default = next(iter(RECIPES))
+    if command == "bench" and (not recipe or recipe.startswith("-")):
+        return RECIPES["baseline"]()
     if command not in STARTS_FROM_RECIPE or recipe in ("-h", "--help"):
         return RECIPES[default]()
     if command == "train" and recipe.split("=")[0] == "--resume":
         return _config_to_resume(words)
-    if command == "bench" and (not recipe or recipe.startswith("-")):
-        return RECIPES["baseline"]()
     if not recipe or recipe.startswith("-"):
         first = ", or --resume FOLDER" if command == "train" else ""
         raise UsageError(f"{command} needs a recipe first, one of {', '.join(RECIPES)}, {_A_FILE}{first}")

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
-from tyro.conf import Positional, Suppress, arg
+from tyro.conf import Fixed, Positional, Suppress, arg
 
 from smallvit.augment.config import AugmentConfig
 from smallvit.checks import is_number, require, require_flag, require_whole
@@ -56,7 +56,11 @@ class RunConfig:
     """Everything that decides a run's result."""
 
     recipe: Annotated[
-        Positional[str], arg(metavar="RECIPE", help_behavior_hint="(the defaults below are its, or quickstart's)")
+        Positional[str],
+        arg(
+            metavar="RECIPE",
+            help_behavior_hint="(the defaults below are its, or without one quickstart's, of bench baseline's)",
+        ),
     ] = field(default="custom", metadata={"digest": False})
     """Recipe that the run starts from, the first word after the command (`smallvit recipes` lists them), or a run's
     config.json or record, to run it again."""
@@ -81,7 +85,7 @@ class RunConfig:
     """When to save what is needed to go on."""
     device: DeviceConfig = field(default_factory=DeviceConfig)
     """Where and how arithmetic is done."""
-    fork: Suppress[str | None] = field(default=None, metadata={"digest": "unless default"})
+    fork: Suppress[Fixed[str | None]] = field(default=None, metadata={"digest": "unless default"})
     """The sha256 of the weights that the run started from, if it was forked; `train --fork` fills it in."""
 
     def __post_init__(self) -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated
 
-from tyro.conf import Suppress, arg
+from tyro.conf import Fixed, Suppress, arg
 
 from smallvit.checks import require_number
 from smallvit.config import RunConfig
@@ -45,7 +45,7 @@ class Train:
     """Run folder whose weights the new run starts from."""
     max_seconds: float | None = None
     """Seconds after which to save and end, in time for a scheduler's limit; exit status 75."""
-    repeats: Suppress[Path | None] = None
+    repeats: Suppress[Fixed[Path | None]] = None
     """A run's file that stands in the recipe's place, if one does; no option."""
 
     def __call__(self) -> None:
