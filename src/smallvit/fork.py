@@ -3,6 +3,7 @@
 import hashlib
 import json
 import math
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,6 +12,7 @@ from safetensors import safe_open
 from torch import Tensor, nn
 
 from smallvit.config import RunConfig
+from smallvit.console import first_few
 from smallvit.data.spec import SPECS
 from smallvit.errors import SmallvitError, UsageError, refuse_unreadable
 from smallvit.files import exists, write_atomically
@@ -151,8 +153,8 @@ def take_weights(model: nn.Module, origin: Origin, config: RunConfig, class_name
     try:
         put_weights(model, tensors, origin.folder)
     except SmallvitError:
-        differing = other_model(origin, config) or ["its tensors have other names or shapes"]
-        raise UsageError(f"--fork {origin.folder}: its weights are another model's: {'; '.join(differing)}") from None
+        differing = "; ".join(other_model(origin, config)) or first_few(_other_tensors(tensors, own))
+        raise UsageError(f"--fork {origin.folder}: its weights are another model's: {differing}") from None
     new_head = new_head or num_known == 0
     notes = {
         "the last layer is new: the weights to start from are of other classes": new_head,
@@ -161,6 +163,17 @@ def take_weights(model: nn.Module, origin: Origin, config: RunConfig, class_name
         "the positions are interpolated: the weights to start from are of images of another size": bool(resampled),
     }
     return [note for note, applies in notes.items() if applies]
+
+
+def _other_tensors(tensors: dict[str, Tensor], own: dict[str, Tensor]) -> Iterator[str]:
+    """Yield what a file has otherwise than a model's own tensors."""
+    for name in {**own, **tensors}:
+        if name not in tensors:
+            yield f"{name} is missing"
+        elif name not in own:
+            yield f"{name} is not one of this model"
+        elif tensors[name].shape != own[name].shape:
+            yield f"{name} is {list(tensors[name].shape)}, not {list(own[name].shape)}"
 
 
 def _last_layer(

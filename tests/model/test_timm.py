@@ -2,13 +2,18 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from types import ModuleType
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from smallvit.bench.peers import PEERS
+from smallvit.config import RunConfig
+from smallvit.data.config import DataConfig
+from smallvit.fork import read_origin, take_weights
 from smallvit.model.config import ModelConfig
 from smallvit.model.vit import VisionTransformer
 
@@ -65,6 +70,21 @@ def test_large_weights_give_timms_logits_and_gradients_in_float64(
     assert ours.keys() == dict(model.named_parameters()).keys()
     for name, gradient in ours.items():
         torch.testing.assert_close(gradient, theirs[name], rtol=0, atol=1e-11 * float(gradient.abs().max() + 1))
+
+
+def test_a_fork_starts_from_weights_that_timm_saved(timm: ModuleType, images: Tensor, tmp_path: Path) -> None:
+    """Of other classes, and perhaps of larger images."""
+    twin = timm_twin(timm, replace(SMALL, num_classes=1000)).eval()
+    save_file(twin.state_dict(), tmp_path / "model.safetensors")
+    for size, more in ((16, []), (8, ["the positions are interpolated: the weights to start from are of images of"])):
+        config = RunConfig(data=DataConfig(dataset="folder", root=tmp_path), model=replace(SMALL, image_size=size))
+        model = VisionTransformer(config.model, generator=torch.Generator().manual_seed(0)).eval()
+        notes = take_weights(model, read_origin(tmp_path), config, tuple("abcdefg"))
+        expected = ["the last layer is new: the weights to start from are of other classes", *more]
+        assert [note[: len(start)] for note, start in zip(notes, expected, strict=True)] == expected
+        if size == SMALL.image_size:
+            ours, theirs = model.forward_features(images.float()), twin.forward_features(images.float())
+            torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("tokens", [2, 4])
