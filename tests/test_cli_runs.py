@@ -18,8 +18,10 @@ from PIL import Image
 
 from outcomes import outcome
 from smallvit.cli import main
+from smallvit.commands.inspect import OF_FEW_IMAGES
 from smallvit.recipes import RECIPES
 from smallvit.record import RunRecord
+from smallvit.report.stats import wilson_interval
 from smallvit.stop import InterruptedRunError
 
 TINY = [
@@ -109,17 +111,18 @@ def test_train_then_evaluate_prints_the_records_accuracy(
     plain, calibrated = record.test, record.test_calibrated
     assert calibrated is not None
     nats, error = f"{calibrated.negative_log_likelihood:.4f} nats", f"{100 * calibrated.calibration_error:.2f} %"
+    low, high = wilson_interval(plain.correct, plain.count)
     *lines, half, most, nearly_all = out.splitlines()
     assert lines == [
         f"test {accuracy}",
+        f"by the draw of the images {100 * low:.2f} to {100 * high:.2f} % (95 % interval)",
         f"negative log likelihood {plain.negative_log_likelihood:.4f} nats",
-        f"expected calibration error {100 * plain.calibration_error:.2f} %",
+        f"expected calibration error {100 * plain.calibration_error:.2f} % ({OF_FEW_IMAGES})",
         f"with the temperature fitted on val, as in predict: {nats}, {error}",
     ]
     for least, line in ((0.5, half), (0.8, most), (0.95, nearly_all)):
-        assert re.fullmatch(
-            rf"with a probability of at least {least}: [\d.]+ % of the answers(, [\d.]+ % of them right)?", line
-        )
+        right = r"(, [\d.]+ % of them right \(\d+ of \d+\))?"
+        assert re.fullmatch(rf"with a probability of at least {least}: [\d.]+ % of the answers{right}", line)
 
 
 def test_a_runs_record_in_a_recipes_place_gives_the_run_again(trained: tuple[Path, str], tmp_path: Path) -> None:

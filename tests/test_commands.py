@@ -89,7 +89,7 @@ def test_evaluate_measures_what_it_is_asked_for_and_says_where_the_record_differ
     assert calls[1:] == [(Path("run"), "test", None, {"weights": "last"})]
     said = capsys.readouterr().out
     assert "note: its record has 74.75 % (2,990 of 4,000): smallvit's source has changed since" in said
-    assert said.startswith("test accuracy 74.98 % (2,999 of 4,000), of a run of 50 % of its recipe's full length\n")
+    assert said.startswith("test accuracy 74.98 % (2,999 of 4,000), of a run of 50 % of train.epochs, 16\n")
     found[0], record.versions = replace(kept, correct=2000), {}
     assert main(["evaluate", "run"]) == 0
     assert (

@@ -104,7 +104,7 @@ def test_what_it_was_trained_on_is_left_out_and_named(
     assert told in lines
     low, high = (100 * end for end in wilson_interval(metrics.correct, count))
     share = f"accuracy {100 * metrics.accuracy:.2f} % ({metrics.correct} of {count})"
-    assert f"{share}, {low:.2f} to {high:.2f} % by the draw of the pictures (95 %)" in lines
+    assert [share, f"by the draw of the images {low:.2f} to {high:.2f} % (95 % interval)"] == lines[2:4]
     assert f"negative log likelihood {metrics.negative_log_likelihood:.4f} nats" in lines
     assert lines[-4].startswith("with the temperature fitted on val, as in predict: ")
 
@@ -161,7 +161,7 @@ def test_the_sure_answers_are_those_of_the_probability_that_is_written(
     *_, half, none = capsys.readouterr().out.splitlines()
     sure, right = found.sure(middle)
     assert 0 < sure < count
-    share = f"{100 * sure / count:.2f} % of the answers, {100 * right / sure:.2f} % of them right"
+    share = f"{100 * sure / count:.2f} % of the answers, {100 * right / sure:.2f} % of them right ({right} of {sure})"
     assert half == f"with a probability of at least {middle}: {share}"
     assert none == "with a probability of at least 1.0: 0.00 % of the answers"
 

@@ -135,7 +135,7 @@ def test_metrics_are_whole_lines_that_agree_with_the_curve(finished: tuple[Path,
     expected = {0, 3 * STEPS - 1} | {s for s in range(3 * STEPS) if (s + 1) % 20 == 0 or (s + 1) % STEPS == 0}
     assert [row["step"] for row in steps] == sorted(expected)
     assert [row["seconds"] for row in steps] == sorted(row["seconds"] for row in steps)
-    assert all(row.keys() == {"step", "loss", "lr", "seconds", "images_per_second"} for row in steps)
+    assert all(row.keys() == {"step", "loss", "gradient_norm", "lr", "seconds", "images_per_second"} for row in steps)
     assert points == record.to_json()["curve"]
     assert max(row["lr"] for row in steps) <= TINY.optim.lr
 

@@ -8,7 +8,7 @@ from smallvit.data.store import Dataset
 FEW_STEPS = 1000
 """Under so many a run on pictures of one's own is called short: 100 passes over 3,000 take 1,100 (docs/data.md)."""
 FEW_IMAGES = 200
-"""Under so many of one's own as val a note says how little their accuracy tells."""
+"""Under so many of one's own as val or test a note says how little their accuracy tells."""
 
 
 def notes_on(config: RunConfig, dataset: Dataset) -> list[str]:
@@ -32,11 +32,13 @@ def _on_few_pictures(config: RunConfig, dataset: Dataset) -> list[str]:
     if config.fork is None and 0 < steps < FEW_STEPS:
         longer = min(math.ceil(config.scale * FEW_STEPS / steps), MOST_SCALE)
         notes.append(f"the run is short, {steps:,} steps: for few pictures consider --scale {longer}")
-    if dataset.val is not None and (count := len(dataset.val)) < FEW_IMAGES:
-        one, deviation = 100 / count, 50 / count**0.5  # the latter where half are right, which is the most
-        worth = f"one is {one:.1f} points of accuracy, their draw up to {deviation:.0f} of standard deviation"
-        drawn_as_test = 0 if dataset.spec.test_size else len(dataset.test)
-        is_drawn = len(dataset.train) + drawn_as_test < dataset.spec.train_size
-        more = "; a larger data.val_fraction holds out more" if is_drawn else ""
-        notes.append(f"val is small, {count} images: {worth}{more}")
+    drawn_as_test = 0 if dataset.spec.test_size else len(dataset.test)
+    is_drawn = {"val": len(dataset.train) + drawn_as_test < dataset.spec.train_size, "test": bool(drawn_as_test)}
+    rests = {"val": "; on them rests the temperature of predict's probabilities, too", "test": ""}
+    for name, split in (("val", dataset.val), ("test", dataset.test)):
+        if split is not None and (count := len(split)) < FEW_IMAGES:
+            one, deviation = 100 / count, 50 / count**0.5  # the latter where half are right, which is the most
+            worth = f"one is {one:.1f} points of accuracy, their draw up to {deviation:.0f} of standard deviation"
+            more = f"; a larger data.{name}_fraction holds out more" if is_drawn[name] else ""
+            notes.append(f"{name} is small, {count} images: {worth}{rests[name]}{more}")
     return notes

@@ -163,7 +163,8 @@ def _prepared(config: RunConfig, asked: _Asked, world: World, stop: Stop, consol
     seen = found[1].may_be_seen if found else may_be_seen(origin, config, dataset)
     for split in seen:
         note(MAY_BE_SEEN[split])
-    session = Session(config, dataset, world, found[1].choices if found else None)
+    with console.status("making ready: what is fastest here is measured once"):
+        session = Session(config, dataset, world, found[1].choices if found else None)
     say(console, f"{config.recipe} on {_sizes(dataset)}\n{session.choices}")
     if not found and asked.repeats is not None and (other := asked.repeats.other_arithmetic(session.choices)):
         note(other)
@@ -270,4 +271,5 @@ def _finish(training: Training, record: RunRecord) -> None:
 def _sizes(dataset: Dataset) -> str:
     parts = [f"{len(split):,} {name}" for name, split in dataset.splits().items()]
     size = dataset.test.images.shape[-1]
-    return f"{dataset.spec.name} ({', '.join(parts)} images of {size} x {size})"
+    classes = f"{dataset.spec.num_classes} classes; " if dataset.spec.name == "folder" else ""
+    return f"{dataset.spec.name} ({classes}{', '.join(parts)} images of {size} x {size})"

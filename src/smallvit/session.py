@@ -60,6 +60,13 @@ class Session:
                 f"train.batch_size is {config.train.batch_size}: {world.size} ranks share it, "
                 f"so it must be a multiple of {world.size}"
             )
+        images = len(dataset.train) * config.length.passes_per_epoch
+        if config.train.batch_size > images:
+            few = ", of so few pictures better 64" if images > 64 else ""
+            raise UsageError(
+                f"train.batch_size is {config.train.batch_size}: an epoch has only {images} images, so it must be at "
+                f"most that{few}"
+            )
         self.choices = decide(config, world, earlier)
         device = self.choices.device
         if self.choices.compile:  # a function is compiled at most eight times in a process, those just measured as well
@@ -84,11 +91,6 @@ class Session:
             repeats_in_batch=config.train.repeats_in_batch,
             seed=config.seed,
         )
-        if self.order.steps_per_epoch == 0:
-            raise UsageError(
-                f"train.batch_size is {config.train.batch_size}: an epoch has only "
-                f"{len(self.splits['train']) * config.length.passes_per_epoch} images, so it must be at most that"
-            )
         rng.seed_torch(config.seed, "layers")  # for layers that draw their first weights themselves
         self.model = VisionTransformer(
             config.model,

@@ -144,10 +144,9 @@ class Training:
         speed = state.step * self.session.config.train.batch_size / (after_first or math.inf)
         if self._metrics is not None:
             numbers = {"loss": loss, "gradient_norm": state.gradient_norm}
-            row = {"step": state.step, "lr": state.lr, "seconds": gathered.train_seconds, "images_per_second": speed}
-            self._metrics.write(
-                row | {name: value if math.isfinite(value) else None for name, value in numbers.items()}
-            )
+            known = {name: number if math.isfinite(number) else None for name, number in numbers.items()}
+            row = {"step": state.step, **known, "lr": state.lr}
+            self._metrics.write({**row, "seconds": gathered.train_seconds, "images_per_second": speed})
         self._progress.numbers(loss, state.lr, speed)
 
     def _measure_if_due(self) -> None:

@@ -4,6 +4,7 @@ import re
 import shutil
 import subprocess
 import sys
+import unicodedata
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from PIL import Image
 from smallvit.data import source
 from smallvit.data.config import DataConfig
 from smallvit.data.decode import DARK
-from smallvit.data.listing import find_images
+from smallvit.data.listing import find_images, list_labelled
 from smallvit.data.store import Dataset, load_dataset
 from smallvit.errors import SmallvitError
 
@@ -37,7 +38,11 @@ def colour(label: int, number: int) -> tuple[int, int, int]:
 
 
 def fill(
-    folder: Path, classes: str | list[str] = "abc", count: int = 10, suffix: str = ".png", labels: str = "abc"
+    folder: Path,
+    classes: str | list[str] = "abc",
+    count: int = 10,
+    suffix: str = ".png",
+    labels: str | list[str] = "abc",
 ) -> Path:
     """Images of one colour each: red tells the class, green the number."""
     for name in classes:
@@ -497,7 +502,22 @@ def test_what_a_constant_answer_would_have_is_told_where_classes_are_uneven(tmp_
     root = fill(tmp_path / "root", "ab")
     assert load(root).notes == ()
     fill(root / "a" / "more", "a", 20)
-    assert load(root).notes == ("classes are uneven: to answer a whatever the image is right on 75.00 % of test",)
+    assert load(root).notes == (
+        "classes are uneven: to answer a whatever the image is right on 75.00 % of test; b has 2 images of it",
+    )
+
+
+def test_accents_may_be_characters_of_their_own(tmp_path: Path, load) -> None:
+    """As in an archive from macOS."""
+    composed, apart = "Größe", unicodedata.normalize("NFD", "Größe")
+    root = fill(tmp_path / "root" / "train", [composed, "b"], labels=[composed, "b"]).parent
+    fill(root / "test", [apart, "b"], count=3, labels=[apart, "b"])
+    assert sorted(load(root).test.labels.tolist()) == [0, 0, 0, 1, 1, 1]
+    listing = list_labelled(root / "test", (composed, "b", "c"))
+    assert sorted({label for _, label in listing.splits["test"]}) == [0, 1]
+    (root / "train" / apart).mkdir()
+    with pytest.raises(SmallvitError, match="has Größe/ twice, with its accents written in two ways: make it one"):
+        load(root)
 
 
 def test_an_entry_in_the_earlier_order_is_rebuilt(tmp_path: Path, load) -> None:

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
 SURE = (0.5, 0.8, 0.95)
 """Probabilities at which to tell how many answers are at least as sure, and right."""
+FEW_IMAGES = 1000
+"""Under so many the calibration error says mostly how few they are."""
+OF_FEW_IMAGES = "even true probabilities have some 5 % on 400 images and some 14 % on 60"
 ROUNDING = 0.005
 """Share of a split's images that may be right on one machine and wrong on another."""
 
@@ -70,30 +73,31 @@ class Evaluate:
             allowed = f"it is of the run's own data set, and has no place beside {self.pictures}"
             require(value is None, option, str(value), allowed)
         place = _csv_to_write(self.out)
+        from smallvit.progress import percent
+        from smallvit.report.stats import wilson_interval
+
         found = self._found()
         for note in found.notes:
             print(f"note: {note}")
-        metrics, scale = found.metrics(), found.record.run_config().scale
-        short = "" if scale == 1 else f", of a run of {100 * scale:g} % of its recipe's full length"
+        metrics, config = found.metrics(), found.record.run_config()
+        what = f"{self.split} accuracy" if self.pictures is None else "accuracy"
+        length = f", of a run of {100 * config.scale:g} % of train.epochs, {config.train.epochs}"
+        print(f"{what} {percent(metrics)}{'' if config.scale == 1 else length}")
+        low, high = wilson_interval(metrics.correct, metrics.count)
+        print(f"by the draw of the images {100 * low:.2f} to {100 * high:.2f} % (95 % interval)")
         if self.pictures is None:
-            self._print_beside_the_record(metrics, found.record, short)
-        else:
-            from smallvit.progress import percent
-            from smallvit.report.stats import wilson_interval
-
-            low, high = wilson_interval(metrics.correct, metrics.count)
-            draw = f"{100 * low:.2f} to {100 * high:.2f} % by the draw of the pictures (95 %)"
-            print(f"accuracy {percent(metrics)}{short}, {draw}")
+            self._compare_with_the_record(metrics, found.record)
         if (mean := found.mean_class_accuracy()) is not None:
             print(f"mean of the classes' accuracies {100 * mean:.2f} %")
         print(f"negative log likelihood {metrics.negative_log_likelihood:.4f} nats")
-        print(f"expected calibration error {100 * metrics.calibration_error:.2f} %")
+        few = "" if metrics.count >= FEW_IMAGES else f" ({OF_FEW_IMAGES})"
+        print(f"expected calibration error {100 * metrics.calibration_error:.2f} %{few}")
         if (calibrated := found.calibrated()) is not None:
             nats, error = calibrated.negative_log_likelihood, calibrated.calibration_error
             print(f"with the temperature fitted on val, as in predict: {nats:.4f} nats, {100 * error:.2f} %")
         for least in SURE:
             count, right = found.sure(least)
-            of_these = f", {100 * right / count:.2f} % of them right" if count else ""
+            of_these = f", {100 * right / count:.2f} % of them right ({right:,} of {count:,})" if count else ""
             share = f"{100 * count / metrics.count:.2f} % of the answers"
             print(f"with a probability of at least {least}: {share}{of_these}")
         if place is not None:
@@ -107,11 +111,10 @@ class Evaluate:
             return measured.evaluate_labelled(self.folder, self.pictures, weights=self.weights)
         return measured.evaluate(self.folder, self.split, self.data.root, weights=self.weights)
 
-    def _print_beside_the_record(self, metrics: "Metrics", record: "RunRecord", short: str) -> None:
+    def _compare_with_the_record(self, metrics: "Metrics", record: "RunRecord") -> None:
         from smallvit.progress import percent
         from smallvit.record import SOURCE, versions
 
-        print(f"{self.split} accuracy {percent(metrics)}{short}")
         kept = {"train": None, "val": record.val, "test": record.test}[self.split]
         if self.weights == "last" and kept is not None and kept.correct != metrics.correct:
             same = record.versions.get(SOURCE) in (None, versions()[SOURCE])

@@ -116,7 +116,7 @@ def train_and_report(
     from smallvit.report.page import write_page
 
     speed = f" at {record.images_per_second:,.0f} images/s" if record.images_per_second else ""  # of one step, none
-    short = "" if config.scale == 1 else f"; {100 * config.scale:g} % of the recipe's full length"
+    short = "" if config.scale == 1 else f"; {100 * config.scale:g} % of train.epochs, {config.train.epochs}"
     console.print(
         f"test accuracy {percent(record.test)} after {duration(record.train_seconds)} of training{speed}{short}"
     )

@@ -246,9 +246,13 @@ def _imbalance(test: Split, spec: DatasetSpec) -> list[str]:
     counts = np.bincount(test.labels, minlength=spec.num_classes).tolist()
     if not uneven(counts):
         return []
-    most = max(counts)
-    name, share = spec.class_names[counts.index(most)], 100 * most / len(test)
-    return [f"classes are uneven: to answer {name} whatever the image is right on {share:.2f} % of test"]
+    most, least = max(counts), min(count for count in counts if count)
+    name, rarest = (spec.class_names[counts.index(count)] for count in (most, least))
+    share, images = 100 * most / len(test), f"{least} image{'s' if least > 1 else ''}"
+    return [
+        f"classes are uneven: to answer {name} whatever the image is right on {share:.2f} % of test; {rarest} has "
+        f"{images} of it"
+    ]
 
 
 def _channels(values: np.ndarray) -> tuple[float, float, float]:
