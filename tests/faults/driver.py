@@ -18,10 +18,8 @@ import traceback
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
-import scipy.optimize  # noqa: F401  # imported for the runs
 import torch
 import torch._dynamo
 
@@ -188,14 +186,15 @@ def wait(pid: int, seconds: float) -> int | None:
 
 
 def serve() -> None:
+    import scipy.optimize  # noqa: F401  # imported for the runs
+
     from kept_digits import keep_digits  # beside the tests, whose folder is the current one
+    from no_page import draw_no_page
 
     os.fsync = os.fstat  # what a killed process has written is there, flushed or not
     keep_digits()
     load_dataset(DataConfig(dataset="digits"))  # at the size of the runs, which are forked off
-    page = ModuleType("smallvit.report.page")  # costs more than these runs, and has tests of its own
-    page.write_page = lambda folder: folder / "index.html"
-    sys.modules[page.__name__] = page
+    draw_no_page()
     torch.set_num_threads(1)
     for line in sys.stdin:
         order = json.loads(line)

@@ -203,6 +203,8 @@ def fork_ranks(jobs: dict[str, list[Any]]) -> NoReturn:
     """Be all ranks of some jobs, each a number of ranks with a port and a folder, in a process each: what costs most is
     to import torch. End with the first status that is not 0.
     """
+    import torch._dynamo  # noqa: F401  # an optimiser does
+
     children: list[int] = []
     for size, (port, folder) in jobs.items():
         for rank in range(int(size)):
