@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from outcomes import outcome
 from smallvit.augment.config import AugmentConfig
 from smallvit.config import RunConfig
 from smallvit.data.config import DataConfig
@@ -55,6 +56,21 @@ def long_study() -> Study:
         checkpoint=CheckpointConfig(every_seconds=0.0),
     )
     return replace(study(), reference="long row", rows=(Row(label="long row", config=config),))
+
+
+def seldom(study: Study) -> Study:
+    """Return the study with runs that save at their end alone: two thirds of the time, and the same digests."""
+    checkpoint = CheckpointConfig(every_seconds=1e6)
+    rows = tuple(replace(row, config=replace(row.config, checkpoint=checkpoint)) for row in study.rows)
+    return replace(study, rows=rows)
+
+
+def told(folder: Path) -> dict[str, Any]:
+    """Return what a finished run left, bar the clocks and how often it saved."""
+    found = outcome(folder)
+    for config in (found["config"], found["record"]["config"]):
+        config["checkpoint"]["every_seconds"] = 0.0
+    return found
 
 
 def wait_for(reached: Callable[[], Any], what: str) -> Any:

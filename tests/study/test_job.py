@@ -1,5 +1,6 @@
 """A job: one that is done is left alone, one that another holds is waited for, one that is out of time saves."""
 
+import io
 import json
 import os
 import signal
@@ -12,16 +13,14 @@ from typing import Any
 
 import pytest
 
-from outcomes import outcome
 from smallvit.bench.pace import Pace
 from smallvit.device.config import DeviceConfig
 from smallvit.lock import LockedError, run_lock
 from smallvit.stop import InterruptedRunError, Stop
 from smallvit.study import job
 from smallvit.study.job import Order, run_job
-from smallvit.study.process import Process
 from smallvit.study.watch import checkpoint_step
-from tiny_study import BASE, ONE_THREAD, long_study
+from tiny_study import BASE, ONE_THREAD, long_study, seldom, told
 
 CONFIG = replace(BASE, device=DeviceConfig(**vars(ONE_THREAD), precision="float32")).to_json()
 
@@ -57,20 +56,26 @@ def test_a_job_waits_for_one_that_is_just_ending(tmp_path: Path, monkeypatch: py
 
 
 def test_a_job_that_is_out_of_time_saves_and_goes_on(tmp_path: Path, undisturbed: Callable[[str], Any]) -> None:
-    config = replace(long_study().rows[0].at(0), device=DeviceConfig(**vars(ONE_THREAD), precision="float32")).to_json()
+    device = DeviceConfig(**vars(ONE_THREAD), precision="float32")
+    config, rest = (replace(s.rows[0].at(0), device=device).to_json() for s in (long_study(), seldom(long_study())))
     with pytest.raises(InterruptedRunError, match="out of time") as raised:
         run_job(config, tmp_path / "seed0", until=time.time() + 0.5)
     assert raised.value.exit_status == 75
     assert 0 < checkpoint_step(tmp_path / "seed0") < 90
-    run_job(config, tmp_path / "seed0")
-    assert outcome(tmp_path / "seed0") == undisturbed("seed0")
+    run_job(rest, tmp_path / "seed0")
+    assert told(tmp_path / "seed0") == undisturbed("seed0")
 
 
-def test_a_pace_is_measured_in_a_process_of_its_own(tmp_path: Path) -> None:
+def test_the_last_line_of_a_job_that_measures_a_pace_is_the_pace(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     order = Order(do="pace", config=CONFIG, folder=str(tmp_path / "run"), cwd=str(tmp_path))
-    found = Process(order, tmp_path / "job.log").wait()
-    assert found.status == 0, found.line
-    pace = Pace(**json.loads(found.line))
+    monkeypatch.setattr("sys.stdin", io.StringIO(order.to_line()))
+    monkeypatch.setattr(job, "_end_with_standard_input", lambda: None)
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    monkeypatch.chdir(tmp_path)
+    assert job.main() == 0
+    pace = Pace(**json.loads(capsys.readouterr().out.splitlines()[-1]))
     assert 0 < pace.step_seconds < 10
     assert pace.num_test == 359
     assert not (tmp_path / "run").exists()

@@ -13,14 +13,25 @@ from unittest.mock import MagicMock
 import pytest
 from rich.console import Console
 
-from outcomes import outcome
 from smallvit import cli
 from smallvit.errors import SmallvitError, UsageError
 from smallvit.record import RunRecord
 from smallvit.study.engines.ray import RayEngine
 from smallvit.study.execute import run_study
 from smallvit.study.watch import checkpoint_step
-from tiny_study import AS_WORDS, ONE_THREAD, PATIENCE, HereEngine, long_study, owner_of, parent, started, wait_for
+from tiny_study import (
+    AS_WORDS,
+    ONE_THREAD,
+    PATIENCE,
+    HereEngine,
+    long_study,
+    owner_of,
+    parent,
+    seldom,
+    started,
+    told,
+    wait_for,
+)
 
 WORDS = ["study", "long", "--out", "runs", "--engine", "ray", "--jobs", "2", *AS_WORDS]
 
@@ -44,13 +55,14 @@ def test_a_worker_that_is_killed_and_a_study_that_is_ended_leave_the_records_of_
     steps, left = checkpoint_step(runs[0]), [run for run in runs if not (run / "record.json").exists()]
     assert len(left) < 2
 
-    ending = run_study(long_study(), tmp_path / "runs", HereEngine(), Console(quiet=True), use=ONE_THREAD)
+    rest = seldom(long_study())
+    ending = run_study(rest, tmp_path / "runs", HereEngine(), Console(quiet=True), use=ONE_THREAD)
     assert ending.finished == len(left)
     resumed = RunRecord.load(runs[0] / "record.json").resumed_at_steps
     assert resumed
     assert runs[0] not in left or resumed[-1] == steps
     for run in runs:
-        assert outcome(run) == undisturbed(run.name)
+        assert told(run) == undisturbed(run.name)
 
 
 @pytest.mark.parametrize(
