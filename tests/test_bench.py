@@ -217,15 +217,20 @@ def test_memory_that_was_in_use_for_a_moment_is_seen() -> None:
     """In a process of its own: the most that this one ever had may be more."""
     code = (
         "import torch; from smallvit.bench.clock import PeakMemory; memory = PeakMemory(); "
-        "torch.ones(150 * 2**20).sum(); print(memory.read('cpu'))"
+        "torch.ones(50 * 2**20).sum(); print(memory.read('cpu'))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert int(done.stdout) > 300 * 2**20
+    assert int(done.stdout) > 100 * 2**20
 
 
 def test_the_sweep_changes_one_field_at_a_time_and_keeps_to_its_time() -> None:
     said: list[str] = []
-    config = replace(TINY, model=replace(TINY.model, patch_size=4, num_heads=1), train=TrainConfig(batch_size=64))
+    config = replace(
+        TINY,
+        model=replace(TINY.model, patch_size=4, num_heads=1),
+        train=TrainConfig(batch_size=64),
+        device=replace(TINY.device, attention="sdpa"),
+    )
     record = measure_recipe(config, turns=1, sweep_seconds=0.0, say=said.append)
     assert [(p.field, p.value) for p in record.sweep] == [
         *(("model.embed_dim", width) for width in (96, 192, 384)),

@@ -136,6 +136,18 @@ def test_links_lead_somewhere() -> None:
             assert not anchor or anchor in _anchors(linked), (page, target)
 
 
+def test_the_published_records_are_sections_and_other_runs(published: Collection) -> None:
+    results = ROOT / "results" / "runs"
+    section = next(each for each in published.sections if each.study.name == "augmentation")
+    assert (section.name, section.scale) == ("augmentation", 1.0)
+    seeds = {label: [run.config.seed for run in runs] for label, runs in section.done.items()}
+    assert seeds == {label: [0, 1] for label in section.runs}
+    assert section.runs["all of them"][1].path == results / "augment-all" / "seed1.json"
+    assert {group[0].config.recipe for group in published.others} >= {"quickstart", "small"}
+    used = [run.path for each in published.sections for runs in each.runs.values() for run in runs]
+    assert {*used, *(run.path for group in published.others for run in group)} == {*results.rglob("seed?.json")}
+
+
 def test_what_is_made_from_the_records_is_not_stale(published: Collection) -> None:
     """`make results` mends it."""
     for path, text in make_results.pages(published, ROOT).items():

@@ -31,8 +31,10 @@ def assert_equal_to_pillow(pillow, images, names, values, space="deepvoltaire"):
 @pytest.mark.parametrize("name", ON_THE_TABLE)
 def test_every_magnitude_and_sign_on_all_pictures(name, real_images, noise_images, flat_images, pillow):
     pictures = torch.cat([real_images[::5], noise_images(100), flat_images])
-    for value in np.unique(magnitudes("deepvoltaire", 10, (32, 32))[:, OPS.index(name)]):
-        assert_equal_to_pillow(pillow, pictures, [name] * len(pictures), [value] * len(pictures))
+    values = np.unique(magnitudes("deepvoltaire", 10, (32, 32))[:, OPS.index(name)])
+    for index, value in enumerate(values):
+        some = pictures[index % 3 :: 3] if len(values) > 1 else pictures
+        assert_equal_to_pillow(pillow, some, [name] * len(some), [value] * len(some))
 
 
 @pytest.mark.parametrize("space", list(SPACES))

@@ -62,7 +62,8 @@ def test_cifar10_is_the_official_release_divided_by_class(cifar10: Dataset) -> N
 def test_the_published_digests_and_statistics_are_those_of_the_release(
     name: str, first_start: float, shared_data: Path, cache: Path
 ) -> None:
-    start(cache, shared_data, name)
+    if name != "cifar10":
+        start(cache, shared_data, name)
     spec = SPECS[name]
     data = load_dataset(DataConfig(dataset=name, root=shared_data, cache=cache, val_fraction=0.0))
     assert data.notes == ()

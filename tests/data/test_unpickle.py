@@ -18,6 +18,7 @@ ARRAY = np.arange(12, dtype=np.uint8).reshape(3, 4)
 plain = st.recursive(
     st.integers() | st.text() | st.binary() | st.none() | st.booleans() | st.floats(allow_nan=False),
     lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    max_leaves=10,
 )
 
 

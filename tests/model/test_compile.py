@@ -20,11 +20,11 @@ ONE_GRAPH = """
 everything = dict(num_cls_tokens=2, num_class_attention_blocks=1, latent_dim_q=8, position="sincos", head="mlp")
 if variants:
     everything = everything | dict(
-        num_registers=1, position="rotary", tokenizer="conv", mlp_conv="depthwise", pooling="cls+mean", qk_norm="rms",
-        locality="lsa", layer_scale=0.1,
+        depth=1, num_registers=1, position="rotary", tokenizer="conv", mlp_conv="depthwise", pooling="cls+mean",
+        qk_norm="rms", locality="lsa", layer_scale=0.1,
     )
-model = VisionTransformer(ModelConfig(**small, **everything), generator=generator)
-scale = model.drop_path_scale(torch.rand(3, 2, 3, generator=generator))
+model = VisionTransformer(ModelConfig(**(small | everything)), generator=generator)
+scale = model.drop_path_scale(torch.rand(len(model.all_blocks), 2, 3, generator=generator))
 fast = torch.compile(model, fullgraph=True, backend="aot_eager")
 results = []
 for forward in (model, fast):

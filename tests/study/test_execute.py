@@ -41,6 +41,12 @@ def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("smallvit.study.execute.POLL_SECONDS", 0.0)
 
 
+@pytest.fixture
+def nothing_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For tests that look at no drawing of a study's page."""
+    monkeypatch.setattr("smallvit.report.study_page.drawings", lambda numbers: [])
+
+
 def execute(study: Study, folder: Path, engine: HereEngine | None = None, budget: float | None = None) -> Ending:
     return run_study(study, folder, engine or HereEngine(), QUIET, use=ONE_THREAD, budget_seconds=budget)
 
@@ -275,6 +281,7 @@ def test_a_study_of_ones_own_pictures_is_of_one_folder(tmp_path: Path) -> None:
         execute(tiny.on("folder", tmp_path / "yours"), tmp_path / "runs")
 
 
+@pytest.mark.usefixtures("nothing_drawn")
 @pytest.mark.parametrize(("images", "field", "value"), [("test", "test_sha256", "0" * 64), ("train", "num_train", 7)])
 def test_a_run_on_other_images_has_failed_and_the_study_ends(
     tmp_path: Path,
@@ -327,6 +334,7 @@ def test_a_study_ends_with_its_own_line_where_no_table_can_be_made_of_what_a_fai
     assert "record.json is not a readable record" in said
 
 
+@pytest.mark.usefixtures("nothing_drawn")
 def test_a_reader_that_left_keeps_no_study_from_its_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     execute(study(), tmp_path)
     monkeypatch.setitem(STUDIES, "augmentation", study)
@@ -525,6 +533,7 @@ def test_a_signal_ends_the_study_and_a_second_one_at_once(tmp_path: Path, monkey
     assert raised.value.exit_status == 130
 
 
+@pytest.mark.usefixtures("nothing_drawn")
 def test_the_command_runs_and_prints_the_table_of_records_wherever_they_lie(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -57,8 +57,9 @@ def test_a_folder_belongs_to_one_run_and_a_run_to_one_folder(dataset: str | None
     folders: dict[str, set[str]] = defaultdict(set)
     for make in STUDIES.values():
         for row in make().on(dataset).rows:
-            runs[row.folder].add(row.config.digest())
-            folders[row.config.digest()].add(row.folder)
+            digest = row.config.digest()
+            runs[row.folder].add(digest)
+            folders[digest].add(row.folder)
             assert re.fullmatch(r"[a-z0-9.-]+", row.folder), row.folder
     assert [folder for folder, digests in runs.items() if len(digests) > 1] == []
     assert [names for names in folders.values() if len(names) > 1] == []
