@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import fields, replace
 from pathlib import Path
@@ -346,15 +347,29 @@ def test_timm_takes_the_same_step(timm: ModuleType, precision: Any) -> None:
     assert record.floor_seconds["arithmetic"] == pytest.approx(6 * record.num_macs * 20 / peak)
 
 
-def test_timms_step_trains_its_own_model(timm: ModuleType) -> None:
+@pytest.mark.parametrize("attention", ["fused attention", "plain products"])
+def test_timms_step_trains_its_own_model(timm: ModuleType, attention: str) -> None:
     work = Workload(TINY)
-    peer = peers.PeerStep("timm", work)
+    peer = peers.PeerStep("timm", work, attention)
+    attentions = [module.fused_attn for module in peer.model.modules() if hasattr(module, "fused_attn")]
+    assert attentions == [attention == "fused attention"] * TINY.model.depth
     ours = {name: tensor.clone() for name, tensor in work.session.model.state_dict().items()}
     before = loss_of(peer.step)
     for _ in range(30):
         peer.step()
     assert loss_of(peer.step) < before
     torch.testing.assert_close(work.session.model.state_dict(), ours, rtol=0, atol=0)
+
+
+def test_of_a_peers_attentions_the_fastest_counts(timm: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    def slow(model: torch.nn.Module) -> None:
+        model.register_forward_pre_hook(lambda *_: time.sleep(0.05))
+
+    ways = {"waiting": slow, **peers.PEERS["timm"].attentions}
+    for names in (["waiting", "plain products"], ["plain products", "waiting"]):
+        peer = replace(peers.PEERS["timm"], attentions={name: ways[name] for name in names})
+        monkeypatch.setitem(peers.PEERS, "timm", peer)
+        assert peers.fastest_step("timm", Workload(TINY)).differs == f"{peer.differs}; by plain products"
 
 
 def test_a_peer_that_is_not_there_is_said_in_one_line_and_left_out(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from smallvit.bench.clock import PeakMemory, take_turns
 from smallvit.bench.floors import step_bytes, step_flop, utilisation
 from smallvit.bench.machine import MachineRates
-from smallvit.bench.peers import PEERS, PeerStep, why_missing
+from smallvit.bench.peers import PEERS, PeerStep, fastest_step, why_missing
 from smallvit.bench.record import BenchRecord, PeerResult, Speed, circumstances
 from smallvit.bench.sweep import run_sweep, sweep_cases
 from smallvit.bench.workload import Workload
@@ -58,7 +58,6 @@ def _measure_one(config: RunConfig, turns: int, against: Sequence[str], say: Say
     work.settle(work.pipeline)
     peak_memory = memory.read(device)
     peers = _peers(against, work, say)
-    first_of_peers = {name: timed(peer.step, device) for name, peer in peers.items()}
     rates = MachineRates(device)
     contestants = {**work.contestants(), **{name: peer.step for name, peer in peers.items()}, **rates.calls()}
     timings = take_turns(contestants, device, turns)
@@ -95,7 +94,7 @@ def _measure_one(config: RunConfig, turns: int, against: Sequence[str], say: Say
                 version=peer.version,
                 differs=peer.differs,
                 num_parameters=peer.num_parameters,
-                first_step_seconds=first_of_peers[name],
+                first_step_seconds=peer.first_step_seconds,
                 step=Speed.of(timings[name], batch),
             )
             for name, peer in peers.items()
@@ -109,8 +108,8 @@ def _peers(against: Sequence[str], work: Workload, say: Say) -> dict[str, PeerSt
     for name in against:
         missing = why_missing(name)
         if missing is None:
-            found[name] = PeerStep(name, work)
-            say(f"{name} {found[name].version}: {PEERS[name].differs}")
+            found[name] = fastest_step(name, work)
+            say(f"{name} {found[name].version}: {found[name].differs}")
         else:
             say(f"left out: {missing}")
     if found and work.session.graphs:

@@ -1,8 +1,9 @@
 """Models that others wrote, of the same shape and under the same step; each only where it can be imported."""
 
 import importlib
-from collections.abc import Callable
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
+from functools import partial
 from importlib.metadata import version
 from typing import Any
 
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 from smallvit.bench.workload import TrainingStep, Workload
 from smallvit.checks import require, require_one_of
 from smallvit.config import RunConfig
-from smallvit.device.choose import torch_kept
+from smallvit.device.choose import timed, torch_kept
 from smallvit.model.config import ModelConfig
 from smallvit.model.vit import count_parameters
 from smallvit.train.average import WeightAverage
@@ -36,6 +37,7 @@ PEERS_HAVE = (
 )
 """Fields of a model that a peer is built with, or that do not change its arithmetic; of the others only the default."""
 
+_TRIES = 3
 _declared: list[torch.library.Library] = []  # a declaration lasts as long as its object
 
 
@@ -47,6 +49,8 @@ class Peer:
     build: Callable[[Any, ModelConfig], nn.Module]
     differs: str
     """What its model does otherwise, for the reader of a ratio."""
+    attentions: Mapping[str, Callable[[nn.Module], object]] = field(default_factory=lambda: {"": lambda model: None})
+    """By name what gives its model each attention that it has, of which the fastest counts, as with ours."""
 
 
 def _build_timm(timm: Any, config: ModelConfig) -> nn.Module:
@@ -80,11 +84,18 @@ def _build_vit_pytorch(vit_pytorch: Any, config: ModelConfig) -> nn.Module:
     )
 
 
+def _fuse(model: nn.Module, fused: bool) -> None:
+    for module in model.modules():
+        if hasattr(module, "fused_attn"):
+            setattr(module, "fused_attn", fused)  # noqa: B010
+
+
 PEERS = {
     "timm": Peer(
         module="timm.models.vision_transformer",
         build=_build_timm,
         differs="further CLS tokens are registers, which its head does not read",
+        attentions={"fused attention": partial(_fuse, fused=True), "plain products": partial(_fuse, fused=False)},
     ),
     "vit-pytorch": Peer(
         module="vit_pytorch",
@@ -97,14 +108,15 @@ PEERS = {
 class PeerStep:
     """A peer's model under our loss, precision, optimiser and batch."""
 
-    def __init__(self, name: str, workload: Workload) -> None:
+    def __init__(self, name: str, workload: Workload, attention: str) -> None:
         session = workload.session
-        self.version, self.differs = version(name), PEERS[name].differs
+        self.version, self.differs = version(name), PEERS[name].differs + (f"; by {attention}" if attention else "")
         with torch_kept():
             torch.default_generator.manual_seed(session.config.seed)
             module = import_beside_torch(PEERS[name].module)
             model = PEERS[name].build(module, session.config.model).to(workload.device)
-        self.num_parameters = count_parameters(model)
+        PEERS[name].attentions[attention](model)
+        self.model, self.num_parameters = model, count_parameters(model)
         loss = _PeerLoss(model, workload.device, session.choices.precision)
         if session.choices.compile:
             loss.compile(fullgraph=True)
@@ -112,6 +124,15 @@ class PeerStep:
         optimizers = build_optimizers(model, session.config.optim, session.choices.dtype)
         learner = Learner(loss, optimizers, average, clip_norm=session.config.optim.clip_norm)
         self.step = TrainingStep(learner, workload.step.batch)
+        self.first_step_seconds = timed(self.step, workload.device)
+
+
+def fastest_step(name: str, workload: Workload) -> PeerStep:
+    """Return a peer's step by the attention of its own that makes it fastest here."""
+    steps = [PeerStep(name, workload, attention) for attention in PEERS[name].attentions]
+    if len(steps) == 1:
+        return steps[0]
+    return min(steps, key=lambda peer: min(timed(peer.step, workload.device) for _ in range(_TRIES)))
 
 
 def parse_peers(names: str, config: RunConfig) -> tuple[str, ...]:
