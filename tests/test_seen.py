@@ -115,7 +115,7 @@ def test_a_test_that_is_drawn_from_what_was_trained_on_is_refused_and_one_kept_a
         add_class(pictures / split, "a", count)
     text = noted(on(pictures), own / "fork", own / "run")
     assert not any(note in text for note in MAY_BE_SEEN.values())
-    assert "(42 train, 6 val, 12 test images" in text
+    assert "(3 classes; 42 train, 6 val, 12 test images" in text
 
 
 @pytest.mark.parametrize("split", ["val", "test"])
