@@ -560,6 +560,18 @@ def test_the_same_command_goes_on_with_a_fork_whose_origin_was_trained_on(
     assert outcome(tmp_path / "parts") == outcome(tmp_path / "whole")
 
 
+def test_a_fork_of_another_run_does_not_go_on_with_this_one(
+    half: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(replace(BRIEF, seed=1), tmp_path / "other")
+    ask_at({4}, monkeypatch)
+    with pytest.raises(InterruptedRunError):
+        run(TOY, tmp_path / "fork", fork=half)
+    monkeypatch.undo()
+    with pytest.raises(UsageError, match=r"fork holds another run .fork is "):
+        run(TOY, tmp_path / "fork", fork=tmp_path / "other")
+
+
 def test_a_fork_of_another_model_is_one_line(half: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"half: its weights are another model's: model\.embed_dim is 16, not 32$"):
         run(replace(TOY, model=replace(TOY.model, embed_dim=32)), tmp_path / "fork", fork=half)

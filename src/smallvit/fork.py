@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from smallvit.config import RunConfig
@@ -30,6 +30,7 @@ _LAST_LAYER = ("head.weight", "head.bias", "head.fc2.")
 """What the names of its tensors begin with; of a head that is an MLP the hidden layer stays."""
 _POSITIONS = "pos_embed"
 _CLASS_NAMES = "class_names"
+_RUN = "run"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -112,9 +113,19 @@ def weights_sha256(weights: dict[str, Tensor]) -> str:
 
 
 def keep_weights(origin: Origin, path: Path) -> None:
-    """Write what a fork starts from, and which classes its last layer is of, to a file."""
-    names = None if origin.class_names is None else {_CLASS_NAMES: json.dumps(origin.class_names)}
-    write_atomically(path, tensor_bytes(origin.weights, names))
+    """Write what a fork starts from, which classes its last layer is of, and which run that was, to a file."""
+    told = {} if origin.class_names is None else {_CLASS_NAMES: json.dumps(origin.class_names)}
+    told |= {} if origin.config is None else {_RUN: origin.config.digest()}
+    write_atomically(path, tensor_bytes(origin.weights, told or None))
+
+
+def are_of(path: Path, origin: Origin) -> bool:
+    """Return whether what `keep_weights` wrote is of the run of `origin`, whose weights may be others by now."""
+    if origin.config is None or not exists(path):
+        return False
+    with suppress(SafetensorError), safe_open(path, "pt") as file:
+        return (file.metadata() or {}).get(_RUN) == origin.config.digest()
+    return False
 
 
 def kept_weights(path: Path, config: RunConfig) -> Origin:

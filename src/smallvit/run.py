@@ -26,6 +26,7 @@ from smallvit.errors import SmallvitError, UsageError, line_of
 from smallvit.files import expanded, write_json
 from smallvit.fork import (
     Origin,
+    are_of,
     keep_weights,
     kept_weights,
     other_model,
@@ -181,12 +182,12 @@ def _prepared(config: RunConfig, asked: _Asked, world: World, stop: Stop, consol
 
 def _as_begun(origin: Origin, config: RunConfig, folder: Path, note: Callable[[str], None]) -> tuple[Origin, RunConfig]:
     """Return them with the weights that an unfinished fork in `folder` began with, where these are not those of now:
-    the origin may have been trained on since.
+    the origin, the same run, may have been trained on since.
     """
     if not (folder / CONFIG).exists():
         return origin, config
     begun = RunConfig.load(folder / CONFIG)
-    if begun.fork in (None, config.fork) or begun.differences(replace(config, fork=begun.fork)):
+    if begun.fork in (None, config.fork) or not are_of(folder / FORKED_WEIGHTS, origin):
         return origin, config
     kept = kept_weights(folder / FORKED_WEIGHTS, begun)
     note(f"--fork {origin.folder}: has other weights by now; the run goes on that began with those of then")
