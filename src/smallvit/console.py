@@ -5,6 +5,7 @@ import itertools
 import os
 import re
 import sys
+import unicodedata
 from collections.abc import Iterable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
@@ -84,6 +85,11 @@ def first_few(names: Iterable[object]) -> str:
     """Return the first names, by commas, and dots where there are more."""
     named = [printable(str(name)) for name in itertools.islice(names, MOST_NAMED + 1)]
     return ", ".join([*named[:MOST_NAMED], *(["..."] if len(named) > MOST_NAMED else [])])
+
+
+def composed(name: str) -> str:
+    """Return a class's name as it compares: an accent may be a character of its own, as macOS has it, or none."""
+    return unicodedata.normalize("NFC", name)
 
 
 def printable(text: str) -> str:

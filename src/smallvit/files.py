@@ -80,7 +80,7 @@ def remove_leftovers(path: Path, least_age: float = 0.0) -> None:
     many seconds old, where no lock says that nobody is writing it now.
     """
     for temporary in path.parent.glob(f".{path.name}.*-*"):
-        if leftover_of(temporary) == path.name and _age(temporary) >= least_age:
+        if leftover_of(temporary) == path.name and (not least_age or _age(temporary) >= least_age):
             temporary.unlink(missing_ok=True)
 
 

@@ -12,7 +12,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from smallvit.config import RunConfig
-from smallvit.console import first_few
+from smallvit.console import composed, first_few
 from smallvit.data.spec import SPECS
 from smallvit.errors import SmallvitError, UsageError, refuse_unreadable
 from smallvit.files import exists, write_atomically
@@ -115,17 +115,25 @@ def weights_sha256(weights: dict[str, Tensor]) -> str:
 def keep_weights(origin: Origin, path: Path) -> None:
     """Write what a fork starts from, which classes its last layer is of, and which run that was, to a file."""
     told = {} if origin.class_names is None else {_CLASS_NAMES: json.dumps(origin.class_names)}
-    told |= {} if origin.config is None else {_RUN: origin.config.digest()}
+    told |= {} if (run := _run_of(origin)) is None else {_RUN: run}
     write_atomically(path, tensor_bytes(origin.weights, told or None))
 
 
 def are_of(path: Path, origin: Origin) -> bool:
     """Return whether what `keep_weights` wrote is of the run of `origin`, whose weights may be others by now."""
-    if origin.config is None or not exists(path):
+    run = _run_of(origin)
+    if run is None or not exists(path):
         return False
     with suppress(SafetensorError), safe_open(path, "pt") as file:
-        return (file.metadata() or {}).get(_RUN) == origin.config.digest()
+        return (file.metadata() or {}).get(_RUN) == run
     return False
+
+
+def _run_of(origin: Origin) -> str | None:
+    """Return what tells a run from others, of the same config on other pictures as well; None where it is not known."""
+    if origin.config is None or origin.test_sha256 is None:
+        return None
+    return f"{origin.config.digest()} {origin.test_sha256}"
 
 
 def kept_weights(path: Path, config: RunConfig) -> Origin:
@@ -146,7 +154,8 @@ def take_weights(model: nn.Module, origin: Origin, config: RunConfig, class_name
     `UsageError` says why they do not fit.
     """
     tensors, own = origin.weights, model.state_dict()
-    theirs, num_known = origin.class_names or class_names, len(class_names)
+    class_names = tuple(map(composed, class_names))
+    theirs, num_known = tuple(map(composed, origin.class_names or class_names)), len(class_names)
     if theirs != class_names:
         last_layer, num_known = _last_layer(tensors, own, theirs, class_names)
         tensors = tensors | last_layer

@@ -62,7 +62,7 @@ class Session:
             )
         images = len(dataset.train) * config.length.passes_per_epoch
         if config.train.batch_size > images:
-            few = ", of so few pictures better 64" if images > 64 else ""
+            few = ", of so few pictures better 64" if 64 < images < 1000 else ""
             raise UsageError(
                 f"train.batch_size is {config.train.batch_size}: an epoch has only {images} images, so it must be at "
                 f"most that{few}"

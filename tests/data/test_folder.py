@@ -73,6 +73,9 @@ def test_pictures_that_change_while_they_are_decoded_are_refused(tmp_path: Path,
         patched.setattr(source, "read_images", slow)
         with pytest.raises(SmallvitError, match=r"root: changed while it was read \(b/3\.png\): start again"):
             load(root)
+        shutil.copy(tmp_path / "copy" / "b" / "3.png", root / "b")
+        patched.setattr(source, "read_images", lambda *args: (os.utime(root / "a" / "0.png"), real(*args))[1])
+        load(root)  # the same content
     assert numbers(load(tmp_path / "copy").train) == numbers(load(fill(tmp_path / "other")).train)
 
 

@@ -8,7 +8,6 @@ these folders and folders beside `train/` are passed over and named in a note.
 """
 
 import re
-import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,7 +17,7 @@ from pathlib import Path
 from PIL import Image
 
 from smallvit.checks import did_you_mean
-from smallvit.console import MOST_NAMED, first_few, printable
+from smallvit.console import MOST_NAMED, composed, first_few, printable
 from smallvit.data.decode import formats
 from smallvit.errors import SmallvitError
 from smallvit.files import walk
@@ -61,7 +60,7 @@ def list_images(root: Path) -> Listing:
             " (train/ is taken for a split: rename it if it is a class)" if split_layout and len(folders) > 1 else ""
         )
         raise SmallvitError(f"{train}: expected at least 2 class folders with images in them, found {found}{taken}")
-    alike = Counter(map(_composed, names)).most_common(1)
+    alike = Counter(map(composed, names)).most_common(1)
     if alike[0][1] > 1:
         raise SmallvitError(f"{train}: has {alike[0][0]}/ twice, with its accents written in two ways: make it one")
     listing = Listing(root=root, class_names=names, splits={})
@@ -91,8 +90,8 @@ def list_labelled(root: Path, class_names: Sequence[str]) -> Listing:
     """Return what a folder of classes holds, some of `class_names`, as test; errors are as those of `list_images`."""
     found = _subfolders(root)
     _require_classes(root, map(printable, found), class_names, "the run")
-    there = {_composed(printable(name)): name for name in found}
-    listing = Listing(root=root, class_names=tuple(there.get(_composed(n), n) for n in class_names), splits={})
+    there = {composed(printable(name)): name for name in found}
+    listing = Listing(root=root, class_names=tuple(there.get(composed(n), n) for n in class_names), splits={})
     listing.splits["test"] = _classes(root, listing)
     _end_listing(listing)
     return listing
@@ -165,8 +164,8 @@ def _own_splits(root: Path, listing: Listing) -> None:
 
 def _require_classes(folder: Path, found: Iterable[str], class_names: Sequence[str], of: str) -> None:
     """Raise `SmallvitError` unless a folder's folders, `found`, are some of the classes that train/, say, has."""
-    found, known = {*found}, {*map(_composed, class_names)}
-    extra = sorted(name for name in found if _composed(name) not in known)
+    found, known = {*found}, {*map(composed, class_names)}
+    extra = sorted(name for name in found if composed(name) not in known)
     if extra or not found:
         what = f"class folder {extra[0]!r} that {of} has not" if extra else "no class folders"
         meant = did_you_mean(extra[0], class_names) if extra else ""
@@ -186,23 +185,18 @@ def _subfolders(folder: Path) -> list[str]:
     return [entry.name for entry in entries if entry.is_dir()]
 
 
-def _composed(name: str) -> str:
-    """Return a name as it compares: an accent may be a character of its own, as macOS has it, or none."""
-    return unicodedata.normalize("NFC", name)
-
-
 def _classes(folder: Path, listing: Listing) -> list[tuple[Path, int]]:
     items: list[tuple[Path, int]] = []
     beside = [path for path in folder.iterdir() if path.is_file() and not path.name.startswith(".")]
     listing.strays += [path for path in beside if is_image(path)]
     empty: list[str] = []
-    labels = {_composed(name): label for label, name in enumerate(listing.class_names)}
+    labels = {composed(name): label for label, name in enumerate(listing.class_names)}
     for name in _subfolders(folder):
         images, strays = find_images(folder / name)
         listing.strays += strays
         if not images:
             empty.append(f"{folder / name}: class folder without images{unreadable(strays)}")
-        label = labels[_composed(name)]
+        label = labels[composed(name)]
         items += [(path, label) for path in images]
     if empty:
         raise SmallvitError(f"{', '.join(empty)}; add some or remove the folder{'s' if len(empty) > 1 else ''}")

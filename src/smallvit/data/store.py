@@ -103,7 +103,8 @@ def _without_root(folder: Path, spec: DatasetSpec, size: int) -> tuple[cached.En
 def _cached_or_built(folder: Path, dataset: str, source: Source, size: int) -> tuple[cached.Entry, list[str]]:
     """Return the source's cache entry, decoding it first where there is none that is whole."""
     states = cached.file_states(source.files)
-    name = f"{dataset}-{size}-{cached.remembered(folder, source.where, states, source.key)}"
+    key = cached.remembered(folder, source.where, states, source.key)
+    name = f"{dataset}-{size}-{key}"
     entry, _ = _opened(folder / name)
     if entry is not None:
         return entry, []
@@ -112,11 +113,11 @@ def _cached_or_built(folder: Path, dataset: str, source: Source, size: int) -> t
         with cached.building(folder, name):
             entry, notes = _opened(folder / name)  # another process may have built it while this one waited
             if entry is None:
-                built = _decoded(source, size, states)
+                built = _decoded(source, size, states, key)
                 entry = cached.write_entry(folder, name, built)
             return entry, notes
     except cached.UnwritableError as error:
-        return built or _decoded(source, size, states), [f"cache: {error}; every start decodes again"]
+        return built or _decoded(source, size, states, key), [f"cache: {error}; every start decodes again"]
 
 
 def _opened(path: Path) -> tuple[cached.Entry | None, list[str]]:
@@ -126,13 +127,14 @@ def _opened(path: Path) -> tuple[cached.Entry | None, list[str]]:
         return None, [f"cache rebuilt: {error}"]
 
 
-def _decoded(source: Source, size: int, states: Mapping[Path, cached.FileState]) -> cached.Entry:
-    """Return what a source holds, at `size`; `SmallvitError` where its files are no longer in the states by which they
-    will be found again.
+def _decoded(source: Source, size: int, states: Mapping[Path, cached.FileState], key: str) -> cached.Entry:
+    """Return what a source holds, at `size`; `SmallvitError` where its files, which were in these states, no longer
+    have the key by which what was read will be found again.
     """
     decoded = _resized(source.read(), size)
     now = cached.file_states(source.files)
-    if changed := [path.relative_to(source.where) for path in states if now[path] != states[path]]:
+    changed = [path.relative_to(source.where) for path in states if now[path] != states[path]]
+    if changed and source.key() != key:
         raise SmallvitError(f"{source.where}: changed while it was read ({first_few(changed)}): start again")
     facts = {"class_names": decoded.class_names, "notes": decoded.notes}
     return cached.Entry(arrays=_pack(decoded), facts=facts)
