@@ -351,7 +351,8 @@ def test_timm_takes_the_same_step(timm: ModuleType, precision: Any) -> None:
 def test_timms_step_trains_its_own_model(timm: ModuleType, attention: str) -> None:
     work = Workload(TINY)
     peer = peers.PeerStep("timm", work, attention)
-    attentions = [module.fused_attn for module in peer.model.modules() if hasattr(module, "fused_attn")]
+    model = peer.step.learner.average.model
+    attentions = [module.fused_attn for module in model.modules() if hasattr(module, "fused_attn")]
     assert attentions == [attention == "fused attention"] * TINY.model.depth
     ours = {name: tensor.clone() for name, tensor in work.session.model.state_dict().items()}
     before = loss_of(peer.step)

@@ -10,7 +10,7 @@ from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import accuracy_score, confusion_matrix, log_loss
 
-from smallvit.commands.inspect import FEW_IMAGES, OF_FEW_IMAGES
+from smallvit.commands.inspect import FEW_TO_CALIBRATE, OF_FEW_IMAGES
 from smallvit.evaluate import confusion, fit_temperature, measure, predict
 from smallvit.report.html import ECE_NOTE
 
@@ -53,7 +53,7 @@ def test_true_probabilities_have_the_calibration_error_that_pages_tell(n: int, p
     errors = [error(sharpness, 0.45, 0.87) for sharpness in (2.0, 3.0, 4.0, 6.0) * 5]
     assert float(np.mean(errors)) == pytest.approx(percent, rel=0.2)
     assert f"some {percent} % o" in ECE_NOTE
-    assert n >= FEW_IMAGES or f"some {percent} % on {n}" in OF_FEW_IMAGES
+    assert n >= FEW_TO_CALIBRATE or f"some {percent} % on {n}" in OF_FEW_IMAGES
     sure = [error(60.0, 0.94, 1.0) for _ in range(20)]
     assert float(np.mean(sure)) == pytest.approx(percent / 4, rel=0.5)
 

@@ -87,6 +87,11 @@ def first_few(names: Iterable[object]) -> str:
     return ", ".join([*named[:MOST_NAMED], *(["..."] if len(named) > MOST_NAMED else [])])
 
 
+def is_live(console: "Console") -> bool:
+    """Return whether what changes as it goes may be drawn on a console."""
+    return console.is_interactive and not console.quiet
+
+
 def composed(name: str) -> str:
     """Return a class's name as it compares: an accent may be a character of its own, as macOS has it, or none."""
     return unicodedata.normalize("NFC", name)

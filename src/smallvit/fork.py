@@ -114,9 +114,15 @@ def weights_sha256(weights: dict[str, Tensor]) -> str:
 
 def keep_weights(origin: Origin, path: Path) -> None:
     """Write what a fork starts from, which classes its last layer is of, and which run that was, to a file."""
-    told = {} if origin.class_names is None else {_CLASS_NAMES: json.dumps(origin.class_names)}
-    told |= {} if (run := _run_of(origin)) is None else {_RUN: run}
+    names = None if origin.class_names is None else json.dumps(origin.class_names)
+    told = {key: text for key, text in ((_CLASS_NAMES, names), (_RUN, _run_of(origin))) if text is not None}
     write_atomically(path, tensor_bytes(origin.weights, told or None))
+
+
+def _told(path: Path) -> dict[str, str]:
+    """Return what `keep_weights` wrote beside the weights."""
+    with safe_open(path, "pt") as file:
+        return file.metadata() or {}
 
 
 def are_of(path: Path, origin: Origin) -> bool:
@@ -124,8 +130,8 @@ def are_of(path: Path, origin: Origin) -> bool:
     run = _run_of(origin)
     if run is None or not exists(path):
         return False
-    with suppress(SafetensorError), safe_open(path, "pt") as file:
-        return (file.metadata() or {}).get(_RUN) == run
+    with suppress(SafetensorError):
+        return _told(path).get(_RUN) == run
     return False
 
 
@@ -141,8 +147,7 @@ def kept_weights(path: Path, config: RunConfig) -> Origin:
     weights = read_tensors(path, "weights")
     if weights_sha256(weights) != config.fork:
         raise SmallvitError(f"{path} is not what this run was forked off, or was damaged: start the fork anew")
-    with safe_open(path, "pt") as file:
-        names = (file.metadata() or {}).get(_CLASS_NAMES)
+    names = _told(path).get(_CLASS_NAMES)
     class_names = None if names is None else tuple(json.loads(names))
     return Origin(folder=path.parent, weights=weights, class_names=class_names, seen=seen_by(path.parent, None))
 

@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Column
 
-from smallvit.console import say
+from smallvit.console import is_live, say
 from smallvit.evaluate import Metrics
 from smallvit.record import CurvePoint
 
@@ -33,7 +33,7 @@ class RunProgress:
             TextColumn("{task.fields[numbers]}"),
             TimeRemainingColumn(table_column=Column(no_wrap=True)),
             console=console,
-            disable=console.quiet or not console.is_interactive,
+            disable=not is_live(console),
             transient=True,
         )
         self._task = self._bar.add_task("training", total=total_steps, completed=steps_done, numbers="")

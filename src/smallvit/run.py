@@ -18,7 +18,7 @@ from rich.console import Console
 
 from smallvit.checks import require_number
 from smallvit.config import RunConfig
-from smallvit.console import say
+from smallvit.console import is_live, say
 from smallvit.data.split import digest
 from smallvit.data.store import Dataset, load_dataset
 from smallvit.device.choose import torch_kept
@@ -164,8 +164,8 @@ def _prepared(config: RunConfig, asked: _Asked, world: World, stop: Stop, consol
     seen = found[1].may_be_seen if found else may_be_seen(origin, config, dataset)
     for split in seen:
         note(MAY_BE_SEEN[split])
-    shown = console.is_interactive and not console.quiet
-    with console.status("making ready: what is fastest here is measured once") if shown else nullcontext():
+    measuring = "making ready: what is fastest here is measured once"
+    with console.status(measuring) if is_live(console) else nullcontext():
         session = Session(config, dataset, world, found[1].choices if found else None)
     say(console, f"{config.recipe} on {_sizes(dataset)}\n{session.choices}")
     if not found and asked.repeats is not None and (other := asked.repeats.other_arithmetic(session.choices)):

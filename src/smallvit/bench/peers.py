@@ -1,6 +1,7 @@
 """Models that others wrote, of the same shape and under the same step; each only where it can be imported."""
 
 import importlib
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from functools import partial
@@ -14,6 +15,7 @@ from smallvit.bench.workload import TrainingStep, Workload
 from smallvit.checks import require, require_one_of
 from smallvit.config import RunConfig
 from smallvit.device.choose import timed, torch_kept
+from smallvit.device.fastest import measured
 from smallvit.model.config import ModelConfig
 from smallvit.model.vit import count_parameters
 from smallvit.train.average import WeightAverage
@@ -37,7 +39,6 @@ PEERS_HAVE = (
 )
 """Fields of a model that a peer is built with, or that do not change its arithmetic; of the others only the default."""
 
-_TRIES = 3
 _declared: list[torch.library.Library] = []  # a declaration lasts as long as its object
 
 
@@ -86,8 +87,8 @@ def _build_vit_pytorch(vit_pytorch: Any, config: ModelConfig) -> nn.Module:
 
 def _fuse(model: nn.Module, fused: bool) -> None:
     for module in model.modules():
-        if hasattr(module, "fused_attn"):
-            setattr(module, "fused_attn", fused)  # noqa: B010
+        if "fused_attn" in vars(module):
+            vars(module)["fused_attn"] = fused
 
 
 PEERS = {
@@ -116,7 +117,7 @@ class PeerStep:
             module = import_beside_torch(PEERS[name].module)
             model = PEERS[name].build(module, session.config.model).to(workload.device)
         PEERS[name].attentions[attention](model)
-        self.model, self.num_parameters = model, count_parameters(model)
+        self.num_parameters = count_parameters(model)
         loss = _PeerLoss(model, workload.device, session.choices.precision)
         if session.choices.compile:
             loss.compile(fullgraph=True)
@@ -129,10 +130,9 @@ class PeerStep:
 
 def fastest_step(name: str, workload: Workload) -> PeerStep:
     """Return a peer's step by the attention of its own that makes it fastest here."""
-    steps = [PeerStep(name, workload, attention) for attention in PEERS[name].attentions]
-    if len(steps) == 1:
-        return steps[0]
-    return min(steps, key=lambda peer: min(timed(peer.step, workload.device) for _ in range(_TRIES)))
+    steps = {attention: PeerStep(name, workload, attention) for attention in PEERS[name].attentions}
+    seconds, _ = measured({attention: peer.step for attention, peer in steps.items()}, workload.device)
+    return min(steps.items(), key=lambda each: seconds.get(each[0]) or math.inf)[1]
 
 
 def parse_peers(names: str, config: RunConfig) -> tuple[str, ...]:

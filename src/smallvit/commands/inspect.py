@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 SURE = (0.5, 0.8, 0.95)
 """Probabilities at which to tell how many answers are at least as sure, and right."""
-FEW_IMAGES = 1000
+FEW_TO_CALIBRATE = 1000
 """Under so many the calibration error says mostly how few they are."""
 OF_FEW_IMAGES = (
     "even true probabilities have some 5 % on 400 images and some 14 % on 60, a quarter where 98 % are right"
@@ -92,7 +92,7 @@ class Evaluate:
         if (mean := found.mean_class_accuracy()) is not None:
             print(f"mean of the classes' accuracies {100 * mean:.2f} %")
         print(f"negative log likelihood {metrics.negative_log_likelihood:.4f} nats")
-        few = "" if metrics.count >= FEW_IMAGES else f" ({OF_FEW_IMAGES})"
+        few = "" if metrics.count >= FEW_TO_CALIBRATE else f" ({OF_FEW_IMAGES})"
         print(f"expected calibration error {100 * metrics.calibration_error:.2f} %{few}")
         if (calibrated := found.calibrated()) is not None:
             nats, error = calibrated.negative_log_likelihood, calibrated.calibration_error

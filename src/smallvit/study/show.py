@@ -12,7 +12,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from smallvit.console import say
+from smallvit.console import is_live, say
 from smallvit.progress import duration, percent
 from smallvit.study.board import Board, Line
 from smallvit.study.process import Outcome
@@ -35,7 +35,7 @@ class View:
         self.console = console
         self._slots, self._budget = slots, budget_seconds
         self._board: Board | None = None
-        self._live = Live(console=console, auto_refresh=False) if console.is_interactive and not console.quiet else None
+        self._live = Live(console=console, auto_refresh=False) if is_live(console) else None
         self._shown = self._began = time.monotonic()
         self._log_begins: dict[Path, int] = {}
         """Of the runs that were begun."""
