@@ -78,8 +78,13 @@ def confusion(logits: Float[Tensor, "n C"], labels: Int64[Tensor, " n"]) -> Int6
     return torch.bincount(labels.cpu() * classes + logits.argmax(-1), minlength=classes**2).view(classes, classes)
 
 
-def fit_temperature(logits: Float[Tensor, "n C"], labels: Int64[Tensor, " n"]) -> float:
+def fit_temperature(
+    logits: Float[Tensor, "n C"], labels: Int64[Tensor, " n"], adjustment: Float[Tensor, " C"] | None = None
+) -> float:
     """Return the T for which softmax(logits / T) is the likeliest (Guo et al., 2017), under a prior, from 0.02 to 50.
+
+    With an adjustment it is softmax(logits / T + adjustment): logits that were learned with it leave out how frequent
+    the classes are, and these labels come as frequently as those of training.
 
     A model that learned smoothed and mixed targets is less sure than it is right, and T is below 1. Of a few images
     little can be told, and ones without a mistake would ask for certainty: so log T has a normal prior around 0, of
@@ -88,9 +93,10 @@ def fit_temperature(logits: Float[Tensor, "n C"], labels: Int64[Tensor, " n"]) -
     from scipy.optimize import minimize_scalar  # half a second, which only the end of a run needs
 
     logits, labels = logits.double(), labels.cpu()[:, None]
+    added = 0.0 if adjustment is None else adjustment.double().cpu()
 
     def loss(log_temperature: float) -> float:
-        likelihood = (logits / math.exp(log_temperature)).log_softmax(-1).gather(1, labels).sum()
+        likelihood = (logits / math.exp(log_temperature) + added).log_softmax(-1).gather(1, labels).sum()
         return float(-likelihood) + 0.5 * (log_temperature / _PRIOR_DEVIATION) ** 2
 
     bounds = math.log(_COLDEST), math.log(_HOTTEST)

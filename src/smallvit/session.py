@@ -34,7 +34,7 @@ from smallvit.train.average import WeightAverage
 from smallvit.train.config import LossName
 from smallvit.train.distributed import ALONE, World
 from smallvit.train.loop import Batch, Learner, drop_path_uniform
-from smallvit.train.losses import LOSSES
+from smallvit.train.losses import LOSSES, log_shares
 from smallvit.train.optim import build_optimizers
 
 WHITENING_IMAGES = 10_000
@@ -115,6 +115,15 @@ class Session:
         """Of val's, if any is held out."""
         return None if self.dataset.val is None else digest(self.dataset.val)
 
+    @cached_property
+    def adjustment(self) -> Float[Tensor, " C"] | None:
+        """What the loss adds to the logits for the classes' shares in train, if anything (`train.logit_adjustment`)."""
+        train, spec = self.config.train, self.dataset.spec
+        if not train.logit_adjustment:
+            return None
+        shares = log_shares(self.splits["train"].labels, spec.num_classes, train.label_smoothing)
+        return train.logit_adjustment * shares
+
     def optimizers(self) -> list[torch.optim.Optimizer]:
         """Return new optimisers of the model."""
         return build_optimizers(self.model, self.config.optim, self.choices.dtype, recordable=self.graphs)
@@ -145,7 +154,7 @@ class Session:
 
         Its gradients are the mean over the ranks, and so those of the whole batch.
         """
-        loss = _Loss(self.model, self.config.train.loss, self._precision)
+        loss = _Loss(self.model, self.config.train.loss, self._precision, self.adjustment)
         if self.choices.compile:
             self._compile(loss)
 
@@ -253,13 +262,22 @@ class Session:
 class _Loss(nn.Module):
     """A model and its loss as one module, as DistributedDataParallel wants it."""
 
-    def __init__(self, model: VisionTransformer, name: LossName, precision: Callable[[], torch.autocast]) -> None:
+    def __init__(
+        self,
+        model: VisionTransformer,
+        name: LossName,
+        precision: Callable[[], torch.autocast],
+        adjustment: Float[Tensor, " C"] | None,
+    ) -> None:
         super().__init__()
         self.model = model
         self.of_logits = LOSSES[name]
         self.precision = precision
+        self.adjustment = adjustment
 
     def forward(self, images: Tensor, targets: Tensor, branch_scale: Tensor | None) -> Tensor:
         with self.precision():
             logits = self.model(images, branch_scale)
+        if self.adjustment is not None:
+            logits = logits.float() + self.adjustment
         return self.of_logits(logits, targets)

@@ -148,6 +148,8 @@ def parse_peers(names: str, config: RunConfig) -> tuple[str, ...]:
         require(model.position != "rotary", "model.position", model.position, why)
         loss = config.train.loss
         require(loss == "cross-entropy", "train.loss", loss, "leave out --against: the others' loss is cross-entropy")
+        adjustment = config.train.logit_adjustment
+        require(adjustment == 0, "train.logit_adjustment", adjustment, "leave out --against: the others' loss has none")
         optimizer = config.optim.optimizer
         why = "it goes by our modules' names; --against needs another, as --optim.optimizer adamw"
         require(optimizer != "muon", "optim.optimizer", optimizer, why)

@@ -95,6 +95,10 @@ class TrainConfig:
     """Share of each target that is spread evenly over all classes."""
     loss: LossName = field(default="cross-entropy", metadata={"digest": "unless default"})
     """Cross entropy over the classes, or binary cross entropy for each class (bce), of soft targets both."""
+    logit_adjustment: float = field(default=0.0, metadata={"digest": "unless default"})
+    """How far the loss makes up for classes that are uneven in number: it adds this many times the log of each class's
+    share of the targets to its logit (Menon et al., 2021). With 1 the model answers as if all classes were as frequent,
+    with 0 as often as they were in training."""
     ema_decay: float = field(default=0.0, metadata={"digest": "unless default"})
     """Share of the moving average of the weights that a step keeps; the average is what is measured and saved at the
     end. The share rises from 0 with the first steps; 0 switches it off."""
@@ -112,6 +116,9 @@ class TrainConfig:
         require_whole("train.max_skips", self.max_skips, 1)
         for name in ("label_smoothing", "ema_decay"):
             require_number(f"train.{name}", getattr(self, name), least=0, below=1)
+        adjustment, fits = self.logit_adjustment, "it has no use with train.loss bce"
+        require_number("train.logit_adjustment", adjustment, least=0, most=10)
+        require(adjustment == 0 or self.loss == "cross-entropy", "train.logit_adjustment", adjustment, fits)
 
 
 @dataclass(frozen=True, kw_only=True)
