@@ -401,6 +401,11 @@ def test_vit_pytorch_takes_the_same_step() -> None:
         ("timm", replace(TINY, model=replace(TINY.model, position="rotary")), "model.position is 'rotary': leave out"),
         ("timm", replace(TINY, model=replace(TINY.model, qk_norm="rms")), "model.qk_norm is 'rms': leave out"),
         ("timm", replace(TINY, train=replace(TINY.train, loss="bce")), "train.loss is 'bce': leave out --against"),
+        (
+            "timm",
+            replace(TINY, train=replace(TINY.train, logit_adjustment=1.0)),
+            "train.logit_adjustment is 1.0: leave",
+        ),
         ("timm", RECIPES["small"](), "optim.optimizer is 'muon': it goes by our modules' names"),
     ],
 )

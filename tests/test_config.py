@@ -44,6 +44,7 @@ def choices(kind: type, *names: str) -> dict[str, st.SearchStrategy[Any]]:
         ("train", "passes_per_epoch", 0, "it must be a whole number, at least 1"),
         ("train", "repeats_in_batch", 257, "it must be at most batch_size, 256"),
         ("train", "max_skips", 0, "it must be a whole number, at least 1"),
+        ("train", "logit_adjustment", 11.0, "it must be a number, at least 0 and at most 10"),
         ("checkpoint", "every_seconds", -1.0, "it must be a number, at least 0"),
         ("evaluate", "batch_size", 0, "it must be a whole number, at least 1"),
         ("device", "num_threads", 0, "it must be a whole number, from 1 to 1024"),
@@ -222,8 +223,9 @@ PARTS: dict[type, st.SearchStrategy[dict[str, Any]]] = {
         repeats_in_batch=st.sampled_from([1, 2, 3, 6]),
         label_smoothing=BELOW_ONE,
         ema_decay=BELOW_ONE,
-        **choices(TrainConfig, "loss"),
-    ),
+        logit_adjustment=st.floats(0, 10),
+    )
+    | fields(loss=st.just("bce")),
     EvaluateConfig: fields(every_epochs=st.integers(1, 99), test_curve=st.booleans(), batch_size=st.integers(1, 9999)),
     DeviceConfig: fields(
         num_threads=st.none() | st.integers(1, 64),

@@ -705,6 +705,23 @@ def test_a_run_has_the_loss_that_it_asks_for() -> None:
     torch.testing.assert_close(session.loss_function()(batch.images, batch.targets, batch.branch_scale), wanted)
 
 
+def test_a_run_with_a_logit_adjustment_learns_what_makes_up_for_the_classes_shares(tmp_path: Path) -> None:
+    train = replace(TINY.train, logit_adjustment=2.0, label_smoothing=0.1)
+    dataset = load_dataset(TINY.data)
+    assert dataset.val is not None
+    labels = torch.from_numpy(dataset.train.labels.copy())
+    shares = torch.nn.functional.one_hot(labels).float().mean(0)
+    session = Session(replace(TINY, train=train).resolve(10), dataset)
+    batch = session.batch(0)
+    logits = session.model(batch.images, batch.branch_scale)
+    wanted = torch.nn.functional.cross_entropy(logits + 2 * shares.log(), batch.targets + 0.1 * (shares - 0.1))
+    torch.testing.assert_close(session.loss_function()(batch.images, batch.targets, batch.branch_scale), wanted)
+    record = run(replace(TINY, train=train), tmp_path / "run")
+    val = load_classifier(tmp_path / "run")(torch.from_numpy(dataset.val.images.copy()))
+    temperature = fit_temperature(val, torch.tensor(dataset.val.labels), 2 * shares.log())
+    assert record.temperature == pytest.approx(temperature, rel=1e-4)
+
+
 def test_a_run_repeats_images_in_a_batch_as_often_as_it_is_asked_to() -> None:
     config = replace(TINY, train=replace(TINY.train, repeats_in_batch=2)).resolve(10)
     first, second = Session(config, load_dataset(TINY.data)).order.batch(0).view(-1, 2).T

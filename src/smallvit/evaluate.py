@@ -79,12 +79,12 @@ def confusion(logits: Float[Tensor, "n C"], labels: Int64[Tensor, " n"]) -> Int6
 
 
 def fit_temperature(
-    logits: Float[Tensor, "n C"], labels: Int64[Tensor, " n"], adjustment: Float[Tensor, " C"] | None = None
+    logits: Float[Tensor, "n C"], labels: Int64[Tensor, " n"], added: Float[Tensor, " C"] | None = None
 ) -> float:
     """Return the T for which softmax(logits / T) is the likeliest (Guo et al., 2017), under a prior, from 0.02 to 50.
 
-    With an adjustment it is softmax(logits / T + adjustment): logits that were learned with it leave out how frequent
-    the classes are, and these labels come as frequently as those of training.
+    Of logits that leave out how frequent the classes are, as these labels do not (`train.logit_adjustment`), it is
+    softmax(logits / T + added).
 
     A model that learned smoothed and mixed targets is less sure than it is right, and T is below 1. Of a few images
     little can be told, and ones without a mistake would ask for certainty: so log T has a normal prior around 0, of
@@ -93,7 +93,7 @@ def fit_temperature(
     from scipy.optimize import minimize_scalar  # half a second, which only the end of a run needs
 
     logits, labels = logits.double(), labels.cpu()[:, None]
-    added = 0.0 if adjustment is None else adjustment.double().cpu()
+    added = torch.zeros(logits.shape[1]) if added is None else added.double().cpu()
 
     def loss(log_temperature: float) -> float:
         likelihood = (logits / math.exp(log_temperature) + added).log_softmax(-1).gather(1, labels).sum()

@@ -21,7 +21,8 @@ def finished_record(training: Training) -> RunRecord:
     config, spec, gathered = session.config, session.dataset.spec, training.gathered
     last, logits, labels = gathered.curve[-1], training.logits, {k: s.labels for k, s in session.splits.items()}
     assert last.test is not None
-    temperature = fit_temperature(logits["val"], labels["val"], session.adjustment) if "val" in logits else None
+    added = None if session.adjustment is None else session.adjustment.added
+    temperature = fit_temperature(logits["val"], labels["val"], added) if "val" in logits else None
     calibrated = None if temperature is None else measure(logits["test"], labels["test"], temperature)
     seconds_after_first = gathered.train_seconds - gathered.first_step_seconds
     return RunRecord(

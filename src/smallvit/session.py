@@ -31,10 +31,9 @@ from smallvit.model.init import init_whitening, init_whitening_paper
 from smallvit.model.vit import VisionTransformer
 from smallvit.step_batch import Apply, RecordedApply, augment_step, step_draws
 from smallvit.train.average import WeightAverage
-from smallvit.train.config import LossName
 from smallvit.train.distributed import ALONE, World
 from smallvit.train.loop import Batch, Learner, drop_path_uniform
-from smallvit.train.losses import LOSSES, log_shares
+from smallvit.train.losses import LOSSES, LogitAdjustment
 from smallvit.train.optim import build_optimizers
 
 WHITENING_IMAGES = 10_000
@@ -116,13 +115,18 @@ class Session:
         return None if self.dataset.val is None else digest(self.dataset.val)
 
     @cached_property
-    def adjustment(self) -> Float[Tensor, " C"] | None:
-        """What the loss adds to the logits for the classes' shares in train, if anything (`train.logit_adjustment`)."""
-        train, spec = self.config.train, self.dataset.spec
+    def adjustment(self) -> LogitAdjustment | None:
+        """The loss that makes up for uneven classes, where the config has one (`train.logit_adjustment`)."""
+        train = self.config.train
         if not train.logit_adjustment:
             return None
-        shares = log_shares(self.splits["train"].labels, spec.num_classes, train.label_smoothing)
-        return train.logit_adjustment * shares
+        return LogitAdjustment(
+            torch.from_numpy(self.dataset.train.labels),
+            self.dataset.spec.num_classes,
+            times=train.logit_adjustment,
+            label_smoothing=train.label_smoothing,
+            device=self.choices.device,
+        )
 
     def optimizers(self) -> list[torch.optim.Optimizer]:
         """Return new optimisers of the model."""
@@ -154,7 +158,7 @@ class Session:
 
         Its gradients are the mean over the ranks, and so those of the whole batch.
         """
-        loss = _Loss(self.model, self.config.train.loss, self._precision, self.adjustment)
+        loss = _Loss(self.model, self.adjustment or LOSSES[self.config.train.loss], self._precision)
         if self.choices.compile:
             self._compile(loss)
 
@@ -265,19 +269,15 @@ class _Loss(nn.Module):
     def __init__(
         self,
         model: VisionTransformer,
-        name: LossName,
+        of_logits: Callable[[Tensor, Tensor], Tensor],
         precision: Callable[[], torch.autocast],
-        adjustment: Float[Tensor, " C"] | None,
     ) -> None:
         super().__init__()
         self.model = model
-        self.of_logits = LOSSES[name]
+        self.of_logits = of_logits
         self.precision = precision
-        self.adjustment = adjustment
 
     def forward(self, images: Tensor, targets: Tensor, branch_scale: Tensor | None) -> Tensor:
         with self.precision():
             logits = self.model(images, branch_scale)
-        if self.adjustment is not None:
-            logits = logits.float() + self.adjustment
         return self.of_logits(logits, targets)

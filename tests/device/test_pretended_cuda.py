@@ -123,6 +123,7 @@ CASES = {
     }),
     "low rank": ("small", {
         "model.latent_dim_q": 8, "model.latent_dim_v": 8, "model.init": "spectral", "optim.optimizer": "lion",
+        "train.logit_adjustment": 1.0,
     }),
     "whitened as the paper does": ("small", {
         "model.patch_init": "whiten-paper", "optim.optimizer": "adamw", "augment.policy": "trivialaugment",

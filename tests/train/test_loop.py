@@ -1,6 +1,7 @@
 """The loss against torch's, the loop against one written by hand."""
 
 import copy
+from collections.abc import Callable
 from typing import get_args
 
 import pytest
@@ -9,13 +10,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
+from smallvit.augment.pipeline import smooth
 from smallvit.errors import SmallvitError
 from smallvit.model.config import ModelConfig
 from smallvit.model.vit import VisionTransformer
 from smallvit.train.average import WeightAverage
 from smallvit.train.config import LossName, OptimConfig
 from smallvit.train.loop import Batch, Learner, NonFiniteError, drop_path_uniform, fit
-from smallvit.train.losses import LOSSES, soft_binary_cross_entropy, soft_cross_entropy
+from smallvit.train.losses import LOSSES, LogitAdjustment, soft_binary_cross_entropy, soft_cross_entropy
 from smallvit.train.optim import build_optimizers
 from smallvit.train.schedule import warmup_cosine
 
@@ -55,6 +57,48 @@ def test_the_loss_of_bfloat16_logits_is_float32() -> None:
     loss = soft_cross_entropy(logits, torch.tensor([[1.0, 0.0]]))
     assert loss.dtype == torch.float32
     assert float(loss) == pytest.approx(4.54e-5, rel=1e-3)
+
+
+CLASSES = st.lists(st.integers(1, 500), min_size=2, max_size=12)
+
+
+@given(CLASSES, st.floats(0, 0.9), st.floats(0, 10), st.integers(0, 1000))
+def test_the_logit_adjustment_is_the_formula(counts: list[int], smoothing: float, times: float, seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.arange(len(counts)).repeat_interleave(torch.tensor(counts))
+    loss = LogitAdjustment(labels, len(counts), times=times, label_smoothing=smoothing, device="cpu")
+    logits, one_hot = torch.randn(len(labels), len(counts), generator=generator), F.one_hot(labels).double()
+    mixed = 0.7 * one_hot + 0.3 * one_hot[torch.randperm(len(labels), generator=generator)]
+    shares = mixed.mean(0)
+    wanted = F.cross_entropy(logits + times * shares.log(), (1 - smoothing) * mixed + smoothing * shares)
+    torch.testing.assert_close(loss(logits, smooth(mixed.float(), smoothing)), wanted.float(), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.2])
+def test_with_it_a_model_answers_as_if_the_classes_were_as_frequent(smoothing: float) -> None:
+    """Four kinds of images, and of each class what part of its images is of which: the logits of each kind are free."""
+    of_class = torch.tensor([[0.7, 0.1, 0.2, 0.0], [0.0, 0.3, 0.7, 0.0], [0.0, 0.6, 0.0, 0.4]])
+    counts = (of_class * torch.tensor([9000, 900, 100])[:, None]).round().int().flatten()
+    classes, kinds = torch.arange(3).repeat_interleave(4), torch.arange(4).repeat(3)
+    classes, kinds = classes.repeat_interleave(counts), kinds.repeat_interleave(counts)
+    targets = smooth(F.one_hot(classes).float(), smoothing)
+    adjusted = LogitAdjustment(classes, 3, times=1.0, label_smoothing=smoothing, device="cpu")
+
+    def answers(loss: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]) -> list[int]:
+        logits = torch.zeros(4, 3, requires_grad=True)
+        optimizer = torch.optim.LBFGS([logits], max_iter=500, line_search_fn="strong_wolfe")
+
+        def closure() -> torch.Tensor:
+            optimizer.zero_grad()
+            value = loss(logits[kinds], targets)
+            value.backward()
+            return value
+
+        optimizer.step(closure)
+        return logits.argmax(-1).tolist()
+
+    assert answers(soft_cross_entropy) == [0, 0, 0, 2]
+    assert answers(adjusted) == of_class.argmax(0).tolist() == [0, 2, 1, 2]
 
 
 def small_model() -> VisionTransformer:

@@ -97,8 +97,8 @@ class TrainConfig:
     """Cross entropy over the classes, or binary cross entropy for each class (bce), of soft targets both."""
     logit_adjustment: float = field(default=0.0, metadata={"digest": "unless default"})
     """How far the loss makes up for classes that are uneven in number: it adds this many times the log of each class's
-    share of the targets to its logit (Menon et al., 2021). With 1 the model answers as if all classes were as frequent,
-    with 0 as often as they were in training."""
+    share of the training images to its logit (Menon et al., 2021), and smooths labels by these shares. With 1 the model
+    answers as if all classes were as frequent, with 0 as if they were as frequent as in training."""
     ema_decay: float = field(default=0.0, metadata={"digest": "unless default"})
     """Share of the moving average of the weights that a step keeps; the average is what is measured and saved at the
     end. The share rises from 0 with the first steps; 0 switches it off."""

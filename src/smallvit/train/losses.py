@@ -1,4 +1,4 @@
-"""The losses by name, each a function of logits and distributions over the classes; and the classes' log shares.
+"""The losses by name, each a function of logits and distributions over the classes; and one for uneven classes.
 
 Shapes: n images, B batch, C classes.
 """
@@ -27,15 +27,27 @@ def soft_binary_cross_entropy(logits: Float[Tensor, "B C"], targets: Float[Tenso
     return F.binary_cross_entropy_with_logits(logits.float(), targets)
 
 
-def log_shares(labels: Int64[Tensor, " n"], num_classes: int, label_smoothing: float) -> Float32[Tensor, " C"]:
-    """Return the log of each class's mean target over images of these classes, each class at least once among them.
+class LogitAdjustment:
+    """Cross entropy of logits to which `times` the log of each class's share of the images is added (Menon et al.,
+    2021): with 1, the logits alone answer as if all classes were as frequent.
 
-    Of smoothed targets, not of labels: the answer for an image that is surely of a common class would otherwise be a
-    rare one, whose part of every target, by smoothing alone, is a multiple of its share of the images. Mixing images
-    (CutMix, MixUp) leaves these means as they are.
+    `labels` are those of the training images, each class at least once. Targets come smoothed evenly over the classes
+    and are moved to where smoothing by the shares has them. By even smoothing each class has the same least part of
+    every target: of a rare class more than its share, so that the model would answer it for images that are surely of a
+    common one. Mixing images (CutMix, MixUp) leaves the classes' shares of all targets as they are.
     """
-    shares = torch.bincount(labels, minlength=num_classes).double() / len(labels)
-    return (shares * (1 - label_smoothing) + label_smoothing / num_classes).log().float()
+
+    def __init__(
+        self, labels: Int64[Tensor, " n"], num_classes: int, *, times: float, label_smoothing: float, device: str
+    ) -> None:
+        shares = torch.bincount(labels, minlength=num_classes).double() / len(labels)
+        self.added: Float32[Tensor, " C"] = (times * shares.log()).float().to(device)
+        """What the logits lack that would make them those of the images as frequent as they come."""
+        self._moved: Float32[Tensor, " C"] = (label_smoothing * (shares - 1 / num_classes)).float().to(device)
+
+    def __call__(self, logits: Float[Tensor, "B C"], targets: Float[Tensor, "B C"]) -> Float[Tensor, ""]:
+        """Return the mean cross entropy in nats."""
+        return soft_cross_entropy(logits.float() + self.added, targets + self._moved)
 
 
 LOSSES: dict[LossName, Callable[[Tensor, Tensor], Tensor]] = {
