@@ -29,7 +29,8 @@ def _require_pair(name: str, pair: Any, least: float, most: int) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class AugmentConfig:
-    """What is done to a training batch, in this order: flip, crop, small affine, policy, normalise, erase, mix.
+    """What is done to a training batch, in this order: flip, crop, resized crop, small affine, policy, normalise,
+    erase, mix.
 
     Each part is off at its neutral value; the paper's ablation switches them one by one.
     """
@@ -43,6 +44,14 @@ class AugmentConfig:
 
     crop_padding: int = 4
     """Pixels of black padding on each side before a random crop back to the image's size; 0 switches it off."""
+
+    resized_crop_area: tuple[float, float] = field(default=(1.0, 1.0), metadata={"digest": "unless default"})
+    """Smallest and largest random part of an image that is cut out and resized to the whole, as a fraction of its area;
+    where both are 1, it is off. ImageNet's customary 0.08 and 1 are for large photographs. (torchvision's
+    RandomResizedCrop, which stands in place of a padded crop: set crop_padding to 0.)"""
+
+    resized_crop_aspect: tuple[float, float] = field(default=(3 / 4, 4 / 3), metadata={"digest": "unless default"})
+    """Smallest and largest width of such a part over its height."""
 
     affine_degrees: float = 0.0
     """Largest rotation of the small random affine map, in degrees, to either side."""
@@ -105,11 +114,18 @@ class AugmentConfig:
         require_whole("augment.randaugment_num_ops", self.randaugment_num_ops, 1, 14)
         require_whole("augment.randaugment_magnitude", self.randaugment_magnitude, 0, 30)
         _require_pair("affine_scale", self.affine_scale, 0.001, 1000)
+        _require_pair("resized_crop_area", self.resized_crop_area, 0.0, 1)
+        _require_pair("resized_crop_aspect", self.resized_crop_aspect, 0.001, 1000)
         _require_pair("erase_area", self.erase_area, 0.0, 1)
         _require_pair("erase_aspect", self.erase_aspect, 0.0, 1024)
         require_words("augment", self)
         fits = self.flip == "random" or self.horizontal_flip == 0.5
         require(fits, "augment.flip", self.flip, "it mirrors half of the time, so horizontal_flip must be 0.5")
+
+    @property
+    def has_resized_crop(self) -> bool:
+        """Whether less than the whole of an image can be cut out."""
+        return self.resized_crop_area != (1.0, 1.0)
 
     @property
     def has_affine(self) -> bool:

@@ -1,7 +1,7 @@
 """The whole augmentation of a batch, sampling apart from applying.
 
-The order is the paper's (arXiv 2501.06220): flip, crop, policy, normalise, erase, mix; the small affine map, which
-it does not have, comes after the crop.
+The order is the paper's (arXiv 2501.06220): flip, crop, policy, normalise, erase, mix; the resized crop and the small
+affine map, which it does not have, come after the crop.
 `sample_augment` draws on the CPU with NumPy; `apply_augment` is pure, runs where its images are, and compiles in one
 graph.
 Legend: B batch, R rows drawn for, H height, W width, C classes.
@@ -29,10 +29,11 @@ from smallvit.augment.geometric import (
 from smallvit.augment.mix import MixParams, apply_mix, sample_mix
 from smallvit.augment.params import BatchParams, constants
 from smallvit.augment.policy import PolicyParams, apply_policy
+from smallvit.augment.resized_crop import ResizedCropParams, apply_resized_crop, sample_resized_crop
 from smallvit.augment.sampling import sample_policy
 from smallvit.errors import UsageError
 
-_PARTS: tuple[str, ...] = ("flip", "crop", "affine", "policy", "erase", "mix")
+_PARTS: tuple[str, ...] = ("flip", "crop", "affine", "policy", "erase", "mix", "resized crop")
 """A part's place is the key of its draws: a new one comes last, or every earlier run's draws are others."""
 
 
@@ -49,6 +50,7 @@ class AugmentParams(BatchParams):
     image_size: tuple[int, int]
     """Height and width in pixels that they were drawn for."""
     flip_crop: FlipCropParams | None
+    resized_crop: ResizedCropParams | None
     affine: AffineParams | None
     policy: PolicyParams | None
     erase: EraseParams | None
@@ -84,11 +86,12 @@ def sample_augment(
 
     flips_or_crops = config.horizontal_flip > 0 or config.crop_padding > 0
     erases = config.erase_probability > 0
-    ops = config.policy != "none"
+    ops, resized = config.policy != "none", config.has_resized_crop
     return AugmentParams(
         rows=torch.arange(batch_size, device="cpu"),
         image_size=image_size,
         flip_crop=sample_flip_crop(config, part("flip"), part("crop"), batch_size) if flips_or_crops else None,
+        resized_crop=sample_resized_crop(config, part("resized crop"), batch_size, image_size) if resized else None,
         affine=sample_affine(config, part("affine"), batch_size, image_size) if config.has_affine else None,
         policy=sample_policy(config, part("policy"), batch_size, image_size) if ops else None,
         erase=sample_erase(config, part("erase"), batch_size, image_size) if erases else None,
@@ -115,6 +118,8 @@ def apply_augment(
     check_labels(labels, len(params.rows))
     if params.flip_crop is not None:
         images = apply_flip_crop(images, params.flip_crop)
+    if params.resized_crop is not None:
+        images = apply_resized_crop(images, params.resized_crop)
     if params.affine is not None:
         images = apply_affine(images, params.affine)
     if params.policy is not None:
