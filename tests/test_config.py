@@ -200,6 +200,8 @@ PARTS: dict[type, st.SearchStrategy[dict[str, Any]]] = {
     AugmentConfig: fields(
         horizontal_flip=UNIT,
         crop_padding=st.integers(0, 64),
+        resized_crop_area=RANGE,
+        resized_crop_aspect=RANGE,
         affine_degrees=st.floats(0, 180),
         affine_translate=UNIT,
         affine_scale=RANGE,

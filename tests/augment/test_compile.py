@@ -56,7 +56,7 @@ policy = encode_ops(op, np.array([[values[row % 3]] for row in range(24)]), (16,
 images = torch.randint(5, 240, (24, 3, 16, 16), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
 labels = torch.arange(24) % 10
 compiled = torch.compile(apply_augment, fullgraph=True)
-config = AugmentConfig(erase_probability=0.5, cutmix_alpha=1.0, mixup_alpha=1.0)
+config = AugmentConfig(resized_crop_area=(0.3, 1.0), erase_probability=0.5, cutmix_alpha=1.0, mixup_alpha=1.0)
 for step in range(5):
     params = replace(sample_augment(config, generator(0, "augment", step), 24, (16, 16)), policy=policy)
     got, expected = (apply(images, labels, params, **setting) for apply in (compiled, apply_augment))

@@ -15,11 +15,18 @@ from smallvit.augment.geometric import apply_affine, apply_flip_crop
 from smallvit.augment.mix import apply_mix
 from smallvit.augment.pipeline import _PARTS
 from smallvit.augment.policy import apply_policy
+from smallvit.augment.resized_crop import apply_resized_crop
 from smallvit.errors import UsageError
 from smallvit.rng import generator
 
 MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
-FULL = AugmentConfig(affine_degrees=15.0, affine_translate=0.1, affine_scale=(0.8, 1.2), affine_shear=10.0)
+FULL = AugmentConfig(
+    resized_crop_area=(0.2, 1.0),
+    affine_degrees=15.0,
+    affine_translate=0.1,
+    affine_scale=(0.8, 1.2),
+    affine_shear=10.0,
+)
 PAPER = AugmentConfig(
     policy="autoaugment-cifar10", policy_variant="paper", erase_probability=0.25, cutmix_alpha=1.0, mixup_alpha=1.0
 )
@@ -52,6 +59,7 @@ def test_a_slice_of_the_draws_is_the_draw_of_the_slice(config, size):
 ERASE = replace(OFF, erase_probability=1.0)
 CUTMIX = replace(OFF, cutmix_alpha=1.0, mix_per="image")
 MIXUP = replace(OFF, mixup_alpha=1.0, mix_per="image")
+RESIZED = replace(OFF, resized_crop_area=(0.5, 1.0))
 RAND = replace(OFF, policy="randaugment")
 
 
@@ -60,6 +68,8 @@ RAND = replace(OFF, policy="randaugment")
     [
         (OFF, "horizontal_flip", 0.5),
         (OFF, "crop_padding", 1),
+        (OFF, "resized_crop_area", (0.5, 1.0)),
+        (RESIZED, "resized_crop_aspect", (1.0, 1.0)),
         (OFF, "affine_degrees", 9.0),
         (OFF, "affine_translate", 0.2),
         (OFF, "affine_scale", (0.8, 1.2)),
@@ -106,10 +116,11 @@ def test_each_word_makes_other_pictures(base, field):
 
 
 def test_the_parts_come_in_the_order_that_the_config_says():
-    config = AugmentConfig(affine_degrees=30.0, policy="trivialaugment")
+    config = AugmentConfig(resized_crop_area=(0.2, 1.0), affine_degrees=30.0, policy="trivialaugment")
     images, labels = noise(16), torch.arange(16) % 10
     params = sample_augment(config, generator(0, "augment", 1), 16, (32, 32))
-    moved = apply_affine(apply_flip_crop(images, params.flip_crop), params.affine)
+    resized = apply_resized_crop(apply_flip_crop(images, params.flip_crop), params.resized_crop)
+    moved = apply_affine(resized, params.affine)
     assert torch.equal(run(images, labels, params)[0], normalise(apply_policy(moved, params.policy), MEAN, STD))
 
 
@@ -219,6 +230,8 @@ for call in {list(told)}:
         {"horizontal_flip": 1.5},
         {"horizontal_flip": float("nan")},
         {"crop_padding": -1},
+        {"resized_crop_area": (0.5, 1.1)},
+        {"resized_crop_aspect": (2.0, 1.0)},
         {"affine_degrees": 200.0},
         {"affine_translate": 2.0},
         {"affine_scale": (1.2, 0.8)},

@@ -63,7 +63,7 @@ def apply_resized_crop(images: UInt8[Tensor, "B 3 H W"], params: ResizedCropPara
 def _stretched(
     images: UInt8[Tensor, "B 3 H W"], begin: Int64[Tensor, " B"], end: Int64[Tensor, " B"], axis: int
 ) -> UInt8[Tensor, "B 3 H W"]:
-    """Return the pixels from `begin` up to `end` of an axis, as many as the whole of it, in whole numbers throughout."""
+    """Return the pixels from `begin` up to `end` of an axis as many as all of it, in whole numbers on the way, too."""
     length = images.shape[axis]
     shape = [len(images), 1, 1, 1]
     shape[axis] = length
