@@ -187,7 +187,7 @@ def optim_fields(draw: st.DrawFn) -> dict[str, Any]:
         clip_norm=draw(st.none() | st.floats(1e-9, 1e3)),
         muon_weight_decay=draw(st.none() | st.floats(0, 1e3)) if own else None,
         muon_qkv=draw(st.sampled_from(["fused", "apart"])) if own else "fused",
-        **{name: draw(s) for name, s in choices(OptimConfig, "decay_on").items()},
+        **{name: draw(s) for name, s in choices(OptimConfig, "decay_on", "schedule").items()},
     )
 
 

@@ -44,12 +44,14 @@ from smallvit.model.vit import VisionTransformer
 from smallvit.record import SOURCE, RunRecord
 from smallvit.report.page import write_page
 from smallvit.run import run
+from smallvit.run_folder import METRICS
 from smallvit.session import Session
 from smallvit.stop import InterruptedRunError, Stop
 from smallvit.strict_json import canonical, digest
 from smallvit.train.checkpoint import load_newest
 from smallvit.train.config import CheckpointConfig, OptimConfig, TrainConfig
 from smallvit.train.distributed import World
+from smallvit.train.schedule import warmup_linear
 from smallvit.weights import save_tensors
 
 TOY = RunConfig(
@@ -186,7 +188,8 @@ EVERYTHING = replace(
         init="mimetic",
     ),
     optim=OptimConfig(
-        optimizer="muon", lr=3e-3, muon_lr=1e-2, muon_weight_decay=0.1, clip_norm=0.5, warmup_epochs=1.0
+        optimizer="muon", lr=3e-3, muon_lr=1e-2, muon_weight_decay=0.1, clip_norm=0.5, warmup_epochs=1.0,
+        schedule="linear",
     ),
     train=replace(TOY.train, ema_decay=0.9, loss="bce"),
 )  # fmt: skip
@@ -200,6 +203,11 @@ def test_every_variant_at_once_resumes_to_the_bit(tmp_path: Path, monkeypatch: p
     assert run(EVERYTHING, tmp_path / "parts").resumed_at_steps == [1, 8, 12, STEPS]
     assert outcome(tmp_path / "parts") == outcome(tmp_path / "whole")
     assert whole.num_parameters == sum(v.numel() for v in load_file(tmp_path / "whole" / "model.safetensors").values())
+    rows = [json.loads(line) for line in (tmp_path / "parts" / METRICS).read_text().splitlines()]
+    last = next(row for row in reversed(rows) if "lr" in row)
+    warmup = EVERYTHING.optim.warmup_epochs * STEPS / EVERYTHING.train.epochs
+    rate = EVERYTHING.optim.lr * warmup_linear(STEPS - 1, warmup_steps=warmup, total_steps=STEPS)
+    assert (last["step"], last["lr"]) == (STEPS - 1, pytest.approx(rate))
 
 
 def test_a_bfloat16_run_with_stochastic_depth_resumes_to_the_bit(

@@ -32,6 +32,7 @@ from smallvit.train.checkpoint_format import Checkpoint
 from smallvit.train.graphs import PLAIN_CALLS
 from smallvit.train.loop import NonFiniteError, StepState, fit
 from smallvit.train.optimizer_state import load_optimizer_tensors, optimizer_tensors
+from smallvit.train.schedule import SCHEDULES
 
 LOG_EVERY_STEPS = 20
 _BEST = "best"
@@ -96,6 +97,7 @@ class Training:
             lr=config.optim.scaled_lr(config.train.batch_size),
             warmup_steps=config.length.warmup_epochs * per_epoch,
             total_steps=self.total_steps,
+            schedule=SCHEDULES[config.optim.schedule],
             start_step=self.steps_done,
             max_skips=config.train.max_skips if config.train.on_nonfinite == "skip" else 0,
             skipped_in_a_row=self._skipped_in_a_row(),

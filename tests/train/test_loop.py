@@ -19,7 +19,7 @@ from smallvit.train.config import LossName, OptimConfig
 from smallvit.train.loop import Batch, Learner, NonFiniteError, drop_path_uniform, fit
 from smallvit.train.losses import LOSSES, LogitAdjustment, soft_binary_cross_entropy, soft_cross_entropy
 from smallvit.train.optim import build_optimizers
-from smallvit.train.schedule import warmup_cosine
+from smallvit.train.schedule import Schedule, warmup_cosine, warmup_linear
 
 
 @settings(max_examples=40)
@@ -113,8 +113,8 @@ def batch(step: int) -> Batch:
     return Batch(images, targets, torch.ones(2, 2, 4))
 
 
-@pytest.mark.parametrize("clip_norm", [None, 0.3])
-def test_fit_equals_a_loop_written_by_hand(clip_norm: float | None) -> None:
+@pytest.mark.parametrize(("clip_norm", "schedule"), [(None, warmup_cosine), (0.3, warmup_linear)])
+def test_fit_equals_a_loop_written_by_hand(clip_norm: float | None, schedule: Schedule) -> None:
     ours, theirs = small_model(), small_model()
     config = OptimConfig(lr=3e-3, weight_decay=0.1)
 
@@ -122,13 +122,13 @@ def test_fit_equals_a_loop_written_by_hand(clip_norm: float | None) -> None:
         return soft_cross_entropy(ours(images, scale), targets)
 
     learner = Learner(loss, build_optimizers(ours, config), WeightAverage(ours, 0.0), clip_norm=clip_norm)
-    states = list(fit(learner, batch, lr=config.lr, warmup_steps=2.0, total_steps=5))
+    states = list(fit(learner, batch, lr=config.lr, warmup_steps=2.0, total_steps=5, schedule=schedule))
 
     optimizer = torch.optim.AdamW(theirs.parameters(), lr=1.0, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.1)
     norms: list[float] = []
     for step in range(5):
         for group in optimizer.param_groups:
-            group["lr"] = 3e-3 * warmup_cosine(step, warmup_steps=2.0, total_steps=5)
+            group["lr"] = 3e-3 * schedule(step, warmup_steps=2.0, total_steps=5)
         data = batch(step)
         optimizer.zero_grad()
         value = F.cross_entropy(theirs(data.images, data.branch_scale), data.targets)

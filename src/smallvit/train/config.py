@@ -7,6 +7,7 @@ from smallvit.checks import MOST_NUMBER, is_number, require, require_flag, requi
 
 Optimizer = Literal["adamw", "adam", "lion", "muon", "lamb"]
 DecayOn = Literal["all", "matrices"]
+ScheduleName = Literal["cosine", "linear"]
 RateScaling = Literal["none", "sqrt", "linear"]
 OnNonfinite = Literal["stop", "skip"]
 LossName = Literal["cross-entropy", "bce"]
@@ -33,7 +34,9 @@ class OptimConfig:
     betas: tuple[float, float] | None = None
     """Averaging factors of Adam, AdamW, LAMB and Lion; None: 0.9 and 0.999, for Lion 0.9 and 0.99."""
     warmup_epochs: float = 10.0
-    """Length of the linear warm-up from 0; cosine decay to 0 follows."""
+    """Length of the linear warm-up from 0; the decay to 0 of `schedule` follows."""
+    schedule: ScheduleName = field(default="cosine", metadata={"digest": "unless default"})
+    """How the rate falls after the warm-up: by half a cosine, or in a straight line (Defazio et al., 2023)."""
     clip_norm: float | None = field(default=None, metadata={"digest": "unless default"})
     """Largest norm of all gradients together: larger ones are scaled down to it, before the optimiser takes them; None:
     never. (Optimisers here, but for AdamW's first steps, take little notice of a gradient's size.)"""

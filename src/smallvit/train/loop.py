@@ -20,7 +20,7 @@ from smallvit.train.average import WeightAverage
 from smallvit.train.distributed import ALONE, World
 from smallvit.train.graphs import Recorded
 from smallvit.train.optim import set_learning_rate
-from smallvit.train.schedule import warmup_cosine
+from smallvit.train.schedule import Schedule, warmup_cosine
 
 Loss = Callable[[Tensor, Tensor, Tensor | None], Tensor]
 
@@ -155,6 +155,7 @@ def fit(
     lr: float,
     warmup_steps: float,
     total_steps: int,
+    schedule: Schedule = warmup_cosine,
     start_step: int = 0,
     max_skips: int = 0,
     skipped_in_a_row: int = 0,
@@ -170,7 +171,7 @@ def fit(
     """
     following: Batch | None = None
     for step in range(start_step, total_steps):
-        rate = lr * warmup_cosine(step, warmup_steps=warmup_steps, total_steps=total_steps)
+        rate = lr * schedule(step, warmup_steps=warmup_steps, total_steps=total_steps)
         set_learning_rate(learner.optimizers, rate)
         data = batch(step) if following is None else following
         value, norm = learner.gradients(data)
