@@ -53,3 +53,16 @@ def test_of_a_larger_val_or_none_or_a_known_one_nothing_is_told(tmp_path: Path) 
     assert dataset.val is not None
     assert len(dataset.val) < FEW_IMAGES
     assert notes_on(digits, dataset) == []
+
+
+def test_of_uneven_classes_it_is_told_what_makes_up_for_them(tmp_path: Path) -> None:
+    even = pictures(tmp_path, train=100, val=FEW_IMAGES, test=20)
+    labels = (np.arange(100) >= 75).astype(np.int64)
+    uneven = replace(even, train=replace(even.train, labels=labels))
+    told = "train is uneven, 75 of 0 to 25 of 1: for all classes to count alike, set train.logit_adjustment to 1"
+    config = quickstart()
+    config = replace(config, data=replace(config.data, dataset="folder", root=Path("images.npz")))
+    assert told in notes_on(config, uneven)
+    assert told not in notes_on(config, even)
+    for changes in ({"logit_adjustment": 1.0}, {"loss": "bce"}):
+        assert told not in notes_on(replace(config, train=replace(config.train, **changes)), uneven)

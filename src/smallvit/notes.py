@@ -2,7 +2,10 @@
 
 import math
 
+import numpy as np
+
 from smallvit.config import MOST_SCALE, RunConfig
+from smallvit.data.split import uneven
 from smallvit.data.store import Dataset
 
 FEW_STEPS = 1000
@@ -32,6 +35,12 @@ def _on_few_pictures(config: RunConfig, dataset: Dataset) -> list[str]:
     if config.fork is None and 0 < steps < FEW_STEPS:
         longer = min(math.ceil(config.scale * FEW_STEPS / steps), MOST_SCALE)
         notes.append(f"the run is short, {steps:,} steps: for few pictures consider --scale {longer}")
+    counts = np.bincount(dataset.train.labels).tolist()
+    if uneven(counts) and config.train.loss == "cross-entropy" and not config.train.logit_adjustment:
+        most, least = (f"{of(counts):,} of {dataset.spec.class_names[counts.index(of(counts))]}" for of in (max, min))
+        notes.append(
+            f"train is uneven, {most} to {least}: for all classes to count alike, set train.logit_adjustment to 1"
+        )
     drawn_as_test = 0 if dataset.spec.test_size else len(dataset.test)
     is_drawn = {"val": len(dataset.train) + drawn_as_test < dataset.spec.train_size, "test": bool(drawn_as_test)}
     rests = {"val": "; on them rests the temperature of predict's probabilities, too", "test": ""}
