@@ -91,11 +91,15 @@ def test_the_temperature_of_labels_that_were_drawn_at_one_is_found(true: float) 
 
 def test_the_temperature_of_adjusted_logits_leaves_the_classes_frequency_out() -> None:
     logits = drawn(7, 20_000, 6, 2.0)[0]
-    adjustment = torch.tensor([0.5, 0.3, 0.1, 0.05, 0.03, 0.02]).log()
+    adjustment = torch.tensor([0.5, 0.3, 0.1, 0.05, 0.03, 0.02]).double().log()
     p = (logits / 0.5 + adjustment).softmax(-1)
     labels = torch.multinomial(p, 1, generator=torch.Generator().manual_seed(5)).flatten()
     assert fit_temperature(logits, labels, adjustment) == pytest.approx(0.5, rel=0.05)
     assert fit_temperature(logits, labels) > 0.6
+    absent = adjustment.clone()
+    absent[0] = -torch.inf
+    others = labels != 0
+    assert fit_temperature(logits[others], labels[others], absent) == pytest.approx(0.5, rel=0.05)
 
 
 def scikit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:

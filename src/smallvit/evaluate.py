@@ -79,7 +79,7 @@ def confusion(logits: Float[Tensor, "n C"], labels: Int64[Tensor, " n"]) -> Int6
 
 
 def fit_temperature(
-    logits: Float[Tensor, "n C"], labels: Int64[Tensor, " n"], added: Float[Tensor, " C"] | None = None
+    logits: Float[Tensor, "n C"], labels: Int64[Tensor, " n"], added: Float64[Tensor, " C"] | None = None
 ) -> float:
     """Return the T for which softmax(logits / T) is the likeliest (Guo et al., 2017), under a prior, from 0.02 to 50.
 
@@ -93,7 +93,7 @@ def fit_temperature(
     from scipy.optimize import minimize_scalar  # half a second, which only the end of a run needs
 
     logits, labels = logits.double(), labels.cpu()[:, None]
-    added = torch.zeros(logits.shape[1]) if added is None else added.double().cpu()
+    added = torch.zeros(logits.shape[1], dtype=torch.float64) if added is None else added
 
     def loss(log_temperature: float) -> float:
         likelihood = (logits / math.exp(log_temperature) + added).log_softmax(-1).gather(1, labels).sum()

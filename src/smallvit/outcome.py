@@ -21,8 +21,7 @@ def finished_record(training: Training) -> RunRecord:
     config, spec, gathered = session.config, session.dataset.spec, training.gathered
     last, logits, labels = gathered.curve[-1], training.logits, {k: s.labels for k, s in session.splits.items()}
     assert last.test is not None
-    added = None if session.adjustment is None else session.adjustment.added
-    temperature = fit_temperature(logits["val"], labels["val"], added) if "val" in logits else None
+    temperature = _temperature(logits["val"], labels["val"], session) if "val" in logits else None
     calibrated = None if temperature is None else measure(logits["test"], labels["test"], temperature)
     seconds_after_first = gathered.train_seconds - gathered.first_step_seconds
     return RunRecord(
@@ -56,6 +55,11 @@ def finished_record(training: Training) -> RunRecord:
         test_read="along the curve" if config.evaluate.test_curve else "once, at the last epoch",
         test_confusion=confusion(logits["test"], labels["test"]).tolist(),
     )
+
+
+def _temperature(logits: Tensor, labels: Tensor, session: Session) -> float:
+    adjustment = session.adjustment
+    return fit_temperature(logits, labels, None if adjustment is None else adjustment.lacking(labels))
 
 
 def predictions(logits: Tensor, session: Session, temperature: float | None) -> dict[str, Tensor]:

@@ -6,7 +6,7 @@ Shapes: n images, B batch, C classes.
 from collections.abc import Callable
 
 import torch
-from jaxtyping import Float, Float32, Int64
+from jaxtyping import Float, Float32, Float64, Int64
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -40,14 +40,22 @@ class LogitAdjustment:
     def __init__(
         self, labels: Int64[Tensor, " n"], num_classes: int, *, times: float, label_smoothing: float, device: str
     ) -> None:
-        shares = torch.bincount(labels, minlength=num_classes).double() / len(labels)
-        self.added: Float32[Tensor, " C"] = (times * shares.log()).float().to(device)
-        """What the logits lack that would make them those of the images as frequent as they come."""
+        shares = _shares(labels, num_classes)
+        self._left = (times - 1) * shares.log()
+        self._added: Float32[Tensor, " C"] = (times * shares.log()).float().to(device)
         self._moved: Float32[Tensor, " C"] = (label_smoothing * (shares - 1 / num_classes)).float().to(device)
 
     def __call__(self, logits: Float[Tensor, "B C"], targets: Float[Tensor, "B C"]) -> Float[Tensor, ""]:
         """Return the mean cross entropy in nats."""
-        return soft_cross_entropy(logits.float() + self.added, targets + self._moved)
+        return soft_cross_entropy(logits.float() + self._added, targets + self._moved)
+
+    def lacking(self, labels: Int64[Tensor, " n"]) -> Float64[Tensor, " C"]:
+        """Return what to add to the logits for images whose classes are as frequent as in these labels, on the CPU."""
+        return self._left + _shares(labels.cpu(), len(self._left)).log()
+
+
+def _shares(labels: Int64[Tensor, " n"], num_classes: int) -> Float64[Tensor, " C"]:
+    return torch.bincount(labels, minlength=num_classes).double() / len(labels)
 
 
 LOSSES: dict[LossName, Callable[[Tensor, Tensor], Tensor]] = {
