@@ -705,6 +705,26 @@ def test_a_run_has_the_loss_that_it_asks_for() -> None:
     torch.testing.assert_close(session.loss_function()(batch.images, batch.targets, batch.branch_scale), wanted)
 
 
+def test_labels_that_lie_in_the_cache_are_adjusted_for(tmp_path: Path) -> None:
+    """They are mapped from a file that is not to be written to, where nothing is held out of train."""
+    images, labels = np.zeros((100, 8, 8, 3), dtype=np.uint8), np.arange(100) % 2
+    np.savez(
+        tmp_path / "a.npz",
+        **{
+            f"{split}_{name}": array
+            for split in ("train", "val", "test")
+            for name, array in (("images", images), ("labels", labels))
+        },
+    )
+    data = DataConfig(dataset="folder", root=tmp_path / "a.npz", cache=tmp_path / "cache")
+    dataset = load_dataset(data, image_size=8)
+    assert not dataset.train.labels.flags.writeable
+    model = replace(TINY.model, image_size=8, patch_size=4)
+    config = replace(TINY, data=data, model=model, train=replace(TINY.train, logit_adjustment=1.0)).resolve(2)
+    session = Session(config, dataset)
+    assert session.adjustment is not None
+
+
 def test_a_run_with_a_logit_adjustment_learns_what_makes_up_for_the_classes_shares(tmp_path: Path) -> None:
     train = replace(TINY.train, logit_adjustment=2.0, label_smoothing=0.1)
     dataset = load_dataset(TINY.data)

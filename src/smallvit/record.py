@@ -82,7 +82,8 @@ class RunRecord:
     """At the last epoch."""
     temperature: float | None
     """What logits are divided by so that probabilities are as sure as they are right on val, by
-    `evaluate.fit_temperature`; None where no val was held out, and in records from before."""
+    `evaluate.fit_temperature`; None where no val was held out, and in records from before. With
+    `train.logit_adjustment` that is so once the shares that the classes have there are put back."""
     test_calibrated: Metrics | None
     """`test` with its logits divided by the temperature."""
     test_read: Literal["once, at the last epoch", "along the curve"]

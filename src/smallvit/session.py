@@ -121,7 +121,7 @@ class Session:
         if not train.logit_adjustment:
             return None
         return LogitAdjustment(
-            torch.from_numpy(self.dataset.train.labels),
+            torch.tensor(self.dataset.train.labels),
             self.dataset.spec.num_classes,
             times=train.logit_adjustment,
             label_smoothing=train.label_smoothing,

@@ -68,6 +68,16 @@ def test_a_page_is_whole_and_refers_to_nothing_outside(
     assert f"{record.test.correct:,} of {count:,} test images right" in page.text
 
 
+@pytest.mark.usefixtures("no_figures")
+def test_of_adjusted_logits_a_page_says_whose_probabilities_it_has(tmp_path: Path, run_folder: MakeRun) -> None:
+    record = run_folder(tmp_path)
+    config = record.run_config()
+    config = dataclasses.replace(config, train=dataclasses.replace(config.train, logit_adjustment=1.0))
+    record = dataclasses.replace(record, config=config.to_json(), config_digest=config.digest())
+    record.save(tmp_path / "record.json")
+    assert "that fits val once the classes' shares there are put back; without them" in Page(write_page(tmp_path)).text
+
+
 def test_mistakes_are_as_sure_as_the_temperature_has_them(tmp_path: Path, run_folder: MakeRun) -> None:
     record = run_folder(tmp_path, count=1000)
     kept = load_file(tmp_path / "test.safetensors")

@@ -96,7 +96,8 @@ class Evaluate:
         print(f"expected calibration error {100 * metrics.calibration_error:.2f} %{few}")
         if (calibrated := found.calibrated()) is not None:
             nats, error = calibrated.negative_log_likelihood, calibrated.calibration_error
-            print(f"with the temperature fitted on val, as in predict: {nats:.4f} nats, {100 * error:.2f} %")
+            of = ", of classes that are all as frequent" if config.train.logit_adjustment else ""
+            print(f"with the temperature fitted on val, as in predict{of}: {nats:.4f} nats, {100 * error:.2f} %")
         for least in SURE:
             count, right = found.sure(least)
             of_these = f", {100 * right / count:.2f} % of them right ({right:,} of {count:,})" if count else ""
