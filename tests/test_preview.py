@@ -11,7 +11,7 @@ from smallvit.augment import normalise
 from smallvit.cli import main
 from smallvit.data.config import DataConfig
 from smallvit.errors import SmallvitError, UsageError
-from smallvit.preview import _displayable, show_augment
+from smallvit.preview import _NO_GLYPH, _displayable, show_augment
 from smallvit.recipes import RECIPES
 
 
@@ -26,6 +26,7 @@ def test_a_folder_of_few_images_is_shown_whole(tmp_path: Path) -> None:
     (tmp_path / "root" / "b").rename(tmp_path / "root" / "\N{CJK UNIFIED IDEOGRAPH-732B}")
     show_augment(replace(RECIPES["quickstart"](), data=data), tmp_path / "out.svg", num_draws=1)
     assert "\N{CJK UNIFIED IDEOGRAPH-732B}</text>" in (tmp_path / "out.svg").read_text()
+    assert show_augment(replace(RECIPES["quickstart"](), data=data), tmp_path / "out.png", num_draws=1)[-1] == _NO_GLYPH
     with Image.open(tmp_path / "out.png") as picture:
         assert picture.width < picture.height
 

@@ -11,6 +11,8 @@ import matplotlib
 import torch
 from jaxtyping import Float, UInt8
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties, findfont, get_font
+from rich.cells import cell_len, set_cell_size
 from torch import Tensor
 
 from smallvit.checks import require_whole
@@ -24,6 +26,7 @@ from smallvit.step_batch import augment_step, step_draws
 SHOWN_SHARE = 0.1
 """Classes with less of a soft label than this are not written."""
 MOST_LETTERS = 14
+_NO_GLYPH = "the picture's font lacks letters of some class names: an .svg shows them in the reader's fonts"
 
 
 def show_augment(config: RunConfig, path: Path | str, *, num_images: int = 8, num_draws: int = 5) -> tuple[str, ...]:
@@ -57,7 +60,13 @@ def show_augment(config: RunConfig, path: Path | str, *, num_images: int = 8, nu
                 picture.savefig(new, dpi=110, format=kind)
         except OSError as error:
             raise SmallvitError(line_of(error)) from None
-    return dataset.notes
+    captions = "".join(caption for _, line in rows for caption in line)
+    return dataset.notes if kind == "svg" or _has_glyphs(captions) else (*dataset.notes, _NO_GLYPH)
+
+
+def _has_glyphs(text: str) -> bool:
+    font = get_font(findfont(FontProperties()))
+    return all(font.get_char_index(ord(letter)) for letter in text if letter.isprintable())
 
 
 def _displayable(
@@ -80,7 +89,9 @@ def _caption(target: Float[Tensor, " C"], class_names: tuple[str, ...]) -> str:
 
 def _short(name: str) -> str:
     """Return a class's name as far as it fits above a picture."""
-    return name if len(name) <= MOST_LETTERS else f"{name[: MOST_LETTERS - 1]}\N{HORIZONTAL ELLIPSIS}"
+    if cell_len(name) <= MOST_LETTERS:
+        return name
+    return f"{set_cell_size(name, MOST_LETTERS - 1).rstrip()}\N{HORIZONTAL ELLIPSIS}"
 
 
 def _figure(rows: list[tuple[list[Tensor], list[str]]]) -> Figure:

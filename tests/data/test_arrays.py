@@ -172,6 +172,8 @@ WRONG: list[tuple[dict[str, Any], str]] = [
         "y_test has 3, which y_train has not",
     ),
     ({"x_train": RGB, "y_train": LABELS, "class_names": NAMES[:2]}, "class_names must have a name of its own for each"),
+    ({"x_train": RGB, "y_train": LABELS, "class_names": np.array(["a", " ", "c"])}, "a name of its own for each"),
+    ({"x_train": RGB, "y_train": LABELS, "class_names": np.array(["a", "a ", "c"])}, "a name of its own for each"),
     ({"x_train": RGB, "y_train": LABELS, "class_names": NAMES[[0, 1, 1]]}, "for each label, 0 to 2"),
     ({"x_train": RGB, "y_train": LABELS - 1, "class_names": NAMES}, "for labels from 0 on; it is "),
     ({"x_train": RGB, "y_train": LABELS, "class_names": NAMES.astype("S")}, "must be texts (str), [k], for labels "),

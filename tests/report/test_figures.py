@@ -68,6 +68,12 @@ def test_no_word_of_a_matrix_is_cut(classes: int, scale: float) -> None:
         assert box.y1 <= figure.bbox.y1
 
 
+@pytest.mark.parametrize(("letters", "rotated"), [("abcde", False), ("\N{CJK UNIFIED IDEOGRAPH-4E00}" * 5, True)])
+def test_names_of_wide_letters_stand_upright_sooner(letters: str, rotated: bool) -> None:
+    figure = draw_confusion(np.eye(8, dtype=int), [letters] * 8, 1.0)
+    assert {bool(tick.get_rotation()) for tick in figure.axes[0].get_xticklabels()} == {rotated}
+
+
 def test_the_curve_has_its_points_and_units(tmp_path: Path, run_folder: MakeRun) -> None:
     record = run_folder(tmp_path)
     assert record.val is not None

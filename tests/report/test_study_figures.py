@@ -406,7 +406,7 @@ def test_every_number_beside_a_point_can_be_read() -> None:
     boxes = [note.get_window_extent() for note in notes]
     assert not any(a.overlaps(b) for a, b in itertools.combinations(boxes, 2))
     names = [text.get_text() for text in figure.axes[1].texts]
-    assert names == [f"{number}  {row.label}" for number, row in enumerate(study.rows, 1)]
+    assert names == [f"{number}. {row.label}" for number, row in enumerate(study.rows, 1)]
 
 
 def test_of_many_rows_those_are_named_that_none_beats_at_their_cost() -> None:
@@ -415,7 +415,7 @@ def test_of_many_rows_those_are_named_that_none_beats_at_their_cost() -> None:
     values |= {"Muon at 8e-3": (70.0,), "convolutional tokenizer": (65.0,), "8 blocks": (71.0,)}
     numbers = _numbers(study, values)
     axes, names = _figure(numbers, "flops").axes
-    assert [text.get_text().split("  ")[1] for text in names.texts] == [
+    assert [text.get_text().split(". ")[1] for text in names.texts] == [
         study.reference,
         "8 blocks",
         "1 of 4 blocks is class attention",

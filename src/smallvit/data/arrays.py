@@ -124,7 +124,7 @@ def _class_names(arrays: dict[str, Any], classes: Int64[np.ndarray, " k"], path:
         found = f"{names.dtype} of shape {list(names.shape)}, and the least label {classes[0]}"
         raise SmallvitError(f"{path}: {_CLASS_NAMES} must be texts (str), [k], for labels from 0 on; it is {found}")
     named = tuple(printable(str(names[label])) for label in classes) if classes[-1] < len(names) else ()
-    if len({*named}) < len(classes):
+    if len({name.strip() for name in named} - {""}) < len(classes):
         raise SmallvitError(
             f"{path}: {_CLASS_NAMES} must have a name of its own for each label, {classes[0]} to {classes[-1]}"
         )

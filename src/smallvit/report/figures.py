@@ -4,12 +4,14 @@ Equal records give equal bytes. Shapes: C classes.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
+from rich.cells import cell_len
 
 from smallvit.record import CurvePoint, RunRecord
 from smallvit.report.cells import length_of
@@ -89,7 +91,8 @@ def short(label: str, most: int) -> str:
 
 
 def _curve_title(record: RunRecord) -> str:
-    return f"Accuracy and train loss over {record.run_config().length.epochs} epochs"
+    epochs = record.run_config().length.epochs
+    return f"Accuracy and train loss over {epochs} epoch{'s' if epochs > 1 else ''}"
 
 
 def _draw_curve(record: RunRecord, losses: Sequence[tuple[float, float]]) -> Figure:
@@ -154,8 +157,10 @@ def draw_confusion(counts: np.ndarray, class_names: Sequence[str], scale: float)
     stride = -(-classes // MOST_TICKS)
     names = [_tick(name) for name in class_names[::stride]]
     size = 10 if len(names) <= MOST_NUMBERED else 8
-    upright = len(names) * max(map(len, names)) > 40  # characters that fit side by side
-    axes.set_xticks(range(0, classes, stride), names, rotation=90 if upright else 0, fontsize=size)
+    upright = len(names) * max(map(cell_len, names)) > 40  # columns of letters that fit side by side
+    # An upright name ends at the matrix in the reader's font as well, not only in the one that it is measured with.
+    place: dict[str, Any] = {"rotation": 90, "rotation_mode": "anchor", "ha": "right", "va": "center"}
+    axes.set_xticks(range(0, classes, stride), names, fontsize=size, **(place if upright else {}))
     axes.set_yticks(range(0, classes, stride), names, fontsize=size)
     axes.set_xlabel("predicted class")
     axes.set_ylabel("true class")

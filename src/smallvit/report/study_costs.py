@@ -69,7 +69,7 @@ def _draw_cost(numbers: Numbers, x: Sequence[float], axis: str) -> Figure:
     names.set_axis_off()
     for index, label in enumerate(labels):
         place = (index // depth / columns, 1 - (index % depth + 0.5) / depth)
-        text = f"{index + 1}  {label}"
+        text = f"{index + 1}. {label}"
         names.text(*place, text, transform=names.transAxes, va="center", fontsize=9.5)
     label_scaled(figure, numbers.section.scale)
     points = list(zip(x, y, strict=True))
