@@ -12,11 +12,10 @@ import torch
 from jaxtyping import Float32, Int64
 from torch import Tensor
 
-from smallvit.augment.boxes import box_mask, image_mask
+from smallvit.augment.boxes import ATTEMPTS, box_mask, first_that_fits, image_mask
 from smallvit.augment.config import AugmentConfig, EraseFill
 from smallvit.augment.params import BatchParams, constants
 
-_ATTEMPTS = 10
 _LOW_BITS = 0xFFFFFFFF
 
 
@@ -34,9 +33,9 @@ def sample_erase(
 ) -> EraseParams:
     """Draw a box for a share of the images; image_size is (height, width) in pixels."""
     height, width = image_size
-    uniform = generator.random((batch_size, 2 + 4 * _ATTEMPTS))
+    uniform = generator.random((batch_size, 2 + 4 * ATTEMPTS))
     chosen = (uniform[:, 0] < config.erase_probability).nonzero()[0]
-    area, aspect, row, column = uniform[chosen, 2:].reshape(len(chosen), 4, _ATTEMPTS).transpose(1, 0, 2)
+    area, aspect, row, column = uniform[chosen, 2:].reshape(len(chosen), 4, ATTEMPTS).transpose(1, 0, 2)
     low, high = config.erase_area
     area = (low + (high - low) * area) * (height * width)
     low, high = config.erase_aspect
@@ -44,13 +43,9 @@ def sample_erase(
     rows = np.rint(np.sqrt(area * aspect)).astype(np.int64)
     columns = np.rint(np.sqrt(area / aspect)).astype(np.int64)
     fits = (rows < height) & (columns < width)
-    # The first attempt that fits; if none does, the box is empty.
-    first = np.arange(len(chosen)), fits.argmax(axis=1)
-    fits, rows, columns = fits[first], rows[first], columns[first]
-    top = (row[first] * (height - rows + 1)).astype(np.int64)
-    left = (column[first] * (width - columns + 1)).astype(np.int64)
+    fits, first = first_that_fits(fits, rows, columns, (row, column), image_size)
     box = np.zeros((batch_size, 4), dtype=np.int64)
-    box[chosen] = np.stack([top, left, top + rows, left + columns], axis=-1) * fits[:, None]
+    box[chosen] = first * fits[:, None]  # if none fits, the box is empty
     key = (uniform[:, 1] * (1 << 32)).astype(np.int64)
     return EraseParams(box=torch.from_numpy(box), key=torch.from_numpy(key), fill=config.erase_fill)
 

@@ -10,10 +10,10 @@ import torch
 from jaxtyping import Int64, UInt8
 from torch import Tensor
 
+from smallvit.augment.boxes import ATTEMPTS, first_that_fits
 from smallvit.augment.config import AugmentConfig
 from smallvit.augment.params import BatchParams
 
-_ATTEMPTS = 10
 _BITS = 22
 """Of Pillow's fixed-point weights."""
 
@@ -34,7 +34,7 @@ def sample_resized_crop(
     again, up to ten times. If none fits, it is the largest box in the middle whose shape is allowed.
     """
     height, width = image_size
-    uniform = generator.random((batch_size, 4, _ATTEMPTS))
+    uniform = generator.random((batch_size, 4, ATTEMPTS))
     low, high = config.resized_crop_area
     area = (low + (high - low) * uniform[:, 0]) * (height * width)
     narrow, wide = config.resized_crop_aspect
@@ -42,16 +42,12 @@ def sample_resized_crop(
     columns = np.rint(np.sqrt(area * aspect)).astype(np.int64)
     rows = np.rint(np.sqrt(area / aspect)).astype(np.int64)
     fits = (rows > 0) & (rows <= height) & (columns > 0) & (columns <= width)
-    first = np.arange(batch_size), fits.argmax(axis=1)
-    fits, rows, columns = fits[first], rows[first], columns[first]
-    top = (uniform[:, 2][first] * (height - rows + 1)).astype(np.int64)
-    left = (uniform[:, 3][first] * (width - columns + 1)).astype(np.int64)
+    fits, box = first_that_fits(fits, rows, columns, (uniform[:, 2], uniform[:, 3]), image_size)
     most_rows = min(height, max(1, round(width / narrow)))
     most_columns = min(width, max(1, round(height * wide)))
-    top = np.where(fits, top, (height - most_rows) // 2)
-    left = np.where(fits, left, (width - most_columns) // 2)
-    rows, columns = np.where(fits, rows, most_rows), np.where(fits, columns, most_columns)
-    return ResizedCropParams(box=torch.from_numpy(np.stack([top, left, top + rows, left + columns], axis=-1)))
+    top, left = (height - most_rows) // 2, (width - most_columns) // 2
+    box[~fits] = top, left, top + most_rows, left + most_columns
+    return ResizedCropParams(box=torch.from_numpy(box))
 
 
 def apply_resized_crop(images: UInt8[Tensor, "B 3 H W"], params: ResizedCropParams) -> UInt8[Tensor, "B 3 H W"]:
