@@ -33,6 +33,9 @@ ALONE: Mapping[str, Changes] = {
     "4 registers": {"model.num_registers": 4},
     "1 of 4 blocks is class attention": {"model.depth": 3, "model.num_class_attention_blocks": 1},
     "moving average of the weights": {"train.ema_decay": 0.99},
+    "weight decay on the matrices alone": {"optim.decay_on": "matrices"},
+    "gradients clipped at a norm of 1": {"optim.clip_norm": 1.0},
+    "rate that falls in a straight line": {"optim.schedule": "linear"},
     "alternating flip": {"augment.flip": "alternating"},
     "binary cross-entropy": {"train.loss": "bce"},
     "RandAugment with CutMix or MixUp always": {
