@@ -61,8 +61,7 @@ def measured(session: Session, folder: Path) -> dict[str, object]:
     states = fit(
         session.learner(training.optimizers),
         lambda step: session.batch(0),
-        lr=1e-3,
-        warmup_steps=0.0,
+        rate=lambda _: 1e-3,
         total_steps=STEPS + 1,
     )
     for state in states:

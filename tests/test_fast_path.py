@@ -144,7 +144,7 @@ def test_the_next_batch_is_asked_for_before_the_device_is_waited_for_and_none_af
 
     optimizer = Told(model.parameters(), lr=0.1)
     learner = Learner(loss, [optimizer], WeightAverage(model, 0.0))
-    list(fit(learner, batch, lr=0.1, warmup_steps=0.0, total_steps=3, prefetch=True))
+    list(fit(learner, batch, rate=lambda _: 0.1, total_steps=3, prefetch=True))
     assert told == [
         *("batch 0", "forward", "batch 1", "update"),
         *("forward", "batch 2", "update"),

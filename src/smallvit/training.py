@@ -86,7 +86,7 @@ class Training:
             self._train()
 
     def _train(self) -> None:
-        config, per_epoch = self.session.config, self.session.order.steps_per_epoch
+        config = self.session.config
         self._restart_clock()
         if self.steps_done:
             self._measure_if_due()
@@ -94,10 +94,8 @@ class Training:
         states = fit(
             self.session.learner(self.optimizers),
             self.session.batch,
-            lr=config.optim.scaled_lr(config.train.batch_size),
-            warmup_steps=config.length.warmup_epochs * per_epoch,
+            rate=self._rate,
             total_steps=self.total_steps,
-            schedule=SCHEDULES[config.optim.schedule],
             start_step=self.steps_done,
             max_skips=config.train.max_skips if config.train.on_nonfinite == "skip" else 0,
             skipped_in_a_row=self._skipped_in_a_row(),
@@ -111,6 +109,12 @@ class Training:
         except NonFiniteError as error:
             self._save()
             raise self._explained(error) from None
+
+    def _rate(self, step: int) -> float:
+        config = self.session.config
+        warmup = config.length.warmup_epochs * self.session.order.steps_per_epoch
+        factor = SCHEDULES[config.optim.schedule](step, warmup_steps=warmup, total_steps=self.total_steps)
+        return config.optim.scaled_lr(config.train.batch_size) * factor
 
     def _after_step(self, state: StepState) -> None:
         self.steps_done = state.step + 1

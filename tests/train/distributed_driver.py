@@ -74,8 +74,7 @@ def train(world: World, folder: Path) -> dict[str, Any]:
     states = fit(
         learner_of(session),
         session.batch,
-        lr=session.config.optim.lr,
-        warmup_steps=1.0,
+        rate=lambda _: session.config.optim.lr,
         total_steps=STEPS,
         world=world,
     )
@@ -115,7 +114,7 @@ def variants(world: World, folder: Path) -> dict[str, Any]:
         optim=OptimConfig(optimizer="muon", lr=3e-3, muon_lr=1e-2, warmup_epochs=0.0),
         train=TrainConfig(batch_size=48, ema_decay=0.5, loss="bce"),
     )
-    states = fit(learner_of(session), session.batch, lr=3e-3, warmup_steps=1.0, total_steps=3, world=world)
+    states = fit(learner_of(session), session.batch, rate=lambda _: 3e-3, total_steps=3, world=world)
     losses = [float(state.loss) for state in states]
     groups = session.average.tensors()
     return {
@@ -186,8 +185,7 @@ def endless(world: World, folder: Path) -> dict[str, Any]:
     states = fit(
         learner_of(session),
         session.batch,
-        lr=1e-3,
-        warmup_steps=1.0,
+        rate=lambda _: 1e-3,
         total_steps=10**6,
         world=world,
     )

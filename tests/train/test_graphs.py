@@ -18,6 +18,7 @@ from smallvit.train.average import WeightAverage
 from smallvit.train.graphs import PLAIN_CALLS, Recorded
 from smallvit.train.loop import Batch, Learner, StepState, fit
 from smallvit.train.muon import Muon
+from smallvit.train.schedule import warmup_cosine
 
 BAD = 5
 """The step whose images are no numbers."""
@@ -109,7 +110,12 @@ def states(*, graphs: bool) -> list[StepState]:
     ]
     learner = Learner(loss, optimizers, WeightAverage(model, 0.9), graphs=graphs, clip_norm=1e-3)
     found: Iterator[StepState] = fit(
-        learner, batch, lr=0.05, warmup_steps=2.0, total_steps=9, max_skips=1, prefetch=graphs
+        learner,
+        batch,
+        rate=lambda step: 0.05 * warmup_cosine(step, warmup_steps=2.0, total_steps=9),
+        total_steps=9,
+        max_skips=1,
+        prefetch=graphs,
     )
     return list(found)
 

@@ -81,8 +81,7 @@ class Workload:
         self._states = fit(
             learner,
             self.session.batch,
-            lr=config.optim.scaled_lr(config.train.batch_size),
-            warmup_steps=0.0,
+            rate=lambda _: config.optim.scaled_lr(config.train.batch_size),
             total_steps=ENDLESS,
             prefetch=self.session.prefetch,
         )

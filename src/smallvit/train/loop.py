@@ -8,6 +8,7 @@ Shapes: B batch, S image size, C classes, L blocks.
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from jaxtyping import Float
@@ -20,7 +21,6 @@ from smallvit.train.average import WeightAverage
 from smallvit.train.distributed import ALONE, World
 from smallvit.train.graphs import Recorded
 from smallvit.train.optim import set_learning_rate
-from smallvit.train.schedule import Schedule, warmup_cosine
 
 Loss = Callable[[Tensor, Tensor, Tensor | None], Tensor]
 
@@ -56,12 +56,13 @@ class Learner:
         self.optimizers = optimizers
         self.average = average
         self.graphs = graphs
-        self.clip_norm = clip_norm
-        self._parameters = [p for optimizer in optimizers for group in optimizer.param_groups for p in group["params"]]
-        self._recorded = [optimizer for optimizer in optimizers if graphs and _takes_tensor_rate(optimizer)]
-        self._used = False
-        self._gradients = Recorded(self._find_gradients) if graphs else self._find_gradients
-        self._update = Recorded(self._update_recorded) if self._recorded else self._update_recorded
+        # Of what these hold nothing refers to the learner: in a cycle a run's data and model would stay after its end,
+        # until Python next looks for cycles.
+        find = _Gradients(loss, average.model, optimizers, clip_norm)
+        self._gradients = Recorded(find) if graphs else find
+        recorded = [optimizer for optimizer in optimizers if graphs and _takes_tensor_rate(optimizer)]
+        self._plain = [optimizer for optimizer in optimizers if optimizer not in recorded]
+        self._update_recorded = Recorded(partial(_take_steps, recorded)) if recorded else None
 
     def loss_of(self, batch: Batch) -> Float[Tensor, ""]:
         """Return the loss of a batch, with its graph."""
@@ -77,43 +78,59 @@ class Learner:
     def update(self, step: int, *, weights: bool = True) -> None:
         """End `step`: by its gradients update the weights, unless told not to, and the average."""
         if weights:
-            self._update()
-            for optimizer in self.optimizers:
-                if optimizer not in self._recorded:
-                    optimizer.step()
+            if self._update_recorded is not None:
+                self._update_recorded()
+            _take_steps(self._plain)
         if not self.graphs:
-            self._forget_gradients()
+            _forget_gradients(self.optimizers)
         self.average.update(step)
 
-    def _find_gradients(
+
+class _Gradients:
+    """The way from a batch to its loss, and to the norm of the gradients that it leaves in place of those before."""
+
+    def __init__(
+        self,
+        loss: Loss,
+        model: torch.nn.Module,
+        optimizers: Sequence[torch.optim.Optimizer],
+        clip_norm: float | None,
+    ) -> None:
+        self._loss, self._model, self._optimizers, self._clip_norm = loss, model, optimizers, clip_norm
+        self._parameters = [p for optimizer in optimizers for group in optimizer.param_groups for p in group["params"]]
+        self._used = False
+
+    def __call__(
         self, images: Tensor, targets: Tensor, branch_scale: Tensor | None
     ) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
-        self._forget_gradients()
-        loss = self.loss(images, targets, branch_scale)
+        _forget_gradients(self._optimizers)
+        loss = self._loss(images, targets, branch_scale)
         loss.backward()
         self._require_all_used()
         norm = torch.nn.utils.get_total_norm([p.grad for p in self._parameters if p.grad is not None])
-        if self.clip_norm is not None:
-            torch.nn.utils.clip_grads_with_norm_(self._parameters, self.clip_norm, norm)
+        if self._clip_norm is not None:
+            torch.nn.utils.clip_grads_with_norm_(self._parameters, self._clip_norm, norm)
         return loss.detach(), norm
 
     def _require_all_used(self) -> None:
         """Raise `SmallvitError` for what is to be trained and has no gradient: it would stay as it was drawn."""
         if self._used:
             return
-        unused = [name for name, p in self.average.model.named_parameters() if p.requires_grad and p.grad is None]
+        unused = [name for name, p in self._model.named_parameters() if p.requires_grad and p.grad is None]
         if unused:
             raise SmallvitError(f"no gradient reaches {first_few(unused)}: the model's forward pass does not use them")
         self._used = True
 
-    def _forget_gradients(self) -> None:
-        for optimizer in self.optimizers:
-            optimizer.zero_grad()
 
-    def _update_recorded(self) -> tuple[Tensor, ...]:
-        for optimizer in self._recorded:
-            optimizer.step()
-        return ()
+def _forget_gradients(optimizers: Sequence[torch.optim.Optimizer]) -> None:
+    for optimizer in optimizers:
+        optimizer.zero_grad()
+
+
+def _take_steps(optimizers: Sequence[torch.optim.Optimizer]) -> tuple[Tensor, ...]:
+    for optimizer in optimizers:
+        optimizer.step()
+    return ()
 
 
 def _takes_tensor_rate(optimizer: torch.optim.Optimizer) -> bool:
@@ -152,17 +169,15 @@ def fit(
     learner: Learner,
     batch: Callable[[int], Batch],
     *,
-    lr: float,
-    warmup_steps: float,
+    rate: Callable[[int], float],
     total_steps: int,
-    schedule: Schedule = warmup_cosine,
     start_step: int = 0,
     max_skips: int = 0,
     skipped_in_a_row: int = 0,
     world: World = ALONE,
     prefetch: bool = False,
 ) -> Iterator[StepState]:
-    """Take steps of `learner` on `batch(step)`, yielding after each.
+    """Take steps of `learner` on `batch(step)` at the learning rate `rate(step)`, yielding after each.
 
     From `start_step` up to, not including, `total_steps`. Up to `max_skips` steps in a row may be left out for a loss
     or gradient that is no finite number (`skipped_in_a_row` were so right before the start); one more raises
@@ -171,8 +186,8 @@ def fit(
     """
     following: Batch | None = None
     for step in range(start_step, total_steps):
-        rate = lr * schedule(step, warmup_steps=warmup_steps, total_steps=total_steps)
-        set_learning_rate(learner.optimizers, rate)
+        lr = rate(step)
+        set_learning_rate(learner.optimizers, lr)
         data = batch(step) if following is None else following
         value, norm = learner.gradients(data)
         # One wait for the device a step: the price of never stepping on what is no number. It ends with the backward
@@ -184,9 +199,9 @@ def fit(
         finite = math.isfinite(value) and math.isfinite(norm)
         skipped_in_a_row = 0 if finite else skipped_in_a_row + 1
         if skipped_in_a_row > max_skips:
-            raise NonFiniteError(step=step, lr=rate, loss=float(value), gradient_norm=float(norm))
+            raise NonFiniteError(step=step, lr=lr, loss=float(value), gradient_norm=float(norm))
         learner.update(step, weights=finite)
-        yield StepState(step, rate, value, float(norm), skipped=not finite)
+        yield StepState(step, lr, value, float(norm), skipped=not finite)
 
 
 def _asked(values: Tensor, world: World) -> Callable[[], Tensor]:
