@@ -10,7 +10,9 @@ import socket
 import subprocess
 import sys
 import time
+import warnings
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -30,6 +32,24 @@ def test_the_owners_name_is_not_written_through_a_link(tmp_path: Path) -> None:
     with run_lock(tmp_path / "run"):
         assert not (tmp_path / "run" / OWNER).is_symlink()
     assert (tmp_path / "precious").read_text() == "kept"
+
+
+def test_threads_that_lock_leave_the_filters_of_warnings_as_they_were(tmp_path: Path) -> None:
+    before, interval = list(warnings.filters), sys.getswitchinterval()
+
+    def lock_often(folder: Path) -> None:
+        for _ in range(50):
+            with run_lock(folder):
+                pass
+
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(4) as pool:
+            list(pool.map(lock_often, (tmp_path / str(number) for number in range(4))))
+        assert warnings.filters == before
+    finally:
+        sys.setswitchinterval(interval)
+        warnings.filters[:] = before
 
 
 @pytest.fixture

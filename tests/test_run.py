@@ -1,5 +1,6 @@
 """Whole runs on the digits, small enough for a test."""
 
+import gc
 import io
 import json
 import math
@@ -7,6 +8,7 @@ import os
 import pickle
 import re
 import shutil
+import weakref
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import replace
@@ -369,6 +371,34 @@ def test_rates_and_lengths_are_the_scaled_ones(tmp_path: Path) -> None:
     rates = {row["step"]: row["lr"] for row in rows if "step" in row}
     assert rates == pytest.approx({0: 1e-3, 1: 2e-3, 3: 5e-4})  # 1/2 and 2/2 of the rise; cos 120 degrees
     assert [point.epoch for point in record.curve] == [1, 2]
+
+
+def test_what_the_caller_has_torch_do_changes_nothing(tmp_path: Path) -> None:
+    run(short(), tmp_path / "one")
+    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+        run(short(), tmp_path / "two")
+        assert torch.is_inference_mode_enabled()
+        assert torch.is_autocast_enabled("cpu")
+    assert weights(tmp_path / "one") == weights(tmp_path / "two")
+
+
+def test_an_ended_run_is_no_longer_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not even until Python next looks for cycles: many runs in a process would hold as many data sets."""
+    sessions: list[weakref.ref[Session]] = []
+
+    class Watched(Session):
+        def __init__(self, *arguments: Any) -> None:
+            super().__init__(*arguments)
+            sessions.append(weakref.ref(self))
+
+    monkeypatch.setattr(module, "Session", Watched)
+    gc.collect()
+    gc.disable()
+    try:
+        run(short(), tmp_path)
+        assert [session() for session in sessions] == [None]
+    finally:
+        gc.enable()
 
 
 def test_of_less_than_an_epoch_fewer_passes_are_taken(tmp_path: Path) -> None:

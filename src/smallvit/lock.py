@@ -9,6 +9,7 @@ back to the existence of the file, and takes over from a dead process of the sam
 
 import os
 import socket
+import threading
 import time
 import warnings
 from collections.abc import Generator
@@ -25,6 +26,8 @@ from smallvit.strict_json import from_json, read, to_json
 
 LOCK, OWNER = ".lock", ".owner.json"
 GRACE_SECONDS = 0.5
+_FILTERS = threading.Lock()
+"""Filters of warnings are the process's: two threads at once would put back each other's."""
 
 
 class LockedError(SmallvitError):
@@ -70,7 +73,7 @@ def _acquire(lock: BaseFileLock, folder: Path) -> None:
     deadline = time.monotonic() + GRACE_SECONDS
     while True:
         try:
-            with warnings.catch_warnings():  # of the fallback, which is described above
+            with _FILTERS, warnings.catch_warnings():  # of the fallback, which is described above
                 warnings.simplefilter("ignore", UserWarning)
                 lock.acquire(timeout=0)
         except Timeout:

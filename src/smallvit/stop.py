@@ -53,7 +53,9 @@ class Stop:
     def __enter__(self) -> "Stop":
         if threading.current_thread() is threading.main_thread():
             ignored = signal.getsignal(signal.SIGINT) == signal.SIG_IGN
-            caught = [number for number in SIGNALS if not (ignored and number == signal.SIGINT)]
+            # None is a handler that Python did not set (of a program that embeds it), and could not be put back.
+            ours = [number for number in SIGNALS if signal.getsignal(number) is not None]
+            caught = [number for number in ours if not (ignored and number == signal.SIGINT)]
             self._before = {number: signal.signal(number, self._asked_by_signal) for number in caught}
             self._outer, Stop._catching = Stop._catching, self
         return self

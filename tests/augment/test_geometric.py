@@ -50,6 +50,18 @@ def test_the_affine_map_equals_torchs_grid_sample():
     assert difference.max() <= 0.51
 
 
+def test_the_affine_map_is_of_float32_whatever_the_default_is():
+    images = noise(256, 32, 32)
+    config = AugmentConfig(affine_degrees=30.0, affine_translate=0.2, affine_scale=(0.7, 1.4), affine_shear=20.0)
+    params = sample_affine(config, np.random.default_rng(3), 256, (32, 32))
+    wanted = apply_affine(images, params)
+    try:
+        torch.set_default_dtype(torch.float64)
+        assert torch.equal(apply_affine(images, params), wanted)
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
 def test_the_affine_map_turns_shifts_and_magnifies_the_way_its_fields_say():
     images = noise(2, 8, 8)
     still = sample_affine(AugmentConfig(affine_scale=(1.0, 1.0)), np.random.default_rng(0), 2, (8, 8))

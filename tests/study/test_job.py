@@ -95,6 +95,16 @@ def test_an_interrupt_that_is_ignored_stays_so_and_a_schedulers_signal_does_not(
             signal.signal(number, handler)
 
 
+def test_a_handler_that_python_did_not_set_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a program that has Python in it: `getsignal` says None of it, and `signal` could not put it back."""
+    before = signal.getsignal(signal.SIGTERM)
+    asked = signal.getsignal
+    monkeypatch.setattr(signal, "getsignal", lambda number: None if number == signal.SIGTERM else asked(number))
+    with Stop():
+        assert asked(signal.SIGTERM) is before
+        assert asked(signal.SIGINT) not in (signal.default_int_handler, signal.SIG_DFL)
+
+
 def test_to_ask_once_is_no_second_signal() -> None:
     with Stop() as outer:
         with Stop() as stop:

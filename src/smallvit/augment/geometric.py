@@ -112,7 +112,7 @@ def apply_affine(images: UInt8[Tensor, "B 3 H W"], params: AffineParams) -> UInt
     left, top = source_x.floor(), source_y.floor()
     right_weight, bottom_weight = source_x - left, source_y - top
     pixels = images.reshape(batch, channels, height * width)
-    total = torch.zeros((batch, channels, height, width), device=device)
+    total = torch.zeros((batch, channels, height, width), dtype=torch.float32, device=device)
     for down, weight_y in ((0, 1 - bottom_weight), (1, bottom_weight)):
         for across, weight_x in ((0, 1 - right_weight), (1, right_weight)):
             row, column = (top + down).clamp(max=height - 1).long(), (left + across).clamp(max=width - 1).long()

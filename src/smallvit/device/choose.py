@@ -5,7 +5,7 @@ import os
 import platform
 import time
 from collections.abc import Callable, Generator
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 
@@ -142,8 +142,8 @@ def threads_kept() -> Generator[None]:
 @contextmanager
 def torch_kept() -> Generator[None]:
     """Give torch back the number of threads and the states of its generators that it had before: they are the caller's,
-    who may draw by them between two runs. Within, new tensors are of float32 and on the CPU by default, whatever the
-    caller's defaults are.
+    who may draw by them between two runs. Within, new tensors are of float32 and on the CPU by default, gradients are
+    found and autocast is off, whatever the caller has set.
     """
     began = torch.cuda.is_initialized()
     seed, cards = torch.initial_seed(), range(torch.cuda.device_count() if began else 0)
@@ -160,7 +160,15 @@ def _own_defaults() -> Generator[None]:
     kind, cpu = torch.get_default_dtype(), torch.device("cpu")
     torch.set_default_dtype(torch.float32)
     try:  # as a context a device costs each call of torch something
-        with nullcontext() if torch.get_default_device() == cpu else cpu:
+        with ExitStack() as own:
+            if torch.get_default_device() != cpu:
+                own.enter_context(cpu)
+            if torch.is_inference_mode_enabled():
+                own.enter_context(torch.inference_mode(mode=False))
+            own.enter_context(torch.enable_grad())
+            for device in ("cpu", "cuda"):
+                if torch.is_autocast_enabled(device):
+                    own.enter_context(torch.autocast(device, enabled=False))
             yield
     finally:
         torch.set_default_dtype(kind)
