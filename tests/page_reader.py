@@ -1,6 +1,7 @@
 """Reads a page as a browser would: its elements, its text, and whether it refers to anything outside itself."""
 
 import re
+from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -47,10 +48,13 @@ class Page(HTMLParser):
 
 def assert_stands_alone(page: Page) -> None:
     """Check that a page is one file: no references but to itself, no scripts, every target there once; and that what a
-    keyboard scrolls has a name to be announced by.
+    keyboard scrolls has a name to be announced by, not that of the section that it stands in.
     """
     for _, attributes in page.elements:
         assert "tabindex" not in attributes or (attributes["role"] == "region" and attributes["aria-label"])
+    headings = {unescape(found).strip() for found in re.findall(r'<h2 id="[^"]*">([^<]*)', page.source)}
+    assert headings
+    assert not headings & {each["aria-label"] for each in page.attributes("div") if each.get("role") == "region"}
     references = [
         v for name in ("src", "href", "xlink:href", "srcset", "data", "action", "poster") for v in page.values(name)
     ]
