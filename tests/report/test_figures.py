@@ -18,6 +18,8 @@ from PIL import Image
 
 from smallvit.evaluate import Metrics
 from smallvit.record import RunRecord
+from smallvit.report.compare_figures import learning_curves
+from smallvit.report.compare_sides import read_sides
 from smallvit.report.figures import confusion_matrix, draw_confusion, learning_curve
 
 MakeRun = Callable[..., RunRecord]
@@ -103,6 +105,18 @@ def test_the_legend_covers_no_last_point(tmp_path: Path, run_folder: MakeRun, co
     ends = sorted(marks("curve-axes_1") - legend)[-2:]
     assert len(legend) == len(ends) == 2
     assert all(abs(y - row) > 10 for _, row in legend for _, y in ends)
+
+
+def test_a_curve_of_nothing_right_has_no_accuracy_below_0(tmp_path: Path, run_folder: MakeRun) -> None:
+    record = run_folder(tmp_path)
+    none = Metrics(correct=0, count=1000, negative_log_likelihood=2.3, calibration_error=0.1)
+    curve = [replace(point, val=none, test=point.test and none) for point in record.curve]
+    record = replace(record, curve=curve, val=none, test=none)
+    paths = [tmp_path / "a.json", tmp_path / "b.json"]
+    for seconds, path in enumerate(paths):
+        replace(record, train_seconds=float(seconds)).save(path)
+    for svg in (learning_curve(record, []), learning_curves(*read_sides(*paths))):
+        assert [text for text in _texts(svg) if text.endswith("0.02")] == ["0.02"]
 
 
 def test_names_that_begin_alike_stay_apart(tmp_path: Path, run_folder: MakeRun) -> None:

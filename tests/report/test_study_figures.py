@@ -433,6 +433,11 @@ def test_the_learning_curve_is_the_mean_of_the_seeds(latents: Numbers) -> None:
     assert np.asarray(reference.get_xdata(), dtype=float)[-1] == 540.0
 
 
+def test_a_curve_of_nothing_right_has_no_accuracy_below_0() -> None:
+    numbers = _numbers(STUDIES["latents-small"](), dict.fromkeys(LATENTS, (0.0,)))
+    assert _figure(numbers, "curves").axes[0].get_ylim()[0] == 0
+
+
 def test_of_many_rows_the_best_and_the_worst_curves_are_named() -> None:
     study = STUDIES["latents-small"]()
     values = {row.label: (60.0 + i,) for i, row in enumerate(study.rows[:12])}

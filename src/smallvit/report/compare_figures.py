@@ -11,7 +11,7 @@ from matplotlib.lines import Line2D
 from smallvit.record import CurvePoint, RunRecord
 from smallvit.report.cells import length_cell
 from smallvit.report.compare_sides import Side, val_differs
-from smallvit.report.figures import curve_axes, set_images_seen
+from smallvit.report.figures import begin_at_zero, curve_axes, set_images_seen
 from smallvit.report.svg import TEST, VAL, svg_of
 
 COLOURS = {"A": VAL, "B": TEST}
@@ -43,6 +43,7 @@ def _draw(a: Side, b: Side, *, with_val: bool) -> Figure:
             _accuracies(top, side.name, run.record, unit, with_val=with_val)
             _losses(bottom, side.name, run.record, unit)
     top.set_ylim(top=min(100.0, top.get_ylim()[1]))
+    begin_at_zero(top)
     top.legend(handles=list(_legend(a, b, with_val=with_val)), loc="best")
     figure.suptitle(scaled(a, b), color=TEST, fontsize=10, fontweight="bold")
     return figure

@@ -76,6 +76,12 @@ def curve_axes() -> tuple[Figure, Axes, Axes]:
     return figure, top, bottom
 
 
+def begin_at_zero(axes: Axes) -> None:
+    """Let an axis of accuracies begin at 0 where all of them are 0, which would else lie in its middle."""
+    if axes.dataLim.y1 == 0:
+        axes.set_ylim(bottom=0)
+
+
 def set_images_seen(axes: Axes, most: int) -> float:
     """Let an x axis be that of training images seen, up to `most`, and return its unit."""
     unit, word = (1e6, "millions") if most >= 1e6 else (1e3, "thousands")
@@ -100,6 +106,7 @@ def _draw_curve(record: RunRecord, losses: Sequence[tuple[float, float]]) -> Fig
     _accuracy_line(top, "val", [p for p in record.curve if p.val], VAL, "o")
     _accuracy_line(top, "test", [p for p in record.curve if p.test], TEST, "D")
     top.set_ylim(top=min(100.0, top.get_ylim()[1]))
+    begin_at_zero(top)
     _legend_beside_the_last_points(top)
     config = record.run_config()
     last = record.curve[-1]
