@@ -17,7 +17,7 @@ from smallvit.report.collect import Section
 from smallvit.report.numbers import Numbers, numbers_of
 from smallvit.report.records import Run
 from smallvit.report.study_figures import drawings
-from smallvit.report.svg import Drawing, save_figure
+from smallvit.report.svg import PAPER, Drawing, save_figure
 from smallvit.study.rows import Study, changed
 from smallvit.study.studies import STUDIES
 from study_records import fake_record
@@ -361,8 +361,16 @@ def test_spectral_first_weights_are_a_hollow_line_beside_that_of_the_others() ->
     assert list(lines) == ["q", "q, spectral", "v, spectral", "kv"]
     np.testing.assert_allclose(lines["q, spectral"].get_xydata()[:, 1], [70.5])
     assert lines["q, spectral"].get_color() == lines["q"].get_color()
-    assert [line.get_markerfacecolor() == "white" for line in lines.values()] == [False, True, True, False]
+    assert [line.get_markerfacecolor() == PAPER for line in lines.values()] == [False, True, True, False]
     assert "Hollow: with other first weights (model.init)." in _drawing(found, "latent-width").caption
+
+
+def test_in_a_page_a_hollow_mark_is_filled_with_its_background_and_in_a_file_white(tmp_path: Path) -> None:
+    rows = LATENTS | {"v at 96 of 96, spectral": (68.0, 69.0)}
+    svg, paths = save_figure(_drawing(_numbers(STUDIES["latents-small"](), rows), "latent-width"), "x", tmp_path / "x")
+    assert "fill: var(--page, #ffffff)" in svg
+    assert "fill: #ffffff" not in svg
+    assert "fill: #ffffff" in paths[0].read_text()
 
 
 def test_tokens_have_a_line_for_each_width() -> None:

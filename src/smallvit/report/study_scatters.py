@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from smallvit.config import RunConfig
 from smallvit.report.figures import label_scaled, legend_below
 from smallvit.report.numbers import Line, Numbers
-from smallvit.report.svg import INK, MUTED, SERIES, Drawing
+from smallvit.report.svg import INK, MUTED, PAPER, SERIES, Drawing
 from smallvit.study.grids import PARTS
 
 LOW_RANK = ("latent_dim_q", "latent_dim_k", "latent_dim_v", "init")
@@ -154,7 +154,7 @@ def _error_bars(
     means = [point.line.last.mean for point in points]
     halves = [point.line.last.half for point in points]  # nan, of one seed, draws no bar
     colour, marker = SERIES[index % len(SERIES)], MARKERS[index % len(MARKERS)]
-    look = _ERROR_BARS | ({"markerfacecolor": "white", "linestyle": "dotted"} if hollow else {})
+    look = _ERROR_BARS | ({"markerfacecolor": PAPER, "linestyle": "dotted"} if hollow else {})
     axes.errorbar(x, means, yerr=halves, color=colour, marker=marker, label=label, **look)  # pyright: ignore[reportArgumentType]
 
 

@@ -21,9 +21,11 @@ from matplotlib.figure import Figure
 from smallvit.files import replacing, write_atomically
 
 INK, MUTED, GRID, VAL, TEST = "#1c2024", "#59616b", "#dcdfe4", "#1f62c8", "#b4500f"
+PAPER = "#ffffff"
+"""The fill of a hollow mark that hides what lies under it: in a page, the page's background."""
 SERIES = (VAL, TEST, "#1a7f37", "#8250df", "#bf3989", "#0f7b83", "#6e5a00")
 """Colours of lines that a legend names."""
-_VARIABLES = {INK: "--ink", MUTED: "--muted", GRID: "--grid", VAL: "--val", TEST: "--test"} | {
+_VARIABLES = {INK: "--ink", MUTED: "--muted", GRID: "--grid", VAL: "--val", TEST: "--test", PAPER: "--page"} | {
     colour: f"--series-{number}" for number, colour in enumerate(SERIES[2:], 3)
 }
 _NOTHING = dict.fromkeys(("Date", "Creator", "Format", "Type"))
