@@ -31,6 +31,7 @@ from smallvit.run import run
 from smallvit.session import Session
 from tiny_study import BASE
 
+CSS = Path(__file__).parents[2] / "src/smallvit/report/templates/page.css"
 MakeRun = Callable[..., RunRecord]
 
 
@@ -454,7 +455,7 @@ def test_a_run_that_left_out_its_last_logged_step_has_a_page(tmp_path: Path, mon
 
 
 def test_colours_have_the_contrast_of_wcag_aa() -> None:
-    css = (Path(__file__).parents[2] / "src/smallvit/report/templates/page.css").read_text()
+    css = CSS.read_text()
     modes = [dict(re.findall(r"--(\w+): (#\w{6})", block)) for block in re.findall(r":root \{(.*?)\}", css, re.DOTALL)]
     assert len(modes) == 2
     for colours in modes:
@@ -464,6 +465,10 @@ def test_colours_have_the_contrast_of_wcag_aa() -> None:
         for colour in (_RIGHT_RGB, _WRONG_RGB):  # the darkest numbered cell
             cell = 0.6 * np.array(colour) + 0.4 * _rgb(colours["page"])
             assert _ratio(_rgb(colours["ink"]), cell) >= 4.5
+
+
+def test_in_print_no_heading_stands_at_the_end_of_a_page() -> None:
+    assert "h2, h3 { break-after: avoid; }" in CSS.read_text().partition("@media print {")[2]
 
 
 def _rgb(colour: str) -> np.ndarray:
