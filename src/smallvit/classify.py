@@ -133,7 +133,7 @@ def classify(
     for path, why in islice(found.broken.items(), NAMED_BROKEN):
         print(f"note: passed over {printable(str(path))}: {why}", file=sys.stderr)
     if (more := len(found.broken) - NAMED_BROKEN) > 0:
-        print(f"note: passed over {more} more broken files", file=sys.stderr)
+        print(f"note: passed over {more} more broken file{'s' if more > 1 else ''}", file=sys.stderr)
     for note in found.notes():
         print(f"note: {note}", file=sys.stderr)
     rows = zip(paths, classifier.probabilities(torch.from_numpy(found.images)), strict=True)
