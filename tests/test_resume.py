@@ -3,6 +3,7 @@
 import io
 import itertools
 import json
+import math
 import re
 import shutil
 from collections.abc import Callable
@@ -14,6 +15,7 @@ from typing import Any, Literal
 
 import pytest
 import torch
+from PIL import Image
 from rich.console import Console
 from safetensors.torch import load_file
 
@@ -246,6 +248,22 @@ def test_a_run_that_skips_steps_resumes_with_its_count(tmp_path: Path, monkeypat
         interrupted(config, tmp_path / f"{look}")
         assert run(config, tmp_path / f"{look}").skipped_steps == [6, 7]
         assert outcome(tmp_path / f"{look}") == outcome(tmp_path / "whole")
+
+
+def test_steps_left_out_before_a_run_was_interrupted_count_as_in_a_row(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = replace(BRIEF, train=replace(BRIEF.train, on_nonfinite="skip", max_skips=1))
+    for name, spoilt in (("in a row", {1, 2}), ("apart", {0, 2})):
+        with monkeypatch.context() as patch:
+            spoil_batches(spoilt, patch)
+            ask_at({2}, patch)
+            interrupted(config, tmp_path / name)
+            if name == "apart":
+                assert run(config, tmp_path / name).skipped_steps == [0, 2]
+            else:
+                with pytest.raises(SmallvitError, match=r"^the loss is nan at step 2 "):
+                    run(config, tmp_path / name)
 
 
 def test_an_epoch_that_is_left_out_whole_has_no_mean_loss(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -616,7 +634,15 @@ def test_the_best_on_val_is_kept_when_asked_for(tmp_path: Path, capsys: pytest.C
     classifier = load_classifier(tmp_path, weights="best")
     assert (classifier.temperature, load_classifier(tmp_path).temperature) == (1.0, record.temperature)
     assert not torch.equal(classifier(images), load_classifier(tmp_path)(images))
+    picture = tmp_path / "pictures" / "7" / "0.png"
+    picture.parent.mkdir(parents=True)
+    Image.fromarray(images[0].permute(1, 2, 0).numpy()).save(picture)
+    (p,) = classifier.probabilities(images[:1])
     capsys.readouterr()
+    assert cli.main(["predict", str(tmp_path), str(picture), "--weights", "best"]) == 0
+    assert float(capsys.readouterr().out.split(",")[-1]) == pytest.approx(float(p.max()), abs=1e-4)
+    assert cli.main(["evaluate", str(tmp_path), str(picture.parents[1]), "--weights", "best"]) == 0
+    assert f"negative log likelihood {-math.log(p[7]):.4f} nats" in capsys.readouterr().out
     assert cli.main(["evaluate", str(tmp_path), "--split", "val", "--weights", "best"]) == 0
     out = capsys.readouterr().out
     assert out.startswith(f"val accuracy {100 * best.metrics().accuracy:.2f} %")

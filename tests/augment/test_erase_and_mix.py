@@ -62,6 +62,12 @@ def test_an_image_of_one_pixel_is_never_erased():
     assert not ((bottom - top) * (right - left)).any()
 
 
+@pytest.mark.parametrize("aspect", [0.5, 2.0])
+def test_a_box_as_wide_or_as_high_as_the_image_does_not_fit(aspect):
+    config = AugmentConfig(erase_probability=1.0, erase_area=(0.5, 0.5), erase_aspect=(aspect, aspect))
+    assert not sample_erase(config, np.random.default_rng(0), 50, (32, 32)).box.any()
+
+
 @pytest.mark.parametrize(("fill", "values"), [("raw-mean", MEAN), ("mean", (0.0, 0.0, 0.0))])
 def test_boxes_are_filled_and_nothing_else_changes(fill, values):
     images = torch.randn(200, 3, 20, 24, generator=torch.Generator().manual_seed(0))

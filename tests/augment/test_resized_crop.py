@@ -76,5 +76,13 @@ def test_where_none_fits_it_is_the_largest_allowed_one_in_the_middle(size, aspec
     assert (top, left, bottom, right) == box
 
 
+def test_area_shape_row_and_column_are_drawn_apart():
+    config = AugmentConfig(resized_crop_area=(0.1, 0.3), resized_crop_aspect=(0.5, 2.0))  # which all fit
+    top, left, bottom, right = boxes(config, 4000, (64, 64)).T
+    rows, columns = bottom - top, right - left
+    drawn = rows * columns, np.log(columns / rows), top / (65 - rows), left / (65 - columns)
+    assert abs(np.corrcoef(drawn) - np.eye(4)).max() < 5 / 4000**0.5
+
+
 def test_draws_do_not_depend_on_the_batch_size():
     assert np.array_equal(boxes(WIDE, 50, (32, 32))[:9], boxes(WIDE, 9, (32, 32)))

@@ -206,6 +206,11 @@ def test_hardware_is_what_a_reader_needs() -> None:
     assert info["processor"]
 
 
+def test_memory_is_told_in_gib(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.sysconf", {"SC_PHYS_PAGES": 3 * 2**19, "SC_PAGE_SIZE": 4096}.__getitem__)
+    assert hardware()["memory_gib"] == 6
+
+
 @pytest.mark.parametrize(
     ("told", "model"),
     [

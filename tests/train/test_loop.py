@@ -51,11 +51,12 @@ def test_every_loss_that_a_config_can_name_is_there() -> None:
     assert set(LOSSES) == set(get_args(LossName))
 
 
-def test_the_loss_of_bfloat16_logits_is_float32() -> None:
-    logits = torch.tensor([[10.0, 0.0]]).bfloat16()
-    loss = soft_cross_entropy(logits, torch.tensor([[1.0, 0.0]]))
+@pytest.mark.parametrize(("name", "expected"), [("cross-entropy", 4.54e-5), ("bce", 6.715e-3)])
+def test_the_loss_of_bfloat16_logits_is_float32(name: LossName, expected: float) -> None:
+    logits = torch.tensor([[5.0, -5.0]]).bfloat16()
+    loss = LOSSES[name](logits, torch.tensor([[1.0, 0.0]]))
     assert loss.dtype == torch.float32
-    assert float(loss) == pytest.approx(4.54e-5, rel=1e-3)
+    assert float(loss) == pytest.approx(expected, rel=1e-3)
 
 
 CLASSES = st.lists(st.integers(1, 500), min_size=2, max_size=12)
@@ -98,6 +99,13 @@ def test_with_it_a_model_answers_as_if_the_classes_were_as_frequent(smoothing: f
 
     assert answers(soft_cross_entropy) == [0, 0, 0, 2]
     assert answers(adjusted) == of_class.argmax(0).tolist() == [0, 2, 1, 2]
+
+
+def test_adjusted_logits_lack_the_shares_that_they_were_not_given_and_those_of_the_images_to_answer() -> None:
+    """Of a class that these have not, all of it; it may be the last."""
+    adjusted = LogitAdjustment(torch.tensor([0, 0, 0, 1, 2, 2]), 3, times=3.0, label_smoothing=0.1, device="cpu")
+    expected = 2 * torch.tensor([1 / 2, 1 / 6, 1 / 3]).double().log() + torch.tensor([1 / 4, 3 / 4, 0]).double().log()
+    torch.testing.assert_close(adjusted.lacking(torch.tensor([0, 1, 1, 1])), expected, rtol=1e-6, atol=0)
 
 
 def small_model() -> VisionTransformer:
