@@ -313,9 +313,9 @@ def test_folders_named_like_splits_are_no_classes(tmp_path: Path, load, names: s
 
 
 def test_folders_with_splits_in_their_names_are_no_classes_if_they_share_two(tmp_path: Path, load) -> None:
-    for name in ("seg_train", "seg_test", "seg_pred"):
-        fill(tmp_path / "segments" / name, "ab" if name != "seg_pred" else "c")
-    with pytest.raises(SmallvitError, match="has seg_train/, seg_test/ but no train/; expected train/<class>/"):
+    for name, classes in {"seg_train": "ab", "seg_test": "ab", "seg_pred": "c", "val_extra": "c"}.items():
+        fill(tmp_path / "segments" / name, classes)
+    with pytest.raises(SmallvitError, match="has seg_train/, seg_test/, val_extra/ but no train/; expected train/<c"):
         load(tmp_path / "segments")
     for place, name in enumerate(("bullet_train", "test_tube")):
         fill(tmp_path / "things", "ab"[place]).joinpath("ab"[place]).rename(tmp_path / "things" / name)
@@ -415,6 +415,11 @@ def test_a_test_folder_without_classes_is_passed_over_where_val_has_them(tmp_pat
     assert "pictures are in train, too" in data.notes[-1]
     shutil.rmtree(tmp_path / "val")
     with pytest.raises(SmallvitError, match=r"test: (no class folders|class folder 'images')"):
+        load(tmp_path)
+    shutil.rmtree(tmp_path / "test")
+    (tmp_path / "test").mkdir()
+    fill(tmp_path / "val", count=3)
+    with pytest.raises(SmallvitError, match="test: no class folders"):  # nor pictures
         load(tmp_path)
 
 

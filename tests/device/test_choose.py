@@ -104,6 +104,19 @@ def test_a_card_that_was_not_begun_begins_by_the_callers_seed(monkeypatch: pytes
         torch.manual_seed(before)
 
 
+@pytest.mark.usefixtures("cpu_only")
+def test_cards_that_had_begun_get_back_the_states_that_they_had(monkeypatch: pytest.MonkeyPatch) -> None:
+    states, seeds = {0: "first", 1: "second"}, list[int]()
+    monkeypatch.setattr("torch.cuda.is_initialized", lambda: True)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    monkeypatch.setattr("torch.cuda.get_rng_state", states.__getitem__)
+    monkeypatch.setattr("torch.cuda.set_rng_state", lambda state, card: states.update({card: state}))
+    monkeypatch.setattr("torch.cuda.manual_seed_all", seeds.append)
+    with torch_kept():
+        states.update({0: "drawn", 1: "drawn"})
+    assert (states, seeds) == ({0: "first", 1: "second"}, [])
+
+
 def test_what_is_asked_for_is_taken() -> None:
     config = DeviceConfig(precision="bfloat16", attention="bmm", convolution="torch", compile="on", num_threads=2)
     choices = choose(config, rows=64, embed_dim=16, attention=not_asked, convolution=not_asked)

@@ -18,12 +18,12 @@ from scipy.stats import t, ttest_rel
 
 from smallvit.record import SOURCE, RunRecord
 from smallvit.report.cells import NONE, large, p_value, signed
-from smallvit.report.collect import collect
+from smallvit.report.collect import Section, collect
 from smallvit.report.numbers import Numbers, numbers_of
 from smallvit.report.study_notes import answer, notes
 from smallvit.report.study_tables import others_table, study_markdown, study_tables
 from smallvit.report.tables import Table, latex, markdown, markdown_note, terminal
-from smallvit.study.rows import Study
+from smallvit.study.rows import Published, Study
 from smallvit.study.studies import STUDIES
 from study_records import fake_record, noisy, write_study
 
@@ -75,6 +75,19 @@ def test_a_doubt_about_a_published_number_stands_below_it(tmp_path: Path) -> Non
     said = [note for note in found if note.startswith(f"Published 93.95 % of {label}: ")]
     assert len(said) == 1
     assert "it may be of width 192, where 1 token has 93.65" in said[0]
+
+
+@pytest.mark.parametrize("reported", [("baseline", "low-rank q"), ("low-rank q",), ("baseline",)])
+def test_a_published_difference_is_of_two_published_numbers(
+    reported: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Section, "published", lambda self: {label: Published(accuracy=93.0) for label in reported})
+    differing = [
+        line.label
+        for line in _numbers(tmp_path, _study(), _accuracy, {"2 CLS tokens": 1}).lines
+        if line.published_difference is not None
+    ]
+    assert differing == (["low-rank q"] if len(reported) == 2 else [])
 
 
 def test_where_classes_are_uneven_the_mean_over_them_has_a_column(
