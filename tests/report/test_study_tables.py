@@ -19,7 +19,7 @@ from scipy.stats import t, ttest_rel
 from smallvit.record import SOURCE, RunRecord
 from smallvit.report.cells import NONE, large, p_value, signed
 from smallvit.report.collect import Section, collect
-from smallvit.report.numbers import Numbers, numbers_of
+from smallvit.report.numbers import Numbers, Spread, numbers_of
 from smallvit.report.study_notes import answer, notes
 from smallvit.report.study_tables import others_table, study_markdown, study_tables
 from smallvit.report.tables import Table, latex, markdown, markdown_note, terminal
@@ -67,6 +67,11 @@ def test_the_numbers_are_those_of_the_records(numbers: Numbers) -> None:
     assert (cells["training, s"], _cells(table, "2 CLS tokens")["training, s"]) == ("110 to 112", "120")
     assert _cells(table, "2 CLS tokens")["last epoch, %"] == "63.00"
     assert _cells(table, "2 CLS tokens")["published, %"] == NONE
+
+
+def test_two_seeds_have_a_deviation_and_one_has_none() -> None:
+    assert Spread(values=(60.0, 61.0)).deviation == pytest.approx(math.sqrt(0.5))
+    assert math.isnan(Spread(values=(60.0,)).deviation)
 
 
 def test_a_doubt_about_a_published_number_stands_below_it(tmp_path: Path) -> None:
