@@ -11,6 +11,7 @@ import json
 import math
 import sys
 import types
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
@@ -18,6 +19,8 @@ from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get
 from smallvit.errors import SmallvitError
 
 T = TypeVar("T")
+_PLAIN = {int, str, bool}
+"""What is its own JSON value, whatever it is."""
 _hints = cache(get_type_hints)
 
 
@@ -28,7 +31,8 @@ def to_json(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: to_json(item) for key, item in cast("dict[str, Any]", value).items()}
     if isinstance(value, (list, tuple)):
-        return [to_json(item) for item in cast("list[Any]", value)]
+        items = cast("list[Any]", value)
+        return list(items) if _all_of(_PLAIN, items) else [to_json(item) for item in items]
     if isinstance(value, float | str | Path):  # also one of NumPy's, which are of these types, too
         return float(value) if isinstance(value, float) else str(value)
     return value
@@ -138,10 +142,19 @@ def _convert_sequence(origin: Any, arguments: tuple[Any, ...], value: Any, where
     if not isinstance(value, list):
         raise _wrong(where, value, "a list")
     items = cast("list[Any]", value)
+    if arguments[0] in _PLAIN and (origin is list or arguments[1:] == (...,)) and _all_of({arguments[0]}, items):
+        return origin(items)
     kinds = [arguments[0]] * len(items) if origin is list or arguments[1:] == (...,) else list(arguments)
     if len(kinds) != len(items):
         raise _wrong(where, value, f"a list of {len(kinds)}")
     return origin(_convert(k, item, f"{where}[{i}]") for i, (k, item) in enumerate(zip(kinds, items, strict=True)))
+
+
+def _all_of(kinds: set[type], items: Sequence[Any]) -> bool:
+    """Return whether all items are of just these types: to look at each in Python takes seconds for the millions of
+    numbers that the confusion matrix of a thousand classes has.
+    """
+    return {*map(type, items)} <= kinds
 
 
 def _convert_scalar(kind: Any, value: Any, where: str) -> Any:
