@@ -10,6 +10,7 @@ import pytest
 
 from smallvit.errors import SmallvitError, UsageError
 from smallvit.record import RunRecord
+from smallvit.report import records
 from smallvit.report.collect import Section, collect, section_in
 from smallvit.report.records import Run
 from smallvit.report.study_page import write_report
@@ -235,6 +236,23 @@ def test_other_test_images_within_a_study_are_refused(tmp_path: Path) -> None:
     replace(record, class_names=names).save(tmp_path / "seed0.json")
     with pytest.raises(SmallvitError, match="have different test sets"):
         collect([tmp_path])
+
+
+def test_runs_that_tell_the_same_of_their_test_images_are_held_against_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a thousand runs there are half a million pairs."""
+    study = replace(_rows("paper", "baseline", "whitening"), seeds=tuple(range(20)))
+    write_study(study, tmp_path, noisy())
+    held: list[tuple[Run, Run]] = []
+
+    def other_test_set(one: Run, other: Run) -> str:
+        held.append((one, other))
+        return ""
+
+    monkeypatch.setattr(records, "_other_test_set", other_test_set)
+    assert sum(map(len, section_in(study, tmp_path).runs.values())) == 40
+    assert not held
 
 
 def test_other_test_images_with_the_same_counts_are_refused_also_in_a_study_of_its_own(tmp_path: Path) -> None:
