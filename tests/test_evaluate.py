@@ -11,7 +11,8 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import accuracy_score, confusion_matrix, log_loss
 
 from smallvit.commands.inspect import FEW_TO_CALIBRATE, OF_FEW_IMAGES
-from smallvit.evaluate import confusion, fit_temperature, measure, predict
+from smallvit.evaluate import confidences, confusion, fit_temperature, measure, predict
+from smallvit.evaluate import probabilities as smallvit_probabilities
 from smallvit.report.html import ECE_NOTE
 
 
@@ -36,6 +37,31 @@ def calibration_error(logits: torch.Tensor, labels: torch.Tensor) -> float:
         if inside.any():
             total += inside.sum() / len(labels) * abs(right[inside].mean() - confidence[inside].mean())
     return total
+
+
+@pytest.mark.parametrize("n", [1, 255, 256, 1000])
+def test_what_is_worked_out_a_part_at_a_time_is_that_of_all_at_once_bit_for_bit(n: int) -> None:
+    logits, labels = drawn(0, n, 37, 3.0)
+    whole = (logits.double() / 1.3).log_softmax(-1)
+    assert measure(logits, labels, 1.3).negative_log_likelihood == float(-whole.gather(1, labels[:, None]).mean())
+    assert torch.equal(confidences(logits, 1.3), smallvit_probabilities(logits, 1.3).amax(-1))
+
+
+def test_a_thousand_classes_take_no_copies_of_all_logits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Several copies in float64 were made at the end of a run, where memory that is lacking costs the most."""
+    logits, labels = drawn(0, 2000, 1000, 3.0)
+    most = 0
+
+    def double(tensor: torch.Tensor) -> torch.Tensor:
+        nonlocal most
+        most = max(most, tensor.numel())
+        return tensor.to(torch.float64)
+
+    monkeypatch.setattr(torch.Tensor, "double", double)
+    measure(logits, labels)
+    fit_temperature(logits, labels)
+    confidences(logits)
+    assert len(logits) < most < logits.numel() / 4
 
 
 @pytest.mark.parametrize(("n", "percent"), [(10_000, 1), (400, 5), (60, 14)])

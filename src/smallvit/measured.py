@@ -23,7 +23,7 @@ from smallvit.data.split import Split, digest
 from smallvit.data.store import Dataset, load_dataset
 from smallvit.device.choose import torch_kept
 from smallvit.errors import SmallvitError, UsageError, line_of
-from smallvit.evaluate import Metrics, confusion, measure, probabilities
+from smallvit.evaluate import Metrics, confidences, confusion, measure
 from smallvit.files import exists, expanded
 from smallvit.record import RunRecord, mean_class_accuracy
 from smallvit.run_folder import record_of
@@ -92,7 +92,7 @@ class Measured:
     @cached_property
     def _likeliest(self) -> tuple[Int64[Tensor, " n"], Float64[Tensor, " n"]]:
         """The likeliest classes and their probabilities."""
-        return self.logits.argmax(-1), probabilities(self.logits, self.temperature).amax(-1)
+        return self.logits.argmax(-1), confidences(self.logits, self.temperature)
 
 
 def evaluate(

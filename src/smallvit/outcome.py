@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from smallvit.device.choose import hardware
-from smallvit.evaluate import confusion, fit_temperature, measure, probabilities
+from smallvit.evaluate import confidences, confusion, fit_temperature, measure
 from smallvit.held_out import MAY_BE_SEEN
 from smallvit.model.vit import count_macs, count_parameters
 from smallvit.record import RunRecord, versions
@@ -69,7 +69,7 @@ def predictions(logits: Tensor, session: Session, temperature: float | None) -> 
     """
     test, files = session.splits["test"], session.dataset.test.files
     labels = test.labels.cpu()
-    confidence = probabilities(logits, temperature).amax(-1)
+    confidence = confidences(logits, temperature)
     wrong = (logits.argmax(-1) != labels).nonzero().flatten()
     worst = wrong[confidence[wrong].argsort(descending=True, stable=True)[:MISTAKES_SHOWN]]
     pictures = test.images[worst.to(test.images.device)].cpu()

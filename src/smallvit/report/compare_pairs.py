@@ -156,8 +156,8 @@ def _require_the_same_pictures(mine: Predictions, theirs: Predictions, one: Run,
 
 def _changed(wrong: Predictions, right: Predictions, names: Sequence[str]) -> Iterator[Changed]:
     """Yield the kept mistakes of one run that the other has right, the surest first."""
-    other = right.probabilities
     for mistake in mistakes_of(wrong, names):
         row, label = mistake.index, int(wrong.labels[mistake.index])
-        if int(other[row].argmax()) == label:
-            yield Changed(**vars(mistake), right_confidence=float(other[row, label]))
+        other = right.probabilities(row)
+        if int(other.argmax()) == label:
+            yield Changed(**vars(mistake), right_confidence=float(other[label]))

@@ -34,10 +34,9 @@ class Predictions:
     temperature: float
     """Of the run; 1 where it has none."""
 
-    @property
-    def probabilities(self) -> Float64[Tensor, "n C"]:
-        """The softmax of the logits at the temperature."""
-        return probabilities(self.logits, self.temperature)
+    def probabilities(self, row: int) -> Float64[Tensor, " C"]:
+        """Return the softmax of a row's logits at the temperature."""
+        return probabilities(self.logits[row : row + 1], self.temperature)[0]
 
     def place(self, row: int) -> str:
         """Return in words which test image a row is."""
@@ -89,7 +88,6 @@ def read_predictions(path: Path, record: RunRecord) -> Predictions:
 
 def mistakes_of(kept: Predictions, class_names: Sequence[str]) -> list[Mistake]:
     """Return the wrong answers of which there are pictures, the surest first."""
-    probabilities = kept.probabilities
     classes = kept.logits.argmax(-1)
     return [
         Mistake(
@@ -97,7 +95,7 @@ def mistakes_of(kept: Predictions, class_names: Sequence[str]) -> list[Mistake]:
             place=kept.place(index),
             true=class_names[int(kept.labels[index])],
             predicted=class_names[int(classes[index])],
-            confidence=float(probabilities[index].max()),
+            confidence=float(kept.probabilities(index).max()),
             picture=_picture_uri(image),
         )
         for index, image in zip(kept.mistakes.tolist(), kept.pictures, strict=True)
