@@ -236,7 +236,7 @@ def test_of_many_broken_files_the_first_are_named(
     assert [Path(line.split(": ")[1].removeprefix("passed over ")).name for line in named] == [
         f"{i:02d}.png" for i in range(20)
     ]
-    assert last == "note: passed over 1 more broken files"
+    assert last == "note: passed over 1 more broken file"
 
 
 def test_pictures_of_which_much_is_lost_are_told(

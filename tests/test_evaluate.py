@@ -40,7 +40,10 @@ def calibration_error(logits: torch.Tensor, labels: torch.Tensor) -> float:
 
 
 @pytest.mark.parametrize("n", [1, 255, 256, 1000])
-def test_what_is_worked_out_a_part_at_a_time_is_that_of_all_at_once_bit_for_bit(n: int) -> None:
+def test_what_is_worked_out_a_part_at_a_time_is_that_of_all_at_once_bit_for_bit(
+    n: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("smallvit.evaluate._VALUES", 256 * 37)
     logits, labels = drawn(0, n, 37, 3.0)
     whole = (logits.double() / 1.3).log_softmax(-1)
     assert measure(logits, labels, 1.3).negative_log_likelihood == float(-whole.gather(1, labels[:, None]).mean())

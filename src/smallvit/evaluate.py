@@ -4,7 +4,7 @@ Shapes: n images, S image size, C classes.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -12,9 +12,9 @@ from jaxtyping import Float, Float64, Int64, UInt8
 from torch import Tensor
 
 CALIBRATION_BINS = 15
-_ROWS = 256
-"""Images whose probabilities are worked out at a time: of 50,000 images of 1,000 classes they are 400 MB in float64,
-and several copies are made on the way.
+_VALUES = 2**18
+"""Probabilities that are worked out at a time: those of 50,000 images of 1,000 classes are 400 MB in float64, and
+several copies are made on the way.
 """
 _COLDEST, _HOTTEST, _PRIOR_DEVIATION = 0.02, 50.0, 0.25
 
@@ -78,8 +78,7 @@ def probabilities(logits: Float[Tensor, "n C"], temperature: float | None = None
 def confidences(logits: Float[Tensor, "n C"], temperature: float | None = None) -> Float64[Tensor, " n"]:
     """Return the highest of each image's `probabilities`."""
     highest = torch.empty(len(logits), dtype=torch.float64)
-    for start in range(0, len(logits), _ROWS):
-        rows = slice(start, start + _ROWS)
+    for rows in _parts(logits):
         highest[rows] = probabilities(logits[rows], temperature).amax(-1)
     return highest
 
@@ -122,13 +121,17 @@ def _log_probabilities(
 ) -> tuple[Float64[Tensor, "n 1"], Float64[Tensor, " n"]]:
     """Return log softmax(logits / temperature + added) of each image's class, and the highest, in float64."""
     of_class, highest = (torch.empty(shape, dtype=torch.float64) for shape in ((len(logits), 1), len(logits)))
-    for start in range(0, len(logits), _ROWS):
-        rows = slice(start, start + _ROWS)
+    for rows in _parts(logits):
         scaled = logits[rows].double() / temperature
         found = (scaled if added is None else scaled + added).log_softmax(dim=-1)
         of_class[rows] = found.gather(1, labels[rows, None])
         highest[rows] = found.amax(dim=-1)
     return of_class, highest
+
+
+def _parts(logits: Float[Tensor, "n C"]) -> Iterator[slice]:
+    size = max(1, _VALUES // logits.shape[1])
+    return (slice(start, start + size) for start in range(0, len(logits), size))
 
 
 def _calibration_error(confidence: Float[Tensor, " n"], hit: Tensor) -> float:
