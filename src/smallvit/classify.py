@@ -52,7 +52,8 @@ class Classifier:
         what = f"{tuple(images.shape)} of {images.dtype}" if is_tensor else type(images).__name__
         fits = is_tensor and images.dtype == torch.uint8 and images.shape[1:] == (3, size, size) and len(images) > 0
         require(fits, "images", what, expected)
-        return predict(lambda part: self.model(normalise(part, self.mean, self.std)), images, self.batch_size)
+        with torch.autocast(next(self.model.parameters()).device.type, enabled=False):
+            return predict(lambda part: self.model(normalise(part, self.mean, self.std)), images, self.batch_size)
 
     def probabilities(self, images: UInt8[Tensor, "n 3 S S"]) -> Float64[Tensor, "n C"]:
         """Return the softmax of the logits at the temperature, in float64."""

@@ -57,7 +57,8 @@ class Stop:
             ours = [number for number in SIGNALS if signal.getsignal(number) is not None]
             caught = [number for number in ours if not (ignored and number == signal.SIGINT)]
             self._before = {number: signal.signal(number, self._asked_by_signal) for number in caught}
-            self._outer, Stop._catching = Stop._catching, self
+            if caught:
+                self._outer, Stop._catching = Stop._catching, self
         return self
 
     def __exit__(

@@ -117,6 +117,13 @@ def test_cards_that_had_begun_get_back_the_states_that_they_had(monkeypatch: pyt
     assert (states, seeds) == ({0: "first", 1: "second"}, [])
 
 
+def test_gradients_are_found_whatever_the_caller_has_set() -> None:
+    with torch.no_grad():
+        with torch_kept():
+            assert torch.is_grad_enabled()
+        assert not torch.is_grad_enabled()
+
+
 def test_what_is_asked_for_is_taken() -> None:
     config = DeviceConfig(precision="bfloat16", attention="bmm", convolution="torch", compile="on", num_threads=2)
     choices = choose(config, rows=64, embed_dim=16, attention=not_asked, convolution=not_asked)

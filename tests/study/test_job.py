@@ -103,6 +103,10 @@ def test_a_handler_that_python_did_not_set_stays(monkeypatch: pytest.MonkeyPatch
     with Stop():
         assert asked(signal.SIGTERM) is before
         assert asked(signal.SIGINT) not in (signal.default_int_handler, signal.SIG_DFL)
+    monkeypatch.setattr(signal, "getsignal", lambda _: None)
+    with Stop():
+        pass
+    assert Stop._catching is None
 
 
 def test_to_ask_once_is_no_second_signal() -> None:
