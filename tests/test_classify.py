@@ -226,18 +226,19 @@ for pictures in (Image.new("RGB", (9, 9)), [pixels], [], [""]):
     ]
 
 
+@pytest.mark.parametrize(("count", "more"), [(21, "1 more broken file"), (23, "3 more broken files")])
 def test_of_many_broken_files_the_first_are_named(
-    finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    count: int, more: str, finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     Image.new("RGB", (9, 9)).save(tmp_path / "good.png")
-    for i in range(21):
+    for i in range(count):
         (tmp_path / f"{i:02d}.png").write_bytes(b"x")
     assert [answer.path.name for answer in classify(finished, tmp_path)] == ["good.png"]
     *named, last = capsys.readouterr().err.splitlines()
     assert [Path(line.split(": ")[1].removeprefix("passed over ")).name for line in named] == [
         f"{i:02d}.png" for i in range(20)
     ]
-    assert last == "note: passed over 1 more broken file"
+    assert last == f"note: passed over {more}"
 
 
 def test_pictures_of_which_much_is_lost_are_told(

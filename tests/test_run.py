@@ -408,11 +408,11 @@ def test_of_less_than_an_epoch_fewer_passes_are_taken(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", get_args(Optimizer))
 def test_every_optimiser_lowers_the_loss(name: Optimizer, tmp_path: Path) -> None:
-    rate = {"lion": 3e-3, "lamb": 0.1}.get(name, 1e-2)  # LAMB's is a share of the weights' size
+    rate = {"lion": 3e-3, "lamb": 0.1}.get(name, 1e-2)  # LAMB's is a share of the weights' size, which are small yet
     optim = OptimConfig(optimizer=name, lr=rate, weight_decay=1e-3, warmup_epochs=0.0)
     record = run(replace(short(optim=optim), train=TrainConfig(epochs=1, passes_per_epoch=2, batch_size=50)), tmp_path)
     losses = [row["loss"] for row in rows_of(tmp_path) if "step" in row]
-    assert losses[-1] < losses[0] - 0.2
+    assert losses[-1] < losses[0] - (0.2 if name == "lamb" else 0.3)
     assert record.test.negative_log_likelihood < math.log(10) - 0.1
 
 

@@ -142,9 +142,10 @@ def _convert_sequence(origin: Any, arguments: tuple[Any, ...], value: Any, where
     if not isinstance(value, list):
         raise _wrong(where, value, "a list")
     items = cast("list[Any]", value)
-    if arguments[0] in _PLAIN and (origin is list or arguments[1:] == (...,)) and _all_of({arguments[0]}, items):
+    alike = origin is list or arguments[1:] == (...,)
+    if alike and arguments[0] in _PLAIN and _all_of({arguments[0]}, items):
         return origin(items)
-    kinds = [arguments[0]] * len(items) if origin is list or arguments[1:] == (...,) else list(arguments)
+    kinds = [arguments[0]] * len(items) if alike else list(arguments)
     if len(kinds) != len(items):
         raise _wrong(where, value, f"a list of {len(kinds)}")
     return origin(_convert(k, item, f"{where}[{i}]") for i, (k, item) in enumerate(zip(kinds, items, strict=True)))

@@ -313,9 +313,12 @@ def test_folders_named_like_splits_are_no_classes(tmp_path: Path, load, names: s
 
 
 def test_folders_with_splits_in_their_names_are_no_classes_if_they_share_two(tmp_path: Path, load) -> None:
-    for name, classes in {"seg_train": "ab", "seg_test": "ab", "seg_pred": "c", "val_extra": "c"}.items():
+    for name, classes in {"seg_train": "ab", "seg_test": "ab", "seg_pred": "c"}.items():
         fill(tmp_path / "segments" / name, classes)
-    with pytest.raises(SmallvitError, match="has seg_train/, seg_test/, val_extra/ but no train/; expected train/<c"):
+    with pytest.raises(SmallvitError, match="has seg_train/, seg_test/ but no train/; expected train/<class>/"):
+        load(tmp_path / "segments")
+    fill(tmp_path / "segments" / "val_extra", "c")
+    with pytest.raises(SmallvitError, match="has seg_train/, seg_test/, val_extra/ but no train/; expected train/"):
         load(tmp_path / "segments")
     for place, name in enumerate(("bullet_train", "test_tube")):
         fill(tmp_path / "things", "ab"[place]).joinpath("ab"[place]).rename(tmp_path / "things" / name)
