@@ -13,6 +13,7 @@ from xml.etree import ElementTree
 import matplotlib as mpl
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from matplotlib.text import Text
 from PIL import Image
 
@@ -20,7 +21,7 @@ from smallvit.evaluate import Metrics
 from smallvit.record import RunRecord
 from smallvit.report.compare_figures import learning_curves
 from smallvit.report.compare_sides import read_sides
-from smallvit.report.figures import confusion_matrix, draw_confusion, learning_curve
+from smallvit.report.figures import bound_accuracies, confusion_matrix, draw_confusion, learning_curve
 
 MakeRun = Callable[..., RunRecord]
 SVG = "{http://www.w3.org/2000/svg}"
@@ -117,6 +118,14 @@ def test_a_curve_of_nothing_right_has_no_accuracy_below_0(tmp_path: Path, run_fo
         replace(record, train_seconds=float(seconds)).save(path)
     for svg in (learning_curve(record, []), learning_curves(*read_sides(*paths))):
         assert [text for text in _texts(svg) if text.endswith("0.02")] == ["0.02"]
+
+
+@pytest.mark.parametrize(("accuracies", "top"), [((20.0, 99.9), 100.0), ((20.0, 60.0), 62.0)])
+def test_an_axis_of_accuracies_ends_at_100_at_most(accuracies: tuple[float, float], top: float) -> None:
+    axes = Figure().subplots()
+    axes.plot(accuracies)
+    bound_accuracies(axes)
+    assert axes.get_ylim()[1] == pytest.approx(top)
 
 
 def test_names_that_begin_alike_stay_apart(tmp_path: Path, run_folder: MakeRun) -> None:

@@ -11,7 +11,7 @@ from matplotlib.lines import Line2D
 from smallvit.record import CurvePoint, RunRecord
 from smallvit.report.cells import length_cell
 from smallvit.report.compare_sides import Side, val_differs
-from smallvit.report.figures import begin_at_zero, curve_axes, set_images_seen
+from smallvit.report.figures import bound_accuracies, curve_axes, set_images_seen
 from smallvit.report.svg import TEST, VAL, svg_of
 
 COLOURS = {"A": VAL, "B": TEST}
@@ -42,8 +42,7 @@ def _draw(a: Side, b: Side, *, with_val: bool) -> Figure:
         for run in side.runs:
             _accuracies(top, side.name, run.record, unit, with_val=with_val)
             _losses(bottom, side.name, run.record, unit)
-    top.set_ylim(top=min(100.0, top.get_ylim()[1]))
-    begin_at_zero(top)
+    bound_accuracies(top)
     top.legend(handles=list(_legend(a, b, with_val=with_val)), loc="best")
     figure.suptitle(scaled(a, b), color=TEST, fontsize=10, fontweight="bold")
     return figure

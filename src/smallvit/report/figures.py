@@ -76,8 +76,9 @@ def curve_axes() -> tuple[Figure, Axes, Axes]:
     return figure, top, bottom
 
 
-def begin_at_zero(axes: Axes) -> None:
-    """Let an axis of accuracies begin at 0 where all of them are 0, which would else lie in its middle."""
+def bound_accuracies(axes: Axes) -> None:
+    """End an axis of accuracies in per cent at 100, and begin it at 0 where all are 0, which else lie in its middle."""
+    axes.set_ylim(top=min(100.0, axes.get_ylim()[1]))
     if axes.dataLim.y1 == 0:
         axes.set_ylim(bottom=0)
 
@@ -105,8 +106,7 @@ def _draw_curve(record: RunRecord, losses: Sequence[tuple[float, float]]) -> Fig
     figure, top, bottom = curve_axes()
     _accuracy_line(top, "val", [p for p in record.curve if p.val], VAL, "o")
     _accuracy_line(top, "test", [p for p in record.curve if p.test], TEST, "D")
-    top.set_ylim(top=min(100.0, top.get_ylim()[1]))
-    begin_at_zero(top)
+    bound_accuracies(top)
     _legend_beside_the_last_points(top)
     config = record.run_config()
     last = record.curve[-1]

@@ -12,7 +12,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from smallvit.report.collect import Section
-from smallvit.report.figures import begin_at_zero, draw_confusion, label_scaled, legend_below, set_images_seen, short
+from smallvit.report.figures import bound_accuracies, draw_confusion, label_scaled, legend_below, set_images_seen, short
 from smallvit.report.numbers import Line, Numbers
 from smallvit.report.records import Run
 from smallvit.report.rows_figure import finish, interval, key, mark_nothing, rows_figure
@@ -164,7 +164,7 @@ def _draw_curves(numbers: Numbers, split: str) -> Figure:
             axes.plot(x, means, color=colour, linestyle=style, linewidth=1.5, label=short(label, 58))
         else:
             axes.plot(x, means, color=MUTED, linewidth=0.6, alpha=0.6)
-    begin_at_zero(axes)
+    bound_accuracies(axes)
     axes.set_ylabel(f"{split} accuracy, %")
     axes.grid(axis="y")
     keys = axes.get_legend_handles_labels()[1]
