@@ -159,6 +159,7 @@ STEP_TO_BE_MEASURED = {
     "weight decay on the matrices alone",
     "gradients clipped at a norm of 1",
     "rate that falls in a straight line",
+    "best three and a straight line",
 }
 """Rows of which no step was taken beside the others' since they came: the machine of that day was too unsteady."""
 

@@ -73,6 +73,7 @@ TOGETHER: Mapping[str, tuple[str, ...]] = {
     "best three and mean": (*_BEST_THREE, "head reads the patch mean as well"),
     "best three and rotary positions": (*_BEST_THREE, "rotary positions"),
     "best three and whitened patches": (*_BEST_THREE, "whitened patches"),
+    "best three and a straight line": (*_BEST_THREE, "rate that falls in a straight line"),
 }
 """What gains, together, by the labels of what each is made of; last what else might gain on the best three."""
 
