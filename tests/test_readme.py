@@ -119,6 +119,20 @@ def test_commands_exist() -> None:
     assert set(re.findall(r"^ {4}make (\w+)", README, flags=re.MULTILINE)) <= targets
 
 
+def test_the_studies_have_as_many_runs_as_the_pages_say() -> None:
+    told = re.findall(r"^ {4}smallvit study (\S+) (.*)# .*?(\d+) runs", README, flags=re.MULTILINE)
+    assert len(told) > 2
+    for name, options, runs in told:
+        study = STUDIES[name]()
+        assert int(runs) == len(study.rows) * (1 if "--seeds 1 " in options else len(study.seeds)), name
+    page = (ROOT / "docs" / "study.md").read_text(encoding="utf-8")
+    listed = re.findall(r"^\| `(\S+)` \| .* \| (\d+) rows, (\d) seeds: (\d+) \|$", page, flags=re.MULTILINE)
+    assert [name for name, *_ in listed] == list(STUDIES)
+    for name, *counts in listed:
+        rows, seeds = len(STUDIES[name]().rows), len(STUDIES[name]().seeds)
+        assert [*map(int, counts)] == [rows, seeds, rows * seeds], name
+
+
 def _anchors(page: Path) -> set[str]:
     """Return what GitHub calls the headings of a page."""
     headings = re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), flags=re.MULTILINE)
