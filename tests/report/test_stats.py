@@ -270,6 +270,38 @@ def test_rows_that_do_not_scatter_have_means_without_width() -> None:
     assert (fit.half_width("a"), fit.half_width("b")) == (0.0, 0.0)
 
 
+def test_of_two_rows_the_wider_is_told_by_the_two_sided_f_test() -> None:
+    """The textbook's p: twice that of the larger variance over the smaller."""
+    wide, narrow = [70.0, 75.0, 68.0], [71.0, 70.5, 70.8, 71.1]
+    ratio = (stdev(wide) / stdev(narrow)) ** 2
+    widest = SeedFit({"narrow": _by_seed(narrow), "wide": _by_seed(wide), "one seed": {0: 90.0}}).widest
+    assert widest is not None
+    assert widest.row == "wide"
+    assert widest.deviation == pytest.approx(stdev(wide))
+    assert widest.p == pytest.approx(2 * variance_ratio.sf(ratio, 2, 3))
+
+
+@pytest.mark.parametrize(("rows", "seeds", "step"), [(8, 2, 0.0), (5, 3, 100 / 360)])
+def test_where_rows_scatter_alike_one_in_twenty_tables_says_else(rows: int, seeds: int, step: float) -> None:
+    """Also of few test images, where seeds have equal numbers right."""
+    random, wrong = np.random.default_rng(0), 0
+    for _ in range(1000):
+        drawn = random.normal(scale=0.5, size=(rows, seeds))
+        drawn = np.round(drawn / step) * step if step else drawn
+        widest = SeedFit({str(row): _by_seed(list(values)) for row, values in enumerate(drawn)}).widest
+        wrong += widest is not None and widest.p < LEVEL
+    assert wrong / 1000 == pytest.approx(LEVEL, abs=0.025)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [{}, {"a": {0: 70.0, 1: 71.0}}, {"a": {0: 70.0}, "b": {0: 71.0}}, {"a": {0: 70.0, 1: 72.0}, "b": {0: 7.0, 1: 7.0}}],
+)
+def test_where_no_other_row_scatters_none_is_the_widest(values: Values) -> None:
+    widest = SeedFit(values).widest
+    assert widest is None or widest.p == 1
+
+
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=8))
 def test_holms_correction_rejects_what_his_procedure_rejects(p_values: list[float]) -> None:
     corrected = holm(p_values)

@@ -399,6 +399,16 @@ def test_pairs_that_are_tested_are_explained_where_no_difference_from_the_refere
     assert "share its mean" not in said
 
 
+@pytest.mark.parametrize(("last", "told"), [(48.0, True), (59.8, False)])
+def test_a_row_whose_seeds_scatter_more_than_the_others_is_named(tmp_path: Path, last: float, told: bool) -> None:
+    """As where one of its runs diverged: the one deviation hides what the other rows show."""
+    values = {"low-rank q": (59.0, 59.4, last), "2 CLS tokens": (62.0, 62.5, 62.2), "baseline": (60.0, 60.2, 60.4)}
+    found = _numbers(tmp_path, _study(), lambda label, seed: values[label][seed], dict.fromkeys(values, 3))
+    named = [note for note in notes(found) if "scatter by" in note]
+    start = "The seeds of low-rank q scatter by 6.47 points, more than those of the other rows do (F test, p < 0.0001"
+    assert [note.startswith(start) for note in named] == [True] * told
+
+
 def test_without_a_difference_there_is_no_answer(tmp_path: Path) -> None:
     found = _numbers(tmp_path, _study(), _accuracy, dict.fromkeys(ACCURACIES, 1))
     assert answer(found) == "No difference from baseline is tested: that takes several seeds in common."

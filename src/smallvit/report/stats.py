@@ -15,6 +15,7 @@ from typing import TypeVar
 
 import numpy as np
 from scipy.stats import binomtest, chi2, nct, norm
+from scipy.stats import f as fisher_f
 from scipy.stats import t as student_t
 
 Z_95 = 1.959963984540054
@@ -70,6 +71,17 @@ class Difference:
         return self.p_holm < LEVEL
 
 
+@dataclass(frozen=True, kw_only=True)
+class Scatter:
+    """How the seeds of the row scatter that stands out most."""
+
+    row: str
+    deviation: float
+    """In the values' unit."""
+    p: float
+    """That of the variance's ratio to the other rows', at most 1: Bonferroni's for all rows with several seeds."""
+
+
 class SeedFit:
     """Row and seed effects by least squares, and the deviation that they leave."""
 
@@ -113,6 +125,25 @@ class SeedFit:
         has none, since the fit meets it exactly.
         """
         return row in self._scattering
+
+    @property
+    def widest(self) -> Scatter | None:
+        """The row that most speaks against one deviation for all; None where no others tell of theirs.
+
+        The largest of variances (Cochran, Annals of Eugenics 11, 1941), by F tests since rows may lack seeds. What a
+        seed does to all rows alike is in each of them: that makes the test miss more, and none stand out that does not.
+        """
+        several = {row: [*by_seed.values()] for row, by_seed in self.values.items() if len(by_seed) > 1}
+        squares = {row: float(np.var(each)) * len(each) for row, each in several.items()}
+        freedom = {row: len(each) - 1 for row, each in several.items()}
+        found: list[Scatter] = []
+        for row, own in squares.items():
+            others = sum(squares.values()) - own, sum(freedom.values()) - freedom[row]
+            if others[0] > _NOTHING:
+                variance = own / freedom[row]
+                p = float(fisher_f.sf(variance * others[1] / others[0], freedom[row], others[1]))
+                found.append(Scatter(row=row, deviation=math.sqrt(variance), p=min(1.0, len(several) * p)))
+        return min(found, key=lambda each: each.p, default=None)
 
     def contrast(self, weights: Mapping[str, float]) -> tuple[float, float]:
         """Return the estimate of a sum of rows, with weights that add up to 0, and its standard error; nan where no

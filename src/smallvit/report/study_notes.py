@@ -4,10 +4,10 @@ import math
 from collections.abc import Callable, Collection, Sequence
 
 from smallvit.record import SOURCE, RunRecord
-from smallvit.report.cells import PLUS_MINUS, signed, written_interval
+from smallvit.report.cells import PLUS_MINUS, p_is, signed, written_interval
 from smallvit.report.numbers import Line, Numbers, differ, machine
 from smallvit.report.records import Run, too_good
-from smallvit.report.stats import half_interval
+from smallvit.report.stats import LEVEL, SeedFit, half_interval
 
 MOST_NAMED = 8
 """Rows that a note names."""
@@ -165,6 +165,18 @@ def _best_note(lines: Sequence[Line]) -> str:
     return f"Best of curve: {test}; where marked val, {val}." if chosen else "No curve was measured."
 
 
+def _scatter_note(fit: SeedFit) -> list[str]:
+    """Return which row's seeds scatter so much more than the others' that one deviation for all rows misleads."""
+    widest = fit.widest
+    if widest is None or widest.p >= LEVEL:
+        return []
+    return [
+        f"The seeds of {widest.row} scatter by {widest.deviation:.2f} points, more than those of the other rows do (F "
+        f"test, {p_is(widest.p)} by Bonferroni for all rows with several seeds). The one deviation then makes its own "
+        "intervals too narrow and those of the others too wide; a report of the others' folders leaves it out."
+    ]
+
+
 def _differences_notes(numbers: Numbers) -> list[str]:
     fit = numbers.fit
     if not fit.freedom:
@@ -188,6 +200,7 @@ def _differences_notes(numbers: Numbers) -> list[str]:
             f"{shared if numbers.any_tested else ''}",
             "An interval is that of its row alone; p values are corrected by Holm for the rows of the table. Resolved: "
             "p below 5 %, so that an interval may leave out 0 where its row is not resolved.",
+            *_scatter_note(fit),
         ]
     if any(line.seeds_needed for line in numbers.lines):
         scatter = half_interval(math.sqrt(2) * fit.deviation, fit.freedom)
