@@ -5,6 +5,9 @@ kernel lets it go when its holder dies, however it dies, and to delete it would 
 one name. Who holds it stands in `.owner.json`, for the reader's sake alone; it is gone after a clean end, and one
 that is found while the lock is free was left by a process that died. Where a file system has no flock, filelock falls
 back to the existence of the file, and takes over from a dead process of the same host only.
+
+A lock goes with its folder: one that is deleted or moved while its holder is stopped may be made anew, and locked, by
+another process. The holder finds that out by `.owner.json`, which is then no longer its own.
 """
 
 import os
@@ -21,11 +24,13 @@ from pathlib import Path
 from filelock import BaseFileLock, FileLock, SoftFileLock, Timeout
 
 from smallvit.errors import SmallvitError
-from smallvit.files import write_json
+from smallvit.files import exists, write_json
 from smallvit.strict_json import from_json, read, to_json
 
 LOCK, OWNER = ".lock", ".owner.json"
 GRACE_SECONDS = 0.5
+_HELD: dict[Path, "Owner"] = {}
+"""The folders whose locks this process holds, and what it wrote there."""
 _FILTERS = threading.Lock()
 """Filters of warnings are the process's: two threads at once would put back each other's."""
 
@@ -64,8 +69,29 @@ def run_lock(folder: Path) -> Generator[str | None]:
     finally:
         if os.getpid() == me:  # a forked child that unwinds holds nothing
             with suppress(OSError):
-                (folder / OWNER).unlink(missing_ok=True)
+                if is_held(folder):
+                    (folder / OWNER).unlink(missing_ok=True)
+            _HELD.pop(folder, None)
             lock.release()
+
+
+def is_held(folder: Path) -> bool:
+    """Return whether a folder is still the one that this process locked under that path; `OSError` where that cannot be
+    told.
+    """
+    owner = _HELD.get(folder)
+    return owner is not None and exists(folder / OWNER) and _read_owner(folder) in (owner, None)
+
+
+def require_held(folder: Path) -> None:
+    """Raise `LockedError` if this process locked a folder that has been deleted, moved or made anew since."""
+    if folder in _HELD and not is_held(folder):
+        who = _read_owner(folder)
+        now = f"{who} writes to what is there now" if who else "it was deleted or moved"
+        raise LockedError(
+            f"{folder} is no longer the folder that this run began in ({now}), so nothing more is written; if it was "
+            "moved, the run goes on from its last checkpoint by smallvit train --resume and its new place"
+        )
 
 
 def _acquire(lock: BaseFileLock, folder: Path) -> None:
@@ -105,6 +131,7 @@ def _write_owner(folder: Path) -> None:
         write_json(folder / OWNER, to_json(owner))  # never through a link
     except OSError as error:
         raise SmallvitError(f"{folder} cannot be locked: {error.strerror or error}") from None
+    _HELD[folder] = owner
 
 
 def _read_owner(folder: Path) -> Owner | None:

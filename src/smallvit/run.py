@@ -35,6 +35,7 @@ from smallvit.fork import (
     weights_sha256,
 )
 from smallvit.held_out import MAY_BE_SEEN, may_be_seen, require_unseen_test
+from smallvit.lock import require_held
 from smallvit.notes import notes_on
 from smallvit.outcome import finished_record, predictions
 from smallvit.record import RunRecord, versions
@@ -262,6 +263,7 @@ def _trained(training: Training, console: Console) -> RunRecord:
 def _finish(training: Training, record: RunRecord) -> None:
     """Write weights, predictions and then the record, with which the run is finished."""
     session, folder = training.session, training.folder
+    require_held(folder)
     save_tensors(session.average.measured.state_dict(), folder / MODEL)
     if training.best:
         save_tensors(training.best, folder / BEST)

@@ -9,7 +9,7 @@ from pathlib import Path
 from smallvit import files
 from smallvit.config import RunConfig
 from smallvit.errors import SmallvitError, UsageError
-from smallvit.lock import LOCK, OWNER, run_lock
+from smallvit.lock import LOCK, OWNER, is_held, run_lock
 from smallvit.record import RunRecord
 from smallvit.seen import SEEN
 from smallvit.train.checkpoint import listed, remove_leftovers
@@ -46,8 +46,9 @@ def claimed(folder: Path, note: Callable[[str], None]) -> Generator[None]:
                 files.remove_leftovers(folder / name, files.ABANDONED_SECONDS if name == PAGE else 0.0)
             yield
         finally:
-            if new and {path.name for path in folder.iterdir()} <= {LOCK, OWNER, *BEGUN}:
-                shutil.rmtree(folder, ignore_errors=True)
+            with suppress(OSError):
+                if new and is_held(folder) and {path.name for path in folder.iterdir()} <= {LOCK, OWNER, *BEGUN}:
+                    shutil.rmtree(folder, ignore_errors=True)
 
 
 def require_unfinished(folder: Path) -> None:

@@ -19,6 +19,7 @@ from smallvit.device.choose import synchronize
 from smallvit.errors import SmallvitError
 from smallvit.evaluate import Metrics, measure
 from smallvit.files import write_json
+from smallvit.lock import require_held
 from smallvit.metrics import MetricsFile
 from smallvit.progress import RunProgress
 from smallvit.record import CurvePoint, versions
@@ -227,6 +228,7 @@ class Training:
     def _save(self) -> None:
         if self._metrics is None:
             return
+        require_held(self.folder)
         self._take_time()
         start, session = time.perf_counter(), self.session
         saved = SavedState(

@@ -39,6 +39,43 @@ def test_a_second_writer_is_refused_and_a_dead_ones_run_taken_over(
     assert outcome(tmp_path / "run") == undisturbed
 
 
+def test_a_run_whose_folder_was_made_anew_while_it_was_stopped_writes_nothing_there(
+    start: Start, undisturbed: dict[str, Any], tmp_path: Path
+) -> None:
+    run, second = tmp_path / "run", tmp_path / "second"
+    second.mkdir()
+    first = start([*TOY, "--seed", "4", "--out", "run"], [("step", 9, "stop", "stopped")])
+    wait_for((tmp_path / "stopped").exists, first)
+    shutil.rmtree(run)
+    job = start([*TOY, "--out", "../run"], [("step", 4, "stop", "stopped")], cwd=second)
+    wait_for((second / "stopped").exists, job)
+    before = contents(run)
+    os.kill(first.pid, signal.SIGCONT)
+    first.wait()
+    first.wait()
+    line = one_line(first, 1)
+    assert line.startswith(f"run is no longer the folder that this run began in (process {job.pid} on ")
+    assert contents(run) == before
+    os.kill(job.pid, signal.SIGCONT)
+    assert job.wait() == 0
+    assert outcome(run) == undisturbed
+
+
+def test_a_run_whose_folder_was_moved_while_it_was_stopped_goes_on_at_its_new_place(
+    start: Start, smallvit: Smallvit, undisturbed: dict[str, Any], tmp_path: Path
+) -> None:
+    first = start([*TOY, "--out", "run"], [("step", 9, "stop", "stopped")])
+    wait_for((tmp_path / "stopped").exists, first)
+    (tmp_path / "run").rename(tmp_path / "moved")
+    os.kill(first.pid, signal.SIGCONT)
+    first.wait()
+    first.wait()
+    assert one_line(first, 1).startswith("run is no longer the folder that this run began in (it was deleted or moved)")
+    assert not (tmp_path / "run").exists()
+    assert smallvit(["train", "--resume", "moved"]).status == 0
+    assert outcome(tmp_path / "moved") == undisturbed
+
+
 @pytest.fixture(scope="module")
 def interrupted(order: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("interrupted")
