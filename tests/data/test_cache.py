@@ -161,7 +161,7 @@ def test_unchanged_files_are_not_read_again_and_changed_ones_are(tmp_path: Path)
 
     assert ask() == ask()
     assert len(hashed) == 2, "files written this very moment are not trusted"
-    time.sleep(1.1)
+    time.sleep(2.6)
     assert [ask(), ask(), ask()] == ["1234567812345678"] * 3
     assert len(hashed) == 3
     for note in (tmp_path / "cache" / ".seen").iterdir():
@@ -174,6 +174,26 @@ def test_unchanged_files_are_not_read_again_and_changed_ones_are(tmp_path: Path)
     files[0].write_bytes(b"abcdefgh")
     os.utime(files[0], ns=(times.st_atime_ns, times.st_mtime_ns))
     assert ask() == "abcdefgh12345678", "of the same size and date, and still seen"
+
+
+def test_a_file_that_was_read_in_the_tick_of_its_last_change_is_read_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where files are dated by a clock of a few milliseconds, or seconds, and the others take long to read."""
+    path, now = tmp_path / "a", 1e9
+    monkeypatch.setattr("smallvit.data.cache.time.time", lambda: now)
+    state = cached.FileState(size=3, modified_ns=10**18, changed_ns=10**18, inode=1)
+
+    def key() -> str:
+        nonlocal now
+        content = path.read_text()
+        path.write_text("new")
+        now += 100.0
+        return f"{content:>16}"
+
+    path.write_text("old")
+    for content in ("old", "new", "new"):
+        assert cached.remembered(tmp_path / "cache", tmp_path, {path: state}, key).strip() == content
 
 
 def test_an_unreadable_source_is_one_line(runner, monkeypatch) -> None:

@@ -30,7 +30,8 @@ _FOLDER_SCHEMA = 5
 pictures lose, 5 also of 16-bit colour, and heeds the transparency of grey of 2 and 4 bits."""
 _KEY_DIGITS = 16
 _NAME = re.compile(r".+-\d+-[0-9a-f]+")
-_SETTLED_SECONDS = 1.0
+_SETTLED_SECONDS = 2.5
+"""Longer than a tick of the clock by which files are dated: two seconds on a FAT disk."""
 _MANIFEST = "manifest.json"
 _BLOCK_BYTES = 2**20
 
@@ -115,9 +116,10 @@ def remembered(cache: Path, where: Path, states: Mapping[Path, FileState], key: 
     with suppress(OSError, ValueError):
         if len(known := note.read_text(encoding="utf-8")) == _KEY_DIGITS:
             return known
-    found = key()
-    # A file that changed a moment ago may change again within the same tick of the clock: that is not remembered.
-    if all(time.time() - max(s.modified_ns, s.changed_ns) / 1e9 > _SETTLED_SECONDS for s in states.values()):
+    begun, found = time.time(), key()
+    # A file that changed a moment before it was read may have changed again since within the same tick of the clock:
+    # that is not remembered.
+    if all(begun - max(s.modified_ns, s.changed_ns) / 1e9 > _SETTLED_SECONDS for s in states.values()):
         with suppress(OSError):
             note.parent.mkdir(parents=True, exist_ok=True)
             note.write_text(found, encoding="utf-8")
