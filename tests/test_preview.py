@@ -1,5 +1,6 @@
 """The picture of a recipe's augmentation, of a folder with fewer images than it shows."""
 
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -37,6 +38,16 @@ def test_what_cannot_be_written_or_shown_is_one_line(tmp_path: Path) -> None:
         show_augment(config, tmp_path / "none" / "a.png", num_images=1, num_draws=1)
     with pytest.raises(UsageError, match="num_images is 0: it must be a whole number, at least 1"):
         show_augment(config, tmp_path / "a.png", num_images=0)
+
+
+@pytest.mark.parametrize("kind", ["svg", "pdf"])
+def test_a_date_of_nonsense_in_the_environment_stops_no_picture(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "x")
+    show_augment(RECIPES["quickstart"](), tmp_path / f"a.{kind}", num_images=1, num_draws=1)
+    assert b"Date" not in (tmp_path / f"a.{kind}").read_bytes()
+    assert os.environ["SOURCE_DATE_EPOCH"] == "x"
 
 
 def test_a_preview_shows_the_pixels_that_were_normalised() -> None:

@@ -169,6 +169,17 @@ def discard(path: Path) -> None:
             path.unlink(missing_ok=True)
 
 
+@contextmanager
+def undated() -> Generator[None]:
+    """Keep `SOURCE_DATE_EPOCH` from matplotlib, which raises where it is no date, even if no date is to be written."""
+    date = os.environ.pop("SOURCE_DATE_EPOCH", None)
+    try:
+        yield
+    finally:
+        if date is not None:
+            os.environ["SOURCE_DATE_EPOCH"] = date
+
+
 def _beside(path: Path) -> Path:
     """Return a name of its own: of containers that share a disk, each has the same numbers for its processes."""
     return path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}")

@@ -20,12 +20,13 @@ from smallvit.config import RunConfig
 from smallvit.data.loader import DeviceSplit, Order
 from smallvit.data.store import load_dataset
 from smallvit.errors import SmallvitError, UsageError, line_of
-from smallvit.files import expanded, replacing
+from smallvit.files import expanded, replacing, undated
 from smallvit.step_batch import augment_step, step_draws
 
 SHOWN_SHARE = 0.1
 """Classes with less of a soft label than this are not written."""
 MOST_LETTERS = 14
+_NO_DATE: dict[str, dict[str, None]] = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}
 _NO_GLYPH = "the picture's font lacks letters of some class names: an .svg shows them in the reader's fonts"
 
 
@@ -53,11 +54,11 @@ def show_augment(config: RunConfig, path: Path | str, *, num_images: int = 8, nu
         rows.append(([_pixels(image) for image in pixels], [_caption(t, spec.class_names) for t in targets]))
     picture, place, kind = _figure(rows), Path(os.path.realpath(path)), path.suffix[1:].lower()
     # As in reports: text stays text in an .svg, for whose reader's fonts names in all scripts are.
-    with matplotlib.rc_context({"svg.fonttype": "none"}), warnings.catch_warnings():
+    with matplotlib.rc_context({"svg.fonttype": "none"}), warnings.catch_warnings(), undated():
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
         try:
             with replacing(place) as new:
-                picture.savefig(new, dpi=110, format=kind)
+                picture.savefig(new, dpi=110, format=kind, metadata=_NO_DATE.get(kind))
         except OSError as error:
             raise SmallvitError(line_of(error)) from None
     captions = "".join(caption for _, line in rows for caption in line)

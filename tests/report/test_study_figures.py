@@ -1,6 +1,7 @@
 """The figures of a study: what is drawn is what the records say, with units, and labelled where it is scaled."""
 
 import itertools
+import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -176,6 +177,17 @@ def test_axes_have_units_and_files_are_whole(latents: Numbers, tmp_path: Path, n
         style = dict(part.split(": ", 1) for part in element.get("style", "").split("; ") if ": " in part)
         for kind in ("fill", "stroke"):
             assert style.get(kind, "none").startswith(("none", "var(--"))
+
+
+def test_a_date_of_nonsense_in_the_environment_stops_no_figure(
+    latents: Numbers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save_figure(_drawing(latents, "latent-width"), "p", tmp_path / "a")
+    for date in ("x", "9" * 20, "0"):
+        monkeypatch.setenv("SOURCE_DATE_EPOCH", date)
+        _, paths = save_figure(_drawing(latents, "latent-width"), "p", tmp_path / "b")
+        assert [path.read_bytes() for path in paths] == [path.with_stem("a").read_bytes() for path in paths]
+        assert os.environ["SOURCE_DATE_EPOCH"] == date
 
 
 @pytest.mark.parametrize("name", [*UNITS])

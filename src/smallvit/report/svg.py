@@ -18,7 +18,7 @@ from xml.etree import ElementTree
 import matplotlib.style
 from matplotlib.figure import Figure
 
-from smallvit.files import replacing, write_atomically
+from smallvit.files import replacing, undated, write_atomically
 
 INK, MUTED, GRID, VAL, TEST = "#1c2024", "#59616b", "#dcdfe4", "#1f62c8", "#b4500f"
 PAPER = "#ffffff"
@@ -103,7 +103,7 @@ def _alone(svg: bytes, title: str) -> str:
 
 @contextmanager
 def _style() -> Generator[None]:
-    with matplotlib.style.context(["default", _STYLE]), warnings.catch_warnings():
+    with matplotlib.style.context(["default", _STYLE]), warnings.catch_warnings(), undated():
         # The reader's browser has the glyphs that matplotlib's own font lacks; it only measures with it.
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
         yield
