@@ -196,6 +196,24 @@ def test_a_file_that_was_read_in_the_tick_of_its_last_change_is_read_again(
         assert cached.remembered(tmp_path / "cache", tmp_path, {path: state}, key).strip() == content
 
 
+@pytest.mark.parametrize(
+    ("modified", "changed", "times"), [(9e9, 1e9, 1), (9e9, 9e9, 2), (-1e9, 1e9, 1), (1e9, 9e9, 2)]
+)
+def test_a_date_in_the_future_that_was_set_lets_files_be_remembered(
+    tmp_path: Path, modified: float, changed: float, times: int
+) -> None:
+    state = cached.FileState(size=3, modified_ns=int(modified * 1e9), changed_ns=int(changed * 1e9), inode=1)
+    asked: list[str] = []
+
+    def key() -> str:
+        asked.append("0123456789abcdef")
+        return asked[-1]
+
+    for _ in range(2):
+        assert cached.remembered(tmp_path / "cache", tmp_path, {tmp_path / "a": state}, key) == "0123456789abcdef"
+    assert len(asked) == times
+
+
 def test_an_unreadable_source_is_one_line(runner, monkeypatch) -> None:
     def refuse(self: Path, *_: object, **__: object) -> None:
         raise PermissionError(13, "Permission denied", str(self))

@@ -119,11 +119,20 @@ def remembered(cache: Path, where: Path, states: Mapping[Path, FileState], key: 
     begun, found = time.time(), key()
     # A file that changed a moment before it was read may have changed again since within the same tick of the clock:
     # that is not remembered.
-    if all(begun - max(s.modified_ns, s.changed_ns) / 1e9 > _SETTLED_SECONDS for s in states.values()):
+    if all(_is_settled(state, begun) for state in states.values()):
         with suppress(OSError):
             note.parent.mkdir(parents=True, exist_ok=True)
             note.write_text(found, encoding="utf-8")
     return found
+
+
+def _is_settled(state: FileState, now: float) -> bool:
+    """Return whether a file's last change is some time ago. A date in the future, beside a change in the past, was set:
+    by a camera, or from an archive of another time zone.
+    """
+    dates = [ns / 1e9 for ns in (state.modified_ns, state.changed_ns)]
+    last = dates[1] if dates[1] <= now < dates[0] else max(dates)
+    return now - last > _SETTLED_SECONDS
 
 
 def entries(cache: Path, prefix: str) -> list[Path]:
