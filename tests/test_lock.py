@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 
 from smallvit.errors import SmallvitError
-from smallvit.lock import OWNER, run_lock
+from smallvit.lock import OWNER, LockedError, require_held, run_lock
 
 DRIVER = Path(__file__).with_name("lock_driver.py")
 Start = Callable[..., subprocess.Popen[str]]
@@ -207,6 +207,25 @@ def test_an_unreadable_owner_file_stops_nobody(tmp_path: Path, content: str) -> 
     with run_lock(tmp_path) as note:
         assert note == f"{tmp_path} was last written to by a process, which died"
     assert names(tmp_path) == [".lock"]
+
+
+def test_a_folder_is_held_until_another_is_there_in_its_place(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    run.mkdir()
+    for _ in range(2):
+        with run_lock(run):
+            require_held(run)
+            for hidden in (OWNER, ".lock"):  # as by what clears hidden files away: no other run has begun
+                (run / hidden).unlink()
+                require_held(run)
+    with run_lock(run):
+        run.rename(tmp_path / "moved")
+        with pytest.raises(LockedError, match="it was deleted or moved"):
+            require_held(run)
+        shutil.copytree(tmp_path / "moved", run)
+        with pytest.raises(LockedError, match=f"process {os.getpid()} on .* writes to what is there now"):
+            require_held(run)
+    assert names(run) == names(tmp_path / "moved") == [".lock", OWNER]
 
 
 def test_a_copy_of_a_folder_that_is_being_written_to_does_not_say_that_its_owner_died(

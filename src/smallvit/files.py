@@ -102,17 +102,18 @@ def walk(folder: Path) -> Generator[tuple[Path, list[str], list[str]]]:
     """Yield each folder with the names of the folders and files in it, as `os.walk` does; links are followed, to no
     folder twice. Raises `SmallvitError` for a folder that cannot be read.
     """
-    seen = {_identity(above) for above in Path(os.path.realpath(folder)).parents}
+    seen = {identity(above) for above in Path(os.path.realpath(folder)).parents}
     for parent, folders, names in os.walk(folder, onerror=refuse_unreadable, followlinks=True):
-        if (identity := _identity(Path(parent))) in seen:
+        if (here := identity(Path(parent))) in seen:
             folders.clear()
             continue
-        seen.add(identity)
+        seen.add(here)
         yield Path(parent), folders, names
 
 
-def _identity(folder: Path) -> tuple[int, int]:
-    state = folder.stat()
+def identity(path: Path) -> tuple[int, int]:
+    """Return what tells a file or folder from all others that there are at the same time."""
+    state = path.stat()
     return state.st_dev, state.st_ino
 
 

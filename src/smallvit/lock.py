@@ -7,7 +7,7 @@ that is found while the lock is free was left by a process that died. Where a fi
 back to the existence of the file, and takes over from a dead process of the same host only.
 
 A lock goes with its folder: one that is deleted or moved while its holder is stopped may be made anew, and locked, by
-another process. The holder finds that out by `.owner.json`, which is then no longer its own.
+another process. The holder finds that out by `.lock`, which is then another file than the one that it holds open.
 """
 
 import os
@@ -24,13 +24,13 @@ from pathlib import Path
 from filelock import BaseFileLock, FileLock, SoftFileLock, Timeout
 
 from smallvit.errors import SmallvitError
-from smallvit.files import exists, write_json
+from smallvit.files import exists, identity, write_json
 from smallvit.strict_json import from_json, read, to_json
 
 LOCK, OWNER = ".lock", ".owner.json"
 GRACE_SECONDS = 0.5
-_HELD: dict[Path, "Owner"] = {}
-"""The folders whose locks this process holds, and what it wrote there."""
+_HELD: dict[Path, tuple[int, int]] = {}
+"""The folders whose locks this process holds, and which file each lock is."""
 _FILTERS = threading.Lock()
 """Filters of warnings are the process's: two threads at once would put back each other's."""
 
@@ -63,6 +63,7 @@ def run_lock(folder: Path) -> Generator[str | None]:
     _acquire(lock, folder)
     me = os.getpid()
     try:
+        _HELD[folder] = identity(folder / LOCK)
         note = _note_of_the_dead(folder)
         _write_owner(folder)
         yield note
@@ -79,8 +80,10 @@ def is_held(folder: Path) -> bool:
     """Return whether a folder is still the one that this process locked under that path; `OSError` where that cannot be
     told.
     """
-    owner = _HELD.get(folder)
-    return owner is not None and exists(folder / OWNER) and _read_owner(folder) in (owner, None)
+    try:
+        return identity(folder / LOCK) == _HELD.get(folder)
+    except FileNotFoundError:
+        return folder in _HELD and exists(folder)  # that file alone is gone: nobody else has begun here
 
 
 def require_held(folder: Path) -> None:
@@ -131,7 +134,6 @@ def _write_owner(folder: Path) -> None:
         write_json(folder / OWNER, to_json(owner))  # never through a link
     except OSError as error:
         raise SmallvitError(f"{folder} cannot be locked: {error.strerror or error}") from None
-    _HELD[folder] = owner
 
 
 def _read_owner(folder: Path) -> Owner | None:
