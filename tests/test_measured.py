@@ -166,6 +166,15 @@ def test_the_sure_answers_are_those_of_the_probability_that_is_written(
     assert none == "with a probability of at least 1.0: 0.00 % of the answers"
 
 
+def test_torchs_default_device_is_the_callers_and_changes_nothing(finished: Path) -> None:
+    wanted = evaluate(finished / "run", "test")
+    with torch.device("meta"):
+        found = evaluate(finished / "run", "test")
+        assert (found.metrics(), found.calibrated()) == (wanted.metrics(), wanted.calibrated())
+        assert (list(found.answers()), found.sure(0.5)) == (list(wanted.answers()), wanted.sure(0.5))
+        assert found.mean_class_accuracy() == wanted.mean_class_accuracy()
+
+
 def test_images_without_files_are_numbered(finished: Path, tmp_path: Path) -> None:
     tiny = config(finished)
     tiny = replace(tiny, data=DataConfig(dataset="digits"), train=replace(tiny.train, epochs=1, batch_size=500))

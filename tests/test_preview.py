@@ -56,6 +56,18 @@ def test_a_preview_shows_the_pixels_that_were_normalised() -> None:
     assert torch.equal(_displayable(normalise(images, mean, std), mean, std), images)
 
 
+def test_torchs_defaults_are_the_callers_and_change_no_pixel(tmp_path: Path) -> None:
+    config, pictures = RECIPES["quickstart"](), [tmp_path / "a.png", tmp_path / "b.png"]
+    show_augment(config, pictures[0], num_images=2, num_draws=1)
+    try:
+        torch.set_default_dtype(torch.bfloat16)
+        with torch.device("meta"):
+            show_augment(config, pictures[1], num_images=2, num_draws=1)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert pictures[0].read_bytes() == pictures[1].read_bytes()
+
+
 def test_no_picture_is_written_among_those_that_it_is_of(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "pets" / "cat").mkdir(parents=True)
     words = ["show-augment", "small", "--data.dataset", "folder", "--data.root", str(tmp_path / "pets"), "--out"]

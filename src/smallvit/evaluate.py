@@ -77,7 +77,7 @@ def probabilities(logits: Float[Tensor, "n C"], temperature: float | None = None
 
 def confidences(logits: Float[Tensor, "n C"], temperature: float | None = None) -> Float64[Tensor, " n"]:
     """Return the highest of each image's `probabilities`."""
-    highest = torch.empty(len(logits), dtype=torch.float64)
+    highest = torch.empty(len(logits), dtype=torch.float64, device="cpu")
     for rows in _parts(logits):
         highest[rows] = probabilities(logits[rows], temperature).amax(-1)
     return highest
@@ -120,7 +120,8 @@ def _log_probabilities(
     added: Float64[Tensor, " C"] | None = None,
 ) -> tuple[Float64[Tensor, "n 1"], Float64[Tensor, " n"]]:
     """Return log softmax(logits / temperature + added) of each image's class, and the highest, in float64."""
-    of_class, highest = (torch.empty(shape, dtype=torch.float64) for shape in ((len(logits), 1), len(logits)))
+    shapes = (len(logits), 1), len(logits)
+    of_class, highest = (torch.empty(shape, dtype=torch.float64, device="cpu") for shape in shapes)
     for rows in _parts(logits):
         scaled = logits[rows].double() / temperature
         found = (scaled if added is None else scaled + added).log_softmax(dim=-1)
@@ -136,5 +137,5 @@ def _parts(logits: Float[Tensor, "n C"]) -> Iterator[slice]:
 
 def _calibration_error(confidence: Float[Tensor, " n"], hit: Tensor) -> float:
     bins = (confidence * CALIBRATION_BINS).ceil().clamp(1, CALIBRATION_BINS).long() - 1
-    gap = torch.zeros(CALIBRATION_BINS, dtype=torch.float64).index_add_(0, bins, confidence - hit.double())
+    gap = confidence.new_zeros(CALIBRATION_BINS).index_add_(0, bins, confidence - hit.double())
     return float(gap.abs().sum() / len(hit))

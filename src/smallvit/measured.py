@@ -58,7 +58,7 @@ class Measured:
     @property
     def labels(self) -> Int64[Tensor, " n"]:
         """The true classes."""
-        return torch.tensor(self.split.labels)
+        return torch.tensor(self.split.labels, device="cpu")
 
     def metrics(self) -> Metrics:
         """Return those of the plain softmax."""

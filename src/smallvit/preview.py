@@ -19,6 +19,7 @@ from smallvit.checks import require_whole
 from smallvit.config import RunConfig
 from smallvit.data.loader import DeviceSplit, Order
 from smallvit.data.store import load_dataset
+from smallvit.device.choose import torch_kept
 from smallvit.errors import SmallvitError, UsageError, line_of
 from smallvit.files import expanded, replacing, undated
 from smallvit.step_batch import augment_step, step_draws
@@ -30,6 +31,7 @@ _NO_DATE: dict[str, dict[str, None]] = {"svg": {"Date": None}, "pdf": {"Creation
 _NO_GLYPH = "the picture's font lacks letters of some class names: an .svg shows them in the reader's fonts"
 
 
+@torch_kept()
 def show_augment(config: RunConfig, path: Path | str, *, num_images: int = 8, num_draws: int = 5) -> tuple[str, ...]:
     """Write the first images of a run as a PNG, SVG or PDF, by the suffix: originals above, each row
     below one step's draw for the same images. Return what is to be told of the data set.
