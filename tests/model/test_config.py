@@ -31,6 +31,7 @@ WRONG: list[tuple[dict[str, Any], str, str]] = [
     ({"patch_size": 64}, "model.patch_size is 64", "divide image_size, 32"),
     ({"embed_dim": 0}, "model.embed_dim is 0", "at least 1"),
     ({"embed_dim": None}, "model.embed_dim is None", "at least 1"),
+    ({"embed_dim": 1, "num_heads": 1}, "model.embed_dim is 1", "at least 2: the norm of a single channel is 0"),
     ({"embed_dim": 6, "num_heads": 1, "position": "sincos"}, "model.embed_dim is 6", "multiple of 4"),
     ({"depth": 0}, "model.depth is 0", "at least 1"),
     ({"depth": True}, "model.depth is True", "whole number"),

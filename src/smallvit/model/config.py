@@ -137,6 +137,7 @@ class ModelConfig:
         require(fits, "model.pooling", self.pooling, "num_cls_tokens must be 0 (num_registers are for unread tokens)")
         fits = self.pooling != "cls+mean" or self.num_cls_tokens > 0
         require(fits, "model.pooling", self.pooling, "num_cls_tokens must be at least 1")
+        require(self.embed_dim > 1, "model.embed_dim", self.embed_dim, "at least 2: the norm of a single channel is 0")
         share = {"conv": size // 2, "conv-pool": 1 if size == 2 else 4}.get(self.tokenizer, 0)
         allowed = f"tokenizer {self.tokenizer} needs at least {2 * share}: the norm of a single channel is 0"
         require(self.embed_dim >= 2 * share, "model.embed_dim", self.embed_dim, allowed)
