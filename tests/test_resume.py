@@ -388,6 +388,15 @@ def test_another_torch_or_thread_count_is_said(half: Path, undisturbed: dict[str
     assert outcome(half) == undisturbed
 
 
+def test_what_is_named_and_not_to_be_had_is_said(half: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A new run would be refused; this one goes on with what it has."""
+    monkeypatch.setattr("smallvit.model.native_attention._libraries", {})
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    text = said(replace(TOY, device=replace(TOY.device, attention="native")), half)
+    assert "device.attention native is not to be had here: sdpa is taken" in text
+    assert "convolution" not in text
+
+
 def test_the_threads_beside_a_gpu_are_not_told_of() -> None:
     gpu = Choices(
         device="cuda",

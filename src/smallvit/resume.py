@@ -9,6 +9,7 @@ from typing import Any
 
 from smallvit.config import RunConfig
 from smallvit.device.choose import Choices
+from smallvit.device.config import DeviceConfig
 from smallvit.errors import SmallvitError, UsageError
 from smallvit.record import SOURCE, CurvePoint, other_options, versions
 from smallvit.run_folder import CHECKPOINTS, CONFIG
@@ -117,6 +118,17 @@ def note_other_arithmetic(saved: SavedState, choices: Choices, world_size: int, 
     devices = {"devices": (saved.world_size, world_size)} if world_size != saved.world_size else {}
     for name, (then, now) in {**devices, **other_options(saved.choices, choices)}.items():
         note(f"{name}: {now}, was {then}: the same batches, but sums round otherwise")
+
+
+def note_not_to_be_had(device: DeviceConfig, choices: Choices, note: Callable[[str], None]) -> None:
+    """Say where a resumed run lacks what its options name: a new one would be refused."""
+    named = {
+        "attention": (device.attention, choices.attention),
+        "convolution": (device.convolution, choices.convolution),
+    }
+    for what, (asked, taken) in named.items():
+        if asked not in ("auto", taken):
+            note(f"device.{what} {asked} is not to be had here: {taken} is taken")
 
 
 def require_same_images(saved: SavedState, session: Session, steps_done: int, folder: Path) -> None:

@@ -42,6 +42,7 @@ from smallvit.record import RunRecord, versions
 from smallvit.resume import (
     SavedState,
     find_checkpoint,
+    note_not_to_be_had,
     note_other_arithmetic,
     require_same_images,
     share_checkpoint,
@@ -232,6 +233,7 @@ def _begin(session: Session, asked: _Asked, note: Callable[[str], None]) -> None
 def _go_on(training: Training, checkpoint: Checkpoint, saved: SavedState, note: Callable[[str], None]) -> None:
     """Let a run go on from its newest checkpoint, if its images are still those that it had."""
     session = training.session
+    note_not_to_be_had(session.config.device, session.choices, note)
     note_other_arithmetic(saved, session.choices, session.world.size, note)
     require_same_images(saved, session, checkpoint.step, training.folder)
     training.go_on_from(checkpoint, saved.gathered)
