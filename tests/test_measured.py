@@ -202,6 +202,22 @@ def test_a_run_that_does_not_know_what_it_saw_says_so(finished: Path, tmp_path: 
     assert "does not know what it was trained on" in found.notes[0]
 
 
+def test_a_record_that_does_not_tell_what_test_was_is_not_measured_on_what_is_drawn_today(
+    finished: Path, tmp_path: Path
+) -> None:
+    """Until 6f50184 a folder's images were drawn otherwise, so that today's test has some that were trained on."""
+    shutil.copytree(finished / "run", tmp_path / "run")
+    path = tmp_path / "run" / "record.json"
+    replace(RunRecord.load(path), test_sha256=None, channel_mean=None, channel_std=None).save(path)
+    with pytest.raises(
+        SmallvitError, match=r"did not keep which images test was, and drew it otherwise: .*train anew$"
+    ):
+        evaluate(tmp_path / "run", "test")
+    replace(RunRecord.load(path), test_sha256="0" * 64).save(path)
+    with pytest.raises(SmallvitError, match="if they are unchanged, an earlier smallvit drew them otherwise: train an"):
+        evaluate(tmp_path / "run", "test")
+
+
 def test_a_run_of_a_data_set_with_a_name_does_not_know_its_images_again(finished: Path, tmp_path: Path) -> None:
     tiny = config(finished)
     tiny = replace(tiny, data=DataConfig(dataset="digits"), train=replace(tiny.train, epochs=1, batch_size=500))

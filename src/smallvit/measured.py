@@ -170,6 +170,11 @@ def _require_same_data(record: RunRecord, dataset: Dataset, folder: Path) -> Non
     spec, val = dataset.spec, record.val
     moments = record.channel_mean, record.channel_std
     names = list(spec.class_names)
+    if record.config["data"]["dataset"] == "folder" and record.test_sha256 is None and not spec.test_size:
+        raise SmallvitError(
+            f"{folder}/record.json is of a version that did not keep which images test was, and drew it otherwise: "
+            "some of today's were trained on; train anew"
+        )
     same = {
         "classes": names == record.class_names,
         "test images": record.test_sha256 in (None, digest(dataset.test)),
@@ -187,5 +192,6 @@ def _require_same_data(record: RunRecord, dataset: Dataset, folder: Path) -> Non
         what = f"{', '.join(different)}{' (' if seen else ''}{', '.join(seen)}{')' if seen else ''}"
         raise SmallvitError(
             f"{folder} was measured on other data: other {what}; put the data back, or name where they are with "
-            "--data.root (of other pictures `smallvit evaluate` and `predict` take the folder after RUN)"
+            "--data.root; if they are unchanged, an earlier smallvit drew them otherwise: train anew (of other "
+            "pictures `smallvit evaluate` and `predict` take the folder after RUN)"
         )
