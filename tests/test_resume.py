@@ -445,9 +445,14 @@ def test_other_images_to_measure_on_are_refused(half: Path, split: str) -> None:
 def test_a_checkpoint_of_another_form_is_refused_and_can_be_forked_off(half: Path, tmp_path: Path) -> None:
     """As one of an earlier source, which had other fields."""
     edit_state(half, lambda state: state["gathered"].update(best_sha256=None))
+    edit_state(half, lambda state: state["versions"].update({SOURCE: "0123456789ab"}))
     text = refused(TOY, half)
     assert "was saved by another source of smallvit (its state.gathered.best_sha256 is not known" in text
-    assert f"go on with that source, or start a new run from its weights with --fork {half}" in text
+    assert (
+        f"go on with that source, 0123456789ab by its --version, start a new run from its weights with --fork {half}, "
+        in text
+    )
+    assert text.rstrip().endswith("to begin it again, as in a study, delete that folder")
     assert run(BRIEF, tmp_path / "fork", fork=half).config["fork"] is not None
 
 

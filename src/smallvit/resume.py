@@ -85,9 +85,11 @@ def find_checkpoint(
     try:
         saved = from_json(SavedState, checkpoint.state, "its state")
     except SmallvitError as error:
+        named = f", {theirs[SOURCE]} by its --version" if SOURCE in theirs else ""
         raise UsageError(
-            f"{folder} was saved by another source of smallvit ({error}): go on with that source, or start a new run "
-            f"from its weights with --fork {shlex.quote(str(folder))}"
+            f"{folder} was saved by another source of smallvit ({error}): go on with that source{named}, start a new "
+            f"run from its weights with --fork {shlex.quote(str(folder))}, or, to begin it again, as in a study, "
+            "delete that folder"
         ) from None
     _require_same_run(folder, config, RunConfig.from_json(saved.config))
     if theirs.get(SOURCE) != ours[SOURCE]:
