@@ -173,7 +173,7 @@ def _require_same_data(record: RunRecord, dataset: Dataset, folder: Path) -> Non
     if record.config["data"]["dataset"] == "folder" and record.test_sha256 is None and not spec.test_size:
         raise SmallvitError(
             f"{folder}/record.json is of a version that did not keep which images test was, and drew it otherwise: "
-            "some of today's were trained on; train anew"
+            "some of today's may have been trained on; train anew"
         )
     same = {
         "classes": names == record.class_names,
