@@ -223,7 +223,10 @@ def test_a_folder_is_held_until_another_is_there_in_its_place(tmp_path: Path) ->
         with pytest.raises(LockedError, match="it was deleted or moved"):
             require_held(run)
         shutil.copytree(tmp_path / "moved", run)
-        with pytest.raises(LockedError, match=f"process {os.getpid()} on .* writes to what is there now"):
+        require_held(run)
+        owner = json.loads((run / OWNER).read_text())
+        (run / OWNER).write_text(json.dumps({**owner, "pid": owner["pid"] + 1}))
+        with pytest.raises(LockedError, match=f"process {owner['pid'] + 1} on .* writes to what is there now"):
             require_held(run)
     assert names(run) == names(tmp_path / "moved") == [".lock", OWNER]
 

@@ -7,7 +7,8 @@ that is found while the lock is free was left by a process that died. Where a fi
 back to the existence of the file, and takes over from a dead process of the same host only.
 
 A lock goes with its folder: one that is deleted or moved while its holder is stopped may be made anew, and locked, by
-another process. The holder finds that out by `.lock`, which is then another file than the one that it holds open.
+another process. The holder finds that out: `.lock` is then another file than the one that it holds, and another owner
+stands in `.owner.json`.
 """
 
 import os
@@ -29,8 +30,8 @@ from smallvit.strict_json import from_json, read, to_json
 
 LOCK, OWNER = ".lock", ".owner.json"
 GRACE_SECONDS = 0.5
-_HELD: dict[Path, tuple[int, int]] = {}
-"""The folders whose locks this process holds, and which file each lock is."""
+_HELD: dict[Path, tuple[tuple[int, int], "Owner"]] = {}
+"""The folders whose locks this process holds, which file each lock is, and what was written beside it."""
 _FILTERS = threading.Lock()
 """Filters of warnings are the process's: two threads at once would put back each other's."""
 
@@ -63,9 +64,9 @@ def run_lock(folder: Path) -> Generator[str | None]:
     _acquire(lock, folder)
     me = os.getpid()
     try:
-        _HELD[folder] = identity(folder / LOCK)
         note = _note_of_the_dead(folder)
-        _write_owner(folder)
+        _HELD[folder] = identity(folder / LOCK), _owner()
+        _write_owner(folder, _HELD[folder][1])
         yield note
     finally:
         if os.getpid() == me:  # a forked child that unwinds holds nothing
@@ -80,10 +81,14 @@ def is_held(folder: Path) -> bool:
     """Return whether a folder is still the one that this process locked under that path; `OSError` where that cannot be
     told.
     """
+    if folder not in _HELD:
+        return False
+    file, owner = _HELD[folder]
     try:
-        return identity(folder / LOCK) == _HELD.get(folder)
+        there = identity(folder / LOCK)
     except FileNotFoundError:
-        return folder in _HELD and exists(folder)  # that file alone is gone: nobody else has begun here
+        return exists(folder)  # that file alone is gone: nobody else has begun here
+    return there == file or _read_owner(folder) == owner  # some network file systems number files anew
 
 
 def require_held(folder: Path) -> None:
@@ -127,9 +132,12 @@ def _note_of_the_dead(folder: Path) -> str | None:
     return f"{folder} was last written to by {owner or 'a process'}, {end}"
 
 
-def _write_owner(folder: Path) -> None:
+def _owner() -> Owner:
     now = datetime.now(UTC).isoformat(timespec="seconds")
-    owner = Owner(host=socket.gethostname(), pid=os.getpid(), since=now)
+    return Owner(host=socket.gethostname(), pid=os.getpid(), since=now)
+
+
+def _write_owner(folder: Path, owner: Owner) -> None:
     try:
         write_json(folder / OWNER, to_json(owner))  # never through a link
     except OSError as error:
