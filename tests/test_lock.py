@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 
 from smallvit.errors import SmallvitError
-from smallvit.lock import OWNER, LockedError, require_held, run_lock
+from smallvit.lock import OWNER, LostFolderError, require_held, run_lock
 
 DRIVER = Path(__file__).with_name("lock_driver.py")
 Start = Callable[..., subprocess.Popen[str]]
@@ -220,13 +220,13 @@ def test_a_folder_is_held_until_another_is_there_in_its_place(tmp_path: Path) ->
                 require_held(run)
     with run_lock(run):
         run.rename(tmp_path / "moved")
-        with pytest.raises(LockedError, match="it was deleted or moved"):
+        with pytest.raises(LostFolderError, match="it was deleted or moved"):
             require_held(run)
         shutil.copytree(tmp_path / "moved", run)
         require_held(run)
         owner = json.loads((run / OWNER).read_text())
         (run / OWNER).write_text(json.dumps({**owner, "pid": owner["pid"] + 1}))
-        with pytest.raises(LockedError, match=f"process {owner['pid'] + 1} on .* writes to what is there now"):
+        with pytest.raises(LostFolderError, match=f"process {owner['pid'] + 1} on .* writes to what is there now"):
             require_held(run)
     assert names(run) == names(tmp_path / "moved") == [".lock", OWNER]
 

@@ -39,6 +39,7 @@ from smallvit.fork import (
     weights_sha256,
 )
 from smallvit.held_out import may_be_seen, require_unseen_test
+from smallvit.lock import OWNER, LostFolderError
 from smallvit.measured import evaluate
 from smallvit.model.config import ModelConfig
 from smallvit.model.mlp import Mlp
@@ -353,6 +354,26 @@ def refused(config: RunConfig, folder: Path, kind: type[SmallvitError] = UsageEr
     assert contents(folder) == before
     assert len(str(caught.value).splitlines()) == 1
     return str(caught.value)
+
+
+@pytest.mark.parametrize("start_over", [True, False])
+def test_a_folder_that_another_run_has_by_the_time_that_all_is_ready_is_left_as_it_is(
+    half: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, start_over: bool
+) -> None:
+    """As where a run is stopped while it reads its data."""
+    folder = tmp_path / "run"
+
+    def replaced(*args: Any, **options: Any) -> Any:
+        shutil.rmtree(folder)
+        shutil.copytree(half, folder)
+        (folder / OWNER).write_text(json.dumps({"host": "elsewhere", "pid": 7, "since": "2026-11-30T00:00:00+00:00"}))
+        return load_dataset(*args, **options)
+
+    monkeypatch.setattr("smallvit.run.load_dataset", replaced)
+    with pytest.raises(LostFolderError, match=r"process 7 on elsewhere, .* writes to what is there now"):
+        run(TOY, folder, start_over=start_over)
+    left = {path.relative_to(folder): content for path, content in contents(folder).items() if path.name != OWNER}
+    assert left == {path.relative_to(half): content for path, content in contents(half).items()}
 
 
 def edit_state(folder: Path, edit: Callable[[dict[str, Any]], None]) -> None:

@@ -40,6 +40,10 @@ class LockedError(SmallvitError):
     """A run folder that another process writes to."""
 
 
+class LostFolderError(SmallvitError):
+    """A run folder that is no longer the one that this process locked."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Owner:
     """Who writes to a run folder."""
@@ -92,11 +96,11 @@ def is_held(folder: Path) -> bool:
 
 
 def require_held(folder: Path) -> None:
-    """Raise `LockedError` if this process locked a folder that has been deleted, moved or made anew since."""
+    """Raise `LostFolderError` if this process locked a folder that has been deleted, moved or made anew since."""
     if folder in _HELD and not is_held(folder):
         who = _read_owner(folder)
         now = f"{who} writes to what is there now" if who else "it was deleted or moved"
-        raise LockedError(
+        raise LostFolderError(
             f"{folder} is no longer the folder that this run began in ({now}), so nothing more is written; if it was "
             "moved, the run goes on from its last checkpoint by smallvit train --resume and its new place"
         )

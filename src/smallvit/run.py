@@ -170,6 +170,8 @@ def _prepared(config: RunConfig, asked: _Asked, world: World, stop: Stop, consol
     with console.status(measuring) if is_live(console) else nullcontext():
         session = Session(config, dataset, world, found[1].choices if found else None)
     say(console, f"{config.recipe} on {_sizes(dataset)}\n{session.choices}")
+    if world.is_main:
+        require_held(folder)  # all that takes long before the first step is done
     if not found and asked.repeats is not None and (other := asked.repeats.other_arithmetic(session.choices)):
         note(other)
     if not found and world.is_main:

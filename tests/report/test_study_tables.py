@@ -407,6 +407,21 @@ def test_a_row_whose_seeds_scatter_more_than_the_others_is_named(tmp_path: Path,
     named = [note for note in notes(found) if "scatter by" in note]
     start = "The seeds of low-rank q scatter by 6.47 points, more than those of the other rows do (F test, p < 0.0001"
     assert [note.startswith(start) for note in named] == [True] * told
+    assert not told or named[0].endswith("a report of the others' folders leaves it out.")
+
+
+def test_a_reference_whose_seeds_scatter_more_makes_all_differences_less_sure(tmp_path: Path) -> None:
+    values = {"low-rank q": (59.0, 59.4, 59.8), "2 CLS tokens": (62.0, 62.5, 62.2), "baseline": (60.0, 60.2, 49.0)}
+    counts = dict.fromkeys(values, 3)
+    found = _numbers(tmp_path / "3", _study(), lambda label, seed: values[label][seed], counts)
+    (named,) = [note for note in notes(found) if "scatter by" in note]
+    assert named.startswith("The seeds of baseline scatter by 6.41 points")
+    assert named.endswith("All differences from it are less sure than their intervals say.")
+    two = _numbers(
+        tmp_path / "2", _study(1.0, "baseline", "low-rank q"), lambda label, seed: values[label][seed], counts
+    )
+    assert len(two.lines) == 2
+    assert not any("scatter by" in note for note in notes(two)), "its pairs have the scatter of both"
 
 
 def test_without_a_difference_there_is_no_answer(tmp_path: Path) -> None:

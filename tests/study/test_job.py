@@ -14,8 +14,9 @@ from typing import Any
 import pytest
 
 from smallvit.bench.pace import Pace
+from smallvit.data.store import load_dataset
 from smallvit.device.config import DeviceConfig
-from smallvit.lock import LockedError, run_lock
+from smallvit.lock import LockedError, LostFolderError, run_lock
 from smallvit.stop import InterruptedRunError, Stop
 from smallvit.study import job
 from smallvit.study.job import Order, run_job
@@ -53,6 +54,17 @@ def test_a_job_waits_for_one_that_is_just_ending(tmp_path: Path, monkeypatch: py
     run_job(CONFIG, tmp_path)
     other.join()
     assert (tmp_path / "record.json").exists()
+
+
+def test_a_job_whose_folder_is_gone_ends_and_begins_none_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def prepared(*args: Any, **options: Any) -> Any:
+        (tmp_path / "run").rename(tmp_path / "moved")
+        return load_dataset(*args, **options)
+
+    monkeypatch.setattr("smallvit.run.load_dataset", prepared)
+    with pytest.raises(LostFolderError, match="it was deleted or moved"):
+        run_job(CONFIG, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_job_that_is_out_of_time_saves_and_goes_on(tmp_path: Path, undisturbed: Callable[[str], Any]) -> None:

@@ -7,6 +7,7 @@ s seeds.
 """
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -79,7 +80,7 @@ class Scatter:
     deviation: float
     """In the values' unit."""
     p: float
-    """That of the variance's ratio to the other rows', at most 1: Bonferroni's for all rows with several seeds."""
+    """That of the variance's ratio to the other rows', at most 1: Bonferroni's for all that are compared."""
 
 
 class SeedFit:
@@ -130,19 +131,20 @@ class SeedFit:
     def widest(self) -> Scatter | None:
         """The row that most speaks against one deviation for all; None where no others tell of theirs.
 
-        The largest of variances (Cochran, Annals of Eugenics 11, 1941), by F tests since rows may lack seeds. What a
-        seed does to all rows alike is in each of them: that makes the test miss more, and none stand out that does not.
+        The largest of variances (Cochran, Annals of Eugenics 11, 1941), by its F test, of the rows with the seeds that
+        most rows have. What a seed does to all rows is in each of these variances: so the test misses more, and finds
+        no more that is not there. Among rows of other seeds it would.
         """
-        several = {row: [*by_seed.values()] for row, by_seed in self.values.items() if len(by_seed) > 1}
-        squares = {row: float(np.var(each)) * len(each) for row, each in several.items()}
-        freedom = {row: len(each) - 1 for row, each in several.items()}
+        seeds = Counter(frozenset(by_seed) for by_seed in self.values.values() if len(by_seed) > 1).most_common(1)
+        alike = {row: [*by.values()] for row, by in self.values.items() if seeds and by.keys() == seeds[0][0]}
+        variances = {row: float(np.var(each, ddof=1)) for row, each in alike.items()}
         found: list[Scatter] = []
-        for row, own in squares.items():
-            others = sum(squares.values()) - own, sum(freedom.values()) - freedom[row]
-            if others[0] > _NOTHING:
-                variance = own / freedom[row]
-                p = float(fisher_f.sf(variance * others[1] / others[0], freedom[row], others[1]))
-                found.append(Scatter(row=row, deviation=math.sqrt(variance), p=min(1.0, len(several) * p)))
+        for row, own in variances.items():
+            others = [each for other, each in variances.items() if other != row]
+            if sum(others) > _NOTHING:
+                freedom = len(alike[row]) - 1
+                p = float(fisher_f.sf(own / fmean(others), freedom, freedom * len(others)))
+                found.append(Scatter(row=row, deviation=math.sqrt(own), p=min(1.0, len(alike) * p)))
         return min(found, key=lambda each: each.p, default=None)
 
     def contrast(self, weights: Mapping[str, float]) -> tuple[float, float]:

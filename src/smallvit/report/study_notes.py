@@ -165,15 +165,22 @@ def _best_note(lines: Sequence[Line]) -> str:
     return f"Best of curve: {test}; where marked val, {val}." if chosen else "No curve was measured."
 
 
-def _scatter_note(fit: SeedFit) -> list[str]:
-    """Return which row's seeds scatter so much more than the others' that one deviation for all rows misleads."""
+def _scatter_note(fit: SeedFit, reference: str) -> list[str]:
+    """Return which row's seeds scatter so much more than the others' that one deviation for all rows misleads: of two
+    rows the difference has it from its own pairs.
+    """
     widest = fit.widest
-    if widest is None or widest.p >= LEVEL:
+    if widest is None or widest.p >= LEVEL or len(fit.values) < 3:
         return []
+    misleads = (
+        "All differences from it are less sure than their intervals say."
+        if widest.row == reference
+        else "The one deviation then makes its own intervals too narrow and those of the others too wide; a report of "
+        "the others' folders leaves it out."
+    )
     return [
         f"The seeds of {widest.row} scatter by {widest.deviation:.2f} points, more than those of the other rows do (F "
-        f"test, {p_is(widest.p)} by Bonferroni for all rows with several seeds). The one deviation then makes its own "
-        "intervals too narrow and those of the others too wide; a report of the others' folders leaves it out."
+        f"test, {p_is(widest.p)} by Bonferroni for the rows of these seeds). {misleads}"
     ]
 
 
@@ -200,7 +207,7 @@ def _differences_notes(numbers: Numbers) -> list[str]:
             f"{shared if numbers.any_tested else ''}",
             "An interval is that of its row alone; p values are corrected by Holm for the rows of the table. Resolved: "
             "p below 5 %, so that an interval may leave out 0 where its row is not resolved.",
-            *_scatter_note(fit),
+            *_scatter_note(fit, reference),
         ]
     if any(line.seeds_needed for line in numbers.lines):
         scatter = half_interval(math.sqrt(2) * fit.deviation, fit.freedom)
