@@ -104,3 +104,9 @@ def wait_for(reached: Callable[[], Any], job: Job) -> None:
         assert job.wait(0) is None, job.err
         assert time.monotonic() < deadline
         time.sleep(0.002)
+
+
+def wait_until_stopped(job: Job) -> None:
+    """Wait for a process that stops itself (SIGSTOP): what lets it go on would be lost before."""
+    stat = Path(f"/proc/{job.pid}/stat")
+    wait_for(lambda: stat.read_text().rpartition(")")[2].split()[0] == "T", job)

@@ -11,7 +11,18 @@ from typing import Any
 
 import pytest
 
-from fault_jobs import TOY, Job, Smallvit, Start, contents, listed_step, newest_step, one_line, wait_for
+from fault_jobs import (
+    TOY,
+    Job,
+    Smallvit,
+    Start,
+    contents,
+    listed_step,
+    newest_step,
+    one_line,
+    wait_for,
+    wait_until_stopped,
+)
 from outcomes import outcome
 
 
@@ -45,13 +56,12 @@ def test_a_run_whose_folder_was_made_anew_while_it_was_stopped_writes_nothing_th
     run, second = tmp_path / "run", tmp_path / "second"
     second.mkdir()
     first = start([*TOY, "--seed", "4", "--out", "run"], [("step", 9, "stop", "stopped")])
-    wait_for((tmp_path / "stopped").exists, first)
+    wait_until_stopped(first)
     shutil.rmtree(run)
     job = start([*TOY, "--out", "../run"], [("step", 4, "stop", "stopped")], cwd=second)
-    wait_for((second / "stopped").exists, job)
+    wait_until_stopped(job)
     before = contents(run)
     os.kill(first.pid, signal.SIGCONT)
-    first.wait()
     first.wait()
     line = one_line(first, 1)
     assert line.startswith(f"run is no longer the folder that this run began in (process {job.pid} on ")
@@ -65,10 +75,9 @@ def test_a_run_whose_folder_was_moved_while_it_was_stopped_goes_on_at_its_new_pl
     start: Start, smallvit: Smallvit, undisturbed: dict[str, Any], tmp_path: Path
 ) -> None:
     first = start([*TOY, "--out", "run"], [("step", 9, "stop", "stopped")])
-    wait_for((tmp_path / "stopped").exists, first)
+    wait_until_stopped(first)
     (tmp_path / "run").rename(tmp_path / "moved")
     os.kill(first.pid, signal.SIGCONT)
-    first.wait()
     first.wait()
     assert one_line(first, 1).startswith("run is no longer the folder that this run began in (it was deleted or moved)")
     assert not (tmp_path / "run").exists()
