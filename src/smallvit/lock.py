@@ -2,9 +2,9 @@
 
 The lock is the operating system's (flock, through filelock), on an empty file `.lock` that stays in the folder: the
 kernel lets it go when its holder dies, however it dies, and to delete it would let two processes lock two files of
-one name. Who holds it stands in `.owner.json`, for the reader's sake alone; it is gone after a clean end, and one
-that is found while the lock is free was left by a process that died. Where a file system has no flock, filelock falls
-back to the existence of the file, and takes over from a dead process of the same host only.
+one name. Who holds it stands in `.owner.json`; it is gone after a clean end, and one that is found while the lock is
+free was left by a process that died. Where a file system has no flock, filelock falls back to the existence of the
+file, and takes over from a dead process of the same host only.
 
 A lock goes with its folder: one that is deleted or moved while its holder is stopped may be made anew, and locked, by
 another process. The holder finds that out: `.lock` is then another file than the one that it holds, and another owner
