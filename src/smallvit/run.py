@@ -9,7 +9,7 @@ goes on where its newest whole checkpoint left it.
 """
 
 from collections.abc import Callable
-from contextlib import nullcontext, suppress
+from contextlib import ExitStack, nullcontext, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -109,7 +109,8 @@ def run(
     if config.data.cache is not None:
         cache = expanded(config.data.cache, "data.cache").absolute()
         config = replace(config, data=replace(config.data, cache=cache))
-    with join(timeout_seconds=TIMEOUT_SECONDS) as world, torch_kept():
+    # Signals are let go last of all: torchrun's SIGTERM to those who lost a rank must not cut off what they say of it.
+    with ExitStack() as catching, join(timeout_seconds=TIMEOUT_SECONDS) as world, torch_kept():
         console = console if console and world.is_main else Console(quiet=True)
         origin = None if fork is None else read_origin(expanded(Path(fork), "fork"))
         if origin is not None:
@@ -120,6 +121,7 @@ def run(
                 training = _prepared(config, asked, world, stop, console)
             except OSError as error:
                 raise SmallvitError(line_of(error)) from error
+            catching.enter_context(stop)
             record = _trained(training, console)
             with suppress(RankLostError) if world.is_main else nullcontext():  # all is written
                 world.barrier()
@@ -253,11 +255,10 @@ def _trained(training: Training, console: Console) -> RunRecord:
     """
     folder = training.folder
     try:
-        with training.stop:
-            training.run(console)
-            record = finished_record(training)
-            if training.world.is_main:
-                _finish(training, record)
+        training.run(console)
+        record = finished_record(training)
+        if training.world.is_main:
+            _finish(training, record)
     except OSError as error:
         where, command = error.filename or folder, resume_command(folder)
         raise SmallvitError(f"{where}: {error.strerror or error}; when that is mended, to go on: {command}") from None

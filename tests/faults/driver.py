@@ -22,6 +22,7 @@ from typing import Any
 
 import torch
 import torch._dynamo
+from filelock import FileLock
 
 import smallvit.run
 import smallvit.stop
@@ -95,7 +96,7 @@ def arm(moments: list[Moment]) -> None:
             ACTIONS[action](value)
 
     batch, predict = Session.batch, Session.predict
-    write, finish = smallvit.train.checkpoint._write, smallvit.run._finish
+    write, finish, release = smallvit.train.checkpoint._write, smallvit.run._finish, FileLock.release
 
     def batch_of(self: Session, step: int) -> Any:
         reach("step", step)
@@ -117,7 +118,11 @@ def arm(moments: list[Moment]) -> None:
         reach("finish")  # the last step was measured
         finish(*arguments)
 
-    Session.batch, Session.predict = batch_of, predict_of
+    def release_of(self: FileLock, force: bool = False) -> None:
+        reach("release")  # the lock of the run's folder, when all is done or has failed
+        release(self, force)
+
+    Session.batch, Session.predict, FileLock.release = batch_of, predict_of, release_of
     smallvit.train.checkpoint._write, smallvit.run._finish = write_to, finish_of
 
 

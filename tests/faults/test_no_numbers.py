@@ -29,6 +29,13 @@ def test_no_number_ends_the_run_before_the_weights(
     assert outcome(run) == undisturbed
 
 
+def test_a_signal_while_it_ends_of_itself_does_not_cut_its_line_off(smallvit: Smallvit) -> None:
+    """As torchrun's, which comes to all ranks when one is lost, and they know it already."""
+    job = smallvit([*TOY, "--out", "run"], [("release", 1, "signal", "SIGTERM")], loss=[7])
+    assert one_line(job, 1).startswith("the loss is nan at step 7 ")
+    assert not Path(job.cwd, "run", ".owner.json").exists()
+
+
 def test_no_numbers_are_left_out_and_counted_up_to_a_number_in_a_row(smallvit: Smallvit, tmp_path: Path) -> None:
     skip = [*TOY, "--train.on-nonfinite", "skip", "--train.max-skips", "2"]
     job = smallvit([*skip, "--out", "run"], gradient=[3, 4, 8])
