@@ -33,7 +33,7 @@ def main() -> None:
     taken = take_turns({label: work.pipeline for label, work in works.items()}, "cpu", options.turns)
     seconds = {label: timing.seconds for label, timing in taken.items()}
     rows = {
-        label: {"seconds": round(value, 4), "over_reference": round(value / seconds[study.reference], 3)}
+        label: {"seconds": round(value, 4), "over_reference": round(value / seconds[study.reference], 5)}
         for label, value in seconds.items()
     }
     for label, row in rows.items():

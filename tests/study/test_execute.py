@@ -306,7 +306,8 @@ def test_a_run_on_other_images_has_failed_and_the_study_ends(
     assert cli.main(words) == 1
     said = (
         f"its {images} images are not those of the runs before: put the pictures back as they were and delete "
-        f"{tmp_path}/plain/seed1, or name another --out"
+        f"{tmp_path}/plain/seed1, or, if they are unchanged (an earlier smallvit drew them otherwise), "
+        "name another --out"
     )
     failed = f"(1 of the runs failed, the first: plain row, seed 1: {said})"
     assert capsys.readouterr().err == f"smallvit: the pictures have changed: 1 run is left {failed}\n"

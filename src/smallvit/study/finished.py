@@ -43,7 +43,8 @@ class Finished:
         if other := self._other_images(record):
             raise OtherPicturesError(
                 f"its {other} images are not those of the runs before: put the pictures back as they were and delete "
-                f"{path.parent}, or name another --out"
+                f"{path.parent}, or, if they are unchanged (an earlier smallvit drew them otherwise), name another "
+                "--out"
             )
         self._learn_from(record)
         return record
