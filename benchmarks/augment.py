@@ -16,7 +16,6 @@ import statistics
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import numpy as np
@@ -36,6 +35,7 @@ from smallvit.device.config import DeviceConfig
 from smallvit.files import write_json
 from smallvit.recipes import small
 from smallvit.rng import generator
+from smallvit.source import package_version
 
 BATCH, CLASSES, SMOOTHING = 256, 10, 0.1
 TRAINING_STEPS = 4
@@ -195,17 +195,6 @@ def training_step(threads: int, device: str) -> tuple[float, float]:
     return step, augmenting
 
 
-def others_versions() -> dict[str, str]:
-    """Return the versions of the contestants that are here."""
-    found = {}
-    for name in ("torchvision", "kornia"):
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return found
-
-
 def main() -> None:
     """Print one line a contestant, then the share of a training step; write the record where asked."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -243,7 +232,7 @@ def main() -> None:
     if options.json is not None:
         record = {
             **beginning,
-            "versions": beginning["versions"] | others_versions(),
+            "versions": beginning["versions"] | {name: package_version(name) for name in ("torchvision", "kornia")},
             "threads": options.threads,
             "device": device.type,
             "turns": options.rounds,

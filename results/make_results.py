@@ -11,7 +11,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
-from textwrap import fill
 
 from smallvit.data.spec import SPECS
 from smallvit.evaluate import Metrics
@@ -45,7 +44,7 @@ def pages(collection: Collection, root: Path) -> dict[Path, str]:
         if path.exists():
             found[path] = _with_block(path, content)
         else:
-            intro = f"# {section.study.title}\n\n{fill(f'{section.study.budget}.', 120)}\n\n"
+            intro = f"# {section.study.title}\n\n{markdown_lines(f'{section.study.budget}.', 120)}\n\n"
             found[path] = intro + _block(content) + "\n"
     return found
 

@@ -161,6 +161,8 @@ def test_a_folder_like_an_option_and_one_at_home_are_named_as_a_shell_takes_them
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     with pytest.raises(InterruptedRunError, match=re.escape("smallvit train --resume ./-run")):
         run(_short(), "-run", max_seconds=0.0)
+    with pytest.raises(UsageError, match=re.escape("start from its weights with --fork ./-run, or")):
+        run(replace(_short(), seed=1), "-run")
     with pytest.raises(InterruptedRunError, match=re.escape(f"--resume {tmp_path}/home/run")):
         run(_short(), "~/run", max_seconds=0.0)
     assert main(["train", "quickstart", "--resume=~/run"]) == 2

@@ -24,7 +24,7 @@ from smallvit.seen import Keys, seen_by
 from smallvit.train.average import AVERAGE
 from smallvit.train.checkpoint import load_newest
 from smallvit.train.checkpoint_format import tensor_bytes
-from smallvit.weights import MODEL, put_weights, read_tensors
+from smallvit.weights import MODEL, read_tensors
 
 _LAST_LAYER = ("head.weight", "head.bias", "head.fc2.")
 """What the names of its tensors begin with; of a head that is an MLP the hidden layer stays."""
@@ -176,8 +176,8 @@ def take_weights(model: nn.Module, origin: Origin, config: RunConfig, class_name
     if new_head:
         tensors |= {name: own[name] for name in others}
     try:
-        put_weights(model, tensors, origin.folder)
-    except SmallvitError:
+        model.load_state_dict(tensors)
+    except RuntimeError:
         differing = "; ".join(other_model(origin, config)) or first_few(_other_tensors(tensors, own))
         raise UsageError(f"--fork {origin.folder}: its weights are another model's: {differing}") from None
     new_head = new_head or num_known == 0

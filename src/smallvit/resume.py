@@ -1,7 +1,6 @@
 """What a checkpoint says beside its tensors, and whether a run may go on from it."""
 
 import hashlib
-import shlex
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,7 +11,7 @@ from smallvit.device.choose import Choices
 from smallvit.device.config import DeviceConfig
 from smallvit.errors import SmallvitError, UsageError
 from smallvit.record import SOURCE, CurvePoint, other_options, versions
-from smallvit.run_folder import CHECKPOINTS, CONFIG
+from smallvit.run_folder import CHECKPOINTS, CONFIG, as_word
 from smallvit.session import Session
 from smallvit.step_batch import step_draws
 from smallvit.strict_json import from_json
@@ -80,7 +79,7 @@ def find_checkpoint(
     if theirs.get("smallvit") != ours["smallvit"]:
         raise UsageError(
             f"{folder} was saved by smallvit {theirs.get('smallvit')}, and this is {ours['smallvit']}: go on with that "
-            f"version, or start a new run from its weights with --fork {shlex.quote(str(folder))}"
+            f"version, or start a new run from its weights with --fork {as_word(folder)}"
         )
     try:
         saved = from_json(SavedState, checkpoint.state, "its state")
@@ -88,7 +87,7 @@ def find_checkpoint(
         named = f", {theirs[SOURCE]} by its --version" if SOURCE in theirs else ""
         raise UsageError(
             f"{folder} was saved by another source of smallvit ({error}): go on with that source{named}, start a new "
-            f"run from its weights with --fork {shlex.quote(str(folder))}, or, to begin it again, as in a study, "
+            f"run from its weights with --fork {as_word(folder)}, or, to begin it again, as in a study, "
             "delete that folder"
         ) from None
     _require_same_run(folder, config, RunConfig.from_json(saved.config))
@@ -166,5 +165,5 @@ def _require_same_run(folder: Path, config: RunConfig, theirs: RunConfig) -> Non
     if different:
         raise UsageError(
             f"{folder} holds another run ({'; '.join(different)}): name another folder with --out, start from its "
-            f"weights with --fork {shlex.quote(str(folder))}, or leave options out after --resume"
+            f"weights with --fork {as_word(folder)}, or leave options out after --resume"
         )

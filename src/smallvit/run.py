@@ -149,7 +149,7 @@ def _prepared(config: RunConfig, asked: _Asked, world: World, stop: Stop, consol
     if origin is not None:
         if goes_on:
             origin, config = _as_begun(origin, config, folder, note)
-        config = replace(config, fork=world.broadcast_object(config.fork) if world.size > 1 else config.fork)
+        config = replace(config, fork=world.broadcast_object(config.fork))
         asked = replace(asked, origin=origin)
     dataset = load_dataset(config.data, image_size=config.model.image_size)
     if origin is not None:

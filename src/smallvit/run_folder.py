@@ -58,7 +58,7 @@ def require_unfinished(folder: Path) -> None:
     if _is_whole(folder):
         delete_checkpoints(folder, ignore_errors=True)  # of a run that was killed when all but that was done
     page = folder / PAGE
-    where = f"its page is {page}" if page.exists() else f"for its page: smallvit report {_as_word(folder)}"
+    where = f"its page is {page}" if page.exists() else f"for its page: smallvit report {as_word(folder)}"
     raise UsageError(
         f"{folder} already holds a finished run ({where}): for another, name another folder with --out, or delete it"
     )
@@ -85,10 +85,10 @@ def require_own(folder: Path) -> None:
 
 def resume_command(folder: Path) -> str:
     """Return the shell command that goes on with the run in a folder."""
-    return f"smallvit train --resume {_as_word(folder)}"
+    return f"smallvit train --resume {as_word(folder)}"
 
 
-def _as_word(folder: Path) -> str:
+def as_word(folder: Path) -> str:
     """Return a folder's path as a shell's word, which is not taken for an option."""
     return shlex.quote(f"./{folder}" if str(folder).startswith("-") else str(folder))
 

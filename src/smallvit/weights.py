@@ -16,7 +16,6 @@ from smallvit.train.checkpoint_format import tensor_bytes
 MODEL, BEST = "model.safetensors", "best.safetensors"
 """The weights of the last epoch, in a run folder, and those that were best on val."""
 Which = Literal["last", "best"]
-FILES_OF: dict[Which, str] = {"last": MODEL, "best": BEST}
 
 
 def save_tensors(tensors: dict[str, Tensor], path: Path | str) -> None:
@@ -34,7 +33,12 @@ def read_tensors(path: Path | str, what: str) -> dict[str, Tensor]:
 
 def load_weights(model: nn.Module, path: Path | str) -> None:
     """Give a model the weights of a file; one that is not there, damaged or another model's is a `SmallvitError`."""
-    put_weights(model, read_tensors(path, "this model's weights"), path)
+    tensors = read_tensors(path, "this model's weights")
+    try:
+        model.load_state_dict(tensors)
+    except RuntimeError as error:
+        reason = textwrap.shorten(str(error), 200, placeholder=" ...")
+        raise SmallvitError(f"{path} does not hold this model's weights: {reason}") from None
 
 
 def load_run_weights(model: nn.Module, folder: Path, which: Which) -> None:
@@ -42,13 +46,4 @@ def load_run_weights(model: nn.Module, folder: Path, which: Which) -> None:
     require_one_of("weights", which, get_args(Which))
     if which == "best" and not (folder / BEST).exists():
         raise UsageError(f"weights is 'best': {folder} has no {BEST}, which a run with checkpoint.best keeps")
-    load_weights(model, folder / FILES_OF[which])
-
-
-def put_weights(model: nn.Module, tensors: dict[str, Tensor], path: Path | str) -> None:
-    """Give a model the tensors of a file; another model's are a `SmallvitError`."""
-    try:
-        model.load_state_dict(tensors)
-    except RuntimeError as error:
-        reason = textwrap.shorten(str(error), 200, placeholder=" ...")
-        raise SmallvitError(f"{path} does not hold this model's weights: {reason}") from None
+    load_weights(model, folder / (MODEL if which == "last" else BEST))

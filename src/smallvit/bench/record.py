@@ -97,7 +97,7 @@ class BenchRecord:
     """Of the checkout that ran, marked if tracked files differ from it; None outside one."""
     started: str
     """Coordinated universal time, ISO 8601."""
-    load_before: float | None
+    load_before: float
     """Processes that were running in the minute before; a quiet machine has few."""
     num_parameters: int
     num_macs: int
@@ -134,7 +134,7 @@ def circumstances() -> dict[str, Any]:
     return {
         "commit": commit(),
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
-        "load_before": round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None,
+        "load_before": round(os.getloadavg()[0], 2),
         "hardware": hardware(),
         "versions": versions(),
     }

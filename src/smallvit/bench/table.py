@@ -66,7 +66,6 @@ def _caption(record: BenchRecord) -> str:
         f"(copy {machine.copy_bytes_per_second / 1e9:,.0f} GB/s)",
         f"GEMM of {machine.gemm}; first step {record.first_step_seconds:.1f} s; "
         f"peak memory {record.peak_memory_bytes / 2**20:,.0f} MiB {memory}",
+        f"load before {record.load_before:.1f}: beside other work a speed is not a speed",
     ]
-    if record.load_before is not None:
-        lines.append(f"load before {record.load_before:.1f}: beside other work a speed is not a speed")
     return "\n".join(lines)

@@ -1,7 +1,6 @@
 """The commands that train a run and show it."""
 
 import os
-import shlex
 import time
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -114,6 +113,7 @@ def train_and_report(
     if os.environ.get("RANK", "0") != "0":  # one of several processes, and not the one that writes
         return
     from smallvit.report.page import write_page
+    from smallvit.run_folder import as_word
 
     speed = f" at {record.images_per_second:,.0f} images/s" if record.images_per_second else ""  # of one step, none
     short = "" if config.scale == 1 else f"; {100 * config.scale:g} % of train.epochs, {config.train.epochs}"
@@ -127,6 +127,6 @@ def train_and_report(
     try:
         page = write_page(folder)
     except OSError as error:
-        how = f"the run is finished; for its page: smallvit report {shlex.quote(str(folder))}"
+        how = f"the run is finished; for its page: smallvit report {as_word(folder)}"
         raise SmallvitError(f"{line_of(error)}; {how}") from None
     console.print(f"record  {folder / 'record.json'}\npage    {page}")

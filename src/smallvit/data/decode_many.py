@@ -81,7 +81,7 @@ class Files:
         told: list[str] = []
         for words, paths in self.lossy.items():
             named = first_few(path if root is None else path.relative_to(root) for path in paths)
-            told.append(f"{len(paths)} of {len(self.images)} pictures {words}: {named}")
+            told.append(f"{len(paths):,} of {len(self.images):,} pictures {words}: {named}")
         return told
 
 

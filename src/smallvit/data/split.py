@@ -118,10 +118,10 @@ def hold_out(
 
 def _starts(split: Split, part: slice) -> Int64[np.ndarray, " groups"]:
     """Return the rows of a part that differ from the row before: where each group of equal neighbours starts."""
-    images = split.images[part]
     if split.keys is not None:
         keys = split.keys[part]
         return np.setdiff1d(np.arange(len(keys)), np.flatnonzero(keys[1:] == keys[:-1]) + 1)
+    images = split.images[part]
     middle = images[:, :, images.shape[2] // 2]
     # One line of pixels tells nearly all images apart; only where it does not, the rest is compared.
     alike = np.flatnonzero((middle[1:] == middle[:-1]).all(axis=(1, 2)))

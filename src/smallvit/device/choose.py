@@ -122,7 +122,7 @@ def hardware() -> dict[str, str | int]:
     if family is not None and model is not None:
         info["processor_model"] = f"family {family}, model {model}"
     info |= {"cores": usable_cores(), "platform": platform.platform(terse=True)}
-    if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
+    if "SC_PHYS_PAGES" in os.sysconf_names:
         info["memory_gib"] = round(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30)
     if torch.cuda.is_available():
         info["gpu"] = torch.cuda.get_device_name()

@@ -211,7 +211,8 @@ def contrasts(fit: SeedFit, weights: Mapping[Name, Mapping[str, float]]) -> dict
         if not all(fit.scatters(row) for row in each) or not error > _NOTHING:
             found[name] = mean, math.nan, math.nan
         else:
-            found[name] = mean, half_interval(error, fit.freedom), _two_sided(mean, error, fit.freedom)
+            p = 2 * float(student_t.sf(abs(mean) / error, fit.freedom))
+            found[name] = mean, half_interval(error, fit.freedom), p
     tested = [row for row, (_, _, p) in found.items() if not math.isnan(p)]
     corrected = dict(zip(tested, holm([found[row][2] for row in tested]), strict=True))
     return {
@@ -251,10 +252,6 @@ def holm(p_values: Sequence[float]) -> list[float]:
         largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[i]))
         corrected[i] = largest
     return corrected
-
-
-def _two_sided(mean: float, error: float, freedom: int) -> float:
-    return 2 * float(student_t.sf(abs(mean) / error, freedom))
 
 
 def _power(offset: float, freedom: int, level: float) -> float:

@@ -63,13 +63,14 @@ def drawings(numbers: Numbers) -> Iterator[Drawing]:
             draw=lambda: _draw_curves(numbers, split),
         )
     runs = numbers.section.runs[reference]
+    counts = np.sum([run.record.test_confusion for run in runs], axis=0)
     seeds = f"seed {runs[0].config.seed}" if len(runs) == 1 else f"the sum over {len(runs)} seeds"
     yield Drawing(
         name="confusion",
         title=f"Confusion matrix of {reference}",
         caption=f"Confusion matrix of {reference}, {seeds}: test images of each true class (row) by predicted class "
         "(column); blue is right, orange is wrong. The shade is the square root of the share of the row.",
-        draw=lambda: _draw_confusion(numbers.section, runs),
+        draw=lambda: draw_confusion(counts, runs[0].record.class_names, numbers.section.scale),
     )
 
 
@@ -183,8 +184,3 @@ def _mean_curve(runs: Sequence[Run], split: str) -> tuple[list[int], list[float]
     ]
     seen = sorted(set(curves[0]).intersection(*curves[1:]))
     return seen, [fmean(curve[images] for curve in curves) for images in seen]
-
-
-def _draw_confusion(section: Section, runs: Sequence[Run]) -> Figure:
-    counts = np.sum([run.record.test_confusion for run in runs], axis=0)
-    return draw_confusion(counts, runs[0].record.class_names, section.scale)

@@ -43,9 +43,6 @@ class Part:
     """A section as the page shows it."""
 
     section: Section
-    badge: str
-    """How it is scaled; empty for the full length."""
-    notice: str
     answer: str
     """What its seeds tell, in a sentence; empty where nothing differs."""
     tables: list[Table]
@@ -112,6 +109,7 @@ def write_report(folders: Sequence[Path | str], out: Path | str) -> Report:
             | {group[0].config.scale for group in collection.others if group[0].config.scale != 1}
         ),
         length_of=length_of,
+        scaled_notice=scaled_notice,
         length_cell=length_cell,
         left_out=left_out,
     )
@@ -128,11 +126,8 @@ def _part(numbers: Numbers, out: Path, figures: list[Path]) -> Part:
         svg, paths = save_figure(drawing, name.replace(".", "-"), out / FIGURES / name)
         figures += paths
         plots.append((drawing, Markup(svg)))
-    scaled = section.scale != 1
     return Part(
         section=section,
-        badge=length_of(section.scale) if scaled else "",
-        notice=scaled_notice(section.scale) if scaled else "",
         answer=answer(numbers),
         tables=study_tables(numbers),
         notes=notes(numbers),

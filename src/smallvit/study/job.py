@@ -75,8 +75,8 @@ def run_job(config_json: dict[str, Any], folder: Path, until: float | None = Non
 
 def main() -> int:
     """Do the order, print what came of it as the last line, and return the exit status."""
-    for name in ("SIGUSR1", "SIGUSR2"):  # a scheduler's warnings, meant for the one who ordered
-        signal.signal(signal.Signals[name], signal.SIG_IGN)
+    for number in (signal.SIGUSR1, signal.SIGUSR2):  # a scheduler's warnings, meant for the one who ordered
+        signal.signal(number, signal.SIG_IGN)
     order = from_json(Order, parse(sys.stdin.readline()), "order")
     threading.Thread(target=_end_with_standard_input, daemon=True).start()
     try:

@@ -4,7 +4,7 @@ import itertools
 import os
 import re
 import textwrap
-from collections.abc import Generator, Mapping
+from collections.abc import Generator
 from contextlib import contextmanager
 from datetime import timedelta
 
@@ -85,7 +85,8 @@ def _from_environment(timeout_seconds: float) -> World:
     advice = "start several processes with torchrun, or unset " + ", ".join(_SET_BY_TORCHRUN[:3])
     for name, value in values.items():
         if not value:
-            raise UsageError(f"the environment has {_some(values)} but no {name}: {advice}")
+            given = next(each for each in values if values[each])
+            raise UsageError(f"the environment has {given} but no {name}: {advice}")
         if name != "MASTER_ADDR" and not re.fullmatch(r"\d{1,9}", value, re.ASCII):
             raise UsageError(f"the environment's {name} is {value!r}, expected a whole number: {advice}")
     rank, size, local_rank = (int(values[name] or 0) for name in _SET_BY_TORCHRUN[:3])
@@ -96,7 +97,3 @@ def _from_environment(timeout_seconds: float) -> World:
         port = values["MASTER_PORT"]
         raise UsageError(f"the environment's MASTER_PORT is {port}, expected at most {MOST_PORT}: {advice}")
     return World(rank, size, local_rank, timeout_seconds)
-
-
-def _some(values: Mapping[str, str | None]) -> str:
-    return next(name for name, value in values.items() if value)
