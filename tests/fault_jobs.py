@@ -14,7 +14,8 @@ from typing import Any
 from smallvit.train.checkpoint import load_newest
 
 DRIVER = Path(__file__).with_name("faults") / "driver.py"
-PATIENCE = 120.0
+PATIENCE = 600.0
+"""What waits for an event waits so long for it: a busy machine fails no test."""
 STEPS = 18
 TOY = (
     *("train", "quickstart", "--seed", "3", "--data.val-fraction", "0.7", "--augment.mixup-alpha", "1"),

@@ -1,7 +1,7 @@
 """A process that takes the lock of a folder: `lock_driver.py FOLDER WHAT`; prints what happened, then waits for input.
 
-WHAT is hold, fork (a child of the holder lives on), run (a started program does), raise (the body fails) or a name
-of an errno that every flock of this process answers with from then on (see failing_calls).
+WHAT is hold, wait (for the holder's name), fork (a child of the holder lives on), run (a started program does), raise
+(the body fails) or a name of an errno that every flock of this process answers with from then on (see failing_calls).
 """
 
 import errno
@@ -11,6 +11,7 @@ import sys
 import time
 from pathlib import Path
 
+import smallvit.lock
 from failing_calls import fail
 from smallvit.errors import SmallvitError
 from smallvit.lock import run_lock
@@ -18,6 +19,8 @@ from smallvit.lock import run_lock
 
 def main() -> None:
     folder, what = Path(sys.argv[1]), sys.argv[2]
+    if what == "wait":
+        smallvit.lock.GRACE_SECONDS = 60.0
     if hasattr(errno, what):
         fail("flock", what)
     try:

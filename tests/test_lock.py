@@ -254,7 +254,7 @@ def test_an_owner_that_cannot_be_read_is_another_process(tmp_path: Path, start: 
 
 
 def test_many_at_once_have_one_winner(tmp_path: Path, start: Start) -> None:
-    answers = [said(process) for process in [start(tmp_path) for _ in range(6)]]
+    answers = [said(process) for process in [start(tmp_path, "wait") for _ in range(6)]]
     assert sorted(answer.split()[0] for answer in answers) == ["LockedError"] * 5 + ["locked"]
     winner = json.loads((tmp_path / OWNER).read_text())["pid"]
     assert all(f"by process {winner} on" in answer for answer in answers if answer.startswith("LockedError"))

@@ -1,10 +1,12 @@
 """A study of tiny runs, an engine that takes them in this process, and, as a script, a command line that knows it."""
 
 import json
+import os
+import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -34,7 +36,8 @@ BASE = RunConfig(
     train=TrainConfig(epochs=1, passes_per_epoch=1, batch_size=200),
     device=DeviceConfig(device="cpu", precision="float32"),
 )
-PATIENCE = 180.0
+PATIENCE = 600.0
+"""What waits for an event waits so long for it: a busy machine fails no test."""
 ONE_THREAD = DeviceUse(device="cpu", attention="bmm", num_threads=1)
 AS_WORDS = ("--device.device", "cpu", "--device.attention", "bmm", "--device.num-threads", "1")
 """The same for a command line."""
@@ -87,6 +90,32 @@ def owner_of(folder: Path) -> int | None:
         return json.loads((folder / OWNER).read_text())["pid"] if checkpoint_step(folder) else None
     except (OSError, ValueError):
         return None
+
+
+def stop(folders: Sequence[Path]) -> list[int]:
+    """Stop the processes that write to run folders, each as soon as it has saved something, and return them."""
+    stopped: dict[Path, int] = {}
+
+    def all_are_stopped() -> bool:
+        for folder in folders:
+            if folder not in stopped and (owner := owner_of(folder)) is not None:
+                os.kill(owner, signal.SIGSTOP)
+                stopped[folder] = owner
+        return len(stopped) == len(folders)
+
+    wait_for(all_are_stopped, "the runs never saved")
+    return list(stopped.values())
+
+
+def go_on_to_end(pid: int) -> None:
+    """Let a stopped process go on as soon as a SIGTERM waits for it."""
+
+    def is_asked() -> bool:
+        status = dict(line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
+        return bool(int(status["ShdPnd"], 16) >> (signal.SIGTERM - 1) & 1)
+
+    wait_for(is_asked, "nobody asked it to end")
+    os.kill(pid, signal.SIGCONT)
 
 
 def parent(pid: int) -> int:

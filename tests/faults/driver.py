@@ -4,8 +4,8 @@ the end of a run scipy.optimize), and forks a command line for each order.
 An order is a line of JSON on standard input, {"do": "start", ...} or {"do": "wait", ...}; the answer is one as well.
 Moments are what happens, one after the other: [place, number, action, value]. A place is a call within a run. A "step"
 has its own number, calls of the others are counted from when the moment before is over, and "*" is each of them. For
-torchrun, `driver.py alone LIVES FAULTS WORDS...` is one such command line, without a fork; a life is what its
-environment holds, and the moments that it then has.
+torchrun, `driver.py alone LIVES WORDS...` is one such command line, without a fork; a life is what its environment
+holds, and the moments and faults that it then has.
 """
 
 import json
@@ -61,6 +61,12 @@ def send_again(name: str) -> None:
     os.kill(os.getpid(), signal.Signals[name])
 
 
+def wait_until_asked(_: None) -> None:
+    """Wait until this process is asked to end."""
+    while smallvit.stop.Stop._catching is None or not smallvit.stop.Stop._catching.reason:
+        time.sleep(0.01)
+
+
 def stop(path: str) -> None:
     Path(path).write_text(str(os.getpid()))
     os.kill(os.getpid(), signal.SIGSTOP)
@@ -75,6 +81,7 @@ ACTIONS: dict[str, Callable[[Any], None]] = {
     "fill": lambda value: fill(*value),
     "touch": lambda path: Path(path).touch(),
     "stop": stop,
+    "wait until asked": wait_until_asked,
 }
 
 
@@ -209,8 +216,9 @@ def serve() -> None:
 
 if __name__ == "__main__":
     if sys.argv[1:2] == ["alone"]:
-        for variables, moments in json.loads(sys.argv[2]):
+        os.fsync = os.fstat
+        for variables, moments, faults in json.loads(sys.argv[2]):
             if variables.items() <= os.environ.items():
-                inflict(moments, json.loads(sys.argv[3]))
-        sys.exit(main(sys.argv[4:]))
+                inflict(moments, faults)
+        sys.exit(main(sys.argv[3:]))
     serve()

@@ -33,8 +33,9 @@ def test_killed_at_six_random_moments_and_started_again_with_the_same_command(
     draw, run, words = random.Random(seed), tmp_path / "run", [*TOY, "--out", "run"]
     resumed: list[int] = []
     for number in range(6):
-        job = start(words, [("step", "*", "sleep", 0.1)])  # so that six lives do not come to the last step
         found = newest_step(run)
+        # Six lives do not come to the last step, however late one is killed.
+        job = start(words, [("step", "*", "sleep", 0.1), ("step", found + 2, "sleep", 600)])
         if number in (2, 4):  # anywhere, so perhaps before its first step
             time.sleep(draw.uniform(0.0, 0.3))
         else:

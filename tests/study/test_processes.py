@@ -19,7 +19,20 @@ from smallvit.study.execute import run_study
 from smallvit.study.job import Order
 from smallvit.study.process import Outcome, Process
 from smallvit.study.watch import checkpoint_step
-from tiny_study import AS_WORDS, ONE_THREAD, PATIENCE, HereEngine, long_study, owner_of, seldom, started, told, wait_for
+from tiny_study import (
+    AS_WORDS,
+    ONE_THREAD,
+    PATIENCE,
+    HereEngine,
+    go_on_to_end,
+    long_study,
+    owner_of,
+    seldom,
+    started,
+    stop,
+    told,
+    wait_for,
+)
 
 QUIET = Console(quiet=True)
 
@@ -57,8 +70,10 @@ def test_a_study_that_is_ended_and_then_killed_goes_on_to_the_same_records(
     runs = [tmp_path / "runs" / "long" / f"seed{seed}" for seed in (0, 1)]
     words = ["study", "long", "--out", "runs", "--jobs", "2", *AS_WORDS]
     with started(tmp_path, *words) as first:
-        wait_for(lambda: all(map(owner_of, runs)), "the runs never saved")
+        stopped = stop(runs)
         first.send_signal(signal.SIGTERM)
+        for each in stopped:
+            go_on_to_end(each)
         _, err = first.communicate(timeout=PATIENCE)
     assert (first.returncode, err) == (143, "smallvit: SIGTERM: 2 runs are left; the same command again goes on\n")
 
