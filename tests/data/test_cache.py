@@ -4,7 +4,6 @@ import json
 import os
 import shutil
 import tempfile
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -146,10 +145,14 @@ def test_a_cache_that_may_not_be_looked_into_is_told_and_the_data_still_come(
     assert note == f"cache: {place}/home/smallvit cannot be written (Permission denied); every start decodes again"
 
 
-def test_unchanged_files_are_not_read_again_and_changed_ones_are(tmp_path: Path) -> None:
+def test_unchanged_files_are_not_read_again_and_changed_ones_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     files = [tmp_path / "a", tmp_path / "b"]
     for path in files:
         path.write_bytes(b"12345678")
+    now = max(path.stat().st_mtime for path in files) + 1.0
+    monkeypatch.setattr("smallvit.data.cache.time.time", lambda: now)
     hashed: list[str] = []
 
     def key() -> str:
@@ -161,7 +164,7 @@ def test_unchanged_files_are_not_read_again_and_changed_ones_are(tmp_path: Path)
 
     assert ask() == ask()
     assert len(hashed) == 2, "files written this very moment are not trusted"
-    time.sleep(2.6)
+    now += 2.0
     assert [ask(), ask(), ask()] == ["1234567812345678"] * 3
     assert len(hashed) == 3
     for note in (tmp_path / "cache" / ".seen").iterdir():
@@ -171,8 +174,9 @@ def test_unchanged_files_are_not_read_again_and_changed_ones_are(tmp_path: Path)
     assert ask(tmp_path.parent) == "1234567812345678"
     assert len(hashed) == 5, "of the same files in another root, whose names within it are others"
     times = files[0].stat()
-    files[0].write_bytes(b"abcdefgh")
-    os.utime(files[0], ns=(times.st_atime_ns, times.st_mtime_ns))
+    while files[0].stat().st_ctime_ns == times.st_ctime_ns:  # in a later tick of the clock that dates files
+        files[0].write_bytes(b"abcdefgh")
+        os.utime(files[0], ns=(times.st_atime_ns, times.st_mtime_ns))
     assert ask() == "abcdefgh12345678", "of the same size and date, and still seen"
 
 
