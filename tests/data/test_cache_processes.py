@@ -122,12 +122,16 @@ def test_a_full_cache_is_called_full(tmp_path: Path) -> None:
         assert list(disk.iterdir()) == []
 
 
-def test_an_interrupt_waits_for_no_file_that_is_hashed(tmp_path: Path) -> None:
+def test_an_interrupt_waits_for_no_file_that_is_hashed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(path: Path, ended: threading.Event) -> str:
+        threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGINT)).start()
+        return cached.file_sha256(path, ended)
+
+    monkeypatch.setattr("smallvit.data.source.file_sha256", interrupted)
     with (tmp_path / "large").open("wb") as file:
         file.truncate(2**36)  # of zeros, which take no room on the disk, and minutes to be hashed
     source = Source(where=tmp_path, files=(tmp_path / "large",), read=lambda: None)
     began = time.monotonic()
-    threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGINT)).start()
     with pytest.raises(KeyboardInterrupt):
         source.key()
     assert time.monotonic() - began < 10
