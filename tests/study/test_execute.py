@@ -189,18 +189,20 @@ def test_each_job_has_its_time_to_be_submitted_after_one_had_it_in_vain(
 ) -> None:
     """A scheduler that is away for longer than one job is waited for costs one run, and not all of them."""
     monkeypatch.setattr("smallvit.study.refusals.RETRY_SECONDS", 0.01)
-    monkeypatch.setattr("smallvit.study.refusals.REFUSED_SECONDS", 0.5)
-    engine, since = HereEngine(), time.monotonic()
+    monkeypatch.setattr("smallvit.study.refusals.REFUSED_SECONDS", 0.05)
+    engine, refused = HereEngine(), set[str]()
     begin = engine.start
 
     def start(order: Order, log: Path) -> Here:
-        if time.monotonic() < since + 0.8:
+        if order.folder.endswith("plain/seed0") or order.folder not in refused:
+            refused.add(order.folder)
             raise SmallvitError(LIMIT)
         return begin(order, log)
 
     engine.start = start
     ending = execute(study(), tmp_path, engine)
-    assert len(ending.failed) == 1
+    assert ending.failed == [f"plain row, seed 0: {LIMIT}"]
+    assert len(refused) == 4
     assert (ending.finished, ending.left) == (3, [])
 
 
