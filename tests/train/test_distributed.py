@@ -217,7 +217,7 @@ def test_a_silent_rank_ends_the_others_in_one_line_in_time(tmp_path: Path) -> No
         for job in jobs:
             job.kill()
             job.communicate()
-    assert 6 <= elapsed < 6 + BUSY_SECONDS
+    assert elapsed < 6 + BUSY_SECONDS
     for rank, text in said.items():
         assert jobs[rank].returncode == 1
         assert any(re.fullmatch(line.format(rank) + WHERE, text.rstrip("\n")) for line in (SILENT, LOST)), text
