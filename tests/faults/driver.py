@@ -157,6 +157,8 @@ def inflict(moments: list[Moment], faults: dict[str, Any]) -> None:
     for name, value in faults.items():
         if name == "timeout":
             smallvit.run.TIMEOUT_SECONDS = value
+        elif name == "one_signal":
+            smallvit.stop.ONE_SIGNAL_SECONDS *= value
         elif name == "limit":
             limit(value)
         else:
