@@ -1,7 +1,11 @@
 """How long runs will take: against real ones, and by arithmetic."""
 
+import time
+from collections.abc import Generator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -27,9 +31,20 @@ def task(config: object, folder: Path) -> Task:
     return Task(row=Row(label="row", config=config), seed=0, folder=folder, config=config)
 
 
+@contextmanager
+def own_time() -> Generator[None]:
+    """Let a run's clocks count what its process computes, on one thread: other work on the machine adds to no step."""
+    clock = SimpleNamespace(perf_counter=time.process_time)
+    with pytest.MonkeyPatch.context() as patch:
+        for module in ("training", "device.choose"):
+            patch.setattr(f"smallvit.{module}.time", clock)
+        yield
+
+
 @pytest.fixture(scope="module")
 def record(tmp_path_factory: pytest.TempPathFactory) -> RunRecord:
-    return run(CONFIG, tmp_path_factory.mktemp("run"))
+    with own_time():
+        return run(CONFIG, tmp_path_factory.mktemp("run"))
 
 
 def test_the_images_of_a_named_data_set_are_known_beforehand() -> None:
@@ -65,7 +80,8 @@ def test_seconds_are_those_of_steps_and_of_images_that_are_evaluated() -> None:
 
 
 def test_a_measured_pace_is_near_that_of_the_run(record: RunRecord) -> None:
-    measured, ran = measured_pace(Workload(CONFIG)), pace_of(record)
+    with own_time():
+        measured, ran = measured_pace(Workload(CONFIG)), pace_of(record)
     assert 0.2 < measured.step_seconds / ran.step_seconds < 5  # on a machine that does other work
     assert (measured.num_val, measured.num_test) == (144, 359)
 
