@@ -10,7 +10,8 @@ import socket
 import subprocess
 import sys
 import time
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Generator
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -83,10 +84,19 @@ def start(
     )
 
 
-def free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return found.getsockname()[1]
+@contextmanager
+def free_port() -> Generator[int]:
+    """A port that no other program is given, and on which ranks may listen: it is bound, and nothing listens on it."""
+    with socket.socket() as held:
+        held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        held.bind(("127.0.0.1", 0))
+        yield held.getsockname()[1]
+
+
+@pytest.fixture
+def port() -> Generator[int]:
+    with free_port() as free:
+        yield free
 
 
 def whole(rank: int, size: int, port: int) -> dict[str, Any]:
@@ -98,9 +108,10 @@ def whole(rank: int, size: int, port: int) -> dict[str, Any]:
 def trained(tmp_path_factory: pytest.TempPathFactory) -> dict[int, tuple[Path, list[dict[str, Any]]]]:
     """Of one, two and four ranks: the folder, and what each rank found."""
     folders = {size: tmp_path_factory.mktemp(f"ranks{size}") for size in SIZES}
-    jobs = {size: (free_port(), str(folder)) for size, folder in folders.items()}
-    job = start((sys.executable,), WHAT, json.dumps(jobs), 60.0)
-    said, _ = job.communicate(timeout=SLOWEST_SECONDS)
+    with ExitStack() as held:
+        jobs = {size: (held.enter_context(free_port()), str(folder)) for size, folder in folders.items()}
+        job = start((sys.executable,), WHAT, json.dumps(jobs), 60.0)
+        said, _ = job.communicate(timeout=SLOWEST_SECONDS)
     assert job.returncode == 0, said
     assert "Warning" not in said, said
     found = {s: [json.loads((f / f"rank{rank}.json").read_text()) for rank in range(s)] for s, f in folders.items()}
@@ -203,9 +214,8 @@ SILENT = r"rank {} got no answer from the other ranks within 6 s \(one of them h
 WHERE = r", in step \d+"
 
 
-def test_a_silent_rank_ends_the_others_in_one_line_in_time(tmp_path: Path) -> None:
+def test_a_silent_rank_ends_the_others_in_one_line_in_time(tmp_path: Path, port: int) -> None:
     """Of the two that wait for it, one may end first, and be the other's lost connection."""
-    port = free_port()
     jobs = [start((sys.executable,), "endless", tmp_path, 6.0, **whole(rank, 3, port)) for rank in range(3)]
     try:
         wait_until_they_train(tmp_path, 3)
@@ -295,8 +305,7 @@ def test_a_half_set_environment_is_one_line(
 
 
 @pytest.mark.parametrize("rank", [0, 1])
-def test_ranks_that_never_come_are_one_line(rank: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    port = free_port()
+def test_ranks_that_never_come_are_one_line(rank: int, port: int, monkeypatch: pytest.MonkeyPatch) -> None:
     set_environment(monkeypatch, **whole(rank, 2, port))
     began = time.monotonic()
     with pytest.raises(RankLostError) as caught, join(timeout_seconds=1.0, start_seconds=1.0):
