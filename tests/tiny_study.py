@@ -76,10 +76,12 @@ def told(folder: Path) -> dict[str, Any]:
     return found
 
 
-def wait_for(reached: Callable[[], Any], what: str) -> Any:
+def wait_for(reached: Callable[[], Any], what: str, process: subprocess.Popen[str] | None = None) -> Any:
+    """Return what is not false in the end; an error if it does not come, or a process that is to bring it has ended."""
     deadline = time.monotonic() + PATIENCE
     while not (found := reached()):
         assert time.monotonic() < deadline, what
+        assert process is None or process.poll() is None, what
         time.sleep(0.005)
     return found
 
@@ -92,8 +94,8 @@ def owner_of(folder: Path) -> int | None:
         return None
 
 
-def stop(folders: Sequence[Path]) -> list[int]:
-    """Stop the processes that write to run folders, each as soon as it has saved something, and return them."""
+def stop(folders: Sequence[Path], study: subprocess.Popen[str]) -> list[int]:
+    """Stop the processes of a study's runs, each as soon as it has saved something, and return them."""
     stopped: dict[Path, int] = {}
 
     def all_are_stopped() -> bool:
@@ -103,7 +105,7 @@ def stop(folders: Sequence[Path]) -> list[int]:
                 stopped[folder] = owner
         return len(stopped) == len(folders)
 
-    wait_for(all_are_stopped, "the runs never saved")
+    wait_for(all_are_stopped, "the runs never saved", study)
     return list(stopped.values())
 
 

@@ -109,7 +109,8 @@ def run(
     if config.data.cache is not None:
         cache = expanded(config.data.cache, "data.cache").absolute()
         config = replace(config, data=replace(config.data, cache=cache))
-    # Signals are let go last of all: torchrun's SIGTERM to those who lost a rank must not cut off what they say of it.
+    # An error in training lets go of signals last of all: torchrun's SIGTERM, when a rank is lost, is not to cut off
+    # what the others say of it.
     with ExitStack() as catching, join(timeout_seconds=TIMEOUT_SECONDS) as world, torch_kept():
         console = console if console and world.is_main else Console(quiet=True)
         origin = None if fork is None else read_origin(expanded(Path(fork), "fork"))
@@ -123,6 +124,7 @@ def run(
                 raise SmallvitError(line_of(error)) from error
             catching.enter_context(stop)
             record = _trained(training, console)
+            catching.close()  # all is written: a signal ends the waiting for other ranks
             with suppress(RankLostError) if world.is_main else nullcontext():  # all is written
                 world.barrier()
             return record

@@ -70,7 +70,7 @@ def test_a_study_that_is_ended_and_then_killed_goes_on_to_the_same_records(
     runs = [tmp_path / "runs" / "long" / f"seed{seed}" for seed in (0, 1)]
     words = ["study", "long", "--out", "runs", "--jobs", "2", *AS_WORDS]
     with started(tmp_path, *words) as first:
-        stopped = stop(runs)
+        stopped = stop(runs, first)
         first.send_signal(signal.SIGTERM)
         for each in stopped:
             go_on_to_end(each)
@@ -80,7 +80,7 @@ def test_a_study_that_is_ended_and_then_killed_goes_on_to_the_same_records(
     steps = [checkpoint_step(run) for run in runs]
     assert all(0 < step < 90 for step in steps)
     with started(tmp_path, *words, "--seeds", "1") as second:
-        wait_for(lambda: checkpoint_step(runs[0]) > steps[0], "no more saved")
+        wait_for(lambda: checkpoint_step(runs[0]) > steps[0], "no more saved", second)
         owner = owner_of(runs[0])
         second.kill()
     wait_for(lambda: not (owner and is_alive(owner)), "an orphan goes on")

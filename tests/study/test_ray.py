@@ -43,12 +43,12 @@ def test_a_worker_that_is_killed_and_a_study_that_is_ended_leave_the_records_of_
     runs = [tmp_path / "runs" / "long" / f"seed{seed}" for seed in (0, 1)]
 
     with started(tmp_path, *WORDS) as study:
-        process = wait_for(lambda: owner_of(runs[0]), "the run never saved")
+        process = wait_for(lambda: owner_of(runs[0]), "the run never saved", study)
         worker = parent(process)
         assert Path(f"/proc/{worker}/cmdline").read_bytes().startswith(b"ray::run runs/long/seed0")
         os.kill(worker, signal.SIGKILL)
-        wait_for(lambda: owner_of(runs[0]) not in (None, process), "the run was not begun again")
-        wait_for(lambda: any((run / "record.json").exists() for run in runs), "none was finished")
+        wait_for(lambda: owner_of(runs[0]) not in (None, process), "the run was not begun again", study)
+        wait_for(lambda: any((run / "record.json").exists() for run in runs), "none was finished", study)
         study.send_signal(signal.SIGTERM)
         _, err = study.communicate(timeout=PATIENCE)
     assert study.returncode in (0, 143), err
