@@ -223,6 +223,15 @@ def test_a_damaged_file_is_one_line_or_the_same_pictures(
     assert count == 6
 
 
+def test_an_archive_with_a_damaged_directory_is_one_line_and_left_closed(tmp_path: Path) -> None:
+    """NumPy, which would open the file itself, left it open: warnings are errors here."""
+    path = tmp_path / "own.npz"
+    np.savez(path, x_train=RGB[:6], y_train=LABELS[:6])
+    path.write_bytes(path.read_bytes().replace(b"PK\1\2", b"PK\1\3", 1))
+    with pytest.raises(SmallvitError, match=r"is not an \.npz file of plain arrays: Bad magic number for central"):
+        load_dataset(DataConfig(dataset="folder", root=path, cache=tmp_path / "cache"), image_size=8)
+
+
 def test_a_damaged_header_of_a_large_array_is_one_line(tmp_path: Path) -> None:
     """Of a small one the check sum is looked at before."""
     path = tmp_path / "own.npz"

@@ -39,7 +39,7 @@ def read_arrays(path: Path, size: int) -> Decoded:
         if not zipfile.is_zipfile(path):  # NumPy would read a lone array as well
             raise ValueError("it is no archive, or is cut short")
         wanted = {_CLASS_NAMES, *(name.format(split) for pair in _NAMES for name in pair for split in SPLITS)}
-        with warnings.catch_warnings(), np.load(path, allow_pickle=False) as file:
+        with path.open("rb") as opened, warnings.catch_warnings(), np.load(opened, allow_pickle=False) as file:
             warnings.simplefilter("ignore")  # of arrays that Python 2 wrote, which are read as well
             there = {*file.files}
             arrays = {name: _member(file, name) for name in sorted(wanted & there)}
